@@ -1,0 +1,1 @@
+"""The `chargepki` command: thin shells over the library, one noun a module."""

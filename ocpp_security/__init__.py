@@ -1,0 +1,1 @@
+"""OCPP connections, security profiles and certificate flows on top of `chargepki.pki`."""
