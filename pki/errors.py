@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from chargepki.pki.lint.findings import Finding
+from chargepki.pki.findings import Finding
 
 __all__ = [
     "ChainError",

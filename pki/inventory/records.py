@@ -1,0 +1,315 @@
+"""What leaves the inventory: frozen dataclasses; never a database row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "Actor",
+    "ActorKind",
+    "AttemptRecord",
+    "AuditEntry",
+    "CaRecord",
+    "CaState",
+    "CertificateRecord",
+    "CertificateState",
+    "CrlRecord",
+    "Delivery",
+    "IssuanceRecord",
+    "IssuanceState",
+    "OperationRecord",
+    "OperationState",
+    "PresenceRecord",
+    "SecurityEventRecord",
+    "StationRecord",
+    "StationState",
+]
+
+
+class ActorKind(StrEnum):
+    """How an actor is known."""
+
+    OPERATOR = "operator"
+    OS_USER = "os-user"
+    STATION = "station"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did it. An operating-system user is recorded as unauthenticated: a local name proves little."""
+
+    name: str
+    kind: ActorKind
+    authenticated: bool
+
+
+class CaState(StrEnum):
+    """Life of one generation of a CA."""
+
+    PENDING = "pending"
+    """Reserved: the key may exist, the certificate is not signed yet."""
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+
+
+class CertificateState(StrEnum):
+    """Life of one certificate. Only `RESERVED` may become `ISSUED` or `VOIDED`; a serial is never reused."""
+
+    RESERVED = "reserved"
+    """Serial and to-be-signed bytes are durable; the key has not signed, or a crash hid whether it has."""
+    ISSUED = "issued"
+    REVOKED = "revoked"
+    VOIDED = "voided"
+
+
+class Delivery(StrEnum):
+    """What became of a certificate that belongs to a station."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    UNDELIVERED = "undelivered"
+    IN_USE = "in-use"
+    SUPERSEDED = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class CaRecord:
+    """One generation of a CA."""
+
+    id: str
+    """``NAME@GENERATION``, also the name in published URLs."""
+    name: str
+    generation: int
+    profile: str
+    issuer: str | None
+    """Id of the issuing CA generation; ``None`` for a self-signed root."""
+    subject: str
+    subject_der: bytes
+    key_uri: str
+    state: CaState
+    public_url: str | None
+    """Base of the URLs written into certificates that this CA issues."""
+    created_at: datetime
+    spki_sha256: str | None = None
+    certificate_der: bytes | None = None
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """One certificate, from the reservation of its serial on."""
+
+    id: str
+    """``CA_ID:SERIAL``, for example ``t-cso-sub@1:5f0c…``."""
+    ca: str
+    """Id of the issuing CA generation (its own for a root)."""
+    serial: str
+    """Lower-case hex without leading zeros (SQLite integers stop at 64 bits)."""
+    profile: str
+    state: CertificateState
+    subject: str
+    subject_der: bytes
+    spki_sha256: str
+    not_before: datetime
+    not_after: datetime
+    request_key: str
+    requester: str
+    reserved_at: datetime
+    tbs: bytes | None = None
+    der: bytes | None = None
+    sha256: str | None = None
+    """Fingerprint of the whole DER, lower-case hex; ``None`` until issued."""
+    station: str | None = None
+    csr: bytes | None = None
+    verdict: Mapping[str, Any] = field(default_factory=dict)
+    issued_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revocation_reason: str | None = None
+    """RFC 5280 name, for example ``keyCompromise``."""
+    delivery: Delivery | None = None
+    """``None`` for a certificate that no station waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrlRecord:
+    """One signed revocation list."""
+
+    id: str
+    """``CA_ID/NUMBER``."""
+    ca: str
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    sha256: str
+    der: bytes
+
+
+class StationState(StrEnum):
+    """Whether a station may connect."""
+
+    ACTIVE = "active"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class StationRecord:
+    """One charging station as we expect it."""
+
+    id: str
+    """Identity in the connection URL and the Basic username."""
+    serial_number: str
+    organization: str | None
+    security_profile: int
+    """Expected profile: higher is let in, lower never."""
+    state: StationState
+    created_at: datetime
+    password_hash: str | None = None
+    pending_password_hash: str | None = None
+    """Second accepted password while a change is on its way to the station (A01.FR.03, FR.04)."""
+    password_changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRecord:
+    """The live connection of a station, if any; not audited, it changes too often."""
+
+    station: str
+    connected: bool
+    owner: str
+    """Process that holds the connection."""
+    connection: str
+    protocol: str
+    security_profile: int
+    certificate: str | None
+    """Id of the certificate that opened a profile-3 connection."""
+    peer: str
+    connected_at: datetime
+    last_seen_at: datetime
+
+
+class IssuanceState(StrEnum):
+    """Life of a queued issuance request."""
+
+    QUEUED = "queued"
+    TAKEN = "taken"
+    ISSUED = "issued"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuanceRecord:
+    """A request that another process queued for `authority serve`."""
+
+    id: str
+    ca: str
+    profile: str
+    csr: bytes
+    options: Mapping[str, Any]
+    """Subject overrides and validity, as `Authority.issue` takes them."""
+    request_key: str
+    requester: str
+    station: str | None
+    state: IssuanceState
+    created_at: datetime
+    lease_until: datetime | None = None
+    fence: int = 0
+    certificate: str | None = None
+    refusal: Mapping[str, Any] | None = None
+    """code, what, why, fix of the error."""
+
+
+class OperationState(StrEnum):
+    """Life of an operation on a station."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    UNKNOWN = "outcome-unknown"
+    """An attempt was sent and stayed unanswered; the station is read back before anything is sent again."""
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the operation will not change any more."""
+        return self in (OperationState.DONE, OperationState.FAILED, OperationState.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """A durable operation on a station (interfaces, "Operations on stations")."""
+
+    id: str
+    kind: str
+    """For example ``trigger-renewal`` or ``set-password``."""
+    station: str
+    parameters: Mapping[str, Any]
+    """Never a secret; see `sealed`."""
+    state: OperationState
+    requester: str
+    created_at: datetime
+    deadline: datetime
+    sealed: bytes | None = None
+    """Secret parameters, encrypted under the workspace's sealing key; erased with the outcome."""
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    fence: int = 0
+    outcome: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One try of an operation, recorded before anything is sent."""
+
+    operation: str
+    number: int
+    sent_at: datetime
+    action: str
+    answered_at: datetime | None = None
+    answer: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityEventRecord:
+    """A security event, reported by a station or raised by us about one."""
+
+    id: int
+    station: str | None
+    source: str
+    """``station`` or ``csms``."""
+    type: str
+    critical: bool
+    tech_info: str
+    at: datetime
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One act: who, what, when, on what, with which outcome. Every field is covered by `entry_hash`."""
+
+    seq: int
+    """1, 2, 3 … without a gap."""
+    at: datetime
+    actor: Actor
+    action: str
+    """``noun.verb``, for example ``certificate.revoke``."""
+    subject: str
+    """What it was done to: an id of the inventory."""
+    outcome: str
+    """``done`` or ``refused``."""
+    artefact_sha256: str | None
+    """Digest of the certificate, CRL … that the act made."""
+    details: Mapping[str, Any]
+    effects: tuple[tuple[str, str, str | None], ...]
+    """(table, primary key, SHA-256 of the row afterwards or ``None`` when it was deleted)."""
+    previous_hash: str
+    entry_hash: str

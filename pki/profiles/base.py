@@ -1,0 +1,247 @@
+"""The vocabulary in which certificate profiles are written down as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from chargepki.pki.keys import KeyAlgorithm
+
+__all__ = [
+    "AttributeRule",
+    "BasicConstraintsRule",
+    "Extension",
+    "ExtensionRule",
+    "KeyRule",
+    "KeyUsageBit",
+    "KeyUsageRule",
+    "PointerRule",
+    "Presence",
+    "Profile",
+    "RoleKind",
+    "Standard",
+    "SubjectRule",
+    "Syntax",
+    "ValidityRule",
+]
+
+
+class Standard(StrEnum):
+    """The document a profile follows; the first half of a profile id."""
+
+    ISO15118_2 = "iso15118-2"
+    ISO15118_20 = "iso15118-20"
+    ISO15118_20_A1 = "iso15118-20-a1"
+    OCPP = "ocpp"
+    COMMON = "common"
+
+
+class RoleKind(StrEnum):
+    """Position in a hierarchy; lint rules choose by it."""
+
+    ROOT = "root"
+    SUB1 = "sub1"
+    SUB2 = "sub2"
+    CROSS = "cross"
+    LEAF = "leaf"
+
+
+class Presence(StrEnum):
+    """Whether a field is emitted by us and demanded by the linter."""
+
+    REQUIRED = "required"
+    RECOMMENDED = "recommended"
+    OPTIONAL = "optional"
+    FORBIDDEN = "forbidden"
+
+
+class Syntax(StrEnum):
+    """Grammar of a subject attribute's value."""
+
+    TEXT = "text"
+    EMAID = "emaid"
+    PCID = "pcid"
+    EVCCID = "evccid"
+    SECC_ID = "secc-id"
+    STATION_SERIAL = "station-serial"
+    HOSTNAME = "hostname"
+    COUNTRY = "country"
+
+
+class KeyUsageBit(StrEnum):
+    """RFC 5280 4.2.1.3 names; `bit` is the position in the BIT STRING."""
+
+    DIGITAL_SIGNATURE = "digitalSignature"
+    NON_REPUDIATION = "nonRepudiation"
+    KEY_ENCIPHERMENT = "keyEncipherment"
+    DATA_ENCIPHERMENT = "dataEncipherment"
+    KEY_AGREEMENT = "keyAgreement"
+    KEY_CERT_SIGN = "keyCertSign"
+    CRL_SIGN = "cRLSign"
+    ENCIPHER_ONLY = "encipherOnly"
+    DECIPHER_ONLY = "decipherOnly"
+
+    @property
+    def bit(self) -> int:
+        """Position in the KeyUsage BIT STRING, 0 for digitalSignature."""
+        return list(type(self)).index(self)
+
+
+class Extension(StrEnum):
+    """The extensions that profiles speak of."""
+
+    BASIC_CONSTRAINTS = "basicConstraints"
+    KEY_USAGE = "keyUsage"
+    EXTENDED_KEY_USAGE = "extendedKeyUsage"
+    SUBJECT_KEY_IDENTIFIER = "subjectKeyIdentifier"
+    AUTHORITY_KEY_IDENTIFIER = "authorityKeyIdentifier"
+    CRL_DISTRIBUTION_POINTS = "cRLDistributionPoints"
+    AUTHORITY_INFORMATION_ACCESS = "authorityInfoAccess"
+    SUBJECT_INFORMATION_ACCESS = "subjectInfoAccess"
+    SUBJECT_ALTERNATIVE_NAME = "subjectAltName"
+    CERTIFICATE_POLICIES = "certificatePolicies"
+    OCSP_NO_CHECK = "ocspNoCheck"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeRule:
+    """One attribute of the subject, by its short name (CN, O, OU, C, DC)."""
+
+    attribute: str
+    presence: Presence
+    clause: str
+    fixed: str | None = None
+    """The value that the profile dictates; a request cannot change it."""
+    also_accepted: tuple[str, ...] = ()
+    """Other values that the linter lets pass with a notice."""
+    syntax: Syntax = Syntax.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRule:
+    """The attributes in the order in which they are emitted."""
+
+    attributes: tuple[AttributeRule, ...]
+    closed: bool = True
+    """No attribute outside `attributes` is taken from a request."""
+
+    def find(self, attribute: str) -> AttributeRule | None:
+        """Return the rule for *attribute* (short name), or ``None``."""
+        return next((rule for rule in self.attributes if rule.attribute == attribute), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidityRule:
+    """Durations count both bounds (RFC 5280 4.1.2.5), so notAfter = notBefore + duration - 1 s."""
+
+    default: timedelta
+    clause: str
+    minimum: timedelta | None = None
+    maximum: timedelta | None = None
+    verified: bool = True
+    """False where the fact sheet marks the limit unverified: breaking it is then a warning, never a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class BasicConstraintsRule:
+    """cA, pathLenConstraint and the criticality that the profile wants."""
+
+    ca: bool
+    path_length: int | None
+    clause: str
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsageRule:
+    """`emitted` bits are set by us; the linter demands `required` and tolerates `optional`."""
+
+    emitted: frozenset[KeyUsageBit]
+    required: frozenset[KeyUsageBit]
+    clause: str
+    optional: frozenset[KeyUsageBit] = frozenset()
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionRule:
+    """Presence and criticality of one extension."""
+
+    extension: Extension
+    presence: Presence
+    critical: bool
+    clause: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointerRule:
+    """Which revocation pointers are written when a public URL is known."""
+
+    ocsp: Presence
+    crl: Presence
+    ca_issuers: Presence
+    clause: str
+    at_least_one: bool = False
+    """True where the standard demands a CRL or an OCSP pointer but leaves the choice (V2G20-2590 and its siblings)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRule:
+    """Key algorithms that a subject key may have; the first is the default."""
+
+    algorithms: tuple[KeyAlgorithm, ...]
+    clause: str
+
+    @property
+    def default(self) -> KeyAlgorithm:
+        """The algorithm used when nobody names one."""
+        return self.algorithms[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One certificate profile, ``STANDARD/ROLE``; pure data."""
+
+    standard: Standard
+    role: str
+    kind: RoleKind
+    title: str
+    subject: SubjectRule
+    keys: KeyRule
+    validity: ValidityRule
+    basic_constraints: BasicConstraintsRule
+    key_usage: KeyUsageRule
+    pointers: PointerRule
+    issuers: tuple[str, ...]
+    """Roles of the same standard that may issue it; its own role for a self-signed root. For `common` any CA."""
+    clause: str
+    extended_key_usage: tuple[str, ...] = ()
+    """Dotted OIDs that are emitted; empty means the extension is left out."""
+    extensions: tuple[ExtensionRule, ...] = ()
+    """Criticality and presence of every extension that the profile speaks of."""
+    max_der_bytes: int | None = None
+    ski_bytes: int = 20
+    """20: SHA-1 of the key bits; 8: the 64-bit form of RFC 5280 4.2.1.2 (2), which ISO 15118-20's AAD presumes."""
+    dns_names: Presence = Presence.FORBIDDEN
+    """dNSName SANs; OCPP allows them in a CSMS server certificate only."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def id(self) -> str:
+        """``STANDARD/ROLE``, the name users type."""
+        return f"{self.standard.value}/{self.role}"
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether certificates of this profile sign others."""
+        return self.basic_constraints.ca
+
+    @property
+    def is_root(self) -> bool:
+        """Whether certificates of this profile are self-signed anchors."""
+        return self.kind is RoleKind.ROOT
+
+    def extension_rule(self, extension: Extension) -> ExtensionRule | None:
+        """Return what the profile says of *extension*, or ``None`` when it is silent."""
+        return next((rule for rule in self.extensions if rule.extension is extension), None)
