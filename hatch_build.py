@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDERS = ("pki", "ocpp_security", "cli")
 
 
-class LinkPackageFolders(BuildHookInterface):
+class LinkPackageFolders(BuildHookInterface[BuilderConfig]):
     """Create the links of an editable install; do nothing for a wheel or an sdist."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -1,0 +1,83 @@
+# Every target works alone, first, on a fresh clone; python3 (3.11 or newer), pip and make are all it needs.
+
+PYTHON ?= python3
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ "$$n" -ge 2 ]; then echo "$$n"; else echo 2; fi)
+PYTEST_ARGS ?=
+# Packages released later than this are not considered by `make requirements`: the same inputs give the same pins.
+EXCLUDE_NEWER ?= 2026-11-12
+
+BIN := .venv/bin
+UV := .boot/bin/uv
+ENV := .venv/.ready
+# The interpreter is the machine's own; and files are copied, so that nothing edited here reaches uv's cache.
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE := copy
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# CI says so in a variable; a developer's own virtual environment must not be picked up by mistake.
+unexport VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench campaign wheel sbom requirements clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1@\2/' | column -t -s @ 2>/dev/null \
+	  || grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
+
+setup: $(ENV) ## make .venv, with the chargepki command in .venv/bin
+
+demo: $(ENV) ## run the main job on loopback, in a throw-away workspace
+	@$(BIN)/chargepki demo
+
+test: $(ENV) ## run every test that belongs to CI
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --durations=20 --durations-min=1 $(PYTEST_ARGS)
+
+check: $(ENV) ## lint, format, types, import contract, doctests, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/mypy conftest.py hatch_build.py tools tests benchmarks
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_layout.py tests/test_doctests.py tests/test_docs.py
+
+bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
+	$(BIN)/python -m benchmarks $(BENCH)
+
+campaign: $(ENV) ## what takes longer than CI allows: the tests marked so, and every property with more examples
+	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --timeout=3600 $(PYTEST_ARGS)
+
+wheel: $(ENV) ## build dist/*.whl and dist/*.tar.gz, twice, and compare them byte by byte
+	$(BIN)/python tools/build_dist.py dist
+
+sbom: $(ENV) ## write dist/sbom.cdx.json (CycloneDX) of what a user installs
+	$(BIN)/python tools/make_sbom.py dist/sbom.cdx.json
+
+requirements: $(UV) ## compile requirements/*.txt anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml --extra postgresql $(COMPILE) -o requirements/runtime.txt
+	$(UV) pip compile requirements/boot.in $(COMPILE) -o requirements/boot.txt
+
+COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --exclude-newer $(EXCLUDE_NEWER) -q \
+  --custom-compile-command "make requirements"
+
+clean: ## remove everything that the other targets made
+	rm -rf .boot .venv .editable dist build benchmarks/results tests/interop/node/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# pip's --target is allowed on an externally managed Python; uv then makes the environment without the venv package.
+$(UV): requirements/boot.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) is not Python 3.11 or newer; install it, or run: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 4; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || \
+	  { echo 'error: $(PYTHON) has no pip; on Debian run: apt-get install python3-pip' >&2; exit 4; }
+	@rm -rf .boot
+	@$(PYTHON) -m pip install --quiet --root-user-action=ignore --require-hashes --target .boot -r requirements/boot.txt
+	@touch $(UV)
+
+# A broken or half-made environment is made anew; an intact one is only brought up to date.
+$(ENV): $(UV) requirements/dev.txt pyproject.toml hatch_build.py
+	@rm -f $(ENV)
+	@$(BIN)/python -c '' 2>/dev/null || $(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(ENV)

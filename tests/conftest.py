@@ -1,0 +1,63 @@
+"""Rules for every test: no skip passes unseen, campaigns run only when asked for, no bare package is ever imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+from testkit.effort import CAMPAIGN
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+BARE_PACKAGES = ("pki", "ocpp_security", "cli")
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
+hypothesis.settings.load_profile("campaign" if CAMPAIGN else "default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests marked ``campaign`` out of an ordinary run (deselected, so that they are not counted as skips)."""
+    if CAMPAIGN:
+        return
+    left_out = [item for item in items if item.get_closest_marker("campaign")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure: under CI every tool has been installed, so a skip hides a test that should run."""
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid} was skipped, and under CI=true a skip is a failure ({reason})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under CI, fail what was skipped while it ran."""
+    report = yield
+    if IN_CI:
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Under CI, fail a module that was skipped while it was collected."""
+    report = yield
+    if IN_CI:
+        _refuse_skip(report)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when a package was imported under its folder's name: two names mean two classes of everything."""
+    bare = sorted({name.partition(".")[0] for name in sys.modules} & set(BARE_PACKAGES))
+    if bare:
+        print(f"\nerror: imported without the chargepki prefix: {', '.join(bare)}", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
