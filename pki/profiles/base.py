@@ -53,6 +53,9 @@ class Presence(StrEnum):
     REQUIRED = "required"
     RECOMMENDED = "recommended"
     OPTIONAL = "optional"
+    """Not emitted unless asked for; the linter says nothing."""
+    DISCOURAGED = "discouraged"
+    """Never emitted by us; worth a notice where others emit it (the standard says SHOULD NOT)."""
     FORBIDDEN = "forbidden"
 
 
@@ -112,7 +115,8 @@ class AttributeRule:
     presence: Presence
     clause: str
     fixed: str | None = None
-    """The value that the profile dictates; a request cannot change it."""
+    """The value that the profile dictates; a request never changes it. An operator's explicit subject may, unless
+    `presence` is REQUIRED: then only `also_accepted` is left, because the fact is verified."""
     also_accepted: tuple[str, ...] = ()
     """Other values that the linter lets pass with a notice."""
     syntax: Syntax = Syntax.TEXT
@@ -124,7 +128,9 @@ class SubjectRule:
 
     attributes: tuple[AttributeRule, ...]
     closed: bool = True
-    """No attribute outside `attributes` is taken from a request."""
+    """No attribute outside `attributes` is taken from a request. An open subject is taken as it is, order included."""
+    tolerated: tuple[str, ...] = ()
+    """Attributes that we never emit and that the linter lets pass with a notice, because sources disagree."""
 
     def find(self, attribute: str) -> AttributeRule | None:
         """Return the rule for *attribute* (short name), or ``None``."""
@@ -140,7 +146,8 @@ class ValidityRule:
     minimum: timedelta | None = None
     maximum: timedelta | None = None
     verified: bool = True
-    """False where the fact sheet marks the limit unverified: breaking it is then a warning, never a refusal."""
+    """False where no public text confirms the limits. Breaking a limit is a lint warning in any case, never a refusal:
+    field practice ignores them (one-year SECC leaves are common), and an operator who asks for it means it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,38 @@ class KeyUsageRule:
     clause: str
     optional: frozenset[KeyUsageBit] = frozenset()
     critical: bool = True
+    rsa_extra: frozenset[KeyUsageBit] = frozenset()
+    """Bits set in addition when the subject key is RSA (TLS_RSA suites encrypt to the server's key)."""
+
+    def emitted_for(self, algorithm: KeyAlgorithm) -> frozenset[KeyUsageBit]:
+        """Return the bits we set for a subject key of *algorithm*.
+
+        An Edwards-curve key only signs: it never asserts key agreement or encipherment (RFC 8410 5, RFC 9295 3).
+        """
+        return self._fit(self.emitted, algorithm) | (self.rsa_extra if _is_rsa(algorithm) else frozenset())
+
+    def required_for(self, algorithm: KeyAlgorithm) -> frozenset[KeyUsageBit]:
+        """Return the bits that the linter demands of a subject key of *algorithm*."""
+        return self._fit(self.required, algorithm)
+
+    @staticmethod
+    def _fit(bits: frozenset[KeyUsageBit], algorithm: KeyAlgorithm) -> frozenset[KeyUsageBit]:
+        return bits - _NOT_FOR_EDWARDS if algorithm in (KeyAlgorithm.ED25519, KeyAlgorithm.ED448) else bits
+
+
+_NOT_FOR_EDWARDS = frozenset(
+    {
+        KeyUsageBit.KEY_ENCIPHERMENT,
+        KeyUsageBit.DATA_ENCIPHERMENT,
+        KeyUsageBit.KEY_AGREEMENT,
+        KeyUsageBit.ENCIPHER_ONLY,
+        KeyUsageBit.DECIPHER_ONLY,
+    }
+)
+
+
+def _is_rsa(algorithm: KeyAlgorithm) -> bool:
+    return algorithm in (KeyAlgorithm.RSA2048, KeyAlgorithm.RSA3072, KeyAlgorithm.RSA4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +253,8 @@ class Profile:
     key_usage: KeyUsageRule
     pointers: PointerRule
     issuers: tuple[str, ...]
-    """Roles of the same standard that may issue it; its own role for a self-signed root. For `common` any CA."""
+    """Roles of the same standard that may issue it, the usual one first; a full ``STANDARD/ROLE`` where another standard's
+    CA may; its own role for a self-signed root; empty for any CA (`common`). Ask `hierarchy.may_issue`, which knows."""
     clause: str
     extended_key_usage: tuple[str, ...] = ()
     """Dotted OIDs that are emitted; empty means the extension is left out."""

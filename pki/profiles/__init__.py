@@ -1,0 +1,52 @@
+"""Certificate profiles as data: look one up by its id, or list them all."""
+
+from __future__ import annotations
+
+import difflib
+
+from chargepki.pki.errors import NotFound
+from chargepki.pki.profiles import common, iso15118_2, iso15118_20, ocpp
+from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.common import adapt_to_issuer
+
+__all__ = ["adapt_to_issuer", "get_profile", "list_profiles"]
+
+_ALL: tuple[Profile, ...] = (
+    *iso15118_2.PROFILES,
+    *iso15118_20.PROFILES_2022,
+    *iso15118_20.PROFILES_A1,
+    *ocpp.PROFILES,
+    *common.PROFILES,
+)
+_BY_ID = {profile.id: profile for profile in _ALL}
+
+
+def get_profile(profile_id: str) -> Profile:
+    """Return the profile named ``STANDARD/ROLE``.
+
+    The same object every time, so callers may compare by identity.
+
+    Raises:
+        NotFound: there is no such profile; the error names the closest ones.
+
+    >>> get_profile("ocpp/charging-station").title
+    'Charging station certificate: TLS client towards the CSMS'
+    """
+    profile = _BY_ID.get(profile_id)
+    if profile is None:
+        raise NotFound(f"there is no profile {profile_id[:100]!r}", fix=_suggestion(profile_id[:100]))
+    return profile
+
+
+def list_profiles() -> tuple[Profile, ...]:
+    """Return every profile, standard by standard, issuers before what they issue."""
+    return _ALL
+
+
+def _suggestion(profile_id: str) -> str:
+    close = difflib.get_close_matches(profile_id, _BY_ID, n=3, cutoff=0.6)
+    if not close:
+        close = [known for known in _BY_ID if known.partition("/")[2] == profile_id.strip().lower()]
+    if close:
+        return "did you mean " + " or ".join(close) + "?"
+    return "`chargepki profile list` names them all"
