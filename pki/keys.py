@@ -1,0 +1,477 @@
+"""Key algorithms: generate, load, serialise, identify, sign and verify; bytes only, no files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+
+from chargepki.pki import der, oids
+from chargepki.pki.errors import InputError, SignerError
+
+__all__ = [
+    "MIN_SCRYPT_N",
+    "KeyAlgorithm",
+    "PrivateKey",
+    "PublicKey",
+    "SignatureAlgorithm",
+    "algorithm_of",
+    "decrypt_private_key",
+    "encrypt_private_key",
+    "generate_private_key",
+    "key_identifier",
+    "load_private_key",
+    "load_public_key",
+    "public_key_bits",
+    "serialise_private_key",
+    "sign",
+    "signature_algorithm",
+    "spki_der",
+    "spki_sha256",
+    "verify",
+]
+
+PrivateKey: TypeAlias = (
+    ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+)
+"""A key that signs; an adapter for a token is a subclass of one of these abstract classes."""
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+
+_PRIVATE_TYPES: Final = (
+    ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey,
+)  # fmt: skip
+_PUBLIC_TYPES: Final = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
+
+MIN_SCRYPT_N: Final = 2**15
+"""Least scrypt cost that we write: 28 MiB and about 0.1 s for each guess of a passphrase."""
+_MAX_SCRYPT_BYTES: Final = 1 << 30
+"""Most memory that a key file may make us allocate (128 * N * r)."""
+# Not the customary 8: `openssl pkey` refuses a derivation of more than 32 MiB, and with N = 2^15 and r = 8 one needs
+# 8 KiB more than that. Seven keeps N and 28 MiB.
+_SCRYPT_R: Final = 7
+_SCRYPT_P: Final = 1
+
+
+class KeyAlgorithm(StrEnum):
+    """The key algorithms we make, certify and sign with; values are what users type."""
+
+    SECP256R1 = "secp256r1"
+    SECP384R1 = "secp384r1"
+    SECP521R1 = "secp521r1"
+    ED25519 = "ed25519"
+    ED448 = "ed448"
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureAlgorithm:
+    """How a key signs: customary name, dotted identifier, and the complete AlgorithmIdentifier in DER."""
+
+    name: str
+    oid: str
+    der: bytes
+
+
+_CURVES: Final[Mapping[KeyAlgorithm, ec.EllipticCurve]] = MappingProxyType(
+    {
+        KeyAlgorithm.SECP256R1: ec.SECP256R1(),
+        KeyAlgorithm.SECP384R1: ec.SECP384R1(),
+        KeyAlgorithm.SECP521R1: ec.SECP521R1(),
+    }
+)
+_RSA_BITS: Final[Mapping[KeyAlgorithm, int]] = MappingProxyType(
+    {KeyAlgorithm.RSA2048: 2048, KeyAlgorithm.RSA3072: 3072, KeyAlgorithm.RSA4096: 4096}
+)
+_RSA_BY_BITS: Final = {bits: algorithm for algorithm, bits in _RSA_BITS.items()}
+_CURVE_NAMES: Final = {curve.name: algorithm for algorithm, curve in _CURVES.items()}
+_ECDSA_BY_CURVE: Final = {
+    "secp256r1": ec.ECDSA(hashes.SHA256()),
+    "secp384r1": ec.ECDSA(hashes.SHA384()),
+    "secp521r1": ec.ECDSA(hashes.SHA512()),
+}
+_SHA256: Final = hashes.SHA256()
+_PSS: Final = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
+
+_HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = MappingProxyType(
+    {oids.SHA256: hashes.SHA256(), oids.SHA384: hashes.SHA384(), oids.SHA512: hashes.SHA512()}
+)
+_ECDSA_HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = MappingProxyType(
+    {
+        oids.ECDSA_WITH_SHA256: _HASHES[oids.SHA256],
+        oids.ECDSA_WITH_SHA384: _HASHES[oids.SHA384],
+        oids.ECDSA_WITH_SHA512: _HASHES[oids.SHA512],
+    }
+)
+_PKCS1_HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = MappingProxyType(
+    {
+        oids.SHA256_WITH_RSA: _HASHES[oids.SHA256],
+        oids.SHA384_WITH_RSA: _HASHES[oids.SHA384],
+        oids.SHA512_WITH_RSA: _HASHES[oids.SHA512],
+    }
+)
+
+
+def _pss_identifier() -> bytes:
+    sha256 = der.sequence(der.oid(oids.SHA256), der.null())
+    parameters = der.sequence(
+        der.explicit(0, sha256),
+        der.explicit(1, der.sequence(der.oid(oids.MGF1), sha256)),
+        der.explicit(2, der.integer(32)),
+    )
+    return der.sequence(der.oid(oids.RSASSA_PSS), parameters)
+
+
+def _simple(oid: str) -> SignatureAlgorithm:
+    return SignatureAlgorithm(oids.name_of(oid), oid, der.sequence(der.oid(oid)))
+
+
+# RSA signs with RSASSA-PSS because A00.FR.505 forbids relying on PKCS #1 v1.5; 32 is the length of its hash.
+_RSA_PSS: Final = SignatureAlgorithm("rsassaPss-SHA256", oids.RSASSA_PSS, _pss_identifier())
+_SIGNATURE_ALGORITHMS: Final[Mapping[KeyAlgorithm, SignatureAlgorithm]] = MappingProxyType(
+    {
+        KeyAlgorithm.SECP256R1: _simple(oids.ECDSA_WITH_SHA256),
+        KeyAlgorithm.SECP384R1: _simple(oids.ECDSA_WITH_SHA384),
+        KeyAlgorithm.SECP521R1: _simple(oids.ECDSA_WITH_SHA512),
+        KeyAlgorithm.ED25519: _simple(oids.ED25519),
+        KeyAlgorithm.ED448: _simple(oids.ED448),
+        KeyAlgorithm.RSA2048: _RSA_PSS,
+        KeyAlgorithm.RSA3072: _RSA_PSS,
+        KeyAlgorithm.RSA4096: _RSA_PSS,
+    }
+)
+
+
+# ---------------------------------------------------------------- keys
+
+
+def generate_private_key(algorithm: KeyAlgorithm) -> PrivateKey:
+    """Return a fresh key from the operating system's random source."""
+    if algorithm in _CURVES:
+        return ec.generate_private_key(_CURVES[algorithm])
+    if algorithm in _RSA_BITS:
+        return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS[algorithm])
+    if algorithm is KeyAlgorithm.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    return ed448.Ed448PrivateKey.generate()
+
+
+def algorithm_of(key: object) -> KeyAlgorithm:
+    """Return the algorithm of a public or private key object.
+
+    Raises:
+        InputError: an algorithm, curve or RSA size outside `KeyAlgorithm`.
+    """
+    algorithm: KeyAlgorithm | None = None
+    what = type(key).__name__.removesuffix("PublicKey").removesuffix("PrivateKey")
+    if isinstance(key, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey):
+        what = f"curve {key.curve.name}"
+        algorithm = _CURVE_NAMES.get(key.curve.name)
+    elif isinstance(key, rsa.RSAPublicKey | rsa.RSAPrivateKey):
+        what = f"RSA of {key.key_size} bits"
+        algorithm = _RSA_BY_BITS.get(key.key_size)
+    elif isinstance(key, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
+        algorithm = KeyAlgorithm.ED25519
+    elif isinstance(key, ed448.Ed448PublicKey | ed448.Ed448PrivateKey):
+        algorithm = KeyAlgorithm.ED448
+    if algorithm is None:
+        raise _unsupported(what)
+    return algorithm
+
+
+def _unsupported(what: str) -> InputError:
+    return InputError(f"{what} is not a key algorithm of this product", fix=f"use one of {', '.join(KeyAlgorithm)}")
+
+
+def spki_der(key: PublicKey | PrivateKey) -> bytes:
+    """Return the SubjectPublicKeyInfo in DER; EC points are uncompressed (RFC 5480 2.2)."""
+    public = key.public_key() if isinstance(key, _PRIVATE_TYPES) else key
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def spki_sha256(spki: bytes) -> str:
+    """Return the SHA-256 of a SubjectPublicKeyInfo in lower-case hex: our name for a key."""
+    return hashlib.sha256(spki).hexdigest()
+
+
+def load_public_key(spki: bytes) -> PublicKey:
+    """Return the key object of a SubjectPublicKeyInfo in DER.
+
+    Raises:
+        InputError: not a SubjectPublicKeyInfo, a point off its curve, or a type of key that cannot sign.
+    """
+    try:
+        key = serialization.load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise InputError("the public key cannot be read", why=str(exc)) from exc
+    if not isinstance(key, _PUBLIC_TYPES):
+        raise _unsupported(type(key).__name__.removesuffix("PublicKey"))
+    return key
+
+
+def public_key_bits(spki: bytes) -> bytes:
+    """Return the value of the subjectPublicKey BIT STRING, without tag, length and the octet of unused bits.
+
+    Raises:
+        InputError: *spki* is not a SubjectPublicKeyInfo (DerError), or its bits are not whole octets.
+
+    Clause: RFC 5280 4.2.1.2; RFC 6960 4.1.1 (issuerKeyHash).
+    """
+    parts = der.parse(spki).children(der.SEQUENCE)
+    if len(parts) != 2:
+        raise InputError("a SubjectPublicKeyInfo has two parts", why=f"this one has {len(parts)} (RFC 5280 4.1.2.7)")
+    unused, bits = parts[1].as_bit_string()
+    if unused:
+        raise InputError("the public key is not a whole number of octets", why="RFC 5280 4.1.2.7")
+    return bits
+
+
+def key_identifier(spki: bytes, length: Literal[20, 8] = 20) -> bytes:
+    """Return the key identifier of a SubjectPublicKeyInfo.
+
+    Args:
+        length: 20 for the SHA-1 of the key bits; 8 for the four bits 0100 and the low 60 bits of that hash.
+
+    Clause: RFC 5280 4.2.1.2 methods (1) and (2).
+    """
+    # SHA-1 names a key here; nothing relies on collisions being hard.
+    digest = hashlib.sha1(public_key_bits(spki), usedforsecurity=False).digest()
+    if length == 20:
+        return digest
+    return bytes((0x40 | (digest[12] & 0x0F),)) + digest[13:]
+
+
+# ---------------------------------------------------------------- signatures
+
+
+def signature_algorithm(algorithm: KeyAlgorithm) -> SignatureAlgorithm:
+    """Return how a key of *algorithm* (the signer's) signs; RSA is RSASSA-PSS with SHA-256 and salt 32 (A00.FR.505)."""
+    return _SIGNATURE_ALGORITHMS[algorithm]
+
+
+def sign(private_key: PrivateKey, data: bytes) -> bytes:
+    """Return the signature over *data* that `signature_algorithm` names for this key (ECDSA: DER of r and s)."""
+    if isinstance(private_key, ec.EllipticCurvePrivateKey):
+        scheme = _ECDSA_BY_CURVE.get(private_key.curve.name)
+        if scheme is None:
+            raise _unsupported(f"curve {private_key.curve.name}")
+        return private_key.sign(data, scheme)
+    if isinstance(private_key, rsa.RSAPrivateKey):
+        return private_key.sign(data, _PSS, _SHA256)
+    return private_key.sign(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """A decoded signature AlgorithmIdentifier; `hash` and `pss` are None where the algorithm has none."""
+
+    oid: str
+    hash: hashes.HashAlgorithm | None = None
+    pss: padding.PSS | None = None
+
+
+def verify(public_key: PublicKey, signature: bytes, data: bytes, algorithm_der: bytes) -> bool:
+    """Return whether *signature* over *data* was made with the private half of *public_key*.
+
+    A key of another kind than the algorithm's gives False. High-s ECDSA signatures and any PSS salt are accepted, as
+    X.509 does.
+
+    Args:
+        algorithm_der: complete AlgorithmIdentifier: ECDSA, RSASSA-PKCS1-v1_5 or RSASSA-PSS with SHA-256, SHA-384 or
+            SHA-512, Ed25519, or Ed448.
+
+    Raises:
+        InputError: any other algorithm, SHA-1 included, or parameters that its standard forbids.
+    """
+    scheme = _scheme(bytes(algorithm_der))
+    try:
+        if isinstance(public_key, ec.EllipticCurvePublicKey):
+            if scheme.oid not in _ECDSA_HASHES or scheme.hash is None:
+                return False
+            public_key.verify(signature, data, ec.ECDSA(scheme.hash))
+        elif isinstance(public_key, rsa.RSAPublicKey):
+            if scheme.hash is None or scheme.oid in _ECDSA_HASHES:
+                return False
+            public_key.verify(signature, data, scheme.pss or padding.PKCS1v15(), scheme.hash)
+        else:
+            wanted = oids.ED25519 if isinstance(public_key, ed25519.Ed25519PublicKey) else oids.ED448
+            if scheme.oid != wanted:
+                return False
+            public_key.verify(signature, data)
+    except InvalidSignature:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _scheme(algorithm_der: bytes) -> _Scheme:
+    parts = der.parse(algorithm_der).children(der.SEQUENCE)
+    if not 1 <= len(parts) <= 2:
+        raise InputError("an AlgorithmIdentifier has one or two parts", why=f"this one has {len(parts)}")
+    oid = parts[0].as_oid()
+    parameters = parts[1] if len(parts) == 2 else None
+    name = oids.name_of(oid)
+    if oid in _ECDSA_HASHES or oid in (oids.ED25519, oids.ED448):
+        if parameters is not None:
+            raise InputError(f"{name} must have no parameters", why="RFC 5758 3.2; RFC 8410 3")
+        return _Scheme(oid, _ECDSA_HASHES.get(oid))
+    if oid in _PKCS1_HASHES:
+        if parameters is None or parameters.raw != der.null():
+            raise InputError(f"{name} must have NULL parameters", why="RFC 4055 5")
+        return _Scheme(oid, _PKCS1_HASHES[oid])
+    if oid == oids.RSASSA_PSS and parameters is not None:
+        return _pss_scheme(parameters)
+    raise InputError(
+        f"signature algorithm {name} is not accepted",
+        why="weak or unknown",
+        fix="sign with ECDSA, RSA-PSS or RSA PKCS #1 v1.5 over SHA-256, SHA-384 or SHA-512, or with Ed25519 or Ed448",
+    )
+
+
+def _pss_scheme(parameters: der.Tlv) -> _Scheme:
+    fields = {child.tag: child for child in parameters.children(der.SEQUENCE)}
+    if not fields.keys() <= {0xA0, 0xA1, 0xA2, 0xA3} or 0xA0 not in fields or 0xA1 not in fields:
+        # Hash and mask default to SHA-1 (RFC 4055 3.1), which is not accepted.
+        raise InputError("RSASSA-PSS without a SHA-2 hash is not accepted", why="the default is SHA-1 (RFC 4055 3.1)")
+    digest = _hash_of(fields[0xA0].child())
+    mask = fields[0xA1].child().children(der.SEQUENCE)
+    if len(mask) != 2 or mask[0].as_oid() != oids.MGF1:
+        raise InputError("RSASSA-PSS with another mask than MGF1 is not accepted", why="RFC 4055 2.2")
+    mask_digest = _hash_of(mask[1])
+    salt = fields[0xA2].child().as_integer() if 0xA2 in fields else 20
+    trailer = fields[0xA3].child().as_integer() if 0xA3 in fields else 1
+    if trailer != 1 or not 0 <= salt <= 512:
+        raise InputError("RSASSA-PSS with this salt length or trailer is not accepted", why="RFC 4055 3.1")
+    return _Scheme(oids.RSASSA_PSS, digest, padding.PSS(mgf=padding.MGF1(mask_digest), salt_length=salt))
+
+
+def _hash_of(identifier: der.Tlv) -> hashes.HashAlgorithm:
+    parts = identifier.children(der.SEQUENCE)
+    oid = parts[0].as_oid() if parts else ""
+    if oid not in _HASHES or (len(parts) == 2 and parts[1].raw != der.null()) or len(parts) > 2:
+        raise InputError(f"hash {oids.name_of(oid)} is not accepted in RSASSA-PSS", fix="use SHA-256 or stronger")
+    return _HASHES[oid]
+
+
+# ---------------------------------------------------------------- private keys as bytes
+
+
+def serialise_private_key(key: PrivateKey) -> bytes:
+    """Return *key* as unencrypted PKCS #8 PEM."""
+    return der.to_pem("PRIVATE KEY", _pkcs8(key)).encode("ascii")
+
+
+def _pkcs8(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def encrypt_private_key(key: PrivateKey, passphrase: bytes, n: int = MIN_SCRYPT_N) -> bytes:
+    """Return *key* as PKCS #8 PEM under PBES2: scrypt (r 7, p 1) and AES-256-CBC; ``openssl pkey`` reads it.
+
+    Our own encoding, because the one of `cryptography` derives the key with 2,048 rounds of PBKDF2 only.
+
+    Args:
+        n: scrypt cost, a power of two of at least `MIN_SCRYPT_N`.
+
+    Raises:
+        SignerError: the passphrase is empty.
+
+    Clause: RFC 8018 6.2; RFC 7914 7.
+    """
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # only key files need ciphers
+
+    if not passphrase:
+        raise SignerError("the passphrase is empty", fix="choose one that protects the key")
+    if n < MIN_SCRYPT_N or n & (n - 1):
+        raise ValueError(f"scrypt cost must be a power of two of at least {MIN_SCRYPT_N}")
+    salt, iv = os.urandom(16), os.urandom(16)
+    plain = _pkcs8(key)
+    pad = 16 - len(plain) % 16
+    encryptor = Cipher(algorithms.AES256(_derive(passphrase, salt, n)), modes.CBC(iv)).encryptor()
+    sealed = encryptor.update(plain + bytes([pad]) * pad) + encryptor.finalize()
+    scrypt = der.sequence(
+        der.octet_string(salt), der.integer(n), der.integer(_SCRYPT_R), der.integer(_SCRYPT_P), der.integer(32)
+    )
+    parameters = der.sequence(
+        der.sequence(der.oid(oids.SCRYPT), scrypt),
+        der.sequence(der.oid(oids.AES256_CBC), der.octet_string(iv)),
+    )
+    info = der.sequence(der.sequence(der.oid(oids.PBES2), parameters), der.octet_string(sealed))
+    return der.to_pem("ENCRYPTED PRIVATE KEY", info).encode("ascii")
+
+
+def _derive(passphrase: bytes, salt: bytes, n: int) -> bytes:
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # only key files need it
+
+    return Scrypt(salt=salt, length=32, n=n, r=_SCRYPT_R, p=_SCRYPT_P).derive(passphrase)
+
+
+def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:
+    """Return the key in an encrypted PEM block; any PBES2 form is read, not only our own.
+
+    Raises:
+        SignerError: the passphrase is wrong, or the file is not an encrypted key, or it demands absurd memory.
+    """
+    try:
+        _refuse_costly(pem)
+        key = serialization.load_pem_private_key(pem, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InputError) as exc:
+        # Which of the two it is cannot be told apart reliably, and telling would help a guesser only.
+        raise SignerError(
+            "the private key cannot be opened", why="wrong passphrase or damaged key", fix="check the passphrase"
+        ) from exc
+    return _signing_key(key)
+
+
+def _refuse_costly(pem: bytes) -> None:
+    blocks = der.pem_blocks(pem, max_bytes=65536)
+    for block in blocks:
+        if block.label != "ENCRYPTED PRIVATE KEY":
+            continue
+        algorithm = der.parse(block.der).children()[0].children()
+        if algorithm[0].as_oid() != oids.PBES2:
+            continue
+        derivation = algorithm[1].children()[0].children()
+        if derivation[0].as_oid() == oids.SCRYPT:
+            _, n, r, p, *_rest = derivation[1].children()
+            if 128 * n.as_integer() * r.as_integer() > _MAX_SCRYPT_BYTES or p.as_integer() > 16:
+                raise InputError("the key file demands more memory than we allow", why=f"{_MAX_SCRYPT_BYTES} bytes")
+        elif derivation[0].as_oid() == oids.PBKDF2 and derivation[1].children()[1].as_integer() > 50_000_000:
+            raise InputError("the key file demands more iterations than we allow")
+
+
+def load_private_key(data: bytes) -> PrivateKey:
+    """Return the key in unencrypted PEM or DER: PKCS #8, SEC 1 or PKCS #1.
+
+    Raises:
+        SignerError: the key is encrypted.
+        InputError: not a private key, or an algorithm outside `KeyAlgorithm`.
+    """
+    is_pem = b"-----BEGIN " in data
+    load = serialization.load_pem_private_key if is_pem else serialization.load_der_private_key
+    try:
+        key = load(data, None)
+    except TypeError as exc:
+        raise SignerError("the private key is encrypted", fix="pass its passphrase") from exc
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise InputError("no private key can be read here", why=str(exc), fix="expected PKCS #8, PEM or DER") from exc
+    return _signing_key(key)
+
+
+def _signing_key(key: object) -> PrivateKey:
+    if not isinstance(key, _PRIVATE_TYPES):
+        raise _unsupported(type(key).__name__.removesuffix("PrivateKey"))
+    algorithm_of(key)
+    return key
