@@ -1,0 +1,453 @@
+"""OCPP-J calls and answers over one connection, sans-IO: strict frames, schemas, pending calls, no exceptions."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from chargepki.ocpp_security import redact, schemas
+from chargepki.ocpp_security.errors import RpcErrorCode, SchemaViolation
+from chargepki.ocpp_security.frames import Limits, encode_frame, is_message_id, parse_frame
+from chargepki.ocpp_security.rpc_events import (
+    AnswerReceived,
+    CallReceived,
+    CallTimedOut,
+    ErrorReceived,
+    Origin,
+    OutgoingCall,
+    Payload,
+    ProtocolViolation,
+    ResultErrorReceived,
+    RpcEvent,
+    SendFrame,
+    SendReceived,
+    ViolationKind,
+)
+from chargepki.ocpp_security.schemas import Kind
+from chargepki.ocpp_security.versions import MessageType, OcppVersion, Role, rules_of, spell_error, takes_call
+from chargepki.pki.errors import InputError, StateError, printable
+
+__all__ = [
+    "AnswerReceived",
+    "CallReceived",
+    "CallTimedOut",
+    "ErrorReceived",
+    "Limits",
+    "Origin",
+    "OutgoingCall",
+    "Payload",
+    "ProtocolViolation",
+    "ResultErrorReceived",
+    "RpcEvent",
+    "RpcSession",
+    "SendFrame",
+    "SendReceived",
+    "ViolationKind",
+]
+
+DEFAULT_TIMEOUT = timedelta(seconds=30)
+UNREADABLE_ID = "-1"
+MAX_DESCRIPTION = 255
+
+
+@dataclass(slots=True)
+class _Pending:
+    message_id: str
+    action: str
+    text: str
+    timeout: timedelta
+    secrets: frozenset[str]
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with a frame; the reason holds no text of it."""
+
+    code: RpcErrorCode
+    reason: str
+
+
+def random_message_id() -> str:
+    """Return a fresh UUID (36 characters)."""
+    return str(uuid.uuid4())
+
+
+class RpcSession:
+    """One end of one OCPP-J connection.
+
+    `receive` never raises for what a peer sends. Not safe for use by several threads at once.
+
+    Args:
+        handles: actions that this end answers; others that it knows are refused as NotSupported. ``None``
+            means all that its role may be called with.
+        message_ids: makes the ids of our calls, each 1 to 36 characters and unique.
+    """
+
+    def __init__(
+        self,
+        version: OcppVersion,
+        *,
+        role: Role | str,
+        limits: Limits | None = None,
+        handles: Collection[str] | None = None,
+        message_ids: Callable[[], str] = random_message_id,
+    ) -> None:
+        self.version = version
+        self.role = Role(role)
+        self.limits = limits or Limits()
+        self._rules = rules_of(version)
+        self._actions = schemas.actions(version)
+        own = {action for action in self._actions if takes_call(version, self.role, action)}
+        self._handles = frozenset(own if handles is None else own & set(handles))
+        self._new_id = message_ids
+        self._outstanding: _Pending | None = None
+        self._queue: deque[_Pending] = deque()
+        self._open: dict[str, str] = {}
+        self._seen: OrderedDict[str, str] = OrderedDict()
+
+    # Calls of ours
+
+    def call(self, action: str, payload: Payload, now: datetime, timeout: timedelta = DEFAULT_TIMEOUT) -> OutgoingCall:
+        """Take a call to the peer; one is outstanding at a time, others wait their turn.
+
+        Args:
+            now: timezone-aware.
+            timeout: counted from the moment the call is sent.
+
+        Raises:
+            InputError: this version or the peer's role has no such action.
+            SchemaViolation: the payload does not satisfy the schema.
+            StateError: too many calls wait already.
+            TypeError: *now* is naive.
+        """
+        _check_aware(now)
+        peer = Role.STATION if self.role is Role.CSMS else Role.CSMS
+        self._check_action(action, peer, sends=False)
+        schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
+        if len(self._queue) >= self.limits.max_queued_calls:
+            raise StateError(
+                f"{len(self._queue)} calls already wait for this connection",
+                why="OCPP allows one outstanding call, and the peer is slow to answer",
+                fix="try again later",
+            )
+        message_id = self._new_id()
+        text = encode_frame([MessageType.CALL, message_id, action, payload])
+        pending = _Pending(message_id, action, text, timeout, redact.secret_values(payload))
+        if self._outstanding is not None:
+            self._queue.append(pending)
+            return OutgoingCall(message_id, None)
+        self._start(pending, now)
+        return OutgoingCall(message_id, text)
+
+    def send(self, action: str, payload: Payload) -> str:
+        """Return the frame of an unconfirmed message (2.1, SEND).
+
+        Raises:
+            InputError: this version or role has no such action.
+            SchemaViolation: the payload does not satisfy the schema.
+        """
+        peer = Role.STATION if self.role is Role.CSMS else Role.CSMS
+        self._check_action(action, peer, sends=True)
+        schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
+        return encode_frame([MessageType.SEND, self._new_id(), action, payload])
+
+    def due(self, now: datetime) -> list[RpcEvent]:
+        """Return the calls that have timed out at *now*, and the next queued call if that frees the way."""
+        _check_aware(now)
+        events: list[RpcEvent] = []
+        pending = self._outstanding
+        if pending is not None and pending.deadline is not None and pending.deadline <= now:
+            self._outstanding = None
+            events.append(CallTimedOut(pending.message_id, pending.action))
+            events.extend(self._next(now))
+        return events
+
+    def next_due(self) -> datetime | None:
+        """Return when `due` has something to say at the earliest; ``None``: not before the next call."""
+        return self._outstanding.deadline if self._outstanding else None
+
+    def abandon(self) -> list[CallTimedOut]:
+        """Give up every call of ours because the connection has ended."""
+        lost = []
+        if self._outstanding is not None:
+            lost.append(CallTimedOut(self._outstanding.message_id, self._outstanding.action))
+        lost.extend(CallTimedOut(pending.message_id, pending.action, sent=False) for pending in self._queue)
+        self._outstanding = None
+        self._queue.clear()
+        self._open.clear()
+        return lost
+
+    # Answers of ours
+
+    def answer(self, message_id: str, payload: Payload) -> str:
+        """Return the CALLRESULT for a call of the peer.
+
+        Raises:
+            StateError: no call with this id is open.
+            SchemaViolation: the payload does not satisfy the schema; the call stays open.
+        """
+        action = self._get_open(message_id)
+        schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=True)
+        del self._open[message_id]
+        return encode_frame([MessageType.CALLRESULT, message_id, payload])
+
+    def refuse(self, message_id: str, code: RpcErrorCode, description: str = "") -> str:
+        """Return the CALLERROR for a call of the peer; details stay empty, so nothing is echoed.
+
+        Raises:
+            StateError: no call with this id is open.
+        """
+        self._get_open(message_id)
+        del self._open[message_id]
+        return self._error_frame(MessageType.CALLERROR, message_id, code, description)
+
+    def for_log(self, frame: str | bytes) -> str:
+        """Return *frame* as it may be written to a log; see `redact.log_form`.
+
+        The secrets of our outstanding call are taken out of it too, in case the peer echoes them.
+        """
+        secrets = self._outstanding.secrets if self._outstanding else frozenset()
+        return redact.log_form(frame, secrets=secrets)
+
+    # What the peer sends
+
+    def receive(self, frame: str | bytes, now: datetime) -> list[RpcEvent]:
+        """Judge one WebSocket message and return what follows from it; never raises for what a peer sends.
+
+        Raises:
+            TypeError: *now* is naive.
+        """
+        _check_aware(now)
+        parsed = parse_frame(frame, self.limits)
+        elements = parsed.elements
+        if not elements:
+            return self._unreadable(parsed.problem or "an empty array")
+        kind = elements[0]
+        if type(kind) is not int or kind not in self._rules.message_types:
+            return self._unknown_type(elements)
+        message_id = elements[1] if len(elements) > 1 else None
+        if not isinstance(message_id, str) or not is_message_id(message_id):
+            if kind == MessageType.CALL:
+                return self._unreadable("the message id is not a string of 1 to 36 characters")
+            return [ProtocolViolation("an answer without a usable message id", ViolationKind.BAD_ANSWER)]
+        fault = _Fault(parsed.code, parsed.problem) if parsed.problem else None
+        if kind in (MessageType.CALL, MessageType.SEND):
+            return self._receive_call(kind, message_id, elements, fault)
+        if kind == MessageType.CALLRESULTERROR:
+            return self._receive_result_error(message_id, elements)
+        return self._receive_answer(kind, message_id, elements, fault, now)
+
+    def _receive_call(self, kind: int, message_id: str, elements: list[object], fault: _Fault | None) -> list[RpcEvent]:
+        """Judge a CALL or a SEND; only a CALL is answered."""
+        judged = self._judge_call(kind, elements, fault)
+        if isinstance(judged, _Fault):
+            events: list[RpcEvent] = [ProtocolViolation(judged.reason, ViolationKind.BAD_CALL)]
+            # An id that is still open belongs to an earlier call: a CALLERROR would be taken for its answer.
+            if kind == MessageType.CALL and message_id not in self._open:
+                text = self._error_frame(MessageType.CALLERROR, message_id, judged.code, judged.reason)
+                events.append(SendFrame(text))
+            return events
+        action, payload = judged
+        if kind == MessageType.SEND:
+            return [SendReceived(message_id, action, payload)]
+        return self._accept_call(message_id, action, payload)
+
+    def _judge_call(
+        self, kind: int, elements: list[object], fault: _Fault | None
+    ) -> tuple[str, dict[str, object]] | _Fault:
+        """Return action and payload of a sound CALL or SEND, else what is wrong with it."""
+        if len(elements) != 4:
+            return _Fault(RpcErrorCode.RPC_FRAMEWORK_ERROR, "a call has four elements")
+        action, payload = elements[2], elements[3]
+        if not isinstance(action, str):
+            return _Fault(RpcErrorCode.RPC_FRAMEWORK_ERROR, "the action is not a string")
+        if fault:
+            return fault
+        if action not in self._actions:
+            return _Fault(RpcErrorCode.NOT_IMPLEMENTED, "the action is not known")
+        if action not in self._handles or (action in self._rules.sends) != (kind == MessageType.SEND):
+            return _Fault(RpcErrorCode.NOT_SUPPORTED, f"{action} is not supported here")
+        if payload is None:
+            payload = {}  # "null or an empty object" stand for no payload (part 4, 4.1.5)
+        if not isinstance(payload, dict):
+            return _Fault(RpcErrorCode.FORMAT_VIOLATION, "the payload is not an object")
+        violation = self._find_violation(action, Kind.REQUEST, payload)
+        return violation or (action, payload)
+
+    def _accept_call(self, message_id: str, action: str, payload: dict[str, object]) -> list[RpcEvent]:
+        if message_id in self._open:
+            # The answer to the first one serves both; answering twice would leave one answer unsolicited.
+            return [ProtocolViolation("the id of a call that is still open was used again", ViolationKind.REPEATED_ID)]
+        if len(self._open) >= self.limits.max_open_calls:
+            error = self._error_frame(
+                MessageType.CALLERROR, message_id, RpcErrorCode.GENERIC_ERROR, "too many calls wait for an answer"
+            )
+            return [
+                ProtocolViolation(f"{len(self._open)} calls already wait for an answer", ViolationKind.TOO_MANY_CALLS),
+                SendFrame(error),
+            ]
+        events: list[RpcEvent] = []
+        repeated = message_id in self._seen
+        if repeated:
+            events.append(ProtocolViolation("a message id was used again", ViolationKind.REPEATED_ID))
+            del self._seen[message_id]
+        elif len(self._seen) >= self.limits.remembered_ids:
+            self._seen.popitem(last=False)
+        self._seen[message_id] = action
+        self._open[message_id] = action
+        events.append(CallReceived(message_id, action, payload, repeated))
+        return events
+
+    def _receive_answer(
+        self, kind: int, message_id: str, elements: list[object], fault: _Fault | None, now: datetime
+    ) -> list[RpcEvent]:
+        """Judge a CALLRESULT or CALLERROR; whatever it is, it ends the call that it names."""
+        pending = self._outstanding
+        if pending is None or pending.message_id != message_id:
+            return [ProtocolViolation("an answer to no outstanding call", ViolationKind.UNSOLICITED_ANSWER)]
+        self._outstanding = None
+        if kind == MessageType.CALLERROR:
+            events = self._judge_error(pending, elements, fault)
+        else:
+            events = self._judge_result(pending, elements, fault)
+        return [*events, *self._next(now)]
+
+    def _judge_result(self, pending: _Pending, elements: list[object], fault: _Fault | None) -> list[RpcEvent]:
+        payload = elements[2] if len(elements) == 3 else None
+        if len(elements) != 3:
+            fault = _Fault(RpcErrorCode.RPC_FRAMEWORK_ERROR, "a result has three elements")
+        elif payload is None:
+            payload = {}
+        if not fault and not isinstance(payload, dict):
+            fault = _Fault(RpcErrorCode.FORMAT_VIOLATION, "the payload is not an object")
+        if not fault:
+            fault = self._find_violation(pending.action, Kind.RESPONSE, payload)
+        if not fault and isinstance(payload, dict):
+            return [AnswerReceived(pending.message_id, pending.action, payload)]
+        assert fault is not None  # a payload that is no object has been given its fault above
+        return self._bad_answer(pending, fault)
+
+    def _bad_answer(self, pending: _Pending, fault: _Fault) -> list[RpcEvent]:
+        events: list[RpcEvent] = [
+            ProtocolViolation(fault.reason, ViolationKind.BAD_ANSWER),
+            ErrorReceived(
+                pending.message_id, spell_error(self.version, fault.code), fault.reason, pending.action, Origin.LOCAL
+            ),
+        ]
+        if MessageType.CALLRESULTERROR in self._rules.message_types:
+            text = self._error_frame(MessageType.CALLRESULTERROR, pending.message_id, fault.code, fault.reason)
+            events.append(SendFrame(text))
+        return events
+
+    def _judge_error(self, pending: _Pending, elements: list[object], fault: _Fault | None) -> list[RpcEvent]:
+        events: list[RpcEvent] = []
+        if fault:
+            events.append(ProtocolViolation(fault.reason, ViolationKind.BAD_ANSWER))
+        elif not _is_error_shape(elements):
+            reason = "a CALLERROR is [4, id, code, description, details]"
+            events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
+        # A malformed CALLERROR is a CALLERROR all the same: nobody should wait for the timeout.
+        code, description = _error_texts(elements, pending.secrets)
+        events.append(ErrorReceived(pending.message_id, code, description, pending.action))
+        return events
+
+    def _receive_result_error(self, message_id: str, elements: list[object]) -> list[RpcEvent]:
+        action = self._seen.get(message_id)
+        if action is None or message_id in self._open:
+            return [ProtocolViolation("an error about no answer of ours", ViolationKind.UNSOLICITED_ANSWER)]
+        events: list[RpcEvent] = []
+        if not _is_error_shape(elements):
+            reason = "a CALLRESULTERROR is [5, id, code, description, details]"
+            events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
+        code, description = _error_texts(elements, frozenset())
+        events.append(ResultErrorReceived(message_id, action, code, description))
+        return events
+
+    def _unreadable(self, reason: str) -> list[RpcEvent]:
+        events: list[RpcEvent] = [ProtocolViolation(reason, ViolationKind.UNREADABLE)]
+        if self._rules.answers_unreadable:
+            code = RpcErrorCode.RPC_FRAMEWORK_ERROR
+            events.append(SendFrame(self._error_frame(MessageType.CALLERROR, UNREADABLE_ID, code, reason)))
+        return events
+
+    def _unknown_type(self, elements: list[object]) -> list[RpcEvent]:
+        """Answer a message of a type that this version lacks in 2.x; 1.6 ignores it (OCPP-J 1.6, 4.1.3)."""
+        if type(elements[0]) is not int:
+            return self._unreadable("the message type is not a number")
+        reason = "a message type that this version does not have"
+        events: list[RpcEvent] = [ProtocolViolation(reason, ViolationKind.UNKNOWN_TYPE)]
+        if self._rules.answers_unreadable:
+            message_id = elements[1] if len(elements) > 1 else None
+            echoed = message_id if isinstance(message_id, str) and is_message_id(message_id) else UNREADABLE_ID
+            code = RpcErrorCode.MESSAGE_TYPE_NOT_SUPPORTED
+            if echoed not in self._open:
+                events.append(SendFrame(self._error_frame(MessageType.CALLERROR, echoed, code, reason)))
+        return events
+
+    # Helpers
+
+    def _find_violation(self, action: str, kind: Kind, payload: object) -> _Fault | None:
+        try:
+            schemas.check_payload(self.version, action, kind, payload, sending=False)
+        except SchemaViolation as violation:
+            return _Fault(violation.rpc_code, violation.what)
+        return None
+
+    def _check_action(self, action: str, peer: Role, *, sends: bool) -> None:
+        if action not in self._actions:
+            raise InputError(
+                f"{self.version.value} has no action {action[:50]!r}",
+                fix="actions are spelled as in the standard, for example TriggerMessage",
+            )
+        if not takes_call(self.version, peer, action) or (action in self._rules.sends) != sends:
+            raise InputError(f"{action} is not sent as a {'message' if sends else 'call'} to a {peer.value}")
+
+    def _get_open(self, message_id: str) -> str:
+        action = self._open.get(message_id)
+        if action is None:
+            raise StateError("no call with this message id waits for an answer", why="answered already, or never came")
+        return action
+
+    def _error_frame(self, kind: int, message_id: str, code: RpcErrorCode, description: str) -> str:
+        spelled = spell_error(self.version, code)
+        return encode_frame([kind, message_id, spelled, printable(description)[:MAX_DESCRIPTION], {}])
+
+    def _start(self, pending: _Pending, now: datetime) -> None:
+        pending.deadline = now + pending.timeout
+        self._outstanding = pending
+
+    def _next(self, now: datetime) -> list[RpcEvent]:
+        if not self._queue:
+            return []
+        pending = self._queue.popleft()
+        self._start(pending, now)
+        return [SendFrame(pending.text)]
+
+
+def _is_error_shape(elements: list[object]) -> bool:
+    return (
+        len(elements) == 5
+        and isinstance(elements[2], str)
+        and isinstance(elements[3], str)
+        and len(elements[3]) <= MAX_DESCRIPTION
+        and isinstance(elements[4], dict)
+    )
+
+
+def _error_texts(elements: list[object], secrets: frozenset[str]) -> tuple[str, str]:
+    """Return code and description of an error frame, printable and short, without the secrets of our call."""
+    code = elements[2] if len(elements) > 2 else ""
+    description = elements[3] if len(elements) > 3 else ""
+    if not isinstance(code, str) or not code.isalnum():
+        code = RpcErrorCode.GENERIC_ERROR.value
+    text = redact.scrub(description, secrets) if isinstance(description, str) else ""
+    return redact.scrub(code, secrets)[:50], printable(text)[:MAX_DESCRIPTION]
+
+
+def _check_aware(now: datetime) -> None:
+    if now.tzinfo is None:
+        raise TypeError("now must be timezone-aware")
