@@ -1,0 +1,234 @@
+"""Measure an operation against a reference in the same run, so that the ratio outlives the machine.
+
+Rounds of subject and reference alternate, so that a machine that slows down slows both. The figure is CPU time
+(of this process and its finished children), because wall time on a shared machine says more about the neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+__all__ = ["Case", "Comparison", "Limit", "Timing", "command_case", "compare", "main"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something to measure: *run* does *operations* of them in one call."""
+
+    name: str
+    run: Callable[[], object]
+    operations: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What the ratio subject / reference (CPU time per operation) must not exceed, and who says so."""
+
+    ratio: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds per operation over all rounds."""
+
+    name: str
+    operations: int
+    cpu_median: float
+    cpu_minimum: float
+    wall_median: float
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Operations that one CPU-second pays for."""
+        return 1 / self.cpu_median if self.cpu_median else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One question answered."""
+
+    question: str
+    subject: Timing
+    reference: Timing
+    ratio: float
+    """Median over the rounds of subject / reference, CPU time per operation."""
+    ratio_low: float
+    ratio_high: float
+    rounds: int
+    limit: Limit | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit, if there is one, holds."""
+        return self.limit is None or self.ratio <= self.limit.ratio
+
+
+def command_case(name: str, *arguments: str) -> Case:
+    """Return a case that runs one command to its end; its CPU time is that of the child process.
+
+    The command must succeed: measuring how fast something fails would mislead.
+    """
+
+    def run() -> None:
+        subprocess.run(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+
+    return Case(name, run)
+
+
+def _cpu() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _round(case: Case, seconds: float) -> tuple[float, float, int]:
+    """Repeat *case* for at least *seconds* of CPU time; return CPU and wall seconds per operation, and how many."""
+    calls = 0
+    wall, cpu = perf_counter(), _cpu()
+    while True:
+        case.run()
+        calls += 1
+        used = _cpu() - cpu
+        if used >= seconds:
+            operations = calls * case.operations
+            return used / operations, (perf_counter() - wall) / operations, operations
+
+
+def compare(
+    question: str,
+    *,
+    subject: Case,
+    reference: Case,
+    limit: Limit | None = None,
+    rounds: int = 7,
+    seconds: float = 0.4,
+    note: str = "",
+) -> Comparison:
+    """Measure *subject* and *reference* in alternating rounds after one warm-up call of each.
+
+    Args:
+        question: what the figure answers, in a sentence.
+        seconds: CPU seconds that each round of each case takes at least.
+    """
+    subject.run()
+    reference.run()
+    samples: dict[str, list[tuple[float, float, int]]] = {"subject": [], "reference": []}
+    for number in range(rounds):
+        order = [("subject", subject), ("reference", reference)]
+        # Every other round the reference goes first, so that neither always runs on the warmer machine.
+        for role, case in order if number % 2 == 0 else reversed(order):
+            samples[role].append(_round(case, seconds))
+    ratios = [s[0] / r[0] for s, r in zip(samples["subject"], samples["reference"], strict=True)]
+    return Comparison(
+        question=question,
+        subject=_timing(subject.name, samples["subject"]),
+        reference=_timing(reference.name, samples["reference"]),
+        ratio=statistics.median(ratios),
+        ratio_low=min(ratios),
+        ratio_high=max(ratios),
+        rounds=rounds,
+        limit=limit,
+        note=note,
+    )
+
+
+def _timing(name: str, samples: Sequence[tuple[float, float, int]]) -> Timing:
+    return Timing(
+        name=name,
+        operations=sum(operations for _, _, operations in samples),
+        cpu_median=statistics.median(cpu for cpu, _, _ in samples),
+        cpu_minimum=min(cpu for cpu, _, _ in samples),
+        wall_median=statistics.median(wall for _, wall, _ in samples),
+    )
+
+
+def _machine() -> dict[str, object]:
+    model = ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "processor": model,
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def write_results(script: str, comparisons: Sequence[Comparison], folder: Path = RESULTS) -> Path:
+    """Write ``results/<script>.json`` and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{script}.json"
+    document = {
+        "schema": "chargepki.benchmark",
+        "schema_version": 1,
+        "script": script,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "machine": _machine(),
+        "unit": "CPU seconds per operation",
+        "comparisons": [asdict(comparison) | {"met": comparison.met} for comparison in comparisons],
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _seconds(value: float) -> str:
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if value * factor >= 1:
+            return f"{value * factor:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """Return the comparisons as aligned text, one row each."""
+    heads = ("question", "ours (CPU)", "reference (CPU)", "reference is", "ratio", "spread", "limit")
+    rows = [
+        (
+            comparison.question,
+            _seconds(comparison.subject.cpu_median),
+            _seconds(comparison.reference.cpu_median),
+            comparison.reference.name,
+            f"{comparison.ratio:.2f}",
+            f"{comparison.ratio_low:.2f}-{comparison.ratio_high:.2f}",
+            "" if comparison.limit is None else f"{comparison.limit.ratio:g} {'met' if comparison.met else 'MISSED'}",
+        )
+        for comparison in comparisons
+    ]
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def main(script: str, measure: Callable[[], Sequence[Comparison]]) -> int:
+    """Run one benchmark module as a program: measure, write the JSON, print the table.
+
+    Returns:
+        0, or 1 when a limit is missed.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{script}")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
+    arguments = parser.parse_args(sys.argv[1:])
+    comparisons = measure()
+    write_results(script, comparisons, arguments.results)
+    print(table(comparisons))
+    return 0 if all(comparison.met for comparison in comparisons) else 1

@@ -1,0 +1,65 @@
+"""The benchmark harness reports the ratio that is there, and says when a limit is missed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import Case, Comparison, Limit, command_case, compare, main, table, write_results
+
+
+def spin(turns: int) -> None:
+    for _ in range(turns):
+        pass
+
+
+def three_to_one(limit: float | None) -> Comparison:
+    return compare(
+        "is three times the work three times the cost?",
+        subject=Case("three", lambda: spin(60_000)),
+        reference=Case("one", lambda: spin(20_000)),
+        rounds=3,
+        seconds=0.02,
+        limit=None if limit is None else Limit(limit, "a test"),
+    )
+
+
+def test_ratio_is_that_of_the_work_done() -> None:
+    comparison = three_to_one(None)
+    assert 2 < comparison.ratio < 4.5
+    assert comparison.ratio_low <= comparison.ratio <= comparison.ratio_high
+    assert comparison.met
+
+
+def test_cost_is_per_operation_not_per_call() -> None:
+    comparison = compare(
+        "three operations in one call",
+        subject=Case("three", lambda: spin(60_000), operations=3),
+        reference=Case("one", lambda: spin(20_000)),
+        rounds=3,
+        seconds=0.02,
+    )
+    assert 0.6 < comparison.ratio < 1.6
+
+
+def test_missed_limit_is_shown_and_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["example", "--results", str(tmp_path)])
+    missed = three_to_one(1.5)
+    assert main("example", lambda: [missed]) == 1
+    assert "1.5 MISSED" in table([missed])
+    written = json.loads((tmp_path / "example.json").read_text())
+    assert [entry["met"] for entry in written["comparisons"]] == [False]
+
+
+def test_results_can_be_read_back(tmp_path: Path) -> None:
+    from benchmarks.__main__ import read
+
+    comparison = three_to_one(100)
+    assert read(write_results("example", [comparison], tmp_path)) == [comparison]
+
+
+def test_a_failing_command_is_not_measured() -> None:
+    with pytest.raises(Exception, match="exit status 3"):
+        command_case("fails", "sh", "-c", "exit 3").run()
