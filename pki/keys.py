@@ -59,6 +59,7 @@ _MAX_SCRYPT_BYTES: Final = 1 << 30
 # 8 KiB more than that. Seven keeps N and 28 MiB.
 _SCRYPT_R: Final = 7
 _SCRYPT_P: Final = 1
+_MAX_PBKDF2_ROUNDS: Final = 20_000_000
 
 
 class KeyAlgorithm(StrEnum):
@@ -436,20 +437,28 @@ def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:
 
 
 def _refuse_costly(pem: bytes) -> None:
-    blocks = der.pem_blocks(pem, max_bytes=65536)
-    for block in blocks:
+    """Refuse a key file whose derivation would eat the machine; what is not PBES2 has no such parameter."""
+    for block in der.pem_blocks(pem, max_bytes=65536):
         if block.label != "ENCRYPTED PRIVATE KEY":
             continue
-        algorithm = der.parse(block.der).children()[0].children()
+        algorithm = _parts(_parts(der.parse(block.der), 2)[0], 2)
         if algorithm[0].as_oid() != oids.PBES2:
             continue
-        derivation = algorithm[1].children()[0].children()
-        if derivation[0].as_oid() == oids.SCRYPT:
-            _, n, r, p, *_rest = derivation[1].children()
-            if 128 * n.as_integer() * r.as_integer() > _MAX_SCRYPT_BYTES or p.as_integer() > 16:
+        derivation = _parts(_parts(algorithm[1], 2)[0], 2)
+        scheme, parameters = derivation[0].as_oid(), derivation[1]
+        if scheme == oids.SCRYPT:
+            n, r, p = (part.as_integer() for part in _parts(parameters, 4)[1:4])
+            if not (n > 0 and r > 0 and 0 < p <= 16 and 128 * n * r <= _MAX_SCRYPT_BYTES):
                 raise InputError("the key file demands more memory than we allow", why=f"{_MAX_SCRYPT_BYTES} bytes")
-        elif derivation[0].as_oid() == oids.PBKDF2 and derivation[1].children()[1].as_integer() > 50_000_000:
-            raise InputError("the key file demands more iterations than we allow")
+        elif scheme == oids.PBKDF2 and _parts(parameters, 2)[1].as_integer() > _MAX_PBKDF2_ROUNDS:
+            raise InputError("the key file demands more rounds than we allow", why=f"{_MAX_PBKDF2_ROUNDS}")
+
+
+def _parts(element: der.Tlv, least: int) -> tuple[der.Tlv, ...]:
+    parts = element.children(der.SEQUENCE)
+    if len(parts) < least:
+        raise element.fail("wrong-count", f"{len(parts)} elements where {least} are expected")
+    return parts
 
 
 def load_private_key(data: bytes) -> PrivateKey:

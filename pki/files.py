@@ -1,0 +1,217 @@
+"""Durable writes and guarded reads; the only place that writes files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from chargepki.pki.errors import Conflict, InputError, SignerError, StateError, UnavailableError
+
+__all__ = ["make_private_folder", "read_limited", "read_private", "write_durable", "write_new"]
+
+_MAX_PRIVATE_BYTES: Final = 1 << 20
+
+
+def write_durable(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace *path* by *data* so that a crash at any instant leaves the old or the new content, whole and on disk.
+
+    A file beside it takes the data, is flushed to the disk and renamed over *path*; then the folder is flushed. After
+    a crash a file named ``.NAME.XXXX.tmp`` may remain; it is never read. A symbolic link is replaced, not followed;
+    a device or pipe is written as it is.
+
+    Args:
+        mode: permissions of the new file, less the umask.
+
+    Raises:
+        UnavailableError: the folder is missing or not writable, or the disk is full; *path* is unchanged.
+    """
+    path = Path(path)
+    try:
+        if _is_stream(path):
+            # Renaming over /dev/null or a pipe would take it away from everyone else.
+            with path.open("wb") as stream:
+                stream.write(data)
+            return
+        temporary = _write_beside(path, data, mode)
+        try:
+            os.replace(temporary, path)  # noqa: PTH105 - one primitive for each step that a crash test interrupts
+        except OSError:
+            _discard(temporary)
+            raise
+        _flush_folder(path.parent)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def write_new(path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
+    """Create *path* with *data*, durably and complete or not at all; never overwrites, whoever races.
+
+    Args:
+        mode: permissions of the file, less the umask.
+
+    Raises:
+        Conflict: *path* exists; it is unchanged.
+        UnavailableError: the folder is missing or not writable, or the disk is full; *path* does not exist.
+    """
+    path = Path(path)
+    try:
+        temporary = _write_beside(path, data, mode)
+        try:
+            # A link fails when the name is taken, where a rename would silently replace it.
+            os.link(temporary, path)
+        finally:
+            _discard(temporary)
+        _flush_folder(path.parent)
+    except FileExistsError as exc:
+        raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+    """Write *data* to a new file in the folder of *path*, flush it, and return its name; nothing is left on failure."""
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    handle = os.open(temporary, flags, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        _discard(temporary)
+        raise
+    return temporary
+
+
+def _discard(temporary: Path) -> None:
+    # A leftover is harmless, and this error must not hide the one that led here.
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in *folder* durable; a file system that cannot flush folders has nothing to flush."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(path: Path, exc: OSError) -> UnavailableError:
+    reason = exc.strerror or type(exc).__name__
+    return UnavailableError(f"cannot write {path}", why=reason, fix="check that the folder exists and has space")
+
+
+def read_limited(path: Path | str, max_bytes: int, what: str) -> bytes:
+    """Return the content of *path*, or of standard input for ``-``.
+
+    Args:
+        max_bytes: largest content accepted; never is more than this (and one octet) held.
+        what: the content in words for errors, such as ``certificate request``.
+
+    Raises:
+        UnavailableError: the file cannot be opened or read.
+        InputError: larger than *max_bytes*, or a folder.
+    """
+    try:
+        if str(path) == "-":
+            data = _read_up_to(sys.stdin.buffer, max_bytes + 1)
+        else:
+            with Path(path).open("rb") as stream:
+                data = _read_up_to(stream, max_bytes + 1)
+    except IsADirectoryError as exc:
+        raise InputError(f"{path} is a folder", why=f"{what} is read from a file") from exc
+    except OSError as exc:
+        raise UnavailableError(f"cannot read {what} {path}", why=exc.strerror or type(exc).__name__) from exc
+    except ValueError as exc:  # a NUL in the name
+        raise InputError(f"{path} is not a file name", why=str(exc)) from exc
+    if len(data) > max_bytes:
+        raise InputError(f"{what} {path} is larger than {max_bytes} bytes", fix="check that it is the right file")
+    return data
+
+
+def _read_up_to(stream: BinaryIO, limit: int) -> bytes:
+    """Read until the end or *limit*; one read() of a pipe may return less than there will be."""
+    chunks: list[bytes] = []
+    left = limit
+    while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+        chunks.append(chunk)
+        left -= len(chunk)
+    return b"".join(chunks)
+
+
+def make_private_folder(path: Path | str) -> Path:
+    """Create *path* for its owner alone (0700) unless it exists, check who can write to it, and return it.
+
+    Raises:
+        StateError: it exists and belongs to someone else, or others can write to it: they could plant files.
+        UnavailableError: it cannot be created, or is a file.
+    """
+    path = Path(path)
+    try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in missing:
+            _flush_folder(folder.parent)  # or a crash could take the folder with everything durable in it
+        status = path.stat()
+    except OSError as exc:
+        raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
+    if os.name == "posix":
+        if status.st_uid not in (os.geteuid(), 0):
+            raise StateError(
+                f"the folder {path} belongs to another user", why="they could replace keys in it", fix="use your own"
+            )
+        if status.st_mode & 0o022:
+            raise StateError(
+                f"others can write to the folder {path}",
+                why=f"its mode is {stat.S_IMODE(status.st_mode):04o}, so they could replace keys in it",
+                fix=f"chmod 700 {path}",
+            )
+    return path
+
+
+def read_private(path: Path | str) -> bytes:
+    """Return the content (at most 1 MiB) of a file that only its owner can read.
+
+    Raises:
+        SignerError: the file is absent or unreadable, not a plain file, or readable by group or others.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            # The open file is judged, not its name, so that nobody swaps it between check and use.
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SignerError(f"{path} is not a plain file", fix="keep private keys in plain files")
+            if os.name == "posix" and status.st_mode & 0o077:
+                raise SignerError(
+                    f"others can read {path}",
+                    why=f"its mode is {stat.S_IMODE(status.st_mode):04o}; it may have been copied",
+                    fix=f"chmod 600 {path}",
+                )
+            data = _read_up_to(stream, _MAX_PRIVATE_BYTES + 1)
+    except OSError as exc:
+        raise SignerError(f"cannot read {path}", why=exc.strerror or type(exc).__name__) from exc
+    if len(data) > _MAX_PRIVATE_BYTES:
+        raise SignerError(f"{path} is larger than {_MAX_PRIVATE_BYTES} bytes", fix="check that it is the right file")
+    return data
