@@ -7,12 +7,18 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from chargepki.pki.errors import Conflict, InputError, SignerError, StateError, UnavailableError
 
-__all__ = ["make_private_folder", "read_limited", "read_private", "write_durable", "write_new"]
+try:
+    import fcntl
+except ImportError:  # Windows has no flock; there one process publishes at a time
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["locked", "make_folder", "make_private_folder", "read_limited", "read_private", "write_durable", "write_new"]
 
 _MAX_PRIVATE_BYTES: Final = 1 << 20
 
@@ -215,3 +221,39 @@ def read_private(path: Path | str) -> bytes:
     if len(data) > _MAX_PRIVATE_BYTES:
         raise SignerError(f"{path} is larger than {_MAX_PRIVATE_BYTES} bytes", fix="check that it is the right file")
     return data
+
+
+def make_folder(path: Path | str) -> Path:
+    """Create *path* and its parents for public files (mode 0755 less the umask) unless it exists, and return it.
+
+    Raises:
+        UnavailableError: it cannot be created, or is a file.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
+    return path
+
+
+@contextlib.contextmanager
+def locked(path: Path | str) -> Iterator[None]:
+    """Hold an exclusive lock on the file *path* (created when absent) against other processes of this machine.
+
+    The kernel releases the lock when the process ends, however it ends.
+
+    Raises:
+        UnavailableError: the file cannot be created.
+    """
+    path = Path(path)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

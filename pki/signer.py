@@ -19,7 +19,7 @@ __all__ = ["KeyStore", "KeyStores", "Passphrase", "Signer", "SoftwareKeyStore"]
 Passphrase: TypeAlias = Callable[[], bytes]
 """Gives the passphrase when it is first needed; called at most once by each store."""
 
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\Z", re.ASCII)
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,119}\Z", re.ASCII)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.ASCII)
 _NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType({"pkcs11": "hardware tokens (PKCS #11)"})
 
@@ -88,11 +88,11 @@ class SoftwareKeyStore:
         """Return ``file:LABEL.key``.
 
         Raises:
-            InputError: *label* has other characters than letters, digits, dot, underscore and hyphen, or over 120.
+            InputError: *label* has other characters than letters, digits, dot, underscore, hyphen and @, or over 120.
         """
         if not _LABEL.match(label):
             raise InputError(
-                f"{label!r} cannot name a key", fix="use up to 120 letters, digits, dots, underscores and hyphens"
+                f"{label!r} cannot name a key", fix="use up to 120 letters, digits and the characters . _ - @"
             )
         return f"file:{label}.key"
 

@@ -1,0 +1,119 @@
+"""``chargepki audit``: show and verify the tamper-evident log of every act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargepki.cli.globals import GlobalState, group, pass_state
+
+if TYPE_CHECKING:
+    from chargepki.pki.inventory.records import AuditEntry
+
+__all__ = ["audit"]
+
+_MAX_CHECKPOINT_BYTES = 65536
+
+
+@group("audit", example="chargepki audit verify --checkpoint audit-2026-03.json")
+def audit() -> None:
+    """Show and verify the log: who did what, when, on what, with which outcome."""
+
+
+@audit.command("show", example="chargepki audit show --last 20")
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N entries.")
+@pass_state
+def show(state: GlobalState, last: int | None) -> None:
+    """Print the entries, oldest first."""
+    inventory = state.workspace.inventory
+    head = inventory.audit_head()
+    after = max((head.count if head else 0) - last, 0) if last else 0
+    rows = (_row(entry) for entry in _entries(state, after))
+    state.output.rows(
+        "chargepki/audit-entry-list", ("seq", "at", "actor", "action", "subject", "outcome"), rows, key="entries"
+    )
+
+
+@audit.command("verify", verdict=True, example="chargepki audit verify --checkpoint audit-2026-03.json")
+@click.option("--checkpoint", metavar="F", help="Exported head: also finds truncation and complete rewriting.")
+@pass_state
+def verify(state: GlobalState, checkpoint: str | None) -> None:
+    """Check every entry, the chain, the signed head and every row that the log speaks of; exit 1 on tampering."""
+    from chargepki.cli.progress import progress
+    from chargepki.pki import files
+    from chargepki.pki.inventory.audit import Checkpoint, verify_log
+
+    workspace = state.workspace
+    seal = Checkpoint.parse(files.read_limited(checkpoint, _MAX_CHECKPOINT_BYTES, "checkpoint")) if checkpoint else None
+    with progress(state, "verifying the log"):
+        report = verify_log(workspace.inventory, checkpoint=seal, pinned_keys=[workspace.audit_key.public])
+    findings = [{"code": item.code, "seq": item.seq, "what": item.what} for item in report.findings]
+    if state.output.for_machines:
+        state.output.document("chargepki/audit-report", {"entries": report.entries, "findings": findings})
+    else:
+        for finding in findings:
+            place = f"entry {finding['seq']}: " if finding["seq"] is not None else ""
+            state.output.text(f"{finding['code']}: {place}{finding['what']}")
+        state.output.text(f"{report.entries} entries, {len(findings)} findings")
+    if findings:
+        raise click.exceptions.Exit(1)
+
+
+@audit.command("checkpoint", example="chargepki audit checkpoint --out audit-2026-03.json")
+@click.option("--out", "-o", required=True, metavar="F", help="File for the signed head; keep it elsewhere.")
+@pass_state
+def checkpoint(state: GlobalState, out: str) -> None:
+    """Export the signed head of the log. Keep it where an attacker on this machine cannot change it."""
+    from chargepki.cli.results import write_result
+    from chargepki.pki.inventory.audit import Checkpoint
+
+    workspace = state.workspace
+    write_result(state, Checkpoint.of(workspace.inventory, workspace.audit_key).to_bytes(), out)
+
+
+@audit.command("export", example="chargepki audit export --json-lines > audit.ndjson")
+@click.option("--out", "-o", metavar="F", help="File to write instead of stdout.")
+@pass_state
+def export(state: GlobalState, out: str | None) -> None:
+    """Write every entry with all its fields, one JSON object a line."""
+    import json
+
+    from chargepki.cli.output import jsonable
+    from chargepki.cli.results import write_result
+
+    if out is None:
+        for entry in _entries(state, 0):
+            state.output.text(json.dumps(jsonable(_row(entry)), ensure_ascii=False))
+        return
+    lines = "".join(json.dumps(jsonable(_row(entry)), ensure_ascii=False) + "\n" for entry in _entries(state, 0))
+    write_result(state, lines.encode(), str(Path(out)))
+
+
+def _entries(state: GlobalState, after: int) -> Any:
+    page = 1000
+    while True:
+        entries = state.workspace.inventory.list_audit(after_seq=after, limit=page)
+        yield from entries
+        if len(entries) < page:
+            return
+        after = entries[-1].seq
+
+
+def _row(entry: AuditEntry) -> dict[str, Any]:
+    mark = "" if entry.actor.authenticated else " (unauthenticated)"
+    return {
+        "seq": entry.seq,
+        "at": entry.at,
+        "actor": f"{entry.actor.kind.value}:{entry.actor.name}{mark}",
+        "actor_authenticated": entry.actor.authenticated,
+        "action": entry.action,
+        "subject": entry.subject,
+        "outcome": entry.outcome,
+        "artefact_sha256": entry.artefact_sha256,
+        "details": entry.details,
+        "effects": entry.effects,
+        "previous_hash": entry.previous_hash,
+        "entry_hash": entry.entry_hash,
+    }

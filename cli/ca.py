@@ -1,0 +1,188 @@
+"""``chargepki ca``: create and look at certificate authorities."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.values import DURATION, SUBJECT
+
+if TYPE_CHECKING:
+    from chargepki.pki.inventory import Inventory
+    from chargepki.pki.inventory.records import CaRecord
+
+__all__ = ["ca"]
+
+
+@group("ca", example="chargepki ca create acme-root --profile ocpp/cso-root --subject 'CN=Acme Root,O=Acme,C=DE'")
+def ca() -> None:
+    """Create and look at certificate authorities whose keys we hold."""
+
+
+@ca.command(
+    "create",
+    example="chargepki ca create acme-sub --profile ocpp/cso-sub --issuer acme-root --subject 'CN=Acme Sub,O=Acme'",
+)
+@click.argument("name")
+@click.option("--profile", required=True, metavar="ID", help="Certificate profile, see `chargepki profile list`.")
+@click.option("--issuer", metavar="NAME", help="CA that signs it; a root has none.")
+@click.option("--subject", type=SUBJECT, metavar="RDNS", help="CN=…,O=…,C=…,DC=…; the CN defaults to NAME.")
+@click.option("--validity", type=DURATION, metavar="4y", help="90s 60m 12h 30d 4y; the profile's default otherwise.")
+@click.option("--key", "algorithm", metavar="ALG", help="Key algorithm, for example secp256r1 or rsa3072.")
+@pass_state
+def create(
+    state: GlobalState,
+    name: str,
+    profile: str,
+    issuer: str | None,
+    subject: tuple[tuple[str, str], ...] | None,
+    validity: timedelta | None,
+    algorithm: str | None,
+) -> None:
+    """Create the CA NAME: make its key, have its certificate signed, activate it.
+
+    An interrupted creation is continued by the same command.
+    """
+    from chargepki.pki.authority import CaOrder
+
+    record = state.workspace.authority.create_ca(
+        CaOrder(
+            name=name,
+            profile=profile,
+            issuer=issuer,
+            subject=subject or (),
+            validity=validity,
+            key_algorithm=_algorithm(algorithm),
+        )
+    )
+    state.output.say(f"created {record.id}")
+    state.output.fields("chargepki/ca", ca_row(record))
+
+
+@ca.command(
+    "create-hierarchy",
+    example="chargepki ca create-hierarchy iso15118-2 --prefix acme --organization 'Acme Charging' --country DE",
+)
+@click.argument("standard")
+@click.option("--prefix", required=True, metavar="P", help="CAs are named P-v2g-root, P-cpo-sub1 and so on.")
+@click.option("--organization", required=True, metavar="O", help="Organisation in every subject.")
+@click.option("--country", required=True, metavar="CC", help="Two-letter country code in every subject.")
+@click.option("--key", "algorithm", metavar="ALG", help="Key algorithm of all; the standard's default otherwise.")
+@pass_state
+def create_hierarchy(
+    state: GlobalState, standard: str, prefix: str, organization: str, country: str, algorithm: str | None
+) -> None:
+    """Create all roots and sub-CAs of STANDARD; those that exist already are left as they are.
+
+    STANDARD is the first half of a profile id, for example ocpp, iso15118-2 or iso15118-20.
+    """
+    from chargepki.cli.progress import progress
+    from chargepki.pki.authority.hierarchy import create_hierarchy as create_all
+
+    with progress(state, f"creating the {standard} hierarchy") as advance:
+        records = create_all(
+            state.workspace.authority,
+            standard,
+            prefix=prefix,
+            organization=organization,
+            country=country,
+            algorithm=_algorithm(algorithm),
+            progress=advance,
+        )
+    state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
+
+
+@ca.command("list", example="chargepki ca list --json")
+@pass_state
+def list_cas(state: GlobalState) -> None:
+    """List every CA and generation."""
+    records = state.workspace.inventory.list_cas()
+    state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
+
+
+@ca.command("show", example="chargepki ca show acme-sub")
+@click.argument("name")
+@pass_state
+def show(state: GlobalState, name: str) -> None:
+    """Show the newest generation of CA NAME, or the generation NAME@N."""
+    inventory = state.workspace.inventory
+    record = inventory.get_ca(name)
+    row = ca_row(record)
+    row["fingerprint_sha256"] = _fingerprint(record)
+    row["certificates"] = _counts(inventory, record)
+    latest = inventory.latest_crl(record.id)
+    row["crl_number"] = latest.number if latest else None
+    row["crl_next_update"] = latest.next_update if latest else None
+    row["certificate_pem"] = _pem(record)
+    state.output.fields("chargepki/ca", row)
+
+
+@ca.command("chain", example="chargepki ca chain acme-sub --out acme-chain.pem")
+@click.argument("name")
+@click.option("--out", "-o", metavar="F", help="File to write instead of stdout.")
+@pass_state
+def chain(state: GlobalState, name: str, out: str | None) -> None:
+    """Print the chain of CA NAME as PEM: the CA first, its root last."""
+    from chargepki.cli.results import write_result
+
+    inventory = state.workspace.inventory
+    record: CaRecord | None = inventory.get_ca(name)
+    pem = ""
+    while record is not None:
+        pem += _pem(record) or ""
+        record = inventory.get_ca(record.issuer) if record.issuer else None
+    write_result(state, pem.encode(), out)
+
+
+_COLUMNS = ("id", "profile", "state", "issuer", "not_after", "subject")
+
+
+def ca_row(record: CaRecord) -> dict[str, Any]:
+    """Return *record* as the object that ``--json`` prints; never a key, only where it is."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "generation": record.generation,
+        "profile": record.profile,
+        "state": record.state,
+        "issuer": record.issuer,
+        "subject": record.subject,
+        "not_before": record.not_before,
+        "not_after": record.not_after,
+        "key": record.key_uri,
+        "public_url": record.public_url,
+        "spki_sha256": record.spki_sha256,
+        "created_at": record.created_at,
+    }
+
+
+def _algorithm(text: str | None) -> Any:
+    from chargepki.pki.errors import InputError
+    from chargepki.pki.keys import KeyAlgorithm
+
+    if text is None:
+        return None
+    try:
+        return KeyAlgorithm(text)
+    except ValueError as error:
+        known = ", ".join(algorithm.value for algorithm in KeyAlgorithm)
+        raise InputError(f"unknown key algorithm {text[:40]!r}", why=f"known are {known}", fix="use one") from error
+
+
+def _pem(record: CaRecord) -> str | None:
+    from chargepki.pki.der import to_pem
+
+    return to_pem("CERTIFICATE", record.certificate_der) if record.certificate_der else None
+
+
+def _fingerprint(record: CaRecord) -> str | None:
+    import hashlib
+
+    return hashlib.sha256(record.certificate_der).hexdigest() if record.certificate_der else None
+
+
+def _counts(inventory: Inventory, record: CaRecord) -> dict[str, int]:
+    return {state.value: count for state, count in inventory.count_certificates(record.id).items()}

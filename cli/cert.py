@@ -1,0 +1,212 @@
+"""``chargepki cert``: issue, list, show and revoke certificates."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate
+
+if TYPE_CHECKING:
+    from chargepki.pki.authority import IssuedCertificate, IssueOrder
+    from chargepki.pki.inventory.records import CertificateRecord
+
+__all__ = ["cert"]
+
+_MAX_CSR_BYTES = 65536
+_COLUMNS = ("id", "profile", "state", "not_after", "subject", "station")
+
+
+@group("cert", example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr")
+def cert() -> None:
+    """Issue, list, show and revoke certificates."""
+
+
+@cert.command(
+    "issue",
+    example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr --out leaf.pem",
+)
+@click.option("--ca", required=True, metavar="NAME", help="Issuing CA; there is no default.")
+@click.option("--profile", required=True, metavar="ID", help="Certificate profile, see `chargepki profile list`.")
+@click.option("--csr", metavar="FILE|-", help="PKCS#10 request, PEM or DER.")
+@click.option("--new-key", is_flag=True, help="Make a key here instead of taking a CSR; needs --key-out.")
+@click.option("--key", "algorithm", metavar="ALG", help="Algorithm of the new key.")
+@click.option("--key-out", metavar="F", help="File for the new key (PKCS#8, mode 0600, never overwritten).")
+@click.option("--subject", type=SUBJECT, metavar="RDNS", help="Replaces the subject of the request.")
+@click.option("--validity", type=DURATION, metavar="60d", help="90s 60m 12h 30d 4y.")
+@click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="dNSName (profile ocpp/csms); repeatable.")
+@click.option("--station", metavar="ID", help="Station that the certificate belongs to.")
+@click.option("--request-id", metavar="ID", help="A repeat with the same id returns the same certificate.")
+@click.option("--again", is_flag=True, help="Make another certificate for a request that was answered.")
+@click.option("--out", "-o", metavar="F", help="File for the leaf (PEM).")
+@click.option("--chain-out", metavar="F", help="File for the chain (PEM): leaf first, no root.")
+@click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
+@pass_state
+def issue(state: GlobalState, **options: Any) -> None:
+    """Issue one certificate from a CSR, or for a key made here.
+
+    The certificate is durable in the inventory before it is written anywhere. The same request again returns the
+    same certificate while it is valid and unrevoked.
+    """
+    from chargepki.cli.issuing import key_for, make_order, preview
+
+    order = make_order(options, read_csr=_read_csr)
+    authority = state.workspace.authority
+    if options["dry_run"]:
+        preview(state, order)
+        return
+    # What a crash left reserved is completed first, so that the inventory is whole before it grows.
+    authority.recover(order.ca)
+    order = key_for(state, order, options)
+    issued = authority.issue(order)
+    _write_issued(state, issued, order, out=options["out"], chain_out=options["chain_out"])
+
+
+@cert.command(
+    "list", example="chargepki cert list --ca acme-cso-sub --state issued --expires-before 2027-01-01T00:00:00Z"
+)
+@click.option("--ca", metavar="NAME", help="Only certificates of this CA.")
+@click.option("--profile", metavar="ID", help="Only certificates of this profile.")
+@click.option("--state", "wanted_state", metavar="STATE", help="reserved, issued, revoked or voided.")
+@click.option("--station", metavar="ID", help="Only certificates of this station.")
+@click.option("--expires-before", type=INSTANT, metavar="T", help="Only those whose notAfter lies before T.")
+@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
+@pass_state
+def list_certificates(
+    state: GlobalState,
+    ca: str | None,
+    profile: str | None,
+    wanted_state: str | None,
+    station: str | None,
+    expires_before: datetime | None,
+    limit: int,
+) -> None:
+    """List certificates, oldest first."""
+    inventory = state.workspace.inventory
+    records = inventory.list_certificates(
+        ca=inventory.get_ca(ca).id if ca else None,
+        profile=profile,
+        state=_state(wanted_state),
+        station=station,
+        not_after_before=expires_before,
+        limit=limit,
+    )
+    state.output.rows("chargepki/certificate-list", _COLUMNS, map(certificate_row, records), key="certificates")
+
+
+@cert.command("show", example="chargepki cert show acme-cso-sub:5f0c9a")
+@click.argument("certificate", metavar="SERIAL|FILE")
+@pass_state
+def show(state: GlobalState, certificate: str) -> None:
+    """Show a certificate of the inventory by its serial, or the one in a file (any issuer)."""
+    from pathlib import Path
+
+    from chargepki.cli.describing import describe_certificate
+
+    path = Path(certificate)
+    if path.suffix or path.is_file():
+        from chargepki.pki import der, files
+
+        data = files.read_limited(certificate, 1 << 20, "certificate file")
+        found = der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", 1 << 20)
+        state.output.fields("chargepki/certificate", describe_certificate(found))
+        return
+    record = find_certificate(state.workspace.inventory, certificate)
+    row = certificate_row(record)
+    if record.der is not None:
+        row |= describe_certificate(record.der)
+    state.output.fields("chargepki/certificate", row)
+
+
+@cert.command("revoke", example="chargepki cert revoke acme-cso-sub:5f0c9a --reason keyCompromise")
+@click.argument("serial")
+@click.option("--reason", required=True, metavar="R", help="RFC 5280 name, for example keyCompromise or superseded.")
+@click.option("--revoked-at", type=INSTANT, metavar="T", help="When it became invalid; now by default.")
+@click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
+@pass_state
+def revoke(state: GlobalState, serial: str, reason: str, revoked_at: datetime | None, yes: bool) -> None:
+    """Revoke the certificate SERIAL and publish its CA's CRL.
+
+    A station that is connected with it loses its connection at once. Repeating it is harmless; another reason is
+    refused.
+    """
+    from chargepki.cli.revoking import confirm_ca_revocation, publish_or_explain
+
+    workspace = state.workspace
+    record = find_certificate(workspace.inventory, serial)
+    confirm_ca_revocation(state, record, yes=yes)
+    revoked = workspace.authority.revoke(record.id, reason, revoked_at=revoked_at)
+    state.output.say(f"revoked {revoked.id} ({revoked.revocation_reason})")
+    crl = publish_or_explain(state, revoked.ca)
+    row = certificate_row(revoked)
+    row["crl_number"] = crl.number if crl else None
+    state.output.fields("chargepki/certificate", row)
+
+
+def certificate_row(record: CertificateRecord) -> dict[str, Any]:
+    """Return *record* as the object that ``--json`` prints."""
+    return {
+        "id": record.id,
+        "ca": record.ca,
+        "serial": record.serial,
+        "profile": record.profile,
+        "state": record.state,
+        "subject": record.subject,
+        "not_before": record.not_before,
+        "not_after": record.not_after,
+        "sha256": record.sha256,
+        "station": record.station,
+        "delivery": record.delivery,
+        "requester": record.requester,
+        "request_key": record.request_key,
+        "issued_at": record.issued_at,
+        "revoked_at": record.revoked_at,
+        "revocation_reason": record.revocation_reason,
+    }
+
+
+def _read_csr(path: str) -> bytes:
+    from chargepki.pki import files
+
+    return files.read_limited(path, _MAX_CSR_BYTES, "certificate request")
+
+
+def _state(text: str | None) -> Any:
+    from chargepki.pki.errors import InputError
+    from chargepki.pki.inventory.records import CertificateState
+
+    if text is None:
+        return None
+    try:
+        return CertificateState(text)
+    except ValueError as error:
+        known = ", ".join(item.value for item in CertificateState)
+        raise InputError(f"unknown state {text[:40]!r}", why=f"known are {known}", fix="use one of these") from error
+
+
+def _write_issued(
+    state: GlobalState, issued: IssuedCertificate, order: IssueOrder, *, out: str | None, chain_out: str | None
+) -> None:
+    from chargepki.cli.results import write_result
+    from chargepki.pki.der import to_pem
+
+    leaf = to_pem("CERTIFICATE", issued.certificate_der)
+    chain = "".join(to_pem("CERTIFICATE", der) for der in issued.chain)
+    record = issued.record
+    verb = "already issued" if issued.repeated else "issued"
+    state.output.say(f"{verb} {record.id} for {record.subject}, valid until {record.not_after:%Y-%m-%d %H:%M:%S}Z")
+    if issued.clamped:
+        state.output.say(f"its validity was cut to the end of its issuer {record.ca}")
+    if out:
+        write_result(state, leaf.encode(), out)
+    if chain_out:
+        write_result(state, chain.encode(), chain_out)
+    if state.output.for_machines:
+        row = certificate_row(record)
+        row |= {"repeated": issued.repeated, "clamped": issued.clamped, "certificate_pem": leaf, "chain_pem": chain}
+        state.output.document("chargepki/certificate", row)
+    elif not out and not chain_out:
+        state.output.text(leaf)

@@ -1,0 +1,207 @@
+"""Options that every command accepts, before and after the verb, and the state they fill."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from chargepki.cli.output import Output
+    from chargepki.pki.config import Settings
+    from chargepki.pki.workspace import Workspace
+
+__all__ = ["GlobalState", "Group", "command", "global_params", "group", "pass_state"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# name, flag, metavar, help; the environment variable follows from the name
+_SETTING_OPTIONS = (
+    ("home", "--home", "DIR", "Workspace folder."),
+    ("database", "--database", "URL", "Inventory database (SQLite or PostgreSQL)."),
+    ("passphrase_file", "--passphrase-file", "PATH|-", "File with the passphrase of the software keys."),
+    ("public_url", "--public-url", "URL", "Base of the URLs written into certificates."),
+    ("publish_dir", "--publish-dir", "DIR", "Also write CRLs and CA certificates there."),
+)
+_FLAG_OPTIONS = (
+    ("json", ("--json",), "Print one JSON object."),
+    ("json_lines", ("--json-lines",), "Print lists as one JSON object a line."),
+    ("quiet", ("-q", "--quiet"), "Say nothing but data and errors."),
+    ("verbose", ("-v", "--verbose"), "Add reasons."),
+    ("debug", ("--debug",), "Show tracebacks."),
+)
+
+
+class GlobalState:
+    """What the global options said, and the parts of the workspace that a command needs."""
+
+    def __init__(self) -> None:
+        self.flags: dict[str, str | None] = {}
+        self.json = False
+        self.json_lines = False
+        self.quiet = False
+        self.verbose = False
+        self.debug = False
+        self.is_verdict = False
+        """Set by commands whose exit code 1 means "the answer is no" (undecodable input is such an answer)."""
+        self._opened: Workspace | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The merged settings of this call."""
+        import platformdirs
+
+        from chargepki.pki.config import load_settings
+
+        return load_settings(self.flags, os.environ, default_home=platformdirs.user_data_path("chargepki"))
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The workspace; its parts open when they are used, and the first writing command creates it."""
+        from chargepki.cli.passphrase import passphrase_source
+        from chargepki.pki.workspace import Workspace
+
+        self._opened = Workspace(self.settings, passphrase=passphrase_source(self.settings.passphrase_file))
+        return self._opened
+
+    @cached_property
+    def output(self) -> Output:
+        """Where data and words go."""
+        from chargepki.cli.output import Output
+
+        return Output(json=self.json, json_lines=self.json_lines, quiet=self.quiet, verbose=self.verbose)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def say_line(self, text: str) -> None:
+        """Write *text* to stderr, even with ``--quiet``."""
+        print(text, file=sys.stderr)
+
+    def report(
+        self, *, what: str, why: str, fix: str, code: str = "error", details: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tell about an error: three lines for a person, one object for ``--json``."""
+        if self.json or self.json_lines:
+            error = {"schema": "chargepki/error", "schema_version": 1, "code": code, "what": what}
+            print(json.dumps({**error, "why": why, "fix": fix, **(details or {})}))
+            return
+        self.say_line(f"error: {what}")
+        for label, text in (("why", why), ("fix", fix)):
+            if text:
+                self.say_line(f"{label}: {text}")
+
+
+def global_params() -> list[click.Parameter]:
+    """Return fresh copies of the global options, each storing what it is given in the `GlobalState`."""
+
+    def keep_setting(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        # Not given here: leave what was given before the verb.
+        if value is not None and param.name is not None:
+            ctx.find_object(GlobalState).flags[param.name] = value  # type: ignore[union-attr]  # `main` always sets it
+
+    def keep_flag(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and param.name is not None:
+            setattr(ctx.find_object(GlobalState), param.name.removeprefix("global_"), True)
+
+    params: list[click.Parameter] = [
+        # Variables are read by `load_settings`, which also knows the file; click must not read them a second time.
+        click.Option(
+            [name, flag],
+            metavar=metavar,
+            help=text,
+            expose_value=False,
+            callback=keep_setting,
+            allow_from_autoenv=False,
+        )
+        for name, flag, metavar, text in _SETTING_OPTIONS
+    ]
+    params += [
+        click.Option(
+            [f"global_{name}", *flags],
+            is_flag=True,
+            help=text,
+            expose_value=False,
+            callback=keep_flag,
+            allow_from_autoenv=False,
+        )
+        for name, flags, text in _FLAG_OPTIONS
+    ]
+    return params
+
+
+class _WithGlobals:
+    """Mixin: add the global options and show them in a section of their own."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+        self.own_params: Sequence[click.Parameter] = list(self.params)  # type: ignore[has-type]  # set by click
+        self.params = [*self.params, *global_params()]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write own options first, then the global ones, then the example."""
+        own = [record for p in self.own_params if (record := p.get_help_record(ctx))]
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+        shared = [record for p in global_params() if (record := p.get_help_record(ctx))]
+        with formatter.section("Global options"):
+            formatter.write_dl([*shared, ("-h, --help", "Show this message and exit.")])
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+
+class Command(_WithGlobals, click.Command):
+    """A command with the global options and an example in its help."""
+
+    def __init__(self, *args: Any, verdict: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.verdict = verdict
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and close what it opened."""
+        state = ctx.find_object(GlobalState)
+        if state is None:
+            return super().invoke(ctx)
+        state.is_verdict = self.verdict
+        try:
+            return super().invoke(ctx)
+        finally:
+            state.close()
+
+
+class Group(_WithGlobals, click.Group):
+    """A noun; its verbs are `Command`s."""
+
+    command_class = Command
+
+
+def command(name: str, *, example: str, verdict: bool = False, **kwargs: Any) -> Callable[[_F], Command]:
+    """Declare a command outside of a group.
+
+    Args:
+        example: shown in the help; every command has one.
+        verdict: exit code 1 means "no" here, so undecodable input is a "no" as well.
+    """
+    return click.command(name, cls=Command, example=example, verdict=verdict, **kwargs)
+
+
+def group(name: str, *, example: str = "") -> Callable[[_F], Group]:
+    """Declare a noun."""
+    return click.group(name, cls=Group, example=example)
+
+
+pass_state = click.make_pass_decorator(GlobalState)
+"""Pass the `GlobalState` as first argument."""

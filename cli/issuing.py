@@ -1,0 +1,114 @@
+"""Turn the options of ``cert issue`` into an order; make the key for ``--new-key``; preview for ``--dry-run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from chargepki.cli.globals import GlobalState
+from chargepki.pki import keys
+from chargepki.pki.authority import IssueOrder, utc_now
+from chargepki.pki.authority.issuance import prepare
+from chargepki.pki.errors import Conflict, PolicyRefusal
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.profiles import get_profile
+
+__all__ = ["key_for", "make_order", "preview"]
+
+
+def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) -> IssueOrder:
+    """Return the order; a missing key is made later by `key_for`.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+    """
+    if bool(options["csr"]) == bool(options["new_key"]):
+        raise click.UsageError("pass either --csr FILE or --new-key")
+    if options["new_key"] and not options["key_out"]:
+        raise click.UsageError("--new-key needs --key-out FILE")
+    if not options["new_key"] and (options["key_out"] or options["algorithm"]):
+        raise click.UsageError("--key and --key-out belong to --new-key")
+    get_profile(options["profile"])
+    return IssueOrder(
+        ca=options["ca"],
+        profile=options["profile"],
+        csr=read_csr(options["csr"]) if options["csr"] else None,
+        subject=options["subject"] or (),
+        validity=options["validity"],
+        dns_names=tuple(options["dns_names"]),
+        request_id=options["request_id"],
+        again=options["again"],
+        station=options["station"],
+    )
+
+
+def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -> IssueOrder:
+    """Make and store the new key before anything is signed for it, and return the order with its public key.
+
+    A key file that an interrupted run left behind is taken up again; it holds a key that no other run can have made.
+
+    Raises:
+        Conflict: the file holds something else than such a key.
+    """
+    if not options["new_key"]:
+        return order
+    from pathlib import Path
+
+    from chargepki.pki import files
+
+    algorithm = _algorithm(options["algorithm"], order.profile)
+    path = Path(options["key_out"])
+    if path.exists():
+        raise Conflict(
+            f"{path} exists already",
+            why="a key is never overwritten",
+            fix="choose another --key-out, or make a CSR with the existing key and pass --csr",
+        )
+    # Everything but the key itself is judged first, so that a refusal leaves no key file behind.
+    private = keys.generate_private_key(algorithm)
+    order = replace(order, spki=keys.spki_der(private.public_key()))
+    authority = state.workspace.authority
+    prepare(
+        order,
+        authority.open_issuer(order.ca),
+        state.workspace.inventory,
+        actor=state.workspace.actor,
+        now=utc_now(),
+    )
+    files.write_new(path, keys.serialise_private_key(private), mode=0o600)
+    state.output.say(f"wrote {path}")
+    return order
+
+
+def preview(state: GlobalState, order: IssueOrder) -> None:
+    """Print what would be signed; nothing is written."""
+    from chargepki.cli.describing import describe_tbs
+
+    if order.csr is None:
+        private = keys.generate_private_key(_algorithm(None, order.profile))
+        order = replace(order, spki=keys.spki_der(private.public_key()))
+    authority = state.workspace.authority
+    prepared = prepare(
+        order,
+        authority.open_issuer(order.ca),
+        state.workspace.inventory,
+        actor=state.workspace.actor,
+        now=utc_now(),
+    )
+    assert prepared.record.tbs is not None
+    state.output.say("dry run: nothing was signed or recorded")
+    state.output.fields("chargepki/certificate-preview", describe_tbs(prepared.record.tbs, profile=order.profile))
+
+
+def _algorithm(text: str | None, profile_id: str) -> KeyAlgorithm:
+    profile = get_profile(profile_id)
+    if text is None:
+        return profile.keys.default
+    try:
+        return KeyAlgorithm(text)
+    except ValueError as error:
+        known = ", ".join(algorithm.value for algorithm in profile.keys.algorithms)
+        raise PolicyRefusal(f"unknown key algorithm {text[:40]!r}", why=f"{profile_id} allows {known}") from error

@@ -1,0 +1,160 @@
+"""The root command: lazy sub-commands, global options, and the one place where an error becomes an exit code.
+
+Only `click` is imported here, so that ``chargepki --help`` costs little more than the interpreter; each noun's module
+is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import click
+
+from chargepki.cli.globals import GlobalState, global_params
+
+__all__ = ["EXIT_BUG", "EXIT_INTERRUPTED", "EXIT_NO", "EXIT_REFUSED", "EXIT_UNAVAILABLE", "EXIT_USAGE", "cli", "main"]
+
+EXIT_NO = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_UNAVAILABLE = 4
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+# noun -> (module, attribute, one line for the list of commands)
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "audit": ("chargepki.cli.audit", "audit", "Show and verify the tamper-evident log of every act."),
+    "authority": ("chargepki.cli.authority", "authority", "Sign what other processes queue in the inventory."),
+    "ca": ("chargepki.cli.ca", "ca", "Create and look at certificate authorities."),
+    "cert": ("chargepki.cli.cert", "cert", "Issue, list, show and revoke certificates."),
+    "config": ("chargepki.cli.config", "config", "Show the settings and where each comes from."),
+    "crl": ("chargepki.cli.crl", "crl", "Publish and read certificate revocation lists."),
+    "csms": ("chargepki.cli.csms", "csms", "Serve the OCPP endpoint that charging stations connect to."),
+    "csr": ("chargepki.cli.csr", "csr", "Judge a certificate signing request."),
+    "demo": ("chargepki.cli.demo", "demo", "Tell the main story on loopback in a throw-away workspace."),
+    "inventory": ("chargepki.cli.inventory", "inventory", "Look at everything the inventory holds."),
+    "lint": ("chargepki.cli.lint", "lint", "Check certificates and CRLs against the standards."),
+    "profile": ("chargepki.cli.profile", "profile", "Show the certificate profiles, field by field."),
+    "station": ("chargepki.cli.station", "station", "Register, operate and simulate charging stations."),
+}
+
+
+class LazyRoot(click.Group):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the nouns, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command *cmd_name*; ``None`` when there is none."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(entry[0]), entry[1])
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve the noun; an unknown one is answered with those that are spelt alike."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table, importing none of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in sorted(COMMANDS)])
+
+
+@click.command(
+    cls=LazyRoot,
+    params=global_params(),
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CHARGEPKI"},
+    epilog="Example: chargepki ca create-hierarchy ocpp --prefix acme --organization 'Acme Charging' --country DE",
+)
+@click.version_option(package_name="chargepki", message="%(package)s %(version)s")
+def cli() -> None:
+    """A certificate authority that speaks OCPP: issue, lint, deliver and revoke EV-charging certificates."""
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code that interfaces.md fixes."""
+    state = GlobalState()
+    try:
+        code = cli.main(args=args, prog_name="chargepki", standalone_mode=False, obj=state)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exc:
+        code = exc.exit_code
+    except click.Abort:
+        state.say_line("interrupted")
+        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        state.say_line("interrupted")
+        code = EXIT_INTERRUPTED
+    except click.FileError as exc:
+        state.report(what=exc.format_message(), why="", fix="check the path", code="unavailable")
+        code = EXIT_UNAVAILABLE
+    except click.ClickException as exc:
+        code = _usage_error(state, exc)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): that is its decision, not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as exc:  # noqa: BLE001 - the last resort turns every other exception into one line
+        code = _other_error(state, exc)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(state: GlobalState, exc: click.ClickException) -> int:
+    ctx = exc.ctx if isinstance(exc, click.UsageError) else None
+    path = ctx.command_path if ctx else "chargepki"
+    state.report(what=exc.format_message(), why="", fix=f"run: {path} --help", code="usage")
+    return EXIT_USAGE
+
+
+def _other_error(state: GlobalState, exc: Exception) -> int:
+    from chargepki.pki.errors import ChargePkiError, InputError, SignerError, UnavailableError
+
+    if state.debug:
+        import traceback
+
+        traceback.print_exc()
+    if isinstance(exc, ChargePkiError):
+        state.report(what=exc.what, why=exc.why, fix=exc.fix, code=exc.code, details=_details(exc))
+        if isinstance(exc, UnavailableError | SignerError):
+            return EXIT_UNAVAILABLE
+        return EXIT_NO if isinstance(exc, InputError) and state.is_verdict else EXIT_REFUSED
+    if isinstance(exc, OSError):
+        name = f" {exc.filename}" if exc.filename else ""
+        state.report(what=f"cannot use{name}: {exc.strerror or exc}", why="", fix="check path, space and permissions")
+        return EXIT_UNAVAILABLE
+    state.report(
+        what=f"this is a bug in chargepki: {type(exc).__name__}: {exc}",
+        why="the command met a state that it does not foresee",
+        fix="run it again with --debug and report the traceback",
+        code="bug",
+    )
+    return EXIT_BUG
+
+
+def _details(exc: Exception) -> dict[str, Any]:
+    findings = getattr(exc, "findings", ())
+    if not findings:
+        return {}
+    return {
+        "findings": [
+            {"rule": f.rule, "severity": f.severity.value, "message": f.message, "clause": f.clause, "hint": f.hint}
+            for f in findings
+        ]
+    }

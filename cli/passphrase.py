@@ -1,0 +1,54 @@
+"""Where the passphrase of the software keys comes from: a file, standard input or a prompt; never an option value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from chargepki.pki.errors import InputError, StateError
+
+__all__ = ["passphrase_source"]
+
+_MAX_BYTES = 4096
+
+
+def passphrase_source(setting: str | None) -> Callable[[], bytes]:
+    """Return a function that obtains the passphrase once and then remembers it.
+
+    Args:
+        setting: path of a file, ``-`` for standard input, ``None`` to ask on a terminal.
+    """
+    remembered: list[bytes] = []
+
+    def obtain() -> bytes:
+        if not remembered:
+            remembered.append(_checked(_read(setting)))
+        return remembered[0]
+
+    return obtain
+
+
+def _read(setting: str | None) -> bytes:
+    from chargepki.pki import files
+
+    if setting is not None:
+        data = files.read_limited(setting, _MAX_BYTES, "passphrase file")
+        # An editor's newline at the end is not part of the passphrase.
+        return data.removesuffix(b"\n").removesuffix(b"\r")
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateError(
+            "no passphrase for the software keys",
+            why="there is no terminal to ask on",
+            fix="pass --passphrase-file PATH, or set CHARGEPKI_PASSPHRASE_FILE",
+        )
+    import getpass
+
+    return getpass.getpass("Passphrase of the CA keys: ", stream=sys.stderr).encode()
+
+
+def _checked(passphrase: bytes) -> bytes:
+    if not passphrase:
+        raise InputError("the passphrase is empty", why="it protects every CA key", fix="choose a long one")
+    if b"\0" in passphrase:
+        raise InputError("the passphrase holds a NUL byte", why="other tools would cut it there", fix="use text")
+    return passphrase

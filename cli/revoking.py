@@ -1,0 +1,53 @@
+"""What ``cert revoke`` does around the revocation itself: name the blast radius first, publish afterwards."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from chargepki.cli.globals import GlobalState
+from chargepki.pki.authority.revocation import ca_with_key
+from chargepki.pki.errors import SignerError, StateError
+from chargepki.pki.inventory.records import CertificateRecord, CrlRecord
+
+__all__ = ["confirm_ca_revocation", "publish_or_explain"]
+
+
+def confirm_ca_revocation(state: GlobalState, record: CertificateRecord, *, yes: bool) -> None:
+    """Ask before a CA certificate is revoked, and say how many certificates lose their trust with it.
+
+    Raises:
+        StateError: there is no terminal to ask on and ``--yes`` was not given.
+    """
+    inventory = state.workspace.inventory
+    own = ca_with_key(inventory, record.spki_sha256)
+    if own is None or yes:
+        return
+    leaves = sum(inventory.count_certificates(ca_id).get("issued", 0) for ca_id in _below(state, own.id))
+    radius = f"{record.id} is the certificate of CA {own.id}: {leaves} issued certificates become untrusted"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateError(radius, why="revoking a CA cannot be undone", fix="pass --yes if that is what you want")
+    if not click.confirm(f"{radius}. Revoke it?", err=True):
+        raise click.Abort
+
+
+def publish_or_explain(state: GlobalState, ca: str) -> CrlRecord | None:
+    """Publish the CA's next CRL when its key opens; otherwise say which command does."""
+    try:
+        crl = state.workspace.authority.publish_crl(ca)
+    except (SignerError, StateError) as error:
+        state.output.say(f"the CRL of {ca} was not renewed: {error.what}")
+        state.output.say(f"next: chargepki crl publish --ca {ca} --passphrase-file PATH")
+        return None
+    state.output.say(f"published CRL {crl.number} of {ca} with {crl.entries} entries")
+    return crl
+
+
+def _below(state: GlobalState, ca_id: str) -> list[str]:
+    """Return *ca_id* and every CA under it."""
+    below = [ca_id]
+    for ca in state.workspace.inventory.list_cas():
+        if ca.issuer in below and ca.id not in below:
+            below.append(ca.id)
+    return below

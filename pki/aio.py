@@ -1,0 +1,182 @@
+"""The authority for an event loop: nothing here blocks it, and every answer comes after the durable commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from chargepki.pki.authority import Authority as BlockingAuthority
+from chargepki.pki.authority import IssuedCertificate, IssueOrder, utc_now
+from chargepki.pki.authority.queue import answer_of, enqueue
+from chargepki.pki.crl import ReasonCode
+from chargepki.pki.errors import ChargePkiError, StateError
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import Actor, CertificateRecord, CrlRecord
+
+__all__ = ["Authority", "Issuer", "QueueIssuer"]
+
+_T = TypeVar("_T")
+_MAX_BATCH = 64
+_POLL_SECONDS = 0.25
+
+
+class Issuer(Protocol):
+    """Whatever turns an order into a certificate: an authority in this process, or the queue to one elsewhere."""
+
+    async def issue(self, order: IssueOrder) -> IssuedCertificate:
+        """Return the certificate once it is durable, or raise a `ChargePkiError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop; orders that wait get a `StateError`."""
+        ...
+
+
+class Authority:
+    """`chargepki.pki.Authority` for asyncio: orders that wait at the same time share one commit.
+
+    Example:
+        async with aio.Authority(blocking) as authority:
+            issued = await authority.issue(order)
+
+    Use it from one event loop. `aclose` waits for the batch under way; what it made is durable in any case.
+    """
+
+    def __init__(self, authority: BlockingAuthority) -> None:
+        self._authority = authority
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="chargepki-authority")
+        self._waiting: list[tuple[IssueOrder, asyncio.Future[IssuedCertificate]]] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def issue(self, order: IssueOrder) -> IssuedCertificate:
+        """Issue one certificate; see `chargepki.pki.Authority.issue` for the errors."""
+        if self._closed:
+            raise StateError("the authority is closed", fix="make a new one")
+        future: asyncio.Future[IssuedCertificate] = asyncio.get_running_loop().create_future()
+        self._waiting.append((order, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._drain())
+        return await future
+
+    async def revoke(
+        self, certificate_id: str, reason: ReasonCode | str, *, revoked_at: datetime | None = None
+    ) -> CertificateRecord:
+        """Revoke one certificate; see `chargepki.pki.Authority.revoke`."""
+        return await self._run(lambda: self._authority.revoke(certificate_id, reason, revoked_at=revoked_at))
+
+    async def publish_crl(self, ca: str) -> CrlRecord:
+        """Sign and publish the next CRL of *ca*; see `chargepki.pki.Authority.publish_crl`."""
+        return await self._run(lambda: self._authority.publish_crl(ca))
+
+    async def aclose(self) -> None:
+        """Answer what is under way, refuse what still waits, and release the threads."""
+        self._closed = True
+        if self._worker is not None:
+            await asyncio.gather(self._worker, return_exceptions=True)
+        self._executor.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+            orders = [order for order, _ in batch]
+            try:
+                answers = await self._run(lambda orders=orders: self._authority.issue_many(orders))
+            except BaseException as error:  # whatever happened, nobody may wait for ever
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                if not isinstance(error, ChargePkiError):
+                    raise
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():  # the caller gave up; the certificate stays in the inventory
+                    continue
+                if isinstance(answer, ChargePkiError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+
+class QueueIssuer:
+    """Issue through the inventory's queue, so that this process needs no CA key (`authority serve` answers).
+
+    An order that is queued stays queued when this process dies; the certificate then waits in the inventory with
+    delivery ``pending``.
+    """
+
+    def __init__(self, inventory: Inventory, *, actor: Actor, clock: Callable[[], datetime] = utc_now) -> None:
+        self._inventory = inventory
+        self._actor = actor
+        self._clock = clock
+        self._executor = ThreadPoolExecutor(max_workers=3, thread_name_prefix="chargepki-queue")
+        self._waiting: dict[str, asyncio.Future[IssuedCertificate]] = {}
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def issue(self, order: IssueOrder) -> IssuedCertificate:
+        """Queue *order* and wait, without limit, for the authority's answer; cancel to stop waiting."""
+        if self._closed:
+            raise StateError("the queue is closed", fix="make a new one")
+        loop = asyncio.get_running_loop()
+        record = await loop.run_in_executor(
+            self._executor, lambda: enqueue(self._inventory, order, actor=self._actor, now=self._clock())
+        )
+        future: asyncio.Future[IssuedCertificate] = loop.create_future()
+        self._waiting[record.id] = future
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._watch())
+        try:
+            return await future
+        finally:
+            self._waiting.pop(record.id, None)
+
+    async def aclose(self) -> None:
+        """Stop waiting; queued orders stay queued."""
+        self._closed = True
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(StateError("this process stops; the request stays queued"))
+        if self._worker is not None:
+            await asyncio.gather(self._worker, return_exceptions=True)
+        self._executor.shutdown(wait=False)
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        watcher = await loop.run_in_executor(self._executor, self._inventory.watch)
+        try:
+            while self._waiting and not self._closed:
+                for record_id, future in list(self._waiting.items()):
+                    await self._look(record_id, future)
+                # A missed notification costs one poll interval, never the answer.
+                await loop.run_in_executor(self._executor, lambda: watcher.wait(_POLL_SECONDS))
+        finally:
+            watcher.close()
+
+    async def _look(self, record_id: str, future: asyncio.Future[IssuedCertificate]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            answer = await loop.run_in_executor(self._executor, lambda: answer_of(self._inventory, record_id))
+        except ChargePkiError as error:
+            answer = error
+        if answer is None or future.done():
+            return
+        if isinstance(answer, ChargePkiError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -1,0 +1,260 @@
+"""The certificate authority: the only place that orders judging, recording and signing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chargepki.pki.authority.creation import CaOrder, create_ca, issuer_info
+from chargepki.pki.authority.issuance import (
+    Issuer,
+    Prepared,
+    chain_of,
+    complete,
+    finish,
+    prepare,
+    released,
+    reserve,
+    with_public_url,
+)
+from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
+from chargepki.pki.authority.queue import serve_once
+from chargepki.pki.authority.recovery import recover_reservations
+from chargepki.pki.authority.revocation import parse_reason, publish_crl, revoke
+from chargepki.pki.crl import ReasonCode
+from chargepki.pki.errors import ChargePkiError, SignerError, StateError
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord
+from chargepki.pki.keys import spki_sha256
+from chargepki.pki.profiles import get_profile
+from chargepki.pki.signer import KeyStore
+
+__all__ = ["Authority", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """Return the present second, aware UTC; certificates and CRLs know no fractions."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Authority:
+    """Issue and revoke certificates and sign CRLs, durably.
+
+    Every method returns after the inventory has committed what it did. Methods may be called from several threads;
+    concurrent calls share their commits.
+
+    Example:
+        authority = Authority(inventory, keystore, actor=actor)
+        issued = authority.issue(IssueOrder(ca="t-cso-sub", profile="ocpp/charging-station", csr=pem))
+
+    Args:
+        clock: returns the present as aware UTC.
+        public_url: base of the URLs written into certificates; ``None`` takes what each CA was created with.
+        publish_folder: where CRLs and CA certificates are also written as files.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        keystore: KeyStore,
+        *,
+        actor: Actor,
+        clock: Callable[[], datetime] = utc_now,
+        public_url: str | None = None,
+        publish_folder: Path | None = None,
+    ) -> None:
+        self.inventory = inventory
+        self._keystore = keystore
+        self._actor = actor
+        self._clock = clock
+        self._public_url = public_url
+        self._publish_folder = publish_folder
+        self._issuers: dict[str, Issuer] = {}
+        self._lock = threading.Lock()
+
+    def create_ca(self, order: CaOrder) -> CaRecord:
+        """Create a CA whose key we hold; continues where an interrupted run stopped.
+
+        Raises:
+            Conflict: the name is taken.
+            PolicyRefusal: profile, issuer, subject or key algorithm do not fit together.
+        """
+        return create_ca(
+            order,
+            inventory=self.inventory,
+            keystore=self._keystore,
+            open_issuer=self.open_issuer,
+            actor=self._actor,
+            now=self._clock(),
+            public_url=self._public_url,
+        )
+
+    def issue(self, order: IssueOrder) -> IssuedCertificate:
+        """Issue one certificate, or return the one that already answers the same request.
+
+        Raises:
+            InputError: the CSR cannot be decoded.
+            PolicyRefusal: request, subject or validity break policy or profile.
+            NotFound: the CA or the station does not exist.
+        """
+        answer = self.issue_many([order])[0]
+        if isinstance(answer, ChargePkiError):
+            raise answer
+        return answer
+
+    def issue_many(self, orders: Sequence[IssueOrder]) -> list[IssuedCertificate | ChargePkiError]:
+        """Answer *orders* in their order; a refused one is answered by its error and the rest go on.
+
+        All reservations share one commit, and so do all records: the cost of durability is paid once a batch.
+        """
+        now = self._clock()
+        answers: list[IssuedCertificate | ChargePkiError | None] = [None] * len(orders)
+        sound: list[tuple[int, Prepared]] = []
+        for position, order in enumerate(orders):
+            try:
+                issuer = self.open_issuer(order.ca)
+                sound.append((position, prepare(order, issuer, self.inventory, actor=self._actor, now=now)))
+            except ChargePkiError as error:
+                answers[position] = error
+        signed: list[tuple[int, Prepared, CertificateRecord, bytes]] = []
+        for (position, item), reserved in zip(sound, self._reserve_all(sound, now), strict=True):
+            if isinstance(reserved, ChargePkiError):
+                answers[position] = reserved
+            elif reserved.state is not CertificateState.RESERVED:
+                answers[position] = self._release(reserved, item)
+            else:
+                try:
+                    signed.append((position, item, reserved, complete(reserved, item.issuer)))
+                except SignerError as error:
+                    # The reservation stays: the next run with a working key completes it.
+                    answers[position] = error
+        for (position, item, _, _), recorded in zip(signed, self._finish_all(signed, now), strict=True):
+            answers[position] = recorded if isinstance(recorded, ChargePkiError) else self._release(recorded, item)
+        return [answer for answer in answers if answer is not None]
+
+    def revoke(
+        self, certificate_id: str, reason: ReasonCode | str, *, revoked_at: datetime | None = None
+    ) -> CertificateRecord:
+        """Revoke a certificate by its id ``CA:SERIAL``; needs no CA key.
+
+        Raises:
+            Conflict: it is revoked for another reason already.
+            NotFound: there is no such certificate.
+        """
+        code = reason if isinstance(reason, ReasonCode) else parse_reason(reason)
+        return revoke(self.inventory, certificate_id, code, actor=self._actor, now=self._clock(), revoked_at=revoked_at)
+
+    def publish_crl(self, ca: str) -> CrlRecord:
+        """Sign, record and publish the next full CRL of *ca* (name or id).
+
+        Raises:
+            SignerError: the CA's key cannot be opened.
+        """
+        return publish_crl(
+            self.inventory,
+            self.open_issuer(ca, may_be_retired=True),
+            actor=self._actor,
+            now=self._clock(),
+            publish_folder=self._publish_folder,
+        )
+
+    def recover(self, ca: str | None = None) -> list[CertificateRecord]:
+        """Complete or void what an interrupted run left reserved, for one CA or for all whose key opens.
+
+        Returns:
+            The settled certificates.
+        """
+        now = self._clock()
+        open_cas = {record.ca for record in self.inventory.list_reserved(None if ca is None else self._id_of(ca))}
+        settled: list[CertificateRecord] = []
+        for ca_id in sorted(open_cas):
+            if self.inventory.get_ca(ca_id).state is not CaState.ACTIVE:
+                continue  # `ca create` itself continues the creation of a CA
+            settled += recover_reservations(self.inventory, self.open_issuer(ca_id), actor=self._actor, now=now)
+        return settled
+
+    def serve_queue_once(self, owner: str, *, limit: int = 64) -> int:
+        """Answer queued requests of other processes (interfaces, ``authority serve``); return how many."""
+        return serve_once(
+            self.inventory, self.issue_many, owner=owner, actor=self._actor, now=self._clock(), limit=limit
+        )
+
+    def open_issuer(self, ca: str, *, may_be_retired: bool = False) -> Issuer:
+        """Return the CA *ca* (name or id) with its key opened; cached while its certificate stays the same.
+
+        Raises:
+            StateError: the CA is not active.
+            SignerError: its key cannot be opened, or is not the key of its certificate.
+        """
+        record = self.inventory.get_ca(ca)
+        usable = (CaState.ACTIVE, CaState.RETIRED) if may_be_retired else (CaState.ACTIVE,)
+        if record.state not in usable or record.certificate_der is None:
+            raise StateError(
+                f"CA {record.id} is {record.state.value}",
+                why="it may not sign" if record.state is not CaState.PENDING else "its creation was interrupted",
+                fix="use another CA" if record.state is not CaState.PENDING else "run the same `ca create` again",
+            )
+        with self._lock:
+            cached = self._issuers.get(record.id)
+            if cached is not None and cached.ca.certificate_der == record.certificate_der:
+                return cached
+        signer = self._keystore.open(record.key_uri)
+        profile = get_profile(record.profile)
+        issuer = Issuer(
+            ca=with_public_url(record, self._public_url),
+            profile=profile,
+            signer=signer,
+            info=issuer_info(signer, record.subject_der, profile),
+            chain=chain_of(self.inventory, record),
+        )
+        _check_key(issuer)
+        with self._lock:
+            self._issuers[record.id] = issuer
+        return issuer
+
+    def _id_of(self, ca: str) -> str:
+        return self.inventory.get_ca(ca).id
+
+    def _reserve_all(
+        self, sound: Sequence[tuple[int, Prepared]], now: datetime
+    ) -> list[CertificateRecord | ChargePkiError]:
+        if not sound:
+            return []
+
+        def one(tx: Transaction, item: Prepared) -> CertificateRecord | ChargePkiError:
+            try:
+                return reserve(tx, item, actor=self._actor, now=now)
+            except ChargePkiError as error:
+                return error
+
+        return self.inventory.write(lambda tx: [one(tx, item) for _, item in sound])
+
+    def _finish_all(
+        self, signed: Sequence[tuple[int, Prepared, CertificateRecord, bytes]], now: datetime
+    ) -> list[CertificateRecord | ChargePkiError]:
+        if not signed:
+            return []
+
+        def one(tx: Transaction, record: CertificateRecord, der: bytes) -> CertificateRecord | ChargePkiError:
+            try:
+                return finish(tx, record, der, actor=self._actor, now=now)
+            except StateError as error:
+                return error
+
+        return self.inventory.write(lambda tx: [one(tx, record, der) for _, _, record, der in signed])
+
+    @staticmethod
+    def _release(record: CertificateRecord, item: Prepared) -> IssuedCertificate:
+        return released(record, item.issuer, repeated=record.id != item.record.id, clamped=item.clamped)
+
+
+def _check_key(issuer: Issuer) -> None:
+    """Refuse a key that is not the CA's: a signature by it would verify nowhere."""
+    if issuer.ca.spki_sha256 != spki_sha256(issuer.signer.spki_der):
+        raise SignerError(
+            f"the key {issuer.ca.key_uri} is not the key of {issuer.ca.id}",
+            why="the certificate of the CA holds another public key",
+            fix="put the right key file back from your backup",
+        )

@@ -1,0 +1,334 @@
+"""Create a certificate authority: reserve its name, make its key, sign its certificate, then activate it.
+
+Each step is durable before the next begins, and running the same command again continues from wherever a crash
+stopped it: the pending row names the key file, the reservation holds the to-be-signed bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from chargepki.pki import names
+from chargepki.pki.authority.issuance import (
+    Issuer,
+    complete,
+    finish,
+    judge_tbs,
+    new_serial,
+)
+from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
+from chargepki.pki.keys import KeyAlgorithm, key_identifier, spki_sha256
+from chargepki.pki.pointers import choose_pointers
+from chargepki.pki.policy import choose_subject
+from chargepki.pki.profiles import get_profile
+from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.hierarchy import check_issuer
+from chargepki.pki.signer import KeyStore, Signer
+from chargepki.pki.template import IssuerInfo, build_tbs, fit_pointers
+from chargepki.pki.validity import Window, choose_window
+
+__all__ = ["CaOrder", "check_label", "create_ca", "issuer_info"]
+
+IssuerOpener = Callable[[str], Issuer]
+"""Finds an active CA by name and opens its key."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class CaOrder:
+    """A CA to create."""
+
+    name: str
+    profile: str
+    issuer: str | None = None
+    """Name or id of the issuing CA; ``None`` for a self-signed root only."""
+    subject: tuple[tuple[str, str], ...] = ()
+    """Short name and value, in the order in which they are typed; the CN defaults to the name of the CA."""
+    validity: timedelta | None = None
+    key_algorithm: KeyAlgorithm | None = None
+
+
+def check_label(label: str, what: str) -> str:
+    """Return *label* when it matches the rule for names (interfaces, "Names").
+
+    Raises:
+        InputError: it does not.
+    """
+    if not _LABEL.match(label):
+        raise InputError(
+            f"{what} {label[:80]!r} is not a valid name",
+            why="names are one to 64 letters, digits, dots, underscores and hyphens, and begin with a letter or digit",
+            fix="choose such a name",
+        )
+    return label
+
+
+def issuer_info(signer: Signer, subject_der: bytes, profile: Profile) -> IssuerInfo:
+    """Return what certificates signed by *signer* take over from it."""
+    identifier = key_identifier(signer.spki_der, 8 if profile.ski_bytes == 8 else 20)
+    return IssuerInfo(name_der=subject_der, key_identifier=identifier, key_algorithm=signer.algorithm)
+
+
+def create_ca(
+    order: CaOrder,
+    *,
+    inventory: Inventory,
+    keystore: KeyStore,
+    open_issuer: IssuerOpener,
+    actor: Actor,
+    now: datetime,
+    public_url: str | None,
+) -> CaRecord:
+    """Create the CA that *order* describes, or continue a creation that a crash interrupted.
+
+    Raises:
+        Conflict: a CA of that name exists.
+        PolicyRefusal: the profile is no CA profile, or its issuer is missing or of the wrong kind.
+        ProfileViolation: its certificate would break the profile; nothing was signed.
+    """
+    check_label(order.name, "CA name")
+    profile = get_profile(order.profile)
+    issuer = _check_place(order, profile, open_issuer)
+    subject_der = names.name_der(_subject(order, profile))
+    algorithm = order.key_algorithm or _default_algorithm(profile, issuer)
+    if algorithm not in profile.keys.algorithms:
+        raise PolicyRefusal(
+            f"key algorithm {algorithm.value} is not allowed in {profile.id}",
+            why=profile.keys.clause,
+            fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
+        )
+    # Judge the times before anything is written, so that a refusal leaves no pending CA behind.
+    choose_window(profile, now, _window_of(issuer), order.validity)
+    choose_pointers(profile, _issuer_url(issuer, public_url), issuer.ca.id if issuer else f"{order.name}@1")
+
+    ca = _reserve_row(order, profile, issuer, subject_der, inventory, keystore, actor, now, public_url)
+    signer = _open_key(keystore, ca, algorithm)
+    if issuer is None:
+        ca = replace(ca, spki_sha256=spki_sha256(signer.spki_der))
+        issuer = Issuer(ca, profile, signer, issuer_info(signer, subject_der, profile), chain=())
+    record = _reserve_certificate(order, ca, profile, signer, issuer, inventory, actor, now, public_url)
+    der = complete(record, issuer)
+
+    def activate(tx: Transaction) -> CaRecord:
+        recorded = finish(tx, record, der, actor=actor, now=now)
+        assert recorded.der is not None
+        active = tx.update_ca(
+            ca.id,
+            state=CaState.ACTIVE,
+            certificate_der=recorded.der,
+            spki_sha256=recorded.spki_sha256,
+            not_before=recorded.not_before,
+            not_after=recorded.not_after,
+        )
+        tx.audit(
+            actor,
+            "ca.create",
+            ca.id,
+            now=now,
+            artefact_sha256=recorded.sha256,
+            details={"profile": profile.id, "subject": ca.subject, "key": ca.key_uri, "issuer": ca.issuer},
+        )
+        return active
+
+    return inventory.write(activate)
+
+
+def _check_place(order: CaOrder, profile: Profile, open_issuer: IssuerOpener) -> Issuer | None:
+    if not profile.is_ca:
+        raise PolicyRefusal(
+            f"{profile.id} is not a CA profile",
+            why=f"{profile.clause}: its certificates sign nothing",
+            fix="issue such a certificate with: chargepki cert issue",
+        )
+    if profile.is_root:
+        if order.issuer is not None:
+            raise PolicyRefusal(
+                f"{profile.id} is self-signed and takes no issuer", why=profile.clause, fix="leave out --issuer"
+            )
+        return None
+    if order.issuer is None:
+        roles = ", ".join(f"{profile.standard.value}/{role}" for role in profile.issuers)
+        raise PolicyRefusal(
+            f"{profile.id} needs an issuer",
+            why="there is no implicit issuer",
+            fix=f"pass --issuer NAME of a CA with profile {roles}",
+        )
+    issuer = open_issuer(order.issuer)
+    check_issuer(issuer.profile, profile)
+    return issuer
+
+
+def _subject(order: CaOrder, profile: Profile) -> x509.Name:
+    override = names.build_name(list(order.subject)) if order.subject else None
+    return choose_subject(profile, None, override=override, defaults={"CN": order.name})
+
+
+def _default_algorithm(profile: Profile, issuer: Issuer | None) -> KeyAlgorithm:
+    # A chain uses one algorithm set (e_mixed_curves), so a sub-CA follows its issuer unless told otherwise.
+    if issuer is not None and issuer.signer.algorithm in profile.keys.algorithms:
+        return issuer.signer.algorithm
+    return profile.keys.default
+
+
+def _window_of(issuer: Issuer | None) -> Window | None:
+    if issuer is None:
+        return None
+    assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
+    return Window(issuer.ca.not_before, issuer.ca.not_after)
+
+
+def _issuer_url(issuer: Issuer | None, public_url: str | None) -> str | None:
+    return public_url if issuer is None else issuer.ca.public_url
+
+
+def _reserve_row(
+    order: CaOrder,
+    profile: Profile,
+    issuer: Issuer | None,
+    subject_der: bytes,
+    inventory: Inventory,
+    keystore: KeyStore,
+    actor: Actor,
+    now: datetime,
+    public_url: str | None,
+) -> CaRecord:
+    ca_id = f"{order.name}@1"
+    wanted = CaRecord(
+        id=ca_id,
+        name=order.name,
+        generation=1,
+        profile=profile.id,
+        issuer=issuer.ca.id if issuer else None,
+        subject=names.text(names.name_from_der(subject_der)),
+        subject_der=subject_der,
+        key_uri=keystore.uri(ca_id),
+        state=CaState.PENDING,
+        public_url=public_url,
+        created_at=now,
+    )
+
+    def work(tx: Transaction) -> CaRecord:
+        existing = tx.find_ca(order.name)
+        if existing is None:
+            if keystore.exists(ca_id):
+                raise Conflict(
+                    f"a key file for {ca_id} exists, but the inventory knows no such CA",
+                    why="a key is never overwritten, and adopting an unknown one would hide where it comes from",
+                    fix="move the file away if it is not needed, or choose another name",
+                )
+            tx.reserve_ca(wanted)
+            tx.audit(actor, "ca.reserve", ca_id, now=now, details={"profile": profile.id, "key": wanted.key_uri})
+            return wanted
+        same = (existing.profile, existing.issuer, existing.subject_der) == (
+            wanted.profile,
+            wanted.issuer,
+            wanted.subject_der,
+        )
+        if existing.state is CaState.PENDING and same:
+            return existing
+        raise Conflict(
+            f"CA {order.name} exists already ({existing.id}, {existing.state.value})",
+            why="a CA is never overwritten",
+            fix=f"choose another name, or look at it with: chargepki ca show {order.name}",
+        )
+
+    return inventory.write(work)
+
+
+def _open_key(keystore: KeyStore, ca: CaRecord, algorithm: KeyAlgorithm) -> Signer:
+    if not keystore.exists(ca.id):
+        keystore.create(ca.id, algorithm)
+    signer = keystore.open(ca.key_uri)
+    if signer.algorithm is not algorithm:
+        raise SignerError(
+            f"the key of the interrupted creation of {ca.id} is {signer.algorithm.value}, not {algorithm.value}",
+            why="the first run was started with another --key",
+            fix=f"run it again with --key {signer.algorithm.value}",
+        )
+    return signer
+
+
+def _reserve_certificate(
+    order: CaOrder,
+    ca: CaRecord,
+    profile: Profile,
+    signer: Signer,
+    issuer: Issuer,
+    inventory: Inventory,
+    actor: Actor,
+    now: datetime,
+    public_url: str | None,
+) -> CertificateRecord:
+    request_key = f"ca:{ca.id}"
+    earlier = inventory.find_certificate_by_request_key(request_key)
+    if earlier is not None and earlier.state is CertificateState.RESERVED:
+        if earlier.spki_sha256 != spki_sha256(signer.spki_der):
+            raise SignerError(
+                f"the key file of {ca.id} is not the key its reservation was made for",
+                why="the file was replaced between two runs",
+                fix="put the right file back; the reservation is kept",
+            )
+        return earlier
+    self_signed = profile.is_root
+    window, _ = choose_window(profile, now, None if self_signed else _window_of(issuer), order.validity)
+    pointers = fit_pointers(
+        profile,
+        choose_pointers(profile, public_url if self_signed else issuer.ca.public_url, issuer.ca.id),
+        issuer=issuer.info,
+        subject_der=ca.subject_der,
+        spki_der=signer.spki_der,
+    )
+    serial = new_serial()
+    tbs = build_tbs(
+        profile,
+        issuer=issuer.info,
+        serial=serial,
+        subject_der=ca.subject_der,
+        spki_der=signer.spki_der,
+        window=window,
+        pointers=pointers,
+    )
+    judge_tbs(tbs, profile, issuer_der=None if self_signed else issuer.ca.certificate_der, signer=issuer.signer)
+    record = CertificateRecord(
+        id=f"{issuer.ca.id}:{serial:x}",
+        ca=issuer.ca.id,
+        serial=f"{serial:x}",
+        profile=profile.id,
+        state=CertificateState.RESERVED,
+        subject=ca.subject,
+        subject_der=ca.subject_der,
+        spki_sha256=spki_sha256(signer.spki_der),
+        not_before=window.not_before,
+        not_after=window.not_after,
+        request_key=request_key,
+        requester=actor.name,
+        reserved_at=now,
+        tbs=tbs,
+    )
+
+    def work(tx: Transaction) -> CertificateRecord:
+        # Another process may have run the same command at the same time; the first reservation counts.
+        meanwhile = tx.find_certificate_by_request_key(request_key)
+        if meanwhile is not None:
+            return meanwhile
+        tx.reserve_certificate(record)
+        tx.audit(
+            actor,
+            "certificate.reserve",
+            record.id,
+            now=now,
+            artefact_sha256=hashlib.sha256(tbs).hexdigest(),
+            details={"profile": profile.id, "subject": ca.subject, "requester": actor.name},
+        )
+        return record
+
+    return inventory.write(work)

@@ -1,0 +1,334 @@
+"""The order of issuance: judge, build, lint, reserve, sign, record, release.
+
+A certificate exists for the outside only after `finish` has committed it. Whatever crashes before that leaves a
+reservation whose to-be-signed bytes are stored, and `pki.authority.recovery` completes or voids it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cryptography import x509
+
+from chargepki.pki import names
+from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
+from chargepki.pki.csr import CertificateRequest, parse_csr
+from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import (
+    Actor,
+    CaRecord,
+    CaState,
+    CertificateRecord,
+    CertificateState,
+    Delivery,
+    StationRecord,
+    StationState,
+)
+from chargepki.pki.keys import algorithm_of, load_public_key, signature_algorithm, spki_sha256
+from chargepki.pki.lint import lint_tbs
+from chargepki.pki.pointers import choose_pointers
+from chargepki.pki.policy import RequestVerdict, choose_subject, judge_request
+from chargepki.pki.profiles import adapt_to_issuer, get_profile
+from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.hierarchy import check_issuer
+from chargepki.pki.signer import Signer
+from chargepki.pki.template import (
+    IssuerInfo,
+    assemble_certificate,
+    build_tbs,
+    fit_pointers,
+    largest_certificate,
+    tbs_of,
+)
+from chargepki.pki.validity import Window, choose_window
+
+__all__ = ["Issuer", "Prepared", "chain_of", "complete", "finish", "new_serial", "prepare", "reserve"]
+
+SERIAL_BITS = 159
+"""RFC 5280 4.1.2.2 allows 20 octets; the top bit stays clear so that the INTEGER is positive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA generation ready to sign: its record, its key and what certificates take over from it."""
+
+    ca: CaRecord
+    profile: Profile
+    signer: Signer
+    info: IssuerInfo
+    chain: tuple[bytes, ...]
+    """DER certificates from this CA upwards, without the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A judged and linted certificate that waits for its reservation."""
+
+    order: IssueOrder
+    issuer: Issuer
+    record: CertificateRecord
+    clamped: bool
+
+
+def new_serial() -> int:
+    """Return a positive random serial of 159 bits (P1 of the field's incident list: 63 bits were too few)."""
+    while True:
+        serial = secrets.randbits(SERIAL_BITS)
+        if serial:
+            return serial
+
+
+def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: Actor, now: datetime) -> Prepared:
+    """Judge *order*, build its to-be-signed bytes and lint exactly these bytes; nothing is written.
+
+    Raises:
+        InputError: the request cannot be decoded.
+        PolicyRefusal: the request or the subject breaks policy (`ProfileViolation` carries the lint findings).
+    """
+    profile = get_profile(order.profile)
+    check_issuer(issuer.profile, profile)
+    profile = adapt_to_issuer(profile, issuer.profile, issuer.signer.algorithm)
+    request, spki = _subject_key(order)
+    override = names.build_name(list(order.subject)) if order.subject else None
+    verdict = _judge(request, profile, override, order)
+    subject_der = names.name_der(
+        choose_subject(profile, request, override=override, defaults=dict(order.subject_defaults))
+    )
+    station = _station_of(inventory, order, profile, subject_der)
+    # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
+    digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
+    assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
+    window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
+    pointers = fit_pointers(
+        profile,
+        choose_pointers(profile, issuer.ca.public_url, issuer.ca.id),
+        issuer=issuer.info,
+        subject_der=subject_der,
+        spki_der=spki,
+        dns_names=order.dns_names,
+    )
+    serial = new_serial()
+    tbs = build_tbs(
+        profile,
+        issuer=issuer.info,
+        serial=serial,
+        subject_der=subject_der,
+        spki_der=spki,
+        window=window,
+        pointers=pointers,
+        dns_names=order.dns_names,
+    )
+    judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
+    record = CertificateRecord(
+        id=f"{issuer.ca.id}:{serial:x}",
+        ca=issuer.ca.id,
+        serial=f"{serial:x}",
+        profile=profile.id,
+        state=CertificateState.RESERVED,
+        subject=names.text(names.name_from_der(subject_der)),
+        subject_der=subject_der,
+        spki_sha256=spki_sha256(spki),
+        not_before=window.not_before,
+        not_after=window.not_after,
+        request_key=request_key_of(order, digest),
+        requester=order.requester or actor.name,
+        reserved_at=now,
+        tbs=tbs,
+        station=station.id if station else None,
+        csr=request.der if request else None,
+        verdict={"content": digest, "request": verdict.to_json() if verdict else None},
+        delivery=Delivery.PENDING if order.must_deliver else None,
+    )
+    return Prepared(order, issuer, record, clamped)
+
+
+def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime) -> CertificateRecord:
+    """Write the reservation, or return the certificate that already answers the same request.
+
+    Runs inside the caller's transaction; writers are serialised there, so two processes cannot both reserve.
+
+    Raises:
+        Conflict: the request id was used for another request.
+        StateError: the CA was retired or revoked meanwhile.
+    """
+    record = prepared.record
+    ca = tx.get_ca(record.ca)
+    if ca.state is not CaState.ACTIVE:
+        raise StateError(f"CA {ca.id} is {ca.state.value}", why="it may not issue any more", fix="use another --ca")
+    earlier = None if prepared.order.again else tx.find_certificate_by_request_key(record.request_key)
+    if earlier is not None and _answers(earlier, now):
+        if earlier.verdict.get("content") != record.verdict["content"]:
+            raise Conflict(
+                f"request id {prepared.order.request_id} was used for another request",
+                why=f"it made certificate {earlier.id}, whose CA, profile, overrides or CSR differ from this one",
+                fix="pass a new --request-id",
+            )
+        return earlier
+    tx.reserve_certificate(record)
+    tx.audit(
+        actor,
+        "certificate.reserve",
+        record.id,
+        now=now,
+        artefact_sha256=hashlib.sha256(record.tbs or b"").hexdigest(),
+        details={"profile": record.profile, "subject": record.subject, "requester": record.requester},
+    )
+    return record
+
+
+def complete(record: CertificateRecord, issuer: Issuer) -> bytes:
+    """Sign the reserved bytes and return the certificate as DER; the inventory is not touched.
+
+    Raises:
+        SignerError: the key is not the CA's, or what came back does not hold the reserved bytes.
+    """
+    if record.tbs is None:
+        raise StateError(f"certificate {record.id} has no reserved bytes", fix="run: chargepki audit verify")
+    signature = issuer.signer.sign(record.tbs)
+    der = assemble_certificate(record.tbs, signature_algorithm(issuer.signer.algorithm).der, signature)
+    # Read it back with a parser that is not ours: what was signed must be, byte for byte, what was linted.
+    parsed = x509.load_der_x509_certificate(der)
+    if parsed.tbs_certificate_bytes != record.tbs or tbs_of(der) != record.tbs:
+        raise SignerError(
+            f"the signed bytes of {record.id} differ from the reserved ones",
+            why="the signer or the encoder changed them",
+            fix="do not use this CA key until the cause is known; the reservation is kept",
+        )
+    return der
+
+
+def finish(tx: Transaction, record: CertificateRecord, der: bytes, *, actor: Actor, now: datetime) -> CertificateRecord:
+    """Record the signed certificate; when another process was first, return its certificate instead.
+
+    ECDSA signatures differ each time, so two certificates over one reservation must never both leave: the first
+    one recorded is the only one.
+    """
+    current = tx.get_certificate(record.id)
+    if current.state is CertificateState.VOIDED:
+        raise StateError(
+            f"the reservation {record.id} was voided meanwhile",
+            why="another process found it too old to complete",
+            fix="send the request again",
+        )
+    if current.state is not CertificateState.RESERVED:
+        return current
+    sha256 = hashlib.sha256(der).hexdigest()
+    recorded = tx.record_certificate(record.id, der, sha256, now)
+    tx.audit(actor, "certificate.issue", record.id, now=now, artefact_sha256=sha256)
+    return recorded
+
+
+def released(record: CertificateRecord, issuer: Issuer, *, repeated: bool, clamped: bool = False) -> IssuedCertificate:
+    """Return what the caller gets for a certificate that is durable."""
+    assert record.der is not None
+    return IssuedCertificate(record, record.der, (record.der, *issuer.chain), repeated=repeated, clamped=clamped)
+
+
+def chain_of(inventory: Inventory, ca: CaRecord) -> tuple[bytes, ...]:
+    """Return the certificates from *ca* upwards, DER, without the root."""
+    chain: list[bytes] = []
+    current: CaRecord | None = ca
+    while current is not None and current.issuer is not None:
+        if current.certificate_der is None:
+            raise StateError(f"CA {current.id} has no certificate yet", fix=f"run: chargepki ca create {current.name}")
+        chain.append(current.certificate_der)
+        current = inventory.get_ca(current.issuer)
+    return tuple(chain)
+
+
+def judge_tbs(tbs: bytes, profile: Profile, *, issuer_der: bytes | None, signer: Signer) -> None:
+    """Lint the exact to-be-signed bytes and the size that the certificate will have at most.
+
+    Raises:
+        ProfileViolation: with the findings of error level.
+    """
+    report = lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
+    if report.errors:
+        first = report.errors[0]
+        raise ProfileViolation(
+            f"the certificate would break its profile {profile.id}: {first.message}",
+            why=f"{first.clause} ({first.rule}); nothing was signed",
+            fix=first.hint,
+            findings=report.errors,
+        )
+    limit = profile.max_der_bytes
+    if limit is None:
+        return
+    most = largest_certificate(len(tbs), signer.algorithm)
+    if most > limit:
+        raise ProfileViolation(
+            f"the certificate could take {most} bytes, its profile {profile.id} allows {limit}",
+            why=f"{profile.clause}: a longer certificate does not fit the field of the charging protocol",
+            fix="shorten the subject or the public URL (35 characters or less are advised)",
+        )
+
+
+def _subject_key(order: IssueOrder) -> tuple[CertificateRequest | None, bytes]:
+    if (order.csr is None) == (order.spki is None):
+        raise InputError("an order needs either a CSR or a public key", fix="pass exactly one of csr and spki")
+    if order.csr is not None:
+        request = parse_csr(order.csr)
+        return request, request.spki_der
+    assert order.spki is not None
+    return None, order.spki
+
+
+def _judge(
+    request: CertificateRequest | None, profile: Profile, override: x509.Name | None, order: IssueOrder
+) -> RequestVerdict | None:
+    if request is None:
+        assert order.spki is not None
+        algorithm = algorithm_of(load_public_key(order.spki))
+        if algorithm not in profile.keys.algorithms:
+            raise PolicyRefusal(
+                f"key algorithm {algorithm.value} is not allowed in {profile.id}",
+                why=profile.keys.clause,
+                fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
+            )
+        return None
+    verdict = judge_request(request, profile, subject_defaults=dict(order.subject_defaults), subject_override=override)
+    if not verdict.accepted:
+        refused = verdict.refusals
+        raise PolicyRefusal(
+            "the request is refused: " + "; ".join(rule.message for rule in refused),
+            why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
+            fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
+        )
+    return verdict
+
+
+def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subject_der: bytes) -> StationRecord | None:
+    """Return the station the certificate belongs to: the one named, or the one whose serial number is the CN."""
+    if order.station is not None:
+        station = inventory.get_station(order.station)
+        if station.state is not StationState.ACTIVE:
+            raise StateError(f"station {station.id} was removed", fix=f"run: chargepki station add {station.id}")
+        return station
+    if profile.id != "ocpp/charging-station":
+        return None
+    common_name = names.get(names.name_from_der(subject_der), "CN")
+    if common_name is None:
+        return None
+    stations = [
+        station
+        for station in inventory.find_stations_by_serial_number(common_name)
+        if station.state is StationState.ACTIVE
+    ]
+    # Two stations may have been registered with one serial number; then only an explicit station is believed.
+    return stations[0] if len(stations) == 1 else None
+
+
+def _answers(record: CertificateRecord, now: datetime) -> bool:
+    """Whether *record* still answers a repeat of its request: reserved, or issued, unrevoked and in date."""
+    if record.state is CertificateState.RESERVED:
+        return True
+    return record.state is CertificateState.ISSUED and record.not_after >= now
+
+
+def with_public_url(ca: CaRecord, public_url: str | None) -> CaRecord:
+    """Return *ca* with the URL base that applies now: the setting of this process, else the one it was made with."""
+    return ca if public_url is None else replace(ca, public_url=public_url)

@@ -1,0 +1,151 @@
+"""Issuance by queue: requests that processes without a CA key leave in the inventory, and their answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from chargepki.pki.authority.issuance import chain_of
+from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, options_from_json, options_to_json
+from chargepki.pki.errors import (
+    ChargePkiError,
+    InputError,
+    IssuerOutlived,
+    NotFound,
+    PolicyRefusal,
+    ProfileViolation,
+    SignerError,
+    StateError,
+    UnavailableError,
+)
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor, CertificateState, IssuanceRecord, IssuanceState
+
+__all__ = ["LEASE", "answer_of", "enqueue", "order_of", "serve_once"]
+
+LEASE = timedelta(seconds=60)
+"""How long a taken request belongs to one process; after a crash another one takes it over."""
+
+_RAISED_AGAIN: Mapping[str, type[ChargePkiError]] = {
+    kind.code: kind
+    for kind in (
+        InputError,
+        PolicyRefusal,
+        ProfileViolation,
+        IssuerOutlived,
+        StateError,
+        NotFound,
+        SignerError,
+        UnavailableError,
+    )
+}
+
+
+def enqueue(inventory: Inventory, order: IssueOrder, *, actor: Actor, now: datetime) -> IssuanceRecord:
+    """Put *order* into the queue, durably.
+
+    Raises:
+        InputError: the order holds no CSR; a bare public key is only taken by the authority itself.
+    """
+    if order.csr is None:
+        raise InputError("only requests with a CSR can be queued", fix="issue it where the authority runs")
+    record = IssuanceRecord(
+        id=uuid.uuid4().hex,
+        ca=order.ca,
+        profile=order.profile,
+        csr=order.csr,
+        options=options_to_json(order),
+        request_key=order.request_id or "",
+        requester=order.requester or actor.name,
+        station=order.station,
+        state=IssuanceState.QUEUED,
+        created_at=now,
+    )
+
+    def work(tx: Transaction) -> IssuanceRecord:
+        tx.queue_issuance(record)
+        tx.audit(
+            actor,
+            "issuance.queue",
+            record.id,
+            now=now,
+            details={"ca": record.ca, "profile": record.profile, "station": record.station},
+        )
+        return record
+
+    return inventory.write(work)
+
+
+def order_of(record: IssuanceRecord) -> IssueOrder:
+    """Return the order that a queue row stands for."""
+    base = IssueOrder(
+        ca=record.ca, profile=record.profile, csr=record.csr, station=record.station, requester=record.requester
+    )
+    return options_from_json(base, record.options)
+
+
+def serve_once(
+    inventory: Inventory,
+    issue_many: Callable[[list[IssueOrder]], list[IssuedCertificate | ChargePkiError]],
+    *,
+    owner: str,
+    actor: Actor,
+    now: datetime,
+    limit: int = 64,
+) -> int:
+    """Take up to *limit* requests, answer them, and return how many were taken.
+
+    A crash between issuing and answering loses nothing: the lease ends, the request is taken again, and the request
+    key leads to the certificate that was made.
+    """
+    taken = inventory.write(lambda tx: tx.take_issuances(owner, now + LEASE, now, limit))
+    if not taken:
+        return 0
+    answers = issue_many([order_of(record) for record in taken])
+
+    def work(tx: Transaction) -> None:
+        for record, answer in zip(taken, answers, strict=True):
+            if isinstance(answer, ChargePkiError):
+                refusal = refusal_of(answer)
+                tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.REFUSED, refusal=refusal)
+                tx.audit(actor, "issuance.refuse", record.id, now=now, outcome="refused", details=refusal)
+                continue
+            made = answer.record.id
+            tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.ISSUED, certificate=made)
+            tx.audit(actor, "issuance.answer", record.id, now=now, details={"certificate": made})
+
+    inventory.write(work)
+    return len(taken)
+
+
+def answer_of(inventory: Inventory, record_id: str) -> IssuedCertificate | ChargePkiError | None:
+    """Return the answer to a queued request; ``None`` while there is none."""
+    record = inventory.get_issuance(record_id)
+    if record.state is IssuanceState.REFUSED:
+        return error_of(record.refusal or {})
+    if record.state is not IssuanceState.ISSUED or record.certificate is None:
+        return None
+    certificate = inventory.get_certificate(record.certificate)
+    if certificate.state not in (CertificateState.ISSUED, CertificateState.REVOKED) or certificate.der is None:
+        raise StateError(
+            f"certificate {certificate.id} is {certificate.state.value}", fix="run: chargepki audit verify"
+        )
+    chain = chain_of(inventory, inventory.get_ca(certificate.ca))
+    return IssuedCertificate(certificate, certificate.der, (certificate.der, *chain))
+
+
+def refusal_of(error: ChargePkiError) -> dict[str, Any]:
+    """Return *error* as the JSON object that a queue row keeps; `error_of` is the inverse."""
+    return {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}
+
+
+def error_of(refusal: Mapping[str, Any]) -> ChargePkiError:
+    """Return the error that a queue row keeps, with its own class where that is known."""
+    kind = _RAISED_AGAIN.get(str(refusal.get("code")), PolicyRefusal)
+    return kind(
+        str(refusal.get("what", "the request was refused")),
+        why=str(refusal.get("why", "")),
+        fix=str(refusal.get("fix", "")),
+    )

@@ -1,0 +1,42 @@
+"""Complete or void the reservations that an interrupted run left behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from chargepki.pki.authority.issuance import Issuer, complete, finish
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor, CertificateRecord, CertificateState
+
+__all__ = ["recover_reservations", "settle"]
+
+
+def recover_reservations(
+    inventory: Inventory, issuer: Issuer, *, actor: Actor, now: datetime
+) -> list[CertificateRecord]:
+    """Settle every open reservation of *issuer* and return them in their new state.
+
+    A reservation of a process that is still alive may be among them. That is harmless: the one that records first
+    wins, and the other hands out what was recorded (see `finish`).
+    """
+    return [settle(inventory, record, issuer, actor=actor, now=now) for record in inventory.list_reserved(issuer.ca.id)]
+
+
+def settle(
+    inventory: Inventory, record: CertificateRecord, issuer: Issuer, *, actor: Actor, now: datetime
+) -> CertificateRecord:
+    """Complete *record* from its stored bytes, or void it when its validity is over."""
+    if record.not_after < now:
+        return inventory.write(lambda tx: void(tx, record, actor=actor, now=now, reason="its validity is over"))
+    der = complete(record, issuer)
+    return inventory.write(lambda tx: finish(tx, record, der, actor=actor, now=now))
+
+
+def void(tx: Transaction, record: CertificateRecord, *, actor: Actor, now: datetime, reason: str) -> CertificateRecord:
+    """Give up a reservation; its serial stays taken for ever."""
+    current = tx.get_certificate(record.id)
+    if current.state is not CertificateState.RESERVED:
+        return current
+    voided = tx.void_certificate(record.id)
+    tx.audit(actor, "certificate.void", record.id, now=now, details={"reason": reason})
+    return voided

@@ -1,0 +1,220 @@
+"""Revoke certificates and publish revocation lists."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from chargepki.pki import files
+from chargepki.pki.authority.issuance import Issuer
+from chargepki.pki.crl import ReasonCode, RevokedEntry, assemble_crl, build_crl_tbs
+from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, StateError
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord
+from chargepki.pki.keys import signature_algorithm
+from chargepki.pki.lint import lint_crl
+
+__all__ = ["CRL_VALIDITY", "ca_with_key", "parse_reason", "publish_crl", "publish_files", "revoke"]
+
+CRL_VALIDITY = timedelta(days=7)
+"""thisUpdate to nextUpdate; a week is also the bound that ISO 15118-20 sets for OCSP answers (V2G20-1021)."""
+
+# removeFromCRL appears in delta CRLs only (RFC 5280 5.3.1), so nobody revokes with it.
+_USABLE_REASONS = tuple(reason for reason in ReasonCode if reason.value != "removeFromCRL")
+
+
+def parse_reason(text: str) -> ReasonCode:
+    """Return the RFC 5280 5.3.1 reason spelt *text*.
+
+    Raises:
+        InputError: it is none of the usable names.
+    """
+    for reason in _USABLE_REASONS:
+        if reason.value == text:
+            return reason
+    raise InputError(
+        f"unknown revocation reason {text[:40]!r}",
+        why="reasons are the names of RFC 5280 5.3.1",
+        fix=f"use one of {', '.join(reason.value for reason in _USABLE_REASONS)}",
+    )
+
+
+def revoke(
+    inventory: Inventory,
+    certificate_id: str,
+    reason: ReasonCode,
+    *,
+    actor: Actor,
+    now: datetime,
+    revoked_at: datetime | None = None,
+) -> CertificateRecord:
+    """Revoke one certificate; doing it again with the same reason changes nothing.
+
+    Args:
+        revoked_at: when the key is to count as invalid; *now* when ``None``; never in the future.
+
+    Raises:
+        Conflict: it is revoked already, for another reason.
+        StateError: it was never issued, or is a root's own certificate.
+    """
+    at = revoked_at or now
+    if at > now:
+        raise InputError(
+            f"the revocation date {at:%Y-%m-%dT%H:%M:%SZ} lies in the future",
+            why="a CRL entry states when the certificate became invalid (RFC 5280 5.1.2.6)",
+            fix="leave out --revoked-at, or pass a past time",
+        )
+
+    def work(tx: Transaction) -> CertificateRecord:
+        record = tx.get_certificate(certificate_id)
+        if record.state is CertificateState.REVOKED:
+            if record.revocation_reason == reason.value:
+                return record
+            raise Conflict(
+                f"certificate {record.id} is revoked already, for {record.revocation_reason}",
+                why="relying parties have seen that reason; it is not rewritten",
+                fix="nothing needs to be done: it is revoked",
+            )
+        if record.state is not CertificateState.ISSUED:
+            raise StateError(
+                f"certificate {record.id} is {record.state.value}",
+                why="only an issued certificate can be revoked",
+                fix="a reservation is completed or voided by the next `chargepki cert issue` of its CA",
+            )
+        own = ca_with_key(tx, record.spki_sha256)
+        if own is not None and own.id == record.ca:
+            raise PolicyRefusal(
+                f"{record.id} is the root {own.id}'s own certificate",
+                why="a root cannot revoke itself: whoever trusts it has no reason to believe such a list",
+                fix="take the root out of the trust stores that hold it",
+            )
+        if at < record.not_before:
+            raise InputError(
+                f"the revocation date lies before the certificate's notBefore {record.not_before:%Y-%m-%dT%H:%M:%SZ}",
+                fix="pass a later --revoked-at",
+            )
+        revoked = tx.revoke_certificate(record.id, at, reason.value)
+        if own is not None:
+            tx.update_ca(own.id, state=CaState.REVOKED)
+        tx.audit(
+            actor,
+            "certificate.revoke",
+            record.id,
+            now=now,
+            artefact_sha256=record.sha256,
+            details={"reason": reason.value, "revoked_at": at.isoformat(), "station": record.station},
+        )
+        return revoked
+
+    return inventory.write(work)
+
+
+def ca_with_key(reader: Inventory | Transaction, spki_sha256: str) -> CaRecord | None:
+    """Return the CA generation that holds the key *spki_sha256*, if it is one of ours."""
+    return next((ca for ca in reader.list_cas() if ca.spki_sha256 == spki_sha256), None)
+
+
+def publish_crl(
+    inventory: Inventory,
+    issuer: Issuer,
+    *,
+    actor: Actor,
+    now: datetime,
+    publish_folder: Path | None,
+    validity: timedelta = CRL_VALIDITY,
+) -> CrlRecord:
+    """Sign the next full CRL of *issuer*, record it, then write it where relying parties fetch it.
+
+    The list is signed inside the transaction that numbers it: no revocation can be committed between reading the
+    list and recording the CRL, and a number is never used twice (RFC 5280 5.2.3).
+    """
+
+    def work(tx: Transaction) -> CrlRecord:
+        number = tx.next_crl_number(issuer.ca.id)
+        entries = [
+            RevokedEntry(
+                serial=int(record.serial, 16),
+                revoked_at=record.revoked_at or now,
+                reason=parse_reason(record.revocation_reason) if record.revocation_reason else None,
+            )
+            for record in tx.list_revoked(issuer.ca.id)
+        ]
+        # The list ends with its issuer: nobody can check it later.
+        assert issuer.ca.not_after is not None
+        next_update = min(now + validity, issuer.ca.not_after)
+        tbs = build_crl_tbs(
+            issuer_name_der=issuer.ca.subject_der,
+            authority_key_id=issuer.info.key_identifier,
+            number=number,
+            this_update=now,
+            next_update=next_update,
+            entries=entries,
+            signature_algorithm_der=signature_algorithm(issuer.signer.algorithm).der,
+        )
+        der = assemble_crl(tbs, signature_algorithm(issuer.signer.algorithm).der, issuer.signer.sign(tbs))
+        report = lint_crl(der, issuer_der=issuer.ca.certificate_der, now=now)
+        if report.errors:
+            first = report.errors[0]
+            raise ProfileViolation(
+                f"the CRL would be malformed: {first.message}",
+                why=f"{first.clause} ({first.rule}); it was not published",
+                fix=first.hint,
+                findings=report.errors,
+            )
+        sha256 = hashlib.sha256(der).hexdigest()
+        record = CrlRecord(
+            id=f"{issuer.ca.id}/{number}",
+            ca=issuer.ca.id,
+            number=number,
+            this_update=now,
+            next_update=next_update,
+            entries=len(entries),
+            sha256=sha256,
+            der=der,
+        )
+        tx.add_crl(record)
+        tx.audit(
+            actor,
+            "crl.publish",
+            record.id,
+            now=now,
+            artefact_sha256=sha256,
+            details={"number": number, "entries": len(entries), "next_update": next_update.isoformat()},
+        )
+        return record
+
+    record = inventory.write(work)
+    if publish_folder is not None:
+        publish_files(inventory, issuer.ca.id, publish_folder)
+    return record
+
+
+def publish_files(inventory: Inventory, ca_id: str, folder: Path) -> list[Path]:
+    """Write the newest CRL and the certificate of a CA below *folder*, as ``crl/ID.crl`` and ``ca/ID.cer`` (DER).
+
+    Two processes may publish at once: each writes what the inventory holds last, under one lock, so a slower one
+    cannot put an older list back.
+
+    Raises:
+        UnavailableError: the folder cannot be written; the CRL itself is recorded, so running it again is enough.
+    """
+    written: list[Path] = []
+
+    def put(path: Path, content: Callable[[], bytes | None]) -> None:
+        with files.locked(folder / ".publish.lock"):
+            data = content()
+            if data is not None:
+                files.write_durable(path, data)
+                written.append(path)
+
+    def newest_crl() -> bytes | None:
+        latest = inventory.latest_crl(ca_id)
+        return latest.der if latest else None
+
+    for part in ("crl", "ca"):
+        files.make_folder(folder / part)
+    put(folder / "crl" / f"{ca_id}.crl", newest_crl)
+    put(folder / "ca" / f"{ca_id}.cer", lambda: inventory.get_ca(ca_id).certificate_der)
+    return written
