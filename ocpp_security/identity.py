@@ -1,0 +1,244 @@
+"""Exact binding of a station's identity: username, certificate CN and O, serial number, inventory status."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from chargepki.ocpp_security.basic_auth import same_identity
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import BootReceived
+from chargepki.pki import names
+from chargepki.pki.errors import InputError, PolicyRefusal, RevocationError
+from chargepki.pki.inventory.records import (
+    CertificateRecord,
+    CertificateState,
+    Delivery,
+    StationRecord,
+    StationState,
+)
+
+__all__ = [
+    "MAX_SERIAL_NUMBER_CHARACTERS",
+    "CertificateIdentity",
+    "IdentityMismatch",
+    "certificate_identity",
+    "check_boot_serial_number",
+    "check_certificate_record",
+    "check_serial_number",
+    "check_station_certificate",
+    "check_station_known",
+    "check_username",
+]
+
+MAX_SERIAL_NUMBER_CHARACTERS = 25
+"""BootNotification carries no more (chargingStation.serialNumber, 2.x; chargePointSerialNumber, 1.6)."""
+
+
+class IdentityMismatch(PolicyRefusal):
+    """A credential, certificate or message that belongs to another station than the one it is used for."""
+
+    code = "identity-mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIdentity:
+    """What a station certificate says about its station."""
+
+    common_name: str | None
+    organization: str | None
+    not_before: datetime
+    not_after: datetime
+    """Last valid second, inclusive; both aware UTC."""
+
+
+def certificate_identity(certificate_der: bytes) -> CertificateIdentity:
+    """Read the identity of a station certificate.
+
+    Raises:
+        InputError: not a certificate, or its subject names CN or O twice (then neither is the identity).
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(certificate_der)
+        subject = certificate.subject
+        not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except ValueError as error:
+        raise InputError("the client certificate cannot be decoded", why=str(error)) from error
+    return CertificateIdentity(
+        common_name=names.get(subject, "CN"),
+        organization=names.get(subject, "O"),
+        not_before=not_before,
+        not_after=not_after,
+    )
+
+
+def check_serial_number(serial_number: str) -> None:
+    """Refuse a serial number that cannot be a station's: empty, over 25 characters, or like a URL or IP address.
+
+    Raises:
+        InputError: as above, or control characters.
+
+    Clause: A00.FR.511; BootNotification schemas (maxLength 25).
+    """
+    if not 0 < len(serial_number) <= MAX_SERIAL_NUMBER_CHARACTERS:
+        raise InputError(
+            f"the serial number has {len(serial_number)} characters",
+            why="BootNotification carries 1 to 25 of them",
+            fix="use the number that the station reports",
+        )
+    if not serial_number.isprintable():
+        raise InputError("the serial number holds control characters")
+    if "://" in serial_number or _looks_like_address(serial_number):
+        raise InputError(
+            f"the serial number {serial_number!r} looks like a URL or an IP address",
+            why="station and server certificates must not be confused (A00.FR.511)",
+        )
+
+
+def check_username(username: str, identity: str) -> None:
+    """Refuse Basic credentials of another station than the one in the connection URL.
+
+    Raises:
+        IdentityMismatch: they differ.
+
+    Clause: A00.FR.204, A00.FR.207, A00.FR.303, A00.FR.324.
+    """
+    if not same_identity(username, identity):
+        raise IdentityMismatch(
+            f"the credentials are of {username!r}, the connection is {identity!r}'s",
+            why="the username is the identity in the URL (A00.FR.204, A00.FR.303)",
+        )
+
+
+def check_station_known(station: StationRecord | None, identity: str) -> StationRecord:
+    """Return *station* when it is registered and not removed.
+
+    Raises:
+        IdentityMismatch: unknown or removed.
+    """
+    if station is None or station.state is not StationState.ACTIVE:
+        state = "unknown" if station is None else station.state.value
+        raise IdentityMismatch(
+            f"station {identity!r} is {state}", fix=f"register it with `chargepki station add {identity}`"
+        )
+    return station
+
+
+def check_station_certificate(certificate_der: bytes, station: StationRecord, now: datetime) -> CertificateIdentity:
+    """Refuse a client certificate whose CN and O are not this station's, or that is not valid now.
+
+    Both are compared whole: the standard's "contains" (A00.FR.404, FR.405) would let serial number 1 pass for 10.
+
+    Raises:
+        InputError: not a certificate.
+        IdentityMismatch: CN is not the registered serial number, or O not the registered organization.
+
+    Clause: A00.FR.403 (validity), A00.FR.404, A00.FR.405, A00.FR.511.
+    """
+    _require_aware(now)
+    identity = certificate_identity(certificate_der)
+    if identity.common_name != station.serial_number:
+        raise IdentityMismatch(
+            f"the certificate's CN is {identity.common_name!r}, "
+            f"the serial number of {station.id} is {station.serial_number!r}",
+            why="the CN of a station certificate is the station's serial number (A00.FR.405, A00.FR.511)",
+            fix="use this station's own certificate, or correct its record",
+        )
+    if station.organization is not None and identity.organization != station.organization:
+        raise IdentityMismatch(
+            f"the certificate's O is {identity.organization!r}, "
+            f"the organization of {station.id} is {station.organization!r}",
+            why="O names the operator (A00.FR.404, A00.FR.509)",
+        )
+    if not identity.not_before <= now <= identity.not_after:
+        raise IdentityMismatch(
+            f"the certificate of {station.id} is valid from {identity.not_before:%Y-%m-%d %H:%M:%S} "
+            f"to {identity.not_after:%Y-%m-%d %H:%M:%S} UTC, not now",
+            why="A00.FR.403, A00.FR.407",
+            fix="renew it; an expired certificate is replaced over security profile 2",
+        )
+    return identity
+
+
+def check_certificate_record(record: CertificateRecord | None, station: StationRecord) -> CertificateRecord:
+    """Return the inventory's record of a client certificate when it may open this station's connection.
+
+    Args:
+        record: looked up by the SHA-256 of the whole certificate, never by serial number alone.
+
+    Raises:
+        IdentityMismatch: unknown to the inventory, another station's, or not issued.
+        RevocationError: revoked.
+
+    Clause: A00.FR.705 (1.6: FR.704), validity is checked with the CA; A00.FR.427, one certificate a device.
+    """
+    if record is None:
+        raise IdentityMismatch(
+            f"the certificate that came for {station.id} is not in the inventory",
+            why="only certificates that the inventory knows as active open a connection",
+            fix="issue one for this station",
+        )
+    if record.station != station.id:
+        raise IdentityMismatch(
+            f"certificate {record.id} is linked to {record.station or 'no station'}, not to {station.id}",
+            why="one unique certificate a device (A00.FR.427)",
+            fix="issue it again with `--station`",
+        )
+    if record.state is CertificateState.REVOKED:
+        at = f" since {record.revoked_at:%Y-%m-%d %H:%M:%S} UTC" if record.revoked_at is not None else ""
+        raise RevocationError(
+            f"certificate {record.id} is revoked{at} ({record.revocation_reason or 'unspecified'})",
+            status="revoked",
+            why="A00.FR.407, A00.FR.705",
+            fix="let the station enrol again with its password",
+        )
+    if record.state is not CertificateState.ISSUED:
+        raise IdentityMismatch(f"certificate {record.id} is {record.state.value}, not issued")
+    if record.delivery is Delivery.UNDELIVERED:
+        # The station answered that it discarded it (A02.FR.07); whoever presents it now is not that station as we know it.
+        raise IdentityMismatch(
+            f"certificate {record.id} was refused by its station and is not in use",
+            why="a certificate that the station discarded must not open a connection (A02.FR.07)",
+        )
+    return record
+
+
+def check_boot_serial_number(boot: BootReceived, common_name: str, version: OcppVersion) -> None:
+    """Refuse a BootNotification, on a profile-3 connection, whose serial number is not the certificate's CN.
+
+    The schemas make the number optional. In 2.x a missing one is a mismatch, because B01.FR.11 demands the
+    comparison. 1.6 has no such rule, so there a number counts only when it is given, and the deprecated
+    chargeBoxSerialNumber may hold it instead.
+
+    Raises:
+        IdentityMismatch: the WebSocket is to be closed.
+
+    Clause: B01.FR.11, B01.FR.12.
+    """
+    reported = {boot.serial_number} if boot.serial_number is not None else set()
+    if version is OcppVersion.V16 and (not reported or common_name in boot.other_serial_numbers):
+        return
+    if reported == {common_name}:
+        return
+    shown = f"serial number {boot.serial_number!r}" if reported else "no serial number"
+    raise IdentityMismatch(
+        f"BootNotification reports {shown}, the certificate's CN is {common_name!r}",
+        why="B01.FR.11 demands the comparison, B01.FR.12 closing the connection",
+        fix="correct the station's serial number, or issue a certificate for the one it reports",
+    )
+
+
+def _looks_like_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_aware(now: datetime) -> None:
+    if now.tzinfo is None:
+        raise TypeError("now must be timezone-aware")

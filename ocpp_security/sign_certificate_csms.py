@@ -1,0 +1,399 @@
+"""A02/A03 on the CSMS: a CSR is judged, ordered, delivered, and the station's verdict taken (sans-IO)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography import x509
+
+from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
+from chargepki.ocpp_security.sign_certificate import (
+    CsmsEffect,
+    Issue,
+    IssuePlan,
+    MarkDelivered,
+    MarkUndelivered,
+    MarkUnknown,
+    Payload,
+    RecordRefusal,
+    SendCall,
+    SigningOrder,
+    opens_link,
+)
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import (
+    CertificateUse,
+    build_certificate_signed,
+    build_trigger,
+    max_chain_characters,
+    parse_sign_certificate,
+    status_answer,
+)
+from chargepki.pki import names
+from chargepki.pki.csr import CertificateRequest, check_possession, parse_csr
+from chargepki.pki.errors import ChargePkiError, printable
+from chargepki.pki.inventory.records import StationRecord
+from chargepki.pki.keys import spki_der
+from chargepki.pki.pem import to_pem
+from chargepki.pki.policy import Outcome, judge_request
+from chargepki.pki.profiles import get_profile
+
+__all__ = ["CsmsCertificateFlow"]
+
+_MAX_INFO_CHARACTERS = 512
+
+_NOT_PROCESSED = frozenset(
+    {
+        "FormatViolation", "FormationViolation", "NotImplemented", "NotSupported", "OccurenceConstraintViolation",
+        "OccurrenceConstraintViolation", "PropertyConstraintViolation", "ProtocolError", "RpcFrameworkError",
+        "SecurityError", "TypeConstraintViolation", "MessageTypeNotSupported",
+    }
+)  # fmt: skip
+"""CALLERROR codes after which the station certainly did not take the certificate."""
+
+
+class _Phase(StrEnum):
+    ISSUING = "issuing"
+    READY = "ready"
+    """Issued; no CALL is on its way."""
+    SENT = "sent"
+    UNANSWERED = "unanswered"
+
+
+@dataclass(slots=True)
+class _Entry:
+    order: SigningOrder
+    phase: _Phase = _Phase.ISSUING
+    chain_pem: str = ""
+    certificate_id: str = ""
+    doubtful: bool = False
+    """An earlier CALL stayed unanswered: a later Rejected may mean "I have it already"."""
+
+
+class CsmsCertificateFlow:
+    """The certificate flow of one station; keep it across reconnects of that station.
+
+    One request is open per use. The same CSR again continues it; another CSR replaces it. Whatever order the reports
+    come in, the flow neither blocks a later request nor delivers a certificate for a key that was not asked for.
+    """
+
+    def __init__(
+        self,
+        version: OcppVersion,
+        station: StationRecord,
+        plans: Mapping[CertificateUse, IssuePlan],
+        *,
+        station_chain_characters: int | None = None,
+        revoke_refused: str | None = "cessationOfOperation",
+        max_requests_per_hour: int = 60,
+    ) -> None:
+        """Set up the flow.
+
+        Args:
+            station_chain_characters: the station's MaxCertificateChainSize (1.6: CertificateSignedMaxChainSize), when
+                known; the schema's own limit (10000) always holds.
+            revoke_refused: RFC 5280 reason under which a certificate that never reached use is revoked; ``None``
+                leaves it marked undelivered.
+            max_requests_per_hour: new CSRs (not repeats) that are accepted from this station, all uses together.
+        """
+        self.version = version
+        self.station = station
+        limit = max_chain_characters(version)
+        self._max_chain = limit if station_chain_characters is None else min(limit, station_chain_characters)
+        self._plans = dict(plans)
+        self._profiles = {use: get_profile(plan.profile) for use, plan in plans.items()}
+        self._revoke_refused = revoke_refused
+        self._max_requests_per_hour = max_requests_per_hour
+        self._entries: dict[str, _Entry] = {}
+        self._open: dict[CertificateUse, str] = {}
+        self._accepted_at: deque[datetime] = deque()
+        self._count = 0
+
+    def trigger(self, use: CertificateUse, *, evse_id: int | None = None) -> SendCall:
+        """Return the CALL that asks the station to renew its certificate of *use*.
+
+        Raises:
+            InputError: this version has no trigger for it.
+            OcppRefusal: no CA is planned for it.
+
+        Clause: A02 (1.6: ExtendedTriggerMessage), A02.FR.22, A02.FR.23.
+        """
+        self._plan_for(use)
+        call = build_trigger(self.version, use, evse=evse_id)
+        return SendCall(call.action, call.payload)
+
+    def open_order(self, use: CertificateUse) -> SigningOrder | None:
+        """Return the order that is open for *use*, if any."""
+        order_id = self._open.get(use)
+        return self._entries[order_id].order if order_id is not None else None
+
+    def sign_requested(self, payload: Payload, now: datetime) -> tuple[Payload, list[CsmsEffect]]:
+        """Judge a SignCertificate request (schema-checked) and return the answer and what to do after sending it.
+
+        Clause: A02.FR.11, A02.FR.12 (answer), A02.FR.03 (PKCS#10 in PEM), A02.FR.04 (the CA signs, not the CSMS),
+        A02.FR.25 (requestId), 1.6 A02.FR.13 (O).
+        """
+        _require_aware(now)
+        received = parse_sign_certificate(self.version, payload)
+        use = self._use_planned(received.use)
+        try:
+            plan = self._plan_for(use)
+            request = self._judge(received.csr, use, plan)
+            open_entry = self._find_open(use)
+            if open_entry is None or open_entry.order.request.der != request.der:
+                self._check_rate(now)
+        except OcppRefusal as error:
+            # Every refusal below is a status; a CALLERROR would be the RPC layer's.
+            told = error.answer if isinstance(error.answer, StatusAnswer) else StatusAnswer("Rejected")
+            refusal = RecordRefusal(use, error.what, error.why, error.fix)
+            return status_answer(self.version, told), [refusal]
+        typed = received.use is not CertificateUse.COMBINED  # always in 1.6, which has one use alone
+        if open_entry is not None and open_entry.order.request.der == request.der:
+            return {"status": "Accepted"}, self._repeat(open_entry, received.request_id, typed=typed)
+        effects = self._replace_open(use)
+        self._count += 1
+        order = SigningOrder(
+            id=f"{self.station.id}/{self._count}",
+            station=self.station.id,
+            use=use,
+            plan=plan,
+            request=request,
+            subject_defaults=self._defaults(use, plan),
+            received_at=now,
+            typed=typed,
+            request_id=received.request_id,
+        )
+        self._entries[order.id] = _Entry(order)
+        self._open[use] = order.id
+        self._accepted_at.append(now)
+        return {"status": "Accepted"}, [*effects, Issue(order)]
+
+    def issued(
+        self, order: SigningOrder, chain: Sequence[bytes], now: datetime, *, certificate_id: str
+    ) -> list[CsmsEffect]:
+        """Take the CA's certificate for *order* and return its delivery.
+
+        Args:
+            chain: DER, leaf first; a root at its end is left out of what is sent.
+            certificate_id: the inventory's id of the leaf; comes back in the effects.
+        """
+        _require_aware(now)
+        entry = self._entries.get(order.id)
+        if entry is None:
+            return [self._undelivered(order, certificate_id, "nobody waits for this certificate")]
+        if entry.phase is not _Phase.ISSUING:
+            return []
+        if self._open.get(order.use) != order.id:
+            self._close(entry)
+            return [self._undelivered(order, certificate_id, "the station replaced its request by another one")]
+        problem = self._load_chain(entry, chain)
+        if problem is not None:
+            self._close(entry)
+            return [self._undelivered(entry.order, certificate_id, problem)]
+        entry.certificate_id = certificate_id
+        return [self._deliver(entry)]
+
+    def refused(self, order: SigningOrder, error: ChargePkiError, now: datetime) -> list[CsmsEffect]:
+        """Take the CA's refusal of *order*. The station is not told (no message exists); a 2.x station asks again."""
+        _require_aware(now)
+        entry = self._entries.get(order.id)
+        if entry is None or entry.phase is not _Phase.ISSUING:
+            return []
+        self._close(entry)
+        return [RecordRefusal(order.use, error.what, error.why, error.fix, entry.order)]
+
+    def answered(self, order: SigningOrder, status: str | None, now: datetime) -> list[CsmsEffect]:
+        """Take the answer to the CertificateSigned of *order*.
+
+        Args:
+            status: ``Accepted`` or ``Rejected``; a CALLERROR's code; ``None`` when no answer came (time-out, lost
+                connection).
+        """
+        _require_aware(now)
+        entry = self._entries.get(order.id)
+        if entry is None or entry.phase is not _Phase.SENT:
+            return []
+        if status == "Accepted":
+            self._close(entry)
+            return [MarkDelivered(entry.order, entry.certificate_id)]
+        if status == "Rejected" and not entry.doubtful:
+            self._close(entry)
+            return [self._undelivered(entry.order, entry.certificate_id, "the station answered Rejected")]
+        if status in _NOT_PROCESSED and not entry.doubtful:
+            self._close(entry)
+            return [self._undelivered(entry.order, entry.certificate_id, f"the station answered {status}")]
+        if status == "Rejected" or self._open.get(entry.order.use) != order.id:
+            # Rejected after an unanswered try proves nothing: the station may have installed it the first time, and
+            # then this one was unasked. And a replaced order is not tried again.
+            self._close(entry)
+        entry.phase = _Phase.UNANSWERED
+        entry.doubtful = True
+        what = "no answer came" if status is None else f"the station answered {printable(status)[:60]}"
+        return [MarkUnknown(entry.order, entry.certificate_id, what)]
+
+    def not_sent(self, order: SigningOrder, now: datetime) -> list[CsmsEffect]:
+        """Take the report that the CertificateSigned of *order* never left: it is delivered on the next connection."""
+        _require_aware(now)
+        entry = self._entries.get(order.id)
+        if entry is None or entry.phase is not _Phase.SENT:
+            return []
+        if self._open.get(order.use) != order.id:
+            self._close(entry)
+            return [self._undelivered(entry.order, entry.certificate_id, "the station replaced its request")]
+        entry.phase = _Phase.UNANSWERED if entry.doubtful else _Phase.READY
+        return []
+
+    def reconnected(self, now: datetime, *, certificate_id: str | None = None) -> list[CsmsEffect]:
+        """Return what is to be delivered after the station connected again.
+
+        Args:
+            certificate_id: the certificate that opened the connection (profile 3): it arrived, whatever was answered.
+        """
+        _require_aware(now)
+        effects: list[CsmsEffect] = []
+        for entry in list(self._entries.values()):
+            if entry.phase in (_Phase.ISSUING, _Phase.SENT):
+                continue
+            if entry.certificate_id == certificate_id:
+                self._close(entry)
+                effects.append(MarkDelivered(entry.order, entry.certificate_id))
+            else:
+                effects.append(self._deliver(entry))
+        return effects
+
+    # --- judging a request
+
+    def _judge(self, csr: str, use: CertificateUse, plan: IssuePlan) -> CertificateRequest:
+        try:
+            request = parse_csr(csr)
+            check_possession(request)
+            subject = names.name_from_der(request.subject_der)
+            common_name, organization = names.get(subject, "CN"), names.get(subject, "O")
+        except ChargePkiError as error:
+            raise _invalid_csr(error.what, why=error.why, fix=error.fix) from error
+        if opens_link(use) and common_name not in (None, self.station.serial_number):
+            raise _invalid_csr(
+                "the subject's CN is not this station's serial number",
+                operator=f"{self.station.id} asked for CN {common_name!r}, its serial number is "
+                f"{self.station.serial_number!r}",
+                why="A00.FR.405, A00.FR.511: the CN of a station certificate is its own serial number",
+                fix="correct the station's serial number on record, if the record is wrong",
+            )
+        expected = plan.organization or self.station.organization
+        if expected is not None and organization not in (None, expected):
+            raise _invalid_csr(
+                "the subject's O is not the operator's name",
+                operator=f"{self.station.id} asked for O {organization!r}, expected is {expected!r}",
+                why="A00.FR.509; 1.6 A02.FR.13: O is OrganizationName (1.6: CpoName)",
+                fix="set OrganizationName on the station, or correct the station's record",
+            )
+        verdict = judge_request(request, self._profiles[use], subject_defaults=self._defaults(use, plan))
+        if not verdict.accepted:
+            broken = next(rule for rule in verdict.rules if rule.outcome is Outcome.REFUSE)
+            raise _invalid_csr(broken.message, why=broken.clause, fix=broken.fix)
+        return request
+
+    def _defaults(self, use: CertificateUse, plan: IssuePlan) -> dict[str, str]:
+        defaults = dict(plan.subject_defaults)
+        organization = plan.organization or self.station.organization
+        if organization is not None:
+            defaults["O"] = organization
+        if opens_link(use):
+            defaults["CN"] = self.station.serial_number
+        return defaults
+
+    def _use_planned(self, use: CertificateUse) -> CertificateUse:
+        # 2.x leaves certificateType out for a combined certificate, but stations without ISO 15118 leave it out too.
+        if use is CertificateUse.COMBINED and use not in self._plans:
+            return CertificateUse.CHARGING_STATION
+        return use
+
+    def _plan_for(self, use: CertificateUse) -> IssuePlan:
+        plan = self._plans.get(use)
+        if plan is None:
+            raise OcppRefusal(
+                f"no CA is set for {use.value}",
+                answer=StatusAnswer("Rejected", "UnsupportedRequest", "no certificates of this type are issued here"),
+                fix=f"start the CSMS with --issue {use.value}=CA",
+            )
+        return plan
+
+    def _check_rate(self, now: datetime) -> None:
+        while self._accepted_at and now - self._accepted_at[0] >= timedelta(hours=1):
+            self._accepted_at.popleft()
+        if len(self._accepted_at) >= self._max_requests_per_hour:
+            raise OcppRefusal(
+                f"{self.station.id} sent more than {self._max_requests_per_hour} new CSRs within an hour",
+                answer=StatusAnswer("Rejected", "Unspecified", "too many requests within an hour"),
+                why="a station in a loop must not become a signing storm",
+                fix="look at the station's CertSigningWaitMinimum: it is in seconds",
+            )
+
+    # --- entries
+
+    def _find_open(self, use: CertificateUse) -> _Entry | None:
+        order_id = self._open.get(use)
+        return None if order_id is None else self._entries[order_id]
+
+    def _repeat(self, entry: _Entry, request_id: int | None, *, typed: bool) -> list[CsmsEffect]:
+        """Continue with the same CSR: the newest requestId is answered, and what was lost is sent again."""
+        entry.order = replace(entry.order, request_id=request_id, typed=typed)
+        return [self._deliver(entry)] if entry.phase in (_Phase.READY, _Phase.UNANSWERED) else []
+
+    def _replace_open(self, use: CertificateUse) -> list[CsmsEffect]:
+        entry = self._find_open(use)
+        if entry is None:
+            return []
+        del self._open[use]
+        # An order that is being issued or sent stays until that is reported; only then its fate is known.
+        if entry.phase in (_Phase.READY, _Phase.UNANSWERED):
+            self._close(entry)
+        if entry.phase is _Phase.READY:
+            return [self._undelivered(entry.order, entry.certificate_id, "the station replaced its request")]
+        return []
+
+    def _load_chain(self, entry: _Entry, chain: Sequence[bytes]) -> str | None:
+        """Put the chain to send into *entry*, or return why it cannot be sent."""
+        certificates = [x509.load_der_x509_certificate(der) for der in chain]
+        if not certificates or spki_der(certificates[0].public_key()) != entry.order.request.spki_der:
+            return "the certificate is not for the public key of the CSR"
+        # The root is the station's to have already; it stays out of every chain (M03 to M06 remarks).
+        sent = [der for der, certificate in zip(chain, certificates, strict=True) if not _is_self_issued(certificate)]
+        pem = "".join(to_pem("CERTIFICATE", der) for der in sent)
+        if len(pem) > self._max_chain:
+            return f"the chain has {len(pem)} characters, the station takes {self._max_chain} (A02.FR.16)"
+        entry.chain_pem = pem
+        return None
+
+    def _deliver(self, entry: _Entry) -> SendCall:
+        entry.phase = _Phase.SENT
+        order = entry.order
+        use = order.use if order.typed else CertificateUse.COMBINED
+        call = build_certificate_signed(self.version, use, entry.chain_pem, request_id=order.request_id)
+        return SendCall(call.action, call.payload, order)
+
+    def _undelivered(self, order: SigningOrder, certificate_id: str, why: str) -> MarkUndelivered:
+        return MarkUndelivered(order, certificate_id, why, self._revoke_refused)
+
+    def _close(self, entry: _Entry) -> None:
+        self._entries.pop(entry.order.id, None)
+        if self._open.get(entry.order.use) == entry.order.id:
+            del self._open[entry.order.use]
+
+
+def _invalid_csr(told: str, *, operator: str = "", why: str = "", fix: str = "") -> OcppRefusal:
+    answer = StatusAnswer("Rejected", "InvalidCSR", told[:_MAX_INFO_CHARACTERS])
+    return OcppRefusal(operator or told, answer=answer, why=why, fix=fix)
+
+
+def _is_self_issued(certificate: x509.Certificate) -> bool:
+    return certificate.subject.public_bytes() == certificate.issuer.public_bytes()
+
+
+def _require_aware(now: datetime) -> None:
+    if now.tzinfo is None:
+        raise TypeError("now must be timezone-aware")

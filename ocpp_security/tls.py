@@ -1,0 +1,320 @@
+"""Security profile and material in, `ssl.SSLContext` out: exactly what OCPP mandates, and nothing weaker."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+from chargepki.ocpp_security.security_profile import DEMANDS, SecurityProfile
+from chargepki.pki import files
+from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
+from chargepki.pki.keys import PrivateKey, load_private_key
+
+__all__ = [
+    "FORWARD_SECRET_SUITES",
+    "MANDATED_SUITES",
+    "TlsIdentity",
+    "check_no_wildcard",
+    "client_context",
+    "missing_suites",
+    "server_context",
+]
+
+FORWARD_SECRET_SUITES = ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384")
+"""OpenSSL names; need an EC server certificate."""
+
+_RSA_SUITES = ("AES128-GCM-SHA256", "AES256-GCM-SHA384")
+
+MANDATED_SUITES = FORWARD_SECRET_SUITES + _RSA_SUITES
+"""The four suites that a CSMS has to offer (A00.FR.318, A00.FR.421; 1.6: A00.FR.317, FR.421)."""
+
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module has no name for it.
+_NO_CHECK_TIME = 0x200000
+
+_MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TlsIdentity:
+    """A certificate chain with its private key."""
+
+    chain_der: tuple[bytes, ...]
+    """Leaf first, without the root."""
+    private_key: PrivateKey = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.chain_der:
+            raise InputError("a TLS identity needs a certificate")
+        leaf = _load_certificate(self.chain_der[0], "the TLS certificate")
+        encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        own = self.private_key.public_key().public_bytes(encoding, form)
+        if leaf.public_key().public_bytes(encoding, form) != own:
+            raise SignerError(
+                "the private key does not belong to the TLS certificate",
+                fix="pass the key that the certificate was issued for; the leaf comes first in the certificate file",
+            )
+
+    @classmethod
+    def load(cls, certificate: Path, key: Path) -> TlsIdentity:
+        """Read a PEM certificate chain (leaf first) and its unencrypted PEM key.
+
+        Raises:
+            UnavailableError: a file cannot be read.
+            InputError: no certificate in the file.
+            SignerError: the key cannot be read, is readable by others, or is another certificate's.
+        """
+        pem = files.read_limited(certificate, _MAX_FILE_BYTES, "TLS certificate")
+        try:
+            chain = x509.load_pem_x509_certificates(pem)
+        except ValueError as error:
+            raise InputError(f"{certificate} holds no PEM certificate", why=str(error)) from error
+        private_key = load_private_key(files.read_private(key))
+        return cls(tuple(item.public_bytes(serialization.Encoding.DER) for item in chain), private_key)
+
+    @property
+    def is_rsa(self) -> bool:
+        """Whether it serves the TLS_RSA suites."""
+        return isinstance(self.private_key, rsa.RSAPrivateKey)
+
+    @property
+    def is_ec(self) -> bool:
+        """Whether it serves the ECDHE_ECDSA suites."""
+        return isinstance(self.private_key, ec.EllipticCurvePrivateKey)
+
+
+def missing_suites(identities: Sequence[TlsIdentity], *, forward_secrecy_only: bool = False) -> tuple[str, ...]:
+    """Return the mandated TLS 1.2 suites that no certificate of *identities* can serve.
+
+    A certified CSMS needs two server certificates, one EC and one RSA; with one kind half of the mandated suites
+    can never be negotiated. An endpoint says so when it starts.
+
+    Clause: A00.FR.318, A00.FR.421.
+    """
+    missing: tuple[str, ...] = ()
+    if not any(identity.is_ec for identity in identities):
+        missing += FORWARD_SECRET_SUITES
+    if not forward_secrecy_only and not any(identity.is_rsa for identity in identities):
+        missing += _RSA_SUITES
+    return missing
+
+
+def server_context(
+    profiles: Collection[SecurityProfile],
+    certificates: Sequence[TlsIdentity],
+    *,
+    client_trust: Sequence[bytes] = (),
+    forward_secrecy_only: bool = False,
+    ignore_client_validity: bool = False,
+) -> ssl.SSLContext:
+    """Return the TLS context of a CSMS endpoint for profile 2, profile 3, or both on one port.
+
+    TLS 1.2 with the four mandated suites and nothing else, and TLS 1.3; no compression, no renegotiation, no session
+    tickets (a resumed session would skip the checks of its certificate). Profile 3 demands a client certificate in
+    the handshake; with 2 and 3 on one port it is asked for, and the upgrade decides.
+
+    Args:
+        certificates: at least one; one EC and one RSA to serve all mandated suites (see `missing_suites`).
+        client_trust: DER of the CA certificates that station certificates may chain to; a sub-CA alone is enough.
+        forward_secrecy_only: leave out the two TLS_RSA suites, against A00.FR.318.
+        ignore_client_validity: let expired client certificates through the handshake, so that the upgrade
+            judges them (A00.FR.429). The caller must then check validity itself; `identity` does.
+
+    Raises:
+        InputError: no certificate, or a trust anchor that is no CA certificate.
+        PolicyRefusal: profile 1, which has no TLS, or profile 3 without `client_trust`.
+
+    Clause: A00.FR.306 to A00.FR.323, A00.FR.401 to A00.FR.424.
+    """
+    if not profiles or not all(DEMANDS[profile].tls for profile in profiles):
+        raise PolicyRefusal("security profile 1 has no TLS", why="A00.FR.201", fix="use profile 2, 3 or 2,3")
+    if not certificates:
+        raise InputError("a TLS endpoint needs a server certificate", fix="pass --tls-cert and --tls-key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context, FORWARD_SECRET_SUITES if forward_secrecy_only else MANDATED_SUITES)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    for identity in certificates:
+        _load_identity(context, identity)
+    if SecurityProfile.TLS_CLIENT_CERTIFICATE not in profiles:
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if not client_trust:
+        raise PolicyRefusal(
+            "profile 3 needs the CA certificates of its stations",
+            why="client certificates are validated up to a trusted CA (A00.FR.403)",
+            fix="pass --client-trust with the CA that issues station certificates",
+        )
+    context.verify_mode = (
+        ssl.CERT_REQUIRED if set(profiles) == {SecurityProfile.TLS_CLIENT_CERTIFICATE} else ssl.CERT_OPTIONAL
+    )
+    _load_anchors(context, client_trust)
+    if ignore_client_validity:
+        context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+def client_context(
+    trust: Sequence[bytes],
+    *,
+    identity: TlsIdentity | None = None,
+    allow_wildcards: bool = False,
+) -> ssl.SSLContext:
+    """Return the TLS context of a station.
+
+    OpenSSL matches the host name against the server certificate's dNSNames, or its CN where it has none. A name with
+    a wildcard is refused before any octet of the connection request, credentials included, is sent.
+
+    Args:
+        trust: DER of the CSMS roots installed on the station; nothing else is trusted.
+        identity: the station certificate of profile 3.
+        allow_wildcards: the variable AllowCSMSTLSWildcards.
+
+    Raises:
+        InputError: no trust anchor, or one that is no CA certificate.
+
+    Clause: A00.FR.308, A00.FR.309, A00.FR.411, A00.FR.412; 2.0.1 errata 2025-02 (wildcards).
+    """
+    if not trust:
+        raise InputError(
+            "a station without a CSMS root trusts no server", fix="install a CSMSRootCertificate, or pass --trust"
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # ECDHE_RSA is not mandated and not forbidden; a station that offers exactly the mandated four is the plainest one.
+    _harden(context, MANDATED_SUITES)
+    context.check_hostname = True
+    context.hostname_checks_common_name = True
+    _load_anchors(context, trust)
+    if identity is not None:
+        _load_identity(context, identity)
+    if not allow_wildcards:
+        context.sslobject_class = _NoWildcardObject
+        context.sslsocket_class = _NoWildcardSocket
+    return context
+
+
+def check_no_wildcard(certificate_der: bytes) -> None:
+    """Refuse a server certificate with a wildcard in its CN or in any dNSName.
+
+    Raises:
+        InputError: not a certificate.
+        PolicyRefusal: a name holds ``*``.
+
+    Clause: 2.0.1 errata 2025-02, AllowCSMSTLSWildcards.
+    """
+    certificate = _load_certificate(certificate_der, "the server certificate")
+    try:
+        found = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        found += extension.value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        pass
+    except ValueError as error:
+        raise InputError("the server certificate's names cannot be decoded", why=str(error)) from error
+    wild = [name for name in found if "*" in name]
+    if wild:
+        raise PolicyRefusal(
+            f"the server certificate holds the wildcard name {wild[0]!r}",
+            why="wildcards are refused unless AllowCSMSTLSWildcards is true (2.0.1 errata 2025-02)",
+            fix="issue the CSMS a certificate for its host name",
+        )
+
+
+class _NoWildcardObject(ssl.SSLObject):
+    """Checks the server's names as part of the handshake: afterwards the credentials are already on their way."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _check_peer(self.getpeercert(binary_form=True))
+
+
+class _NoWildcardSocket(ssl.SSLSocket):
+    """The same for plain sockets."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _check_peer(self.getpeercert(binary_form=True))
+
+
+def _check_peer(certificate_der: bytes | None) -> None:
+    if certificate_der is None:
+        raise ssl.SSLCertVerificationError("the server presented no certificate")
+    try:
+        check_no_wildcard(certificate_der)
+    except (InputError, PolicyRefusal) as error:
+        # Event loops understand the ssl module's errors; ours would escape from the middle of a handshake.
+        raise ssl.SSLCertVerificationError(str(error)) from error
+
+
+def _harden(context: ssl.SSLContext, suites: Sequence[str]) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # TLS 1.3 suites are not governed by this call and stay as OpenSSL has them: AES-GCM and ChaCha20-Poly1305.
+    context.set_ciphers(":".join(suites))
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+
+
+def _load_anchors(context: ssl.SSLContext, anchors: Sequence[bytes]) -> None:
+    for der in anchors:
+        certificate = _load_certificate(der, "a trust anchor")
+        try:
+            constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except (x509.ExtensionNotFound, ValueError) as error:
+            raise InputError(
+                f"trust anchor {certificate.subject.rfc4514_string()!r} is no CA certificate",
+                why="it has no readable basicConstraints extension",
+            ) from error
+        if not constraints.ca:
+            raise InputError(
+                f"trust anchor {certificate.subject.rfc4514_string()!r} is no CA certificate",
+                why="a leaf as anchor would be accepted whatever its issuer does",
+                fix="pass the certificate of the CA that issues the peer's certificates",
+            )
+        context.load_verify_locations(cadata=der)
+    # A sub-CA in the trust file is an anchor in its own right (OCPP part 2, block M allows both shapes).
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _load_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    """Load a chain and its key; the key touches the disk only encrypted under a password made for this call.
+
+    The ssl module takes files alone.
+    """
+    password = secrets.token_hex(32)
+    pem = b"".join(
+        x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in identity.chain_der
+    )
+    with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
+        certificate_file, key_file = Path(folder, "chain.pem"), Path(folder, "key.pem")
+        files.write_new(certificate_file, pem)
+        files.write_new(
+            key_file,
+            identity.private_key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(password.encode("ascii")),
+            ),
+        )
+        try:
+            context.load_cert_chain(certificate_file, key_file, password=password)
+        except ssl.SSLError as error:
+            raise SignerError(
+                "OpenSSL does not take the TLS certificate and key",
+                why=str(error.reason or error),
+                fix="use an EC key on P-256, P-384 or P-521, or RSA of at least 2048 bits",
+            ) from error
+
+
+def _load_certificate(der: bytes, what: str) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise InputError(f"{what} cannot be decoded", why=str(error)) from error
