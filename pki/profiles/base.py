@@ -253,8 +253,8 @@ class Profile:
     key_usage: KeyUsageRule
     pointers: PointerRule
     issuers: tuple[str, ...]
-    """Roles of the same standard that may issue it, the usual one first; a full ``STANDARD/ROLE`` where another standard's
-    CA may; its own role for a self-signed root; empty for any CA (`common`). Ask `hierarchy.may_issue`, which knows."""
+    """Roles of the same standard that may issue it, the usual one first; a full ``STANDARD/ROLE`` where a CA of another
+    standard may; its own role for a self-signed root; empty for any CA (`common`). `hierarchy.may_issue` decides."""
     clause: str
     extended_key_usage: tuple[str, ...] = ()
     """Dotted OIDs that are emitted; empty means the extension is left out."""

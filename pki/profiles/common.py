@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from chargepki.pki import oids
 from chargepki.pki.keys import KeyAlgorithm
@@ -65,11 +66,13 @@ _OCSP_SIGNER = Profile(
 )
 
 
+@lru_cache(maxsize=128)
 def adapt_to_issuer(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgorithm) -> Profile:
     """Return *profile* as it applies under a CA of profile *issuer* whose key is of *issuer_algorithm*.
 
-    Profiles of a standard are returned unchanged. Those of `common` take the issuer's algorithm, its size limit, and the
-    criticality of the extensions that both carry (ISO 15118-20:2022 marks the key identifiers critical).
+    Profiles of a standard are returned unchanged. Those of `common` take the issuer's algorithm, its size limit, and
+    the criticality of the extensions that both carry (ISO 15118-20:2022 marks the key identifiers critical). The same
+    arguments give the same object, as with `get_profile`: templates are cached by identity.
     """
     if profile.standard is not Standard.COMMON:
         return profile

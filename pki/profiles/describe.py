@@ -19,7 +19,7 @@ from chargepki.pki.profiles.hierarchy import issuer_ids
 
 __all__ = ["Json", "describe", "duration_text"]
 
-Json: TypeAlias = "None | bool | int | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | str | list[Json] | dict[str, Json] | None"
 """What the standard library's json module can write."""
 
 _UNITS = ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))

@@ -37,9 +37,9 @@ _MAX_DER_BYTES = 800  # V2G2-010; `certificateType` of the message schema has ma
 
 _KEYS = KeyRule((KeyAlgorithm.SECP256R1,), "ISO 15118-2 [V2G2-007] secp256r1, [V2G2-006] ecdsa-with-SHA256")
 
-# Which cells of Annex F make these mandatory is not public; what is solid is that a public SECC owes one OCSP answer for
-# each certificate that it sends (V2G2-871). Hence: written whenever we know a URL, never a reason to refuse. caIssuers
-# stays out: with it a certificate passes 800 bytes too easily.
+# Which cells of Annex F make these mandatory is not public; what is solid is that a public SECC owes one OCSP answer
+# for each certificate that it sends (V2G2-871). Hence: written whenever we know a URL, never a reason to refuse.
+# caIssuers stays out: with it a certificate passes 800 bytes too easily.
 _STAPLED = PointerRule(
     ocsp=Presence.RECOMMENDED,
     crl=Presence.RECOMMENDED,

@@ -255,9 +255,7 @@ _ROWS: tuple[_Row, ...] = (
         ),
         ski_bytes=8,
         no_eku=True,
-        notes=(
-            "The subject key identifier has 8 bytes: the AAD of contract delivery holds it as 16 hex digits [V2G20-2492].",
-        ),
+        notes=("The key identifier has 8 bytes: the AAD of contract delivery holds it as 16 hex digits [V2G20-2492].",),
     ),
     _Row("oem-root", _ROOT, "OEM root", _OEM, _OEM_CA, 40 * YEAR, ("oem-root",)),
     _Row("oem-sub1", _SUB1, "OEM sub-CA 1", _OEM, _OEM_CA, 30 * YEAR, ("oem-root", "v2g-root"), _OEM_POINTERS),

@@ -25,8 +25,8 @@ from chargepki.pki.profiles.parts import CA_BITS, NO_POINTERS, YEAR, country, ex
 
 __all__ = ["PROFILES"]
 
-# Back ends must be able to serve, and to issue to, both families: stations implement either the ECDHE_ECDSA suites or the
-# TLS_RSA ones (A00.FR.318, FR.319). The strength floor is 112 bits.
+# Back ends must be able to serve, and to issue to, both families: stations implement either the ECDHE_ECDSA suites or
+# the TLS_RSA ones (A00.FR.318, FR.319). The strength floor is 112 bits.
 _ECDSA_AND_RSA = (
     KeyAlgorithm.SECP256R1,
     KeyAlgorithm.SECP384R1,
