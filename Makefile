@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench campaign wheel sbom requirements clean
+.PHONY: help setup demo test check bench campaign reference wheel sbom requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
 
 campaign: $(ENV) ## what takes longer than CI allows: the tests marked so, and every property with more examples
 	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --timeout=3600 $(PYTEST_ARGS)
+
+reference: $(ENV) ## write the generated pages of docs/reference anew
+	$(BIN)/python tools/make_reference.py
 
 wheel: $(ENV) ## build dist/*.whl and dist/*.tar.gz, twice, and compare them byte by byte
 	$(BIN)/python tools/build_dist.py dist
