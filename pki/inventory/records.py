@@ -311,5 +311,10 @@ class AuditEntry:
     details: Mapping[str, Any]
     effects: tuple[tuple[str, str, str | None], ...]
     """(table, primary key, SHA-256 of the row afterwards or ``None`` when it was deleted)."""
+    preconditions: tuple[tuple[str, str, str], ...]
+    """(table, primary key, SHA-256 of the row that the act found); a row that the act created has none.
+
+    Without it, a lawful change of a row that somebody had edited behind our back would whitewash the edit.
+    """
     previous_hash: str
     entry_hash: str

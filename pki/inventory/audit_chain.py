@@ -1,0 +1,353 @@
+"""The hash chain: canonical entries, the signed head, and the log key that lives outside the database.
+
+An entry's hash is the SHA-256 over the JSON array of the schema name and every other column, so no field is outside
+it. The head says how many entries there are and what the last hash is, and is signed at each commit. An entry hash is
+fit to be the leaf of a Merkle tree, and the head names its schema: a later log can add a root without new entries.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from chargepki.pki import files
+from chargepki.pki.errors import Conflict, InputError, SignerError
+from chargepki.pki.inventory.codec import decode_time, dump_json, encode_text, encode_time
+from chargepki.pki.inventory.records import Actor, ActorKind, AuditEntry
+
+__all__ = [
+    "ENTRY_COLUMNS",
+    "HEAD_SCHEMA",
+    "AuditKey",
+    "AuditPublicKey",
+    "ChainState",
+    "LogHead",
+    "decode_entry",
+    "encode_entry",
+    "entry_hash",
+    "genesis_hash",
+    "make_entry",
+]
+
+ENTRY_SCHEMA: Final = "chargepki.audit-entry/1"
+HEAD_SCHEMA: Final = "chargepki.audit-head/1"
+GENESIS_SCHEMA: Final = "chargepki.audit-genesis/1"
+
+ENTRY_COLUMNS: Final = (
+    "seq",
+    "at",
+    "actor_name",
+    "actor_kind",
+    "actor_authenticated",
+    "action",
+    "subject",
+    "outcome",
+    "artefact_sha256",
+    "details",
+    "effects",
+    "preconditions",
+    "previous_hash",
+    "entry_hash",
+)
+"""Columns of an entry in the order in which they are hashed; the last one is the hash itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPublicKey:
+    """The public half of a log key; verification trusts the ones it is given, never one found in the database."""
+
+    raw: bytes
+    """32 octets (RFC 8032)."""
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the raw key, lower-case hex."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @classmethod
+    def parse(cls, pem: str | bytes) -> AuditPublicKey:
+        """Read a PEM ``PUBLIC KEY``.
+
+        Raises:
+            InputError: anything else, or a key of another algorithm.
+        """
+        try:
+            key = load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
+        except (ValueError, TypeError) as exc:
+            raise InputError("the public log key is not a PEM public key") from exc
+        if not isinstance(key, Ed25519PublicKey):
+            raise InputError("the public log key is not an Ed25519 key")
+        return cls(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def to_pem(self) -> str:
+        """Return the key as a PEM ``PUBLIC KEY``."""
+        key = Ed25519PublicKey.from_public_bytes(self.raw)
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Whether *signature* over *message* was made with this key."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class AuditKey:
+    """The private log key; its file (mode 0600) is kept apart from the database whose log it signs."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = AuditPublicKey(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+    def __repr__(self) -> str:
+        return f"AuditKey({self.key_id[:16]})"
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the raw public key, lower-case hex."""
+        return self.public.key_id
+
+    @classmethod
+    def generate(cls) -> AuditKey:
+        """Make a new key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> AuditKey:
+        """Read the key from its file.
+
+        Raises:
+            SignerError: others may read the file, or it holds no Ed25519 key.
+            UnavailableError: it cannot be read.
+        """
+        try:
+            key = load_pem_private_key(files.read_private(path), password=None)
+        except (ValueError, TypeError) as exc:
+            raise SignerError(f"{path} holds no private log key", fix="restore it from the backup") from exc
+        if not isinstance(key, Ed25519PrivateKey):
+            raise SignerError(f"{path} does not hold an Ed25519 key", fix="restore the log key from the backup")
+        return cls(key)
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> AuditKey:
+        """Read the key from its file, or make key and file (mode 0600) if there is none; safe when two do it at once.
+
+        Raises:
+            SignerError: others may read the file, or it holds no Ed25519 key.
+            UnavailableError: it cannot be read or written.
+        """
+        if not path.exists():
+            made = cls.generate()
+            pem = made._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            try:
+                files.write_new(path, pem, mode=0o600)
+            except Conflict:
+                return cls.load(path)
+            return made
+        return cls.load(path)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature (64 octets)."""
+        return self._private.sign(message)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """Where a log stands."""
+
+    log_id: str
+    """Made at random with the log; binds its first entry and every head, so that logs cannot be exchanged."""
+    count: int
+    hash: str
+    """Hash of the last entry; of an empty log its genesis hash."""
+    at: str | None
+    """Instant of the last entry, as stored."""
+
+    def after(self, entry: AuditEntry) -> ChainState:
+        """Return the state with *entry* appended."""
+        return ChainState(self.log_id, entry.seq, entry.entry_hash, encode_time(entry.at))
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """The signed head of a log."""
+
+    log_id: str
+    count: int
+    hash: str
+    at: str | None
+    key_id: str
+    signature: str
+    """Base64."""
+
+    @classmethod
+    def sign(cls, state: ChainState, key: AuditKey) -> LogHead:
+        """Sign where a log stands."""
+        unsigned = cls(state.log_id, state.count, state.hash, state.at, key.key_id, "")
+        signature = base64.b64encode(key.sign(unsigned.message())).decode()
+        return cls(state.log_id, state.count, state.hash, state.at, key.key_id, signature)
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> LogHead:
+        """Return the head of a row in field order."""
+        return cls(*row)
+
+    @property
+    def state(self) -> ChainState:
+        """What the head says of the log."""
+        return ChainState(self.log_id, self.count, self.hash, self.at)
+
+    def to_values(self) -> dict[str, str | int | None]:
+        """Return the stored values by column."""
+        return {
+            "log_id": self.log_id,
+            "count": self.count,
+            "hash": self.hash,
+            "at": self.at,
+            "key_id": self.key_id,
+            "signature": self.signature,
+        }
+
+    def message(self) -> bytes:
+        """Return the octets that are signed: canonical JSON of every field but the signature."""
+        fields: dict[str, object] = {**self.to_values(), "schema": HEAD_SCHEMA}
+        del fields["signature"]
+        try:
+            return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+        except TypeError:
+            # A field edited into something that JSON cannot say: no signature of ours covers that.
+            return b""
+
+    def is_signed_by(self, key: AuditPublicKey) -> bool:
+        """Whether *key* made the signature."""
+        try:
+            signature = base64.b64decode(self.signature, validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            return False
+        message = self.message()
+        return bool(message) and self.key_id == key.key_id and key.verifies(signature, message)
+
+
+def genesis_hash(log_id: str) -> str:
+    """Return what the first entry of a log names as its previous hash."""
+    return hashlib.sha256(orjson.dumps([GENESIS_SCHEMA, log_id])).hexdigest()
+
+
+def entry_hash(values: Sequence[object]) -> str:
+    """Return the hash of an entry given by its stored values in column order, without the hash column.
+
+    Raises:
+        TypeError: a value that JSON cannot say; no entry of ours has one.
+    """
+    return hashlib.sha256(orjson.dumps([ENTRY_SCHEMA, *values])).hexdigest()
+
+
+def make_entry(
+    state: ChainState,
+    *,
+    actor: Actor,
+    action: str,
+    subject: str,
+    at: datetime,
+    outcome: str,
+    artefact_sha256: str | None,
+    details: Mapping[str, object],
+    effects: tuple[tuple[str, str, str | None], ...],
+    preconditions: tuple[tuple[str, str, str], ...],
+) -> AuditEntry:
+    """Return the entry that follows *state*.
+
+    Raises:
+        TypeError: *at* is naive.
+        InputError: a text that the database cannot hold, or details that are no JSON.
+    """
+    unhashed = AuditEntry(
+        seq=state.count + 1,
+        at=at,
+        actor=actor,
+        action=action,
+        subject=subject,
+        outcome=outcome,
+        artefact_sha256=artefact_sha256,
+        details=details,
+        effects=effects,
+        preconditions=preconditions,
+        previous_hash=state.hash,
+        entry_hash="",
+    )
+    values = encode_entry(unhashed)
+    del values["entry_hash"]
+    hashed = entry_hash([int(value) if isinstance(value, bool) else value for value in values.values()])
+    return AuditEntry(
+        seq=unhashed.seq,
+        at=at,
+        actor=actor,
+        action=action,
+        subject=subject,
+        outcome=outcome,
+        artefact_sha256=artefact_sha256,
+        details=details,
+        effects=effects,
+        preconditions=preconditions,
+        previous_hash=state.hash,
+        entry_hash=hashed,
+    )
+
+
+def encode_entry(entry: AuditEntry) -> dict[str, str | int | None]:
+    """Return the stored values of an entry by column, in column order."""
+    return {
+        "seq": entry.seq,
+        "at": encode_time(entry.at),
+        "actor_name": encode_text(entry.actor.name, "the actor's name"),
+        "actor_kind": str(entry.actor.kind),
+        "actor_authenticated": bool(entry.actor.authenticated),
+        "action": encode_text(entry.action, "the action"),
+        "subject": encode_text(entry.subject, "the subject"),
+        "outcome": encode_text(entry.outcome, "the outcome"),
+        "artefact_sha256": entry.artefact_sha256,
+        "details": dump_json(entry.details, "the details of the audit entry"),
+        "effects": dump_json(entry.effects, "the effects"),
+        "preconditions": dump_json(entry.preconditions, "the preconditions"),
+        "previous_hash": entry.previous_hash,
+        "entry_hash": entry.entry_hash,
+    }
+
+
+def decode_entry(values: Mapping[str, Any]) -> AuditEntry:
+    """Return the entry of stored values by column, without checking its hash."""
+    return AuditEntry(
+        seq=values["seq"],
+        at=decode_time(values["at"]),
+        actor=Actor(values["actor_name"], ActorKind(values["actor_kind"]), bool(values["actor_authenticated"])),
+        action=values["action"],
+        subject=values["subject"],
+        outcome=values["outcome"],
+        artefact_sha256=values["artefact_sha256"],
+        details=orjson.loads(values["details"]),
+        effects=tuple((table, key, digest) for table, key, digest in orjson.loads(values["effects"])),
+        preconditions=tuple((table, key, digest) for table, key, digest in orjson.loads(values["preconditions"])),
+        previous_hash=values["previous_hash"],
+        entry_hash=values["entry_hash"],
+    )

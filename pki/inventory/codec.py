@@ -1,0 +1,255 @@
+"""Records to stored values and back, and the digest of a stored row.
+
+Stored values are text, bytes, whole numbers, booleans and nothing else, so that SQLite and PostgreSQL hold the same:
+instants are RFC 3339 text of fixed width (``2026-03-01T00:00:00.000000Z``, which sorts as time does), JSON is
+canonical text, enums are their wire spelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+import orjson
+
+from chargepki.pki.errors import InputError
+from chargepki.pki.inventory.records import (
+    AttemptRecord,
+    CaRecord,
+    CertificateRecord,
+    CrlRecord,
+    IssuanceRecord,
+    OperationRecord,
+    PresenceRecord,
+    SecurityEventRecord,
+    StationRecord,
+)
+
+__all__ = [
+    "AUDITED",
+    "ROW_KINDS",
+    "RowKind",
+    "Value",
+    "decode_time",
+    "dump_json",
+    "encode_text",
+    "encode_time",
+    "load_json",
+    "row_digest",
+]
+
+Value = str | bytes | int | None
+"""What a column holds."""
+
+_R = TypeVar("_R")
+_MISSING_DIGEST: Final = "not-encodable"
+
+
+def encode_time(at: datetime) -> str:
+    """Return *at* as the stored text, in UTC.
+
+    Raises:
+        TypeError: *at* is naive.
+
+    >>> encode_time(datetime(2026, 3, 1, tzinfo=UTC))
+    '2026-03-01T00:00:00.000000Z'
+    """
+    if at.tzinfo is None:
+        raise TypeError("a naive datetime has no place in the inventory: give it a time zone")
+    # isoformat() leaves the year unpadded only before 1000, which no certificate reaches.
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def decode_time(text: str) -> datetime:
+    """Return the instant of the stored text, aware and in UTC."""
+    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+
+
+def encode_text(text: str, what: str) -> str:
+    """Return *text* unchanged if both databases can hold it.
+
+    Raises:
+        InputError: a NUL (PostgreSQL refuses it) or a lone surrogate (no UTF-8).
+    """
+    if "\0" in text:
+        raise InputError(f"{what} contains a NUL character", fix="remove it")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise InputError(f"{what} is not valid Unicode text", why=f"position {exc.start}") from exc
+    return text
+
+
+def dump_json(value: object, what: str) -> str:
+    """Return canonical JSON (sorted keys, no blanks) of plain data.
+
+    Raises:
+        InputError: something that JSON cannot say, or a number beyond 64 bits.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=_plain).decode()
+    except (TypeError, RecursionError) as exc:
+        raise InputError(f"{what} cannot be stored as JSON", why=str(exc)) from exc
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray | memoryview):
+        return list(value) if isinstance(value, Sequence) else sorted(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def load_json(text: str) -> Any:
+    """Return the plain data of JSON text."""
+    return orjson.loads(text)
+
+
+def row_digest(table: str, columns: Sequence[str], values: Sequence[object]) -> str:
+    """Return the SHA-256 (lower-case hex) that the audit log holds of a row.
+
+    It is taken over the JSON array ``[table, [column, value]…]`` in column order; a byte string counts as
+    ``{"sha256": hex}`` and a boolean as 0 or 1, so that an auditor can repeat it with any language.
+    A value that no writer of ours stores (invalid UTF-8 for example) gives a constant that equals no digest.
+    """
+    parts: list[object] = [table]
+    for column, value in zip(columns, values, strict=True):
+        if value is None or value.__class__ is str:
+            parts.append((column, value))
+        elif isinstance(value, bytes | memoryview | bytearray):
+            parts.append((column, {"sha256": hashlib.sha256(value).hexdigest()}))
+        else:
+            parts.append((column, int(value) if isinstance(value, bool) else value))
+    try:
+        return hashlib.sha256(orjson.dumps(parts)).hexdigest()
+    except TypeError:
+        return _MISSING_DIGEST
+
+
+class RowKind(Generic[_R]):
+    """How one record type is stored: its table, key and columns, with converters made once from the type hints."""
+
+    def __init__(
+        self, table: str, record: type[_R], *, key: tuple[str, ...] = ("id",), omit: Sequence[str] = ()
+    ) -> None:
+        self.table = table
+        self.record = record
+        self.key = key
+        hints = typing.get_type_hints(record)
+        fields = [field for field in dataclasses.fields(record) if field.name not in omit]  # type: ignore[arg-type]  # every record is a dataclass
+        self.columns: tuple[str, ...] = tuple(field.name for field in fields)
+        self._encoders = [(name, _encoder(hints[name], f"{table}.{name}")) for name in self.columns]
+        self._decoders = [_decoder(hints[name]) for name in self.columns]
+        self._key_positions = [self.columns.index(name) for name in key]
+
+    def encode(self, record: _R) -> dict[str, Value]:
+        """Return the stored values of *record* by column.
+
+        Raises:
+            TypeError: a naive datetime, or a value of the wrong type.
+            InputError: text or JSON that a database cannot hold.
+        """
+        return {name: encode(getattr(record, name)) for name, encode in self._encoders}
+
+    def decode(self, row: Sequence[Any], **extra: object) -> _R:
+        """Return the record of a row whose values come in column order; *extra* supplies the omitted fields."""
+        values = {
+            name: value if decode is None or value is None else decode(value)
+            for name, decode, value in zip(self.columns, self._decoders, row, strict=False)
+        }
+        return self.record(**values, **extra)
+
+    def key_of(self, values: Mapping[str, Value]) -> str:
+        """Return the primary key as the audit log writes it: the parts joined with ``/``."""
+        return "/".join(str(values[name]) for name in self.key)
+
+    def key_of_row(self, row: Sequence[object]) -> str:
+        """Return the same for a row in column order."""
+        return "/".join(str(row[position]) for position in self._key_positions)
+
+    def digest(self, values: Mapping[str, Value]) -> str:
+        """Return the digest of a row given by column."""
+        return row_digest(self.table, self.columns, [values[name] for name in self.columns])
+
+
+def _bare(hint: Any) -> tuple[Any, bool]:
+    """Split ``X | None`` into X and whether None is allowed."""
+    arguments = typing.get_args(hint)
+    if type(None) in arguments:
+        return next(argument for argument in arguments if argument is not type(None)), True
+    return hint, False
+
+
+def _encoder(hint: Any, what: str) -> Callable[[Any], Value]:
+    bare, optional = _bare(hint)
+    check = _checked(bare, what)
+
+    def encode(value: Any) -> Value:
+        if value is None:
+            if optional:
+                return None
+            raise TypeError(f"{what} must not be None")
+        return check(value)
+
+    return encode
+
+
+def _checked(bare: Any, what: str) -> Callable[[Any], Value]:
+    def of_type(kind: type, convert: Callable[[Any], Value]) -> Callable[[Any], Value]:
+        def encode(value: Any) -> Value:
+            if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise TypeError(f"{what} must be {kind.__name__}, not {type(value).__name__}")
+            return convert(value)
+
+        return encode
+
+    if bare is datetime:
+        return of_type(datetime, encode_time)
+    if bare is bool:
+        return of_type(bool, lambda value: bool(value))
+    if bare is int:
+        return of_type(int, lambda value: int(value))
+    if bare is bytes:
+        return of_type(bytes, lambda value: bytes(value))
+    if isinstance(bare, type) and issubclass(bare, StrEnum):
+        return of_type(bare, lambda value: str(value.value))
+    if bare is str:
+        return of_type(str, lambda value: encode_text(value, what))
+    return of_type(Mapping, lambda value: dump_json(dict(value), what))
+
+
+def _decoder(hint: Any) -> Callable[[Any], Any] | None:
+    bare, _ = _bare(hint)
+    if bare is datetime:
+        return decode_time
+    if bare is bool:
+        return bool
+    if bare in (int, str, bytes):
+        return None
+    if isinstance(bare, type) and issubclass(bare, StrEnum):
+        return bare
+    return load_json
+
+
+CA: Final = RowKind("ca", CaRecord)
+CERTIFICATE: Final = RowKind("certificate", CertificateRecord)
+CRL: Final = RowKind("crl", CrlRecord)
+STATION: Final = RowKind("station", StationRecord)
+# Leases live in a table of their own: they change with every tick of a worker and prove nothing, so they are not
+# audited, and the rows that are audited stay covered in every column.
+ISSUANCE: Final = RowKind("issuance", IssuanceRecord, omit=("lease_until", "fence"))
+OPERATION: Final = RowKind("operation", OperationRecord, omit=("lease_owner", "lease_until", "fence"))
+ATTEMPT: Final = RowKind("attempt", AttemptRecord, key=("operation", "number"))
+SECURITY_EVENT: Final = RowKind("security_event", SecurityEventRecord)
+PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
+
+AUDITED: Final[tuple[RowKind[Any], ...]] = (CA, CERTIFICATE, CRL, STATION, ISSUANCE, OPERATION, ATTEMPT, SECURITY_EVENT)
+"""Every table whose rows the audit log accounts for."""
+
+ROW_KINDS: Final[Mapping[str, RowKind[Any]]] = {kind.table: kind for kind in (*AUDITED, PRESENCE)}

@@ -1,0 +1,266 @@
+"""Connections to the two databases, in one shape: autocommit drivers, explicit transactions, translated errors.
+
+SQLite runs in WAL mode with synchronous=FULL: a commit that returned survives a loss of power. The statements are
+compiled from the SQLModel tables beforehand (`statements`, ``compiled.json``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from chargepki.pki import files
+from chargepki.pki.errors import Conflict, UnavailableError
+from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from chargepki.pki.inventory.faults import translate
+
+__all__ = ["BUSY_TIMEOUT", "Database", "Session", "compiled_statements"]
+
+BUSY_TIMEOUT: Final = 30.0
+"""Seconds that a writer waits for another process before it says that the inventory is locked."""
+_MAX_IDLE: Final = 8
+
+
+@functools.cache
+def compiled_statements(dialect: Dialect) -> dict[str, Any]:
+    """Return the statements of a dialect, compiled beforehand by `statements`."""
+    text = (Path(__file__).parent / "compiled.json").read_bytes()
+    found: dict[str, Any] = orjson.loads(text)[str(dialect)]
+    return found
+
+
+class Session:
+    """One connection. Every error of the driver leaves it translated."""
+
+    __slots__ = ("_address", "_cursor", "_errors", "_named", "_parts", "_updates", "connection")
+
+    def __init__(self, connection: Any, address: DatabaseAddress, errors: type[Exception]) -> None:
+        self.connection = connection
+        self._address = address
+        self._errors = errors
+        self._cursor = connection.cursor()
+        self._parts = compiled_statements(address.dialect)
+        self._named: dict[str, str] = self._parts["named"]
+        self._updates: dict[tuple[str, ...], str] = {}
+
+    def run(self, name: str, parameters: Mapping[str, object]) -> list[Sequence[Any]]:
+        """Run a compiled statement and return its rows (none for a write without RETURNING)."""
+        return self.execute(self._named[name], parameters)
+
+    def execute(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[Sequence[Any]]:
+        """Run SQL text of our own making and return its rows."""
+        cursor = self._cursor
+        try:
+            cursor.execute(sql, parameters or {}) if parameters else cursor.execute(sql)
+            return cursor.fetchall() if cursor.description is not None else []
+        except self._errors as exc:
+            raise translate(exc, self._address) from exc
+
+    def stream(self, sql: str, *, size: int = 2000) -> Iterator[Sequence[Any]]:
+        """Run SQL text inside a transaction and yield its rows without holding them all in memory."""
+        try:
+            if self._address.dialect is Dialect.POSTGRESQL:
+                cursor = self.connection.cursor(name="chargepki_stream")
+                cursor.itersize = size
+            else:
+                cursor = self.connection.cursor()
+            with contextlib.closing(cursor):
+                cursor.execute(sql)
+                while rows := cursor.fetchmany(size):
+                    yield from rows
+        except self._errors as exc:
+            raise translate(exc, self._address) from exc
+
+    def select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Sequence[Any]]:
+        """Run a select with the given compiled conditions, ordered by a column, at most *limit* rows."""
+        parts = self._parts["select"][table]
+        sql = parts["select"]
+        if filters:
+            sql += " WHERE " + " AND ".join(parts["where"][name] for name in filters)
+        sql += parts["order"][order]
+        return self.execute(sql, {**filters, "limit": limit})
+
+    def update(self, table: str, changed: Mapping[str, object], key: Mapping[str, object]) -> None:
+        """Set the changed columns of one row."""
+        shape = (table, *changed)
+        sql = self._updates.get(shape)
+        if sql is None:
+            parts = self._parts["update"][table]
+            sql = parts["prefix"] + ", ".join(parts["set"][name] for name in changed) + parts["suffix"]
+            self._updates[shape] = sql
+        self.execute(sql, {**changed, **{f"key_{name}": value for name, value in key.items()}})
+
+    def begin_write(self) -> None:
+        """Start a write transaction; on SQLite nobody else can write from here on."""
+        self.execute("BEGIN IMMEDIATE" if self._address.dialect is Dialect.SQLITE else "BEGIN")
+
+    def begin_snapshot(self) -> None:
+        """Start a transaction that sees one state of the database until it ends, and cannot write."""
+        if self._address.dialect is Dialect.SQLITE:
+            self.execute("BEGIN")
+            # A deferred transaction takes its snapshot with its first read.
+            self.execute("SELECT count(*) FROM sqlite_master")
+        else:
+            self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def rollback(self) -> None:
+        """End a transaction without its changes; a broken connection is no further error."""
+        with contextlib.suppress(self._errors):
+            if self._address.dialect is Dialect.POSTGRESQL or self.connection.in_transaction:
+                self._cursor.execute("ROLLBACK")
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the server has closed the connection (SQLite never does)."""
+        return self._address.dialect is Dialect.POSTGRESQL and bool(self.connection.broken or self.connection.closed)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(self._errors):
+            self.connection.close()
+
+
+class Database:
+    """Opens connections and keeps idle ones. Not to be used across a fork."""
+
+    def __init__(self, address: DatabaseAddress, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+        self.address = address
+        self.busy_timeout = busy_timeout
+        self._idle: deque[Session] = deque()
+        self._closed = False
+        self.errors: type[Exception]
+        if address.dialect is Dialect.SQLITE:
+            self.errors = sqlite3.Error
+        else:
+            self.errors = _psycopg().Error
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which of the two it is."""
+        return self.address.dialect
+
+    def exists(self) -> bool:
+        """Whether there is a file to open (a PostgreSQL database is asked when it is opened)."""
+        return self.address.path is None or self.address.path.exists()
+
+    def create_file(self) -> None:
+        """Make an empty SQLite file with mode 0600 if there is none: password hashes are nobody else's business.
+
+        Raises:
+            UnavailableError: its folder does not exist or cannot be written.
+        """
+        if self.address.path is not None and not self.address.path.exists():
+            with contextlib.suppress(Conflict):
+                files.write_new(self.address.path, b"", mode=0o600)
+
+    def connect_raw(self) -> Any:
+        """Open a connection of the driver, in autocommit mode.
+
+        Raises:
+            UnavailableError: the database cannot be reached or is none.
+        """
+        try:
+            if self.address.path is not None:
+                return self._connect_sqlite(self.address.path)
+            return self._connect_postgresql()
+        except self.errors as exc:
+            raise translate(exc, self.address) from exc
+
+    def connect(self) -> Session:
+        """Open a connection."""
+        return Session(self.connect_raw(), self.address, self.errors)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Lend a connection, an idle one if there is one; a dead one is not kept."""
+        session = self.take()
+        try:
+            yield session
+        finally:
+            self.give_back(session)
+
+    def take(self) -> Session:
+        """Return an idle connection that works, or a new one."""
+        if self._closed:
+            raise UnavailableError(f"the inventory {self.address.shown} was closed")
+        while True:
+            try:
+                session = self._idle.pop()
+            except IndexError:
+                return self.connect()
+            if not session.is_broken:
+                return session
+            session.close()
+
+    def give_back(self, session: Session) -> None:
+        """Keep a connection for later use, or close it."""
+        if self._closed or session.is_broken or len(self._idle) >= _MAX_IDLE:
+            session.close()
+        else:
+            self._idle.append(session)
+
+    def close(self) -> None:
+        """Close all idle connections and lend no more."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _connect_sqlite(self, path: Path) -> sqlite3.Connection:
+        # Never create the file here: a mistyped path must not leave an empty database behind.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=self.busy_timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._set_wal(connection)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA foreign_keys=ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_wal(self, connection: sqlite3.Connection) -> None:
+        # Two processes that open a new file at once may find it locked although a busy timeout is set: SQLite does not
+        # call its busy handler while it changes the journal mode. So wait here.
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
+            try:
+                if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if "locked" not in str(exc) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def _connect_postgresql(self) -> Any:
+        connection = _psycopg().connect(
+            self.address.dsn,
+            autocommit=True,
+            connect_timeout=10,
+            client_encoding="utf8",
+            application_name="chargepki",
+        )
+        connection.execute(f"SET lock_timeout = {int(self.busy_timeout * 1000)}")
+        if connection.execute("SHOW synchronous_commit").fetchone()[0] == "off":
+            connection.execute("SET synchronous_commit = on")
+        return connection
+
+
+def _psycopg() -> Any:
+    try:
+        import psycopg
+    except ImportError as exc:
+        raise UnavailableError(
+            "the PostgreSQL driver is not installed", fix="pip install 'chargepki[postgresql]'"
+        ) from exc
+    return psycopg

@@ -1,0 +1,329 @@
+"""Typed reads, the same on an `Inventory` and inside a `Transaction`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from chargepki.pki.errors import NotFound
+from chargepki.pki.inventory import codec
+from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
+from chargepki.pki.inventory.codec import RowKind, encode_time
+from chargepki.pki.inventory.records import (
+    AttemptRecord,
+    AuditEntry,
+    CaRecord,
+    CaState,
+    CertificateRecord,
+    CertificateState,
+    CrlRecord,
+    Delivery,
+    IssuanceRecord,
+    IssuanceState,
+    OperationRecord,
+    OperationState,
+    PresenceRecord,
+    SecurityEventRecord,
+    StationRecord,
+    StationState,
+)
+
+__all__ = ["Reads", "Row"]
+
+Row = Sequence[Any]
+_R = TypeVar("_R")
+_PAGE = 500
+
+
+class Reads(ABC):
+    """Every read of the inventory.
+
+    ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads
+    page by page and may see what is committed while it runs (inside a transaction: nothing foreign).
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
+        """Run a compiled statement by name."""
+
+    @abstractmethod
+    def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
+        """Run a filtered select; the keys of *filters* name compiled conditions."""
+
+    # -- CAs ----------------------------------------------------------------------------------------------------
+
+    def find_ca(self, name: str) -> CaRecord | None:
+        """Return the generation of ``NAME@N``, or the newest of ``NAME``."""
+        rows = self._rows("ca_by_id" if "@" in name else "ca_newest", {"name": name})
+        return codec.CA.decode(rows[0]) if rows else None
+
+    def get_ca(self, name: str) -> CaRecord:
+        """Return the generation of ``NAME@N``, or the newest of ``NAME``.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.find_ca(name)
+        if record is None:
+            raise NotFound(f"there is no CA {name}", fix="list the CAs with: chargepki ca list")
+        return record
+
+    def list_cas(self, *, state: CaState | None = None, name: str | None = None) -> Iterator[CaRecord]:
+        """List CA generations by id, optionally those of one state or one name."""
+        filters = _given({"state": state, "name": name})
+        return self._paged(codec.CA, filters, None, None)
+
+    # -- certificates -------------------------------------------------------------------------------------------
+
+    def find_certificate(self, certificate_id: str) -> CertificateRecord | None:
+        """Return the certificate with the id ``CA@N:SERIAL``."""
+        return self._first(codec.CERTIFICATE, "certificate_by_id", {"id": certificate_id})
+
+    def get_certificate(self, certificate_id: str) -> CertificateRecord:
+        """Return the certificate with the id ``CA@N:SERIAL``.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.find_certificate(certificate_id)
+        if record is None:
+            raise NotFound(f"there is no certificate {certificate_id}", fix="list them with: chargepki cert list")
+        return record
+
+    def find_certificate_by_request_key(self, request_key: str) -> CertificateRecord | None:
+        """Return the newest certificate made or reserved for this request; voided ones do not count."""
+        return self._first(codec.CERTIFICATE, "certificate_by_request_key", {"request_key": request_key})
+
+    def find_certificates_by_serial(self, serial: str) -> tuple[CertificateRecord, ...]:
+        """Return the certificates with this serial (lower-case hex without leading zeros); two CAs may share one."""
+        return self._all(codec.CERTIFICATE, "certificates_by_serial", {"serial": serial})
+
+    def find_certificate_by_sha256(self, sha256: str) -> CertificateRecord | None:
+        """Return the certificate whose whole DER has this digest (lower-case hex)."""
+        return self._first(codec.CERTIFICATE, "certificate_by_sha256", {"sha256": sha256})
+
+    def list_certificates(
+        self,
+        *,
+        ca: str | None = None,
+        profile: str | None = None,
+        state: CertificateState | None = None,
+        station: str | None = None,
+        delivery: Delivery | None = None,
+        not_after_before: datetime | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Iterator[CertificateRecord]:
+        """List certificates by id.
+
+        Args:
+            ca: id of a CA generation.
+            not_after_before: only those whose last valid second is before this instant.
+            limit: at most so many.
+            after: only ids behind this one (for paging).
+        """
+        filters = _given({"ca": ca, "profile": profile, "state": state, "station": station, "delivery": delivery})
+        if not_after_before is not None:
+            filters["not_after_before"] = encode_time(not_after_before)
+        return self._paged(codec.CERTIFICATE, filters, after, limit)
+
+    def list_reserved(self, ca: str | None = None) -> Iterator[CertificateRecord]:
+        """List the reservations that were neither recorded nor voided, of one CA generation or of all."""
+        return self.list_certificates(ca=ca, state=CertificateState.RESERVED)
+
+    def list_revoked(self, ca: str) -> Iterator[CertificateRecord]:
+        """List the revoked certificates of a CA generation, by id."""
+        return self.list_certificates(ca=ca, state=CertificateState.REVOKED)
+
+    # -- revocation lists ---------------------------------------------------------------------------------------
+
+    def latest_crl(self, ca: str) -> CrlRecord | None:
+        """Return the newest CRL of a CA generation."""
+        return self._first(codec.CRL, "latest_crl", {"ca": ca})
+
+    def list_crls(self, ca: str | None = None) -> Iterator[CrlRecord]:
+        """List CRLs by id."""
+        return self._paged(codec.CRL, _given({"ca": ca}), None, None)
+
+    # -- stations -----------------------------------------------------------------------------------------------
+
+    def find_station(self, station: str) -> StationRecord | None:
+        """Return a station by its identity, removed ones too."""
+        return self._first(codec.STATION, "station_by_id", {"id": station})
+
+    def get_station(self, station: str) -> StationRecord:
+        """Return a station by its identity, removed ones too.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.find_station(station)
+        if record is None:
+            raise NotFound(f"there is no station {station}", fix=f"add it with: chargepki station add {station}")
+        return record
+
+    def find_stations_by_serial_number(self, serial_number: str) -> tuple[StationRecord, ...]:
+        """Return the active stations with this serial number, by identity."""
+        return self._all(codec.STATION, "stations_by_serial_number", {"serial_number": serial_number})
+
+    def list_stations(
+        self, *, state: StationState | None = None, limit: int | None = None, after: str | None = None
+    ) -> Iterator[StationRecord]:
+        """List stations by identity."""
+        return self._paged(codec.STATION, _given({"state": state}), after, limit)
+
+    def find_presence(self, station: str) -> PresenceRecord | None:
+        """Return what is known of a station's connection."""
+        return self._first(codec.PRESENCE, "presence_by_station", {"station": station})
+
+    def list_presence(self, *, owner: str | None = None, connected: bool | None = None) -> Iterator[PresenceRecord]:
+        """List connections by station, optionally those of one process, or only the live or the ended ones."""
+        filters = _given({"owner": owner, "connected": connected})
+        return self._paged(codec.PRESENCE, filters, None, None)
+
+    # -- queued issuance ----------------------------------------------------------------------------------------
+
+    def find_issuance(self, issuance_id: str) -> IssuanceRecord | None:
+        """Return a queued issuance request."""
+        rows = self._rows("issuance_by_id", {"id": issuance_id})
+        return decode_issuance(rows[0]) if rows else None
+
+    def get_issuance(self, issuance_id: str) -> IssuanceRecord:
+        """Return a queued issuance request.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.find_issuance(issuance_id)
+        if record is None:
+            raise NotFound(f"there is no issuance request {issuance_id}")
+        return record
+
+    def list_issuances(self, *, open_only: bool = False, limit: int = 1000) -> tuple[IssuanceRecord, ...]:
+        """Return issuance requests, oldest first; *open_only* leaves out the finished ones."""
+        rows = self._rows("issuances_open" if open_only else "issuances_all", {"limit": limit})
+        return tuple(decode_issuance(row) for row in rows)
+
+    # -- operations ---------------------------------------------------------------------------------------------
+
+    def find_operation(self, operation_id: str) -> OperationRecord | None:
+        """Return an operation."""
+        rows = self._rows("operation_by_id", {"id": operation_id})
+        return decode_operation(rows[0]) if rows else None
+
+    def get_operation(self, operation_id: str) -> OperationRecord:
+        """Return an operation.
+
+        Raises:
+            NotFound: there is none.
+        """
+        record = self.find_operation(operation_id)
+        if record is None:
+            raise NotFound(f"there is no operation {operation_id}")
+        return record
+
+    def list_operations(
+        self, *, station: str | None = None, open_only: bool = False, limit: int = 1000
+    ) -> tuple[OperationRecord, ...]:
+        """Return operations, oldest first, of one station or of all; *open_only* leaves out the finished ones."""
+        name = f"operations_{'open' if open_only else 'all'}{'_of_station' if station is not None else ''}"
+        parameters: dict[str, object] = {"limit": limit}
+        if station is not None:
+            parameters["station"] = station
+        return tuple(decode_operation(row) for row in self._rows(name, parameters))
+
+    def list_attempts(self, operation: str) -> tuple[AttemptRecord, ...]:
+        """Return the attempts of an operation, first to last."""
+        return self._all(codec.ATTEMPT, "attempts_of_operation", {"operation": operation})
+
+    # -- events and audit ---------------------------------------------------------------------------------------
+
+    def list_security_events(
+        self, *, station: str | None = None, after: int = 0, limit: int = 1000
+    ) -> tuple[SecurityEventRecord, ...]:
+        """Return security events with an id above *after*, in order of arrival."""
+        name = "security_events" if station is None else "security_events_of_station"
+        parameters: dict[str, object] = {"after": after, "limit": limit}
+        if station is not None:
+            parameters["station"] = station
+        return self._all(codec.SECURITY_EVENT, name, parameters)
+
+    def list_audit(self, *, after_seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return audit entries with a number above *after_seq*, in order: also the feed of what changed."""
+        rows = self._rows("audit_after", {"after": after_seq, "limit": limit})
+        return tuple(decode_entry(dict(zip(ENTRY_COLUMNS, row, strict=True))) for row in rows)
+
+    def audit_head(self) -> LogHead | None:
+        """Return the head of the audit log as stored (unverified), or ``None`` if no log was begun."""
+        rows = self._rows("head", {})
+        return LogHead.from_row(rows[0]) if rows else None
+
+    # -- helpers ------------------------------------------------------------------------------------------------
+
+    def _first(self, kind: RowKind[_R], statement: str, parameters: Mapping[str, object]) -> _R | None:
+        rows = self._rows(statement, parameters)
+        return kind.decode(rows[0]) if rows else None
+
+    def _all(self, kind: RowKind[_R], statement: str, parameters: Mapping[str, object]) -> tuple[_R, ...]:
+        return tuple(kind.decode(row) for row in self._rows(statement, parameters))
+
+    def _paged(
+        self, kind: RowKind[_R], filters: Mapping[str, object], after: str | None, limit: int | None
+    ) -> Iterator[_R]:
+        key = kind.key[0]
+        position = kind.columns.index(key)
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            page = dict(filters) if after is None else {**filters, "after": after}
+            rows = self._select(kind.table, page, key, size)
+            for row in rows:
+                yield kind.decode(row)
+            if len(rows) < size:
+                return
+            after = rows[-1][position]
+            left = None if left is None else left - len(rows)
+
+
+def decode_issuance(row: Row) -> IssuanceRecord:
+    """Return the record of an issuance row joined with its lease (owner, until, fence, state)."""
+    width = len(codec.ISSUANCE.columns)
+    _, until, fence, state = row[width:]
+    record = codec.ISSUANCE.decode(
+        row[:width], lease_until=None if until is None else codec.decode_time(until), fence=fence or 0
+    )
+    if record.state is IssuanceState.QUEUED and state is not None:
+        return _with_state(record, IssuanceState(state))
+    return record
+
+
+def decode_operation(row: Row) -> OperationRecord:
+    """Return the record of an operation row joined with its lease (owner, until, fence, state)."""
+    width = len(codec.OPERATION.columns)
+    owner, until, fence, state = row[width:]
+    record = codec.OPERATION.decode(
+        row[:width],
+        lease_owner=owner,
+        lease_until=None if until is None else codec.decode_time(until),
+        fence=fence or 0,
+    )
+    if not record.state.is_final and state is not None:
+        return _with_state(record, OperationState(state))
+    return record
+
+
+def _with_state(record: _R, state: IssuanceState | OperationState) -> _R:
+    import dataclasses
+
+    return dataclasses.replace(record, state=state)  # type: ignore[type-var]  # both records are dataclasses
+
+
+def _given(filters: Mapping[str, object]) -> dict[str, object]:
+    """Leave out the filters that were not given; enums become their stored text."""
+    return {
+        name: str(value) if isinstance(value, str) else value for name, value in filters.items() if value is not None
+    }

@@ -1,0 +1,285 @@
+"""Every SQL statement, as SQLAlchemy Core over the SQLModel tables, compiled for both databases into ``compiled.json``.
+
+Compiling beforehand keeps SQLAlchemy out of the start of every command and out of the path of every certificate.
+``python -m chargepki.pki.inventory.statements`` writes the file anew; a test compares it with this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.base import Executable
+from sqlmodel import SQLModel
+
+from chargepki.pki.inventory import codec, tables
+from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+
+__all__ = ["compile_all"]
+
+_HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
+
+
+def _table(row: type[SQLModel]) -> Table:
+    table = row.metadata.tables[str(row.__tablename__)]
+    assert isinstance(table, Table)
+    return table
+
+
+TABLES: Final[Mapping[str, Table]] = {
+    str(row.__tablename__): _table(row)
+    for row in (
+        tables.CaRow,
+        tables.CertificateRow,
+        tables.CrlRow,
+        tables.StationRow,
+        tables.IssuanceRow,
+        tables.OperationRow,
+        tables.AttemptRow,
+        tables.SecurityEventRow,
+        tables.PresenceRow,
+        tables.LeaseRow,
+        tables.AuditEntryRow,
+        tables.AuditHeadRow,
+    )
+}
+
+
+def _param(name: str) -> BindParameter[Any]:
+    return bindparam(name)
+
+
+def _limit(statement: Select[Any]) -> Select[Any]:
+    return statement.limit(_param("limit"))  # type: ignore[arg-type]  # a bound parameter is fine as a limit
+
+
+def _record(name: str) -> Select[Any]:
+    """Select a record's columns in their order."""
+    return select(*(TABLES[name].c[column] for column in codec.ROW_KINDS[name].columns))
+
+
+def _insert(name: str) -> Executable:
+    return insert(TABLES[name]).values({column.name: _param(column.name) for column in TABLES[name].c})
+
+
+def _upsert(name: str, dialect: str) -> Executable:
+    table = TABLES[name]
+    make: Callable[[Table], Any] = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(table).values({column.name: _param(column.name) for column in table.c})
+    keys = [column.name for column in table.primary_key]
+    changed = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+    result: Executable = statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    return result
+
+
+def _leased(name: str) -> Select[Any]:
+    """Select a record with its lease: owner, until, fence, state."""
+    table, lease = TABLES[name], TABLES["lease"]
+    joined = table.outerjoin(lease, and_(lease.c.kind == name, lease.c.item == table.c.id))
+    columns = [table.c[column] for column in codec.ROW_KINDS[name].columns]
+    return select(*columns, lease.c.owner, lease.c.until, lease.c.fence, lease.c.state).select_from(joined)
+
+
+def _certificates() -> dict[str, Executable]:
+    ca, certificate, crl = TABLES["ca"], TABLES["certificate"], TABLES["crl"]
+    newest = certificate.c.reserved_at.desc(), certificate.c.id.desc()
+    return {
+        "ca_by_id": _record("ca").where(ca.c.id == _param("name")),
+        "ca_newest": _record("ca").where(ca.c.name == _param("name")).order_by(ca.c.generation.desc()).limit(1),
+        "ca_last_generation": select(func.max(ca.c.generation)).where(ca.c.name == _param("name")),
+        "certificate_by_id": _record("certificate").where(certificate.c.id == _param("id")),
+        "certificate_by_request_key": _record("certificate")
+        .where(certificate.c.request_key == _param("request_key"), certificate.c.state != "voided")
+        .order_by(*newest)
+        .limit(1),
+        "certificates_by_serial": _record("certificate")
+        .where(certificate.c.serial == _param("serial"))
+        .order_by(certificate.c.id),
+        "certificate_by_sha256": _record("certificate").where(certificate.c.sha256 == _param("sha256")),
+        "latest_crl": _record("crl").where(crl.c.ca == _param("ca")).order_by(crl.c.number.desc()).limit(1),
+        "crl_last_number": select(func.max(crl.c.number)).where(crl.c.ca == _param("ca")),
+    }
+
+
+def _stations(dialect: str) -> dict[str, Executable]:
+    station, presence, event = TABLES["station"], TABLES["presence"], TABLES["security_event"]
+    this = presence.c.station == _param("station"), presence.c.connection == _param("connection")
+    seen = {"last_seen_at": _param("last_seen_at")}
+    events = _record("security_event").where(event.c.id > _param("after")).order_by(event.c.id)
+    return {
+        "station_by_id": _record("station").where(station.c.id == _param("id")),
+        "stations_by_serial_number": _record("station")
+        .where(station.c.serial_number == _param("serial_number"), station.c.state == "active")
+        .order_by(station.c.id),
+        "presence_by_station": _record("presence").where(presence.c.station == _param("station")),
+        "presence_put": _upsert("presence", dialect),
+        "presence_touch": update(presence).where(*this).values(seen).returning(presence.c.station),
+        "presence_clear": update(presence)
+        .where(*this)
+        .values({**seen, "connected": False})
+        .returning(presence.c.station),
+        "security_event_last": select(func.max(event.c.id)),
+        "security_events": _limit(events),
+        "security_events_of_station": _limit(events.where(event.c.station == _param("station"))),
+    }
+
+
+def _operations(dialect: str) -> dict[str, Executable]:
+    issuance, operation, attempt, lease = (TABLES[name] for name in ("issuance", "operation", "attempt", "lease"))
+    issuances = _leased("issuance").order_by(issuance.c.created_at, issuance.c.id)
+    operations = _leased("operation").order_by(operation.c.created_at, operation.c.id)
+    of_station = operation.c.station == _param("station")
+    free = or_(lease.c.owner.is_(None), lease.c.until <= _param("now"))
+    return {
+        "issuance_by_id": _leased("issuance").where(issuance.c.id == _param("id")),
+        "issuances_all": _limit(issuances),
+        "issuances_open": _limit(issuances.where(issuance.c.state == "queued")),
+        "issuances_free": _limit(issuances.where(issuance.c.state == "queued", free)),
+        "operation_by_id": _leased("operation").where(operation.c.id == _param("id")),
+        "operations_all": _limit(operations),
+        "operations_open": _limit(operations.where(operation.c.state == "queued")),
+        "operations_all_of_station": _limit(operations.where(of_station)),
+        "operations_open_of_station": _limit(operations.where(operation.c.state == "queued", of_station)),
+        "attempts_of_operation": _record("attempt")
+        .where(attempt.c.operation == _param("operation"))
+        .order_by(attempt.c.number),
+        "lease_put": _upsert("lease", dialect),
+        "lease_fence": select(lease.c.fence).where(lease.c.kind == _param("kind"), lease.c.item == _param("item")),
+    }
+
+
+def _audit() -> dict[str, Executable]:
+    entry, head = TABLES["audit_entry"], TABLES["audit_head"]
+    entries = select(*(entry.c[column] for column in ENTRY_COLUMNS))
+    this_head = select(*(head.c[column] for column in _HEAD_COLUMNS)).where(head.c.id == 1)
+    return {
+        "audit_insert": _insert("audit_entry"),
+        "audit_after": _limit(entries.where(entry.c.seq > _param("after")).order_by(entry.c.seq)),
+        "audit_tail": select(entry.c.seq, entry.c.entry_hash).order_by(entry.c.seq.desc()).limit(1),
+        "head": this_head,
+        "head_lock": this_head.with_for_update(),
+        "head_insert": insert(head).values({"id": 1, **{column: _param(column) for column in _HEAD_COLUMNS}}),
+        "head_update": update(head).where(head.c.id == 1).values({column: _param(column) for column in _HEAD_COLUMNS}),
+    }
+
+
+def _generic() -> dict[str, Executable]:
+    """Insert, get and existence of each audited table."""
+    found: dict[str, Executable] = {}
+    for kind in codec.AUDITED:
+        table = TABLES[kind.table]
+        this = [table.c[name] == _param(name) for name in kind.key]
+        found[f"{kind.table}_insert"] = _insert(kind.table)
+        found[f"{kind.table}_get"] = _record(kind.table).where(*this)
+        found[f"{kind.table}_exists"] = select(table.c[kind.key[0]]).where(*this)
+    return found
+
+
+def _conditions(name: str) -> dict[str, ColumnElement[bool]]:
+    """Return the filters that lists know: equality by column, and the ones that compare."""
+    table = TABLES[name]
+    found: dict[str, ColumnElement[bool]] = {
+        column.name: column == _param(column.name) for column in table.c if not column.type.python_type == bytes
+    }
+    found["after"] = table.c[codec.ROW_KINDS[name].key[0]] > _param("after")
+    if name == "certificate":
+        found["not_after_before"] = table.c.not_after < _param("not_after_before")
+    return found
+
+
+def _compile_lists(text: Callable[[Executable], str]) -> dict[str, object]:
+    lists: dict[str, object] = {}
+    for name, kind in codec.ROW_KINDS.items():
+        base = _record(name)
+        select_text = text(base)
+        key = TABLES[name].c[kind.key[0]]
+        lists[name] = {
+            "select": select_text,
+            "where": {
+                label: text(base.where(condition)).removeprefix(select_text).removeprefix(" WHERE ")
+                for label, condition in _conditions(name).items()
+            },
+            "order": {kind.key[0]: text(_limit(base.order_by(key))).removeprefix(select_text)},
+        }
+    return lists
+
+
+def _compile_updates(text: Callable[[Executable], str]) -> dict[str, object]:
+    updates: dict[str, object] = {}
+    for kind in codec.AUDITED:
+        table = TABLES[kind.table]
+        where = [table.c[name] == _param(f"key_{name}") for name in kind.key]
+        prefix, suffix, assignments = "", "", {}
+        for name in kind.columns:
+            whole = text(update(table).where(*where).values({name: _param(name)}))
+            before, _, rest = whole.partition(" SET ")
+            assignment, _, condition = rest.partition(" WHERE ")
+            prefix, suffix, assignments[name] = f"{before} SET ", f" WHERE {condition}", assignment
+        updates[kind.table] = {"prefix": prefix, "suffix": suffix, "set": assignments}
+    return updates
+
+
+def compile_all() -> dict[str, dict[str, object]]:
+    """Return all statements of both dialects, by name."""
+    dialects: dict[str, Dialect] = {
+        "sqlite": sqlite.dialect(paramstyle="named"),
+        # Its text for psycopg 3 casts every parameter, which our columns' types make needless; this one does not.
+        "postgresql": PGDialect_psycopg2(paramstyle="pyformat"),  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+    }
+    compiled: dict[str, dict[str, object]] = {}
+    for name, dialect in dialects.items():
+
+        def text(statement: Executable, dialect: Dialect = dialect) -> str:
+            found = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]  # every executable here is a clause
+            return " ".join(_with_literals(found).split())
+
+        named = {**_certificates(), **_stations(name), **_operations(name), **_audit(), **_generic()}
+        compiled[name] = {
+            "named": {label: text(statement) for label, statement in sorted(named.items())},
+            "select": _compile_lists(text),
+            "update": _compile_updates(text),
+        }
+    return compiled
+
+
+def _with_literals(found: Any) -> str:
+    """Write the constants of a statement into its text, so that callers bind nothing but what they vary."""
+    sql = str(found)
+    for name, bound in found.binds.items():
+        if bound.value is None:
+            continue
+        value = bound.value
+        literal = (
+            f"'{value}'" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+        )
+        assert "'" not in str(value)
+        sql = sql.replace(found.bindtemplate % {"name": name}, literal)
+    return sql
+
+
+def main() -> None:
+    """Write ``compiled.json`` anew."""
+    path = Path(__file__).resolve().parent / "compiled.json"
+    path.write_bytes(orjson.dumps(compile_all(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

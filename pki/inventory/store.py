@@ -1,0 +1,288 @@
+"""The inventory: open it, read it, write to it in durable groups, watch it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TypeVar, cast
+
+from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
+from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from chargepki.pki.inventory.audit_chain import AuditKey, ChainState, LogHead, genesis_hash
+from chargepki.pki.inventory.codec import AUDITED
+from chargepki.pki.inventory.combiner import Combiner, Job
+from chargepki.pki.inventory.engine import BUSY_TIMEOUT, Database, Session
+from chargepki.pki.inventory.reads import Reads, Row
+from chargepki.pki.inventory.schema import ensure_schema
+from chargepki.pki.inventory.transaction import Transaction
+from chargepki.pki.inventory.watch import ChangeWatcher
+
+__all__ = ["Inventory"]
+
+_T = TypeVar("_T")
+Work = Callable[[Transaction], object]
+
+
+class Inventory(Reads):
+    """One inventory, for all threads of a process; other processes may use the same database at the same time."""
+
+    __slots__ = ("_combiner", "_database", "_key", "_trusted")
+
+    def __init__(self, database: Database, log_key: AuditKey | None) -> None:
+        self._database = database
+        self._key = log_key
+        self._combiner: Combiner[Work] = Combiner(self._run_batch)
+        # The newest head that this process has signed or checked: it need not be checked again, and nothing older
+        # may take its place.
+        self._trusted: LogHead | None = None
+
+    @classmethod
+    def open(
+        cls, url: str, *, log_key: AuditKey | None, create: bool = True, busy_timeout: float = BUSY_TIMEOUT
+    ) -> Inventory:
+        """Open the inventory at an SQLAlchemy URL (``sqlite:///PATH`` or ``postgresql+psycopg://…``).
+
+        Args:
+            log_key: signs the audit log; without it the inventory can be read only (presence and leases apart).
+            create: make or migrate the schema if need be; several processes may do so at once.
+            busy_timeout: seconds to wait for another process's transaction.
+
+        Raises:
+            InputError: the URL is none, or of another database.
+            StateError: the schema is newer than this program, or behind and *create* is false.
+            UnavailableError: the database cannot be reached, read or written, or does not exist and *create* is false.
+        """
+        database = Database(DatabaseAddress.parse(url), busy_timeout=busy_timeout)
+        try:
+            ensure_schema(database, create=create)
+            inventory = cls(database, log_key)
+            if create and log_key is not None and inventory.audit_head() is None:
+                inventory._begin_log(log_key)
+        except BaseException:
+            database.close()
+            raise
+        return inventory
+
+    def __enter__(self) -> Inventory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. Works that still run end with an error."""
+        self._database.close()
+
+    @property
+    def dialect(self) -> Dialect:
+        """``sqlite`` or ``postgresql``."""
+        return self._database.dialect
+
+    @property
+    def location(self) -> str:
+        """The URL without password and query, for messages."""
+        return self._database.address.shown
+
+    def write(self, work: Callable[[Transaction], _T]) -> _T:
+        """Run *work* in a transaction and return its result after the durable commit.
+
+        Works of several threads share one commit; each is rolled back alone if it raises. A work must be quick, must
+        not use the inventory but through its transaction, and should have no effect outside: if the commit fails
+        nothing of it has happened, and after an interrupt it may be run again.
+
+        Raises:
+            StateError: the audit log is not what this process may continue (see `audit verify`).
+            UnavailableError: the database cannot be written; if the connection broke during the commit itself, the
+                outcome is unknown and must be looked up.
+            RuntimeError: a write to an audited table was not followed by `Transaction.audit`.
+        """
+        return cast(_T, self._combiner.submit(work))
+
+    def watch(self) -> ChangeWatcher:
+        """Return a watcher that tells when anybody committed: another process, or another thread of this one."""
+        return ChangeWatcher(self._database)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Lend a connection that sees one committed state and cannot write (for verification and export)."""
+        with self._database.session() as session:
+            session.begin_snapshot()
+            try:
+                yield session
+            finally:
+                session.rollback()
+
+    # -- reads --------------------------------------------------------------------------------------------------
+
+    def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
+        session = self._database.take()
+        try:
+            return session.run(statement, parameters)
+        except UnavailableError:
+            # The server may have closed an idle connection; a read can be repeated on a new one.
+            if not session.is_broken:
+                raise
+            with self._database.session() as fresh:
+                return fresh.run(statement, parameters)
+        finally:
+            self._database.give_back(session)
+
+    def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
+        with self._database.session() as session:
+            return session.select(table, filters, order, limit)
+
+    # -- writes -------------------------------------------------------------------------------------------------
+
+    def _begin_log(self, key: AuditKey) -> None:
+        """Write the first head of a new log; whoever comes second finds it there."""
+        with self._database.session() as session:
+            session.begin_write()
+            try:
+                if self.dialect is Dialect.POSTGRESQL:
+                    session.execute("LOCK TABLE audit_head IN EXCLUSIVE MODE")
+                if not session.run("head", {}):
+                    for table in ("audit_entry", *(kind.table for kind in AUDITED)):
+                        if session.execute(f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608  # our own table names
+                            raise self._headless()
+                    log_id = secrets.token_hex(16)
+                    head = LogHead.sign(ChainState(log_id, 0, genesis_hash(log_id), None), key)
+                    session.run("head_insert", head.to_values())
+                session.execute("COMMIT")
+            except BaseException:
+                session.rollback()
+                raise
+
+    def _headless(self) -> StateError:
+        return StateError(
+            f"the audit log of {self.location} has no head",
+            why="it was removed, so nothing can be appended that would be believed",
+            fix="examine it with: chargepki audit verify; then restore the backup",
+        )
+
+    def _run_batch(self, batch: Sequence[Job[Work]]) -> None:
+        """Run a batch in one transaction and settle its jobs: with the commit, not before."""
+        try:
+            session = self._begin()
+        except ChargePkiError as exc:
+            _fail_all(batch, exc)
+            return
+        try:
+            head = self._check_head(session)
+            done, chain = self._run_works(session, batch, head)
+            if chain != head.state:
+                assert self._key is not None, "only a holder of the key appends"
+                head = LogHead.sign(chain, self._key)
+                session.run("head_update", head.to_values())
+            if done and self.dialect is Dialect.POSTGRESQL:
+                session.execute("NOTIFY chargepki_inventory")
+            session.execute("COMMIT" if done else "ROLLBACK")
+            self._trusted = head
+        except ChargePkiError as exc:
+            session.rollback()
+            _fail_all(batch, exc)
+        except BaseException:
+            session.rollback()
+            raise
+        else:
+            for job, result in done:
+                job.succeed(result)
+        finally:
+            self._database.give_back(session)
+
+    def _begin(self) -> Session:
+        session = self._database.take()
+        try:
+            session.begin_write()
+        except ChargePkiError:
+            broken = session.is_broken
+            self._database.give_back(session)
+            if not broken:
+                raise
+            # The server closed the idle connection; nothing was sent on it, so a new one may take its place.
+            session = self._database.connect()
+            session.begin_write()
+        return session
+
+    def _run_works(
+        self, session: Session, batch: Sequence[Job[Work]], head: LogHead
+    ) -> tuple[list[tuple[Job[Work], object]], ChainState]:
+        """Run each work behind a savepoint; return those that succeeded, and where the log stands after them."""
+        chain = head.state
+        done: list[tuple[Job[Work], object]] = []
+        alone = len(batch) == 1
+        for job in batch:
+            transaction = Transaction(session, self._key, chain)
+            if not alone:
+                session.execute("SAVEPOINT work")
+            try:
+                result = job.work(transaction)
+                transaction.check_accounted()
+            except Exception as exc:  # whatever a caller's work raises goes back to that caller alone
+                if session.is_broken:
+                    raise
+                if not alone:
+                    session.execute("ROLLBACK TO SAVEPOINT work")
+                    session.execute("RELEASE SAVEPOINT work")
+                job.fail(exc)
+                continue
+            if not alone:
+                session.execute("RELEASE SAVEPOINT work")
+            chain = transaction.chain
+            done.append((job, result))
+        return done, chain
+
+    def _check_head(self, session: Session) -> LogHead:
+        """Lock the head and make sure that this process may continue the log.
+
+        Without this check the next lawful commit would sign over whatever somebody had done to the log meanwhile.
+
+        Raises:
+            StateError: no head, another key's, a bad signature, older than one seen before, or not the log's end.
+        """
+        rows = session.run("head_lock", {})
+        if not rows:
+            raise self._headless()
+        head = LogHead.from_row(rows[0])
+        if head == self._trusted:
+            self._check_tail(session, head)
+            return head
+        if self._key is None:
+            return head
+        if head.key_id != self._key.key_id:
+            raise StateError(
+                f"the audit log of {self.location} is signed with another log key",
+                why=f"its key is {head.key_id[:16]}, this workspace's is {self._key.key_id[:16]}",
+                fix="use the workspace that made the inventory, or copy its log key into this one",
+            )
+        if not head.is_signed_by(self._key.public):
+            raise self._tampered("the signature of its head is wrong")
+        if self._trusted is not None and (head.count < self._trusted.count or head.log_id != self._trusted.log_id):
+            raise self._tampered(f"it ends at entry {head.count}, but had {self._trusted.count} before")
+        self._check_tail(session, head)
+        return head
+
+    def _check_tail(self, session: Session, head: LogHead) -> None:
+        tail = session.run("audit_tail", {})
+        found = (int(tail[0][0]), str(tail[0][1])) if tail else (0, genesis_hash(head.log_id))
+        if found != (head.count, head.hash):
+            raise self._tampered(f"it ends at entry {found[0]}, its head says {head.count}")
+
+    def _tampered(self, why: str) -> StateError:
+        return StateError(
+            f"the audit log of {self.location} was changed behind our back: nothing is appended to it",
+            why=why,
+            fix="examine it with: chargepki audit verify; then restore the backup",
+        )
+
+
+def _fail_all(batch: Sequence[Job[Work]], error: ChargePkiError) -> None:
+    """Settle every job of a batch that was not committed with an error of its own."""
+    for job in batch:
+        if not job.settled:
+            own = type(error)(error.what, why=error.why, fix=error.fix)
+            own.__cause__ = error.__cause__
+            job.fail(own)

@@ -1,0 +1,312 @@
+"""The tables, as SQLModel rows: the model that migrations and compiled statements are made from.
+
+Nothing imports this at run time but migrations and reporting: writes and reads go through statements compiled from
+these tables beforehand (`statements`), since importing an ORM costs more than issuing a certificate.
+A ``table=True`` model accepts any value unchecked, so rows are built from checked records only (`codec`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+__all__ = [
+    "AttemptRow",
+    "AuditEntryRow",
+    "AuditHeadRow",
+    "CaRow",
+    "CertificateRow",
+    "CrlRow",
+    "IssuanceRow",
+    "LeaseRow",
+    "OperationRow",
+    "PresenceRow",
+    "SecurityEventRow",
+    "StationRow",
+]
+
+# Byte order on PostgreSQL too: identifiers and instants then sort alike on both, whatever the server's locale.
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+# An INTEGER key is the row id itself on SQLite; on PostgreSQL it has 64 bits.
+WHOLE = BigInteger().with_variant(Integer(), "sqlite")
+
+# SQLModel types sa_type as a class although it takes instances: said once here, with the ignores that it needs.
+Words = Annotated[str, Field(sa_type=TEXT)]  # type: ignore[call-overload]
+WordsOrNull = Annotated[str | None, Field(sa_type=TEXT)]  # type: ignore[call-overload]
+WordsKey = Annotated[str, Field(sa_type=TEXT, primary_key=True)]  # type: ignore[call-overload]
+Whole = Annotated[int, Field(sa_type=WHOLE)]  # type: ignore[call-overload]
+WholeKey = Annotated[int, Field(sa_type=WHOLE, primary_key=True, sa_column_kwargs={"autoincrement": False})]  # type: ignore[call-overload]
+
+
+class CaRow(SQLModel, table=True):
+    """One generation of a CA (`CaRecord`)."""
+
+    __tablename__ = "ca"
+    __table_args__ = (
+        UniqueConstraint("name", "generation", name="uq_ca_name"),
+        ForeignKeyConstraint(["issuer"], ["ca.id"], name="fk_ca_issuer"),
+    )
+
+    id: WordsKey
+    name: Words
+    generation: Whole
+    profile: Words
+    issuer: WordsOrNull
+    subject: Words
+    subject_der: bytes
+    key_uri: Words
+    state: Words
+    public_url: WordsOrNull
+    created_at: Words
+    spki_sha256: WordsOrNull
+    certificate_der: bytes | None
+    not_before: WordsOrNull
+    not_after: WordsOrNull
+
+
+class CertificateRow(SQLModel, table=True):
+    """One certificate, from the reservation of its serial on (`CertificateRecord`)."""
+
+    __tablename__ = "certificate"
+    __table_args__ = (
+        UniqueConstraint("ca", "serial", name="uq_certificate_serial"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_certificate_ca"),
+        Index("ix_certificate_serial", "serial"),
+        Index("ix_certificate_request_key", "request_key"),
+        Index("ix_certificate_sha256", "sha256"),
+        Index(
+            "ix_certificate_station",
+            "station",
+            sqlite_where=text("station IS NOT NULL"),
+            postgresql_where=text("station IS NOT NULL"),
+        ),
+        Index(
+            "ix_certificate_reserved",
+            "ca",
+            sqlite_where=text("state = 'reserved'"),
+            postgresql_where=text("state = 'reserved'"),
+        ),
+        Index(
+            "ix_certificate_revoked",
+            "ca",
+            sqlite_where=text("state = 'revoked'"),
+            postgresql_where=text("state = 'revoked'"),
+        ),
+    )
+
+    id: WordsKey
+    ca: Words
+    serial: Words
+    profile: Words
+    state: Words
+    subject: Words
+    subject_der: bytes
+    spki_sha256: Words
+    not_before: Words
+    not_after: Words
+    request_key: Words
+    requester: Words
+    reserved_at: Words
+    tbs: bytes | None
+    der: bytes | None
+    sha256: WordsOrNull
+    station: WordsOrNull
+    csr: bytes | None
+    verdict: Words
+    issued_at: WordsOrNull
+    revoked_at: WordsOrNull
+    revocation_reason: WordsOrNull
+    delivery: WordsOrNull
+
+
+class CrlRow(SQLModel, table=True):
+    """One signed revocation list (`CrlRecord`)."""
+
+    __tablename__ = "crl"
+    __table_args__ = (
+        UniqueConstraint("ca", "number", name="uq_crl_number"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_crl_ca"),
+    )
+
+    id: WordsKey
+    ca: Words
+    number: Whole
+    this_update: Words
+    next_update: Words
+    entries: Whole
+    sha256: Words
+    der: bytes
+
+
+class StationRow(SQLModel, table=True):
+    """One charging station as we expect it (`StationRecord`)."""
+
+    __tablename__ = "station"
+    __table_args__ = (Index("ix_station_serial_number", "serial_number"),)
+
+    id: WordsKey
+    serial_number: Words
+    organization: WordsOrNull
+    security_profile: Whole
+    state: Words
+    created_at: Words
+    password_hash: WordsOrNull
+    pending_password_hash: WordsOrNull
+    password_changed_at: WordsOrNull
+
+
+class IssuanceRow(SQLModel, table=True):
+    """A queued issuance request (`IssuanceRecord`); its lease is a `LeaseRow`."""
+
+    __tablename__ = "issuance"
+    __table_args__ = (
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_issuance_ca"),
+        Index("ix_issuance_request_key", "request_key"),
+        Index(
+            "ix_issuance_queued",
+            "created_at",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+    )
+
+    id: WordsKey
+    ca: Words
+    profile: Words
+    csr: bytes
+    options: Words
+    request_key: Words
+    requester: Words
+    station: WordsOrNull
+    state: Words
+    created_at: Words
+    certificate: WordsOrNull
+    refusal: WordsOrNull
+
+
+class OperationRow(SQLModel, table=True):
+    """A durable operation on a station (`OperationRecord`); its lease is a `LeaseRow`."""
+
+    __tablename__ = "operation"
+    __table_args__ = (
+        ForeignKeyConstraint(["station"], ["station.id"], name="fk_operation_station"),
+        Index("ix_operation_station", "station", "created_at"),
+        Index(
+            "ix_operation_queued",
+            "created_at",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+    )
+
+    id: WordsKey
+    kind: Words
+    station: Words
+    parameters: Words
+    state: Words
+    requester: Words
+    created_at: Words
+    deadline: Words
+    sealed: bytes | None
+    outcome: WordsOrNull
+
+
+class AttemptRow(SQLModel, table=True):
+    """One try of an operation (`AttemptRecord`)."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (ForeignKeyConstraint(["operation"], ["operation.id"], name="fk_attempt_operation"),)
+
+    operation: WordsKey
+    number: WholeKey
+    sent_at: Words
+    action: Words
+    answered_at: WordsOrNull
+    answer: WordsOrNull
+
+
+class SecurityEventRow(SQLModel, table=True):
+    """A security event (`SecurityEventRecord`)."""
+
+    __tablename__ = "security_event"
+    __table_args__ = (Index("ix_security_event_station", "station", "id"),)
+
+    id: WholeKey
+    station: WordsOrNull
+    source: Words
+    type: Words
+    critical: bool
+    tech_info: Words
+    at: Words
+    received_at: Words
+
+
+class PresenceRow(SQLModel, table=True):
+    """The live connection of a station (`PresenceRecord`); not audited."""
+
+    __tablename__ = "presence"
+
+    station: WordsKey
+    connected: bool
+    owner: Words
+    connection: Words
+    protocol: Words
+    security_profile: Whole
+    certificate: WordsOrNull
+    peer: Words
+    connected_at: Words
+    last_seen_at: Words
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who works on an issuance or an operation, until when, under which fencing number; not audited.
+
+    The number outlives the lease, so that a worker which lost it can never pass for its successor.
+    """
+
+    __tablename__ = "lease"
+
+    kind: WordsKey
+    item: WordsKey
+    owner: WordsOrNull
+    until: WordsOrNull
+    fence: Whole
+    state: Words
+
+
+class AuditEntryRow(SQLModel, table=True):
+    """One entry of the audit log (`AuditEntry`)."""
+
+    __tablename__ = "audit_entry"
+
+    seq: WholeKey
+    at: Words
+    actor_name: Words
+    actor_kind: Words
+    actor_authenticated: bool
+    action: Words
+    subject: Words
+    outcome: Words
+    artefact_sha256: WordsOrNull
+    details: Words
+    effects: Words
+    preconditions: Words
+    previous_hash: Words
+    entry_hash: Words
+
+
+class AuditHeadRow(SQLModel, table=True):
+    """The signed head of the log: one row, the lock that all writers take."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (CheckConstraint("id = 1", name="ck_audit_head_single"),)
+
+    id: WholeKey
+    log_id: Words
+    count: Whole
+    hash: Words
+    at: WordsOrNull
+    key_id: Words
+    signature: Words

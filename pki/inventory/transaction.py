@@ -1,0 +1,129 @@
+"""One unit of work on the inventory: typed reads, typed writes, and the audit entry that explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from chargepki.pki.errors import StateError
+from chargepki.pki.inventory.audit_chain import (
+    AuditKey,
+    ChainState,
+    encode_entry,
+    make_entry,
+)
+from chargepki.pki.inventory.codec import RowKind, Value
+from chargepki.pki.inventory.engine import Session
+from chargepki.pki.inventory.reads import Row
+from chargepki.pki.inventory.records import Actor, AuditEntry
+from chargepki.pki.inventory.writes_certificates import CertificateWrites
+from chargepki.pki.inventory.writes_operations import OperationWrites
+from chargepki.pki.inventory.writes_stations import StationWrites
+
+__all__ = ["Transaction"]
+
+
+class Transaction(CertificateWrites, StationWrites, OperationWrites):
+    """What a work given to `Inventory.write` may do; valid only while that work runs.
+
+    Writers are serialised, so what a work reads cannot change before it is committed. After every write to an audited
+    table the work calls `audit`; the effects since the previous entry are put into it by themselves.
+    """
+
+    __slots__ = ("_chain", "_effects", "_found", "_key", "_session")
+
+    def __init__(self, session: Session, key: AuditKey | None, chain: ChainState) -> None:
+        self._session = session
+        self._key = key
+        self._chain = chain
+        self._effects: dict[tuple[str, str], str | None] = {}
+        self._found: dict[tuple[str, str], str] = {}
+
+    @property
+    def chain(self) -> ChainState:
+        """Where the audit log stands after this work."""
+        return self._chain
+
+    def audit(
+        self,
+        actor: Actor,
+        action: str,
+        subject: str,
+        *,
+        now: datetime,
+        outcome: str = "done",
+        artefact_sha256: str | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> AuditEntry:
+        """Append an entry that accounts for all writes of this work since its previous entry.
+
+        Args:
+            action: ``noun.verb``, for example ``certificate.revoke``.
+            subject: what it was done to: an id of the inventory.
+            outcome: ``done`` or ``refused``.
+            artefact_sha256: lower-case hex digest of what the act made.
+            details: JSON data; never a secret.
+
+        Raises:
+            StateError: this process holds no log key.
+            TypeError: *now* is naive.
+        """
+        if self._key is None:
+            raise StateError(
+                "this process holds no log key, so it cannot write to the inventory",
+                why="every change is appended to the audit log, whose head is signed with the workspace's log key",
+                fix="run in the workspace that made the inventory (--home)",
+            )
+        entry = make_entry(
+            self._chain,
+            actor=actor,
+            action=action,
+            subject=subject,
+            at=now,
+            outcome=outcome,
+            artefact_sha256=artefact_sha256,
+            details=details or {},
+            effects=tuple((table, key, digest) for (table, key), digest in self._effects.items()),
+            preconditions=tuple((table, key, digest) for (table, key), digest in self._found.items()),
+        )
+        self._session.run("audit_insert", encode_entry(entry))
+        self._chain = self._chain.after(entry)
+        self._effects.clear()
+        self._found.clear()
+        return entry
+
+    def check_accounted(self) -> None:
+        """Refuse to end a work whose writes no audit entry explains.
+
+        Raises:
+            RuntimeError: a programming error: call `audit` after the last write.
+        """
+        if self._effects:
+            tables = ", ".join(sorted({table for table, _ in self._effects}))
+            raise RuntimeError(f"writes to {tables} without a following tx.audit(...) in the same work")
+
+    # -- what the mixins stand on ---------------------------------------------------------------------------------
+
+    def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
+        return self._session.run(statement, parameters)
+
+    def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
+        return self._session.select(table, filters, order, limit)
+
+    def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> None:
+        self._session.run(f"{kind.table}_insert", values)
+        self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
+
+    def _update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
+        changed = {name: value for name, value in after.items() if before[name] != value}
+        if not changed:
+            return
+        self._session.update(kind.table, changed, {name: before[name] for name in kind.key})
+        self._account(kind, before, kind.digest(after))
+
+    def _account(self, kind: RowKind[object], before: Mapping[str, Value], digest: str | None) -> None:
+        where = (kind.table, kind.key_of(before))
+        # A row written twice before its entry has one effect: the state that the entry found, and the last one.
+        if where not in self._effects:
+            self._found[where] = kind.digest(before)
+        self._effects[where] = digest

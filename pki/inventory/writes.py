@@ -1,0 +1,60 @@
+"""What all typed writes stand on: insert or change one row and remember what that did to it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from chargepki.pki.errors import Conflict, NotFound
+from chargepki.pki.inventory.codec import RowKind, Value
+from chargepki.pki.inventory.reads import Reads
+
+__all__ = ["Writes"]
+
+_R = TypeVar("_R")
+
+
+class Writes(Reads):
+    """Base of the write mixins; `Transaction` supplies the abstract part."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _insert(self, kind: RowKind[Any], values: Mapping[str, Value]) -> None:
+        """Insert a row of an audited table and note its effect."""
+
+    @abstractmethod
+    def _update(self, kind: RowKind[Any], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
+        """Change the row whose stored values are *before* and note the effect; equal values are no write."""
+
+    def _add(self, kind: RowKind[_R], record: _R, what: str) -> None:
+        """Insert *record*, refusing one whose key is taken.
+
+        Raises:
+            Conflict: it exists. Looked up first: on PostgreSQL a failed insert would spoil the whole transaction.
+        """
+        values = kind.encode(record)
+        if self._rows(f"{kind.table}_exists", {name: values[name] for name in kind.key}):
+            raise Conflict(f"{what} {kind.key_of(values)} exists already")
+        self._insert(kind, values)
+
+    def _stored(self, kind: RowKind[_R], what: str, **key: Value) -> dict[str, Value]:
+        """Return the stored values of one row.
+
+        Raises:
+            NotFound: there is none.
+        """
+        rows = self._rows(f"{kind.table}_get", key)
+        if not rows:
+            raise NotFound(f"there is no {what} {'/'.join(str(part) for part in key.values())}")
+        return dict(zip(kind.columns, rows[0], strict=True))
+
+    def _change(self, kind: RowKind[_R], before: Mapping[str, Value], changes: Mapping[str, object]) -> _R:
+        """Apply *changes* (typed values by field) to a row and return the new record."""
+        import dataclasses
+
+        record = kind.decode([before[name] for name in kind.columns])
+        changed = dataclasses.replace(record, **changes)  # type: ignore[type-var]  # every record is a dataclass
+        self._update(kind, before, kind.encode(changed))
+        return changed

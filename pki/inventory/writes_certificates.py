@@ -1,0 +1,177 @@
+"""Typed writes on CAs, certificates and revocation lists."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypedDict, Unpack
+
+from chargepki.pki.errors import Conflict, InputError, StateError
+from chargepki.pki.inventory import codec
+from chargepki.pki.inventory.codec import encode_time
+from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord, Delivery
+from chargepki.pki.inventory.writes import Writes
+
+__all__ = ["CaChanges", "CertificateWrites"]
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class CaChanges(TypedDict, total=False):
+    """Fields of a `CaRecord` that may change after its reservation."""
+
+    subject: str
+    subject_der: bytes
+    key_uri: str
+    state: CaState
+    public_url: str | None
+    spki_sha256: str | None
+    certificate_der: bytes | None
+    not_before: datetime | None
+    not_after: datetime | None
+
+
+class CertificateWrites(Writes):
+    """Mixin of `Transaction`."""
+
+    __slots__ = ()
+
+    def reserve_ca(self, record: CaRecord) -> None:
+        """Store a new CA generation.
+
+        Raises:
+            Conflict: this generation exists.
+            InputError: the id is not ``NAME@GENERATION``.
+        """
+        if record.id != f"{record.name}@{record.generation}":
+            raise InputError(f"the id {record.id} is not {record.name}@{record.generation}")
+        self._add(codec.CA, record, "the CA")
+
+    def next_generation(self, name: str) -> int:
+        """Return the generation that the next CA of this name takes (1 for the first)."""
+        rows = self._rows("ca_last_generation", {"name": name})
+        return int(rows[0][0] or 0) + 1
+
+    def update_ca(self, ca_id: str, **changes: Unpack[CaChanges]) -> CaRecord:
+        """Change a CA generation and return it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._change(codec.CA, self._stored(codec.CA, "CA", id=ca_id), changes)
+
+    def reserve_certificate(self, record: CertificateRecord) -> None:
+        """Store a reservation (serial, to-be-signed bytes, request key) before the key signs; in state RESERVED.
+
+        Raises:
+            Conflict: the serial is taken under this CA: a serial is never used twice.
+            InputError: the serial is not lower-case hex without leading zeros, or the id is not ``CA:SERIAL``.
+            StateError: the record is not in state RESERVED or has no to-be-signed bytes.
+        """
+        serial = record.serial
+        if not serial or serial[0] == "0" or not _HEX.issuperset(serial):
+            raise InputError("a serial is lower-case hex without leading zeros", why=f"got {serial[:80]}")
+        if record.id != f"{record.ca}:{serial}":
+            raise InputError(f"the id {record.id} is not {record.ca}:{serial}")
+        if record.state is not CertificateState.RESERVED or record.tbs is None:
+            raise StateError("a certificate enters the inventory as a reservation, with the bytes that will be signed")
+        self._add(codec.CERTIFICATE, record, "the certificate")
+
+    def record_certificate(
+        self, certificate_id: str, der: bytes, sha256: str, issued_at: datetime
+    ) -> CertificateRecord:
+        """Turn a reservation into an issued certificate; repeating it with the same bytes changes nothing.
+
+        Raises:
+            NotFound: nothing is reserved under this id.
+            Conflict: it was recorded with other bytes.
+            StateError: it was voided.
+        """
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        state = before["state"]
+        if state != "reserved":
+            if before["der"] == der:
+                return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
+            if state == "voided":
+                raise StateError(f"the reservation {certificate_id} was voided")
+            raise Conflict(f"the certificate {certificate_id} is recorded with other bytes")
+        # The hot path: no record is decoded and encoded again for four columns.
+        after = {**before, "state": "issued", "der": der, "sha256": sha256, "issued_at": encode_time(issued_at)}
+        self._update(codec.CERTIFICATE, before, after)
+        return codec.CERTIFICATE.decode([after[name] for name in codec.CERTIFICATE.columns])
+
+    def void_certificate(self, certificate_id: str) -> CertificateRecord:
+        """Give up a reservation for good: its serial stays taken and is never signed.
+
+        Raises:
+            NotFound: there is none.
+            StateError: it was issued already; revoke it instead.
+        """
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        if before["state"] not in ("reserved", "voided"):
+            raise StateError(f"the certificate {certificate_id} was issued", fix="revoke it instead")
+        return self._change(codec.CERTIFICATE, before, {"state": CertificateState.VOIDED})
+
+    def revoke_certificate(self, certificate_id: str, at: datetime, reason: str) -> CertificateRecord:
+        """Revoke an issued certificate; repeating it with the same reason keeps the first instant.
+
+        Args:
+            reason: RFC 5280 name, for example ``keyCompromise``.
+
+        Raises:
+            NotFound: there is none.
+            StateError: it is not issued, or was revoked for another reason.
+        """
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        state = before["state"]
+        if state == "revoked":
+            if before["revocation_reason"] != reason:
+                raise StateError(
+                    f"the certificate {certificate_id} is revoked already, as {before['revocation_reason']}",
+                    why="lists and answers that are out name that reason",
+                )
+            return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
+        if state != "issued":
+            raise StateError(f"the certificate {certificate_id} is {state}: there is nothing to revoke")
+        changes = {"state": CertificateState.REVOKED, "revoked_at": at, "revocation_reason": reason}
+        return self._change(codec.CERTIFICATE, before, changes)
+
+    def set_delivery(self, certificate_id: str, delivery: Delivery) -> CertificateRecord:
+        """Record what became of a certificate that belongs to a station.
+
+        Raises:
+            NotFound: there is none.
+        """
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        return self._change(codec.CERTIFICATE, before, {"delivery": delivery})
+
+    def link_station(self, certificate_id: str, station: str) -> CertificateRecord:
+        """Say to which station a certificate belongs.
+
+        Raises:
+            NotFound: the certificate or the station does not exist.
+            Conflict: it belongs to another station.
+        """
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        self.get_station(station)
+        if before["station"] not in (None, station):
+            raise Conflict(f"the certificate {certificate_id} belongs to the station {before['station']}")
+        return self._change(codec.CERTIFICATE, before, {"station": station})
+
+    def next_crl_number(self, ca: str) -> int:
+        """Return the number that the next CRL of this CA generation takes (1 for the first)."""
+        rows = self._rows("crl_last_number", {"ca": ca})
+        return int(rows[0][0] or 0) + 1
+
+    def add_crl(self, record: CrlRecord) -> None:
+        """Store a signed CRL.
+
+        Raises:
+            Conflict: its number is not above every number used before by this CA (RFC 5280 5.2.3).
+            InputError: the id is not ``CA/NUMBER``.
+        """
+        if record.id != f"{record.ca}/{record.number}":
+            raise InputError(f"the id {record.id} is not {record.ca}/{record.number}")
+        expected = self.next_crl_number(record.ca)
+        if record.number < expected:
+            raise Conflict(f"the CRL number {record.number} of {record.ca} is used; the next one is {expected}")
+        self._add(codec.CRL, record, "the CRL")
