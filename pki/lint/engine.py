@@ -39,6 +39,8 @@ class Problem:
 
     message: str
     where: str = ""
+    severity: Severity | None = None
+    """Milder (or harsher) than the rule in general, where the catalogue distinguishes cases."""
 
 
 Verdict: TypeAlias = "str | Sequence[Problem] | None"
@@ -180,13 +182,14 @@ def rule(
     where: str = "",
     severity_by_standard: Mapping[Standard, Severity] | None = None,
     needs: Needs | None = None,
+    severity: Severity | None = None,
 ) -> Callable[[Callable[[CertificateContext], Verdict]], Callable[[CertificateContext], Verdict]]:
-    """Register the decorated function as the certificate rule *rule_id*."""
+    """Register the decorated function as the certificate rule *rule_id*; *severity* overrides what the prefix says."""
 
     def decorate(check: Callable[[CertificateContext], Verdict]) -> Callable[[CertificateContext], Verdict]:
         entry = Rule(
             id=rule_id,
-            severity=severity_of(rule_id),
+            severity=severity or severity_of(rule_id),
             title=title,
             clause=clause,
             hint=hint,
@@ -223,13 +226,19 @@ class _Plan:
     ids: tuple[str, ...]
 
 
-@cache
 def certificate_rules(
     profile: Profile | None, *, is_ca: bool, with_issuer: bool, with_now: bool, with_signature: bool
 ) -> _Plan:
     """Choose the rules that apply, in registration order."""
-    tokens = tokens_of(profile, is_ca=is_ca)
+    # A profile is a deep value and slow to hash, so the plans are filed under the two values that decide.
     standard = None if profile is None else profile.standard
+    return _plan(standard, tokens_of(profile, is_ca=is_ca), with_issuer, with_now, with_signature)
+
+
+@cache
+def _plan(
+    standard: Standard | None, tokens: frozenset[str], with_issuer: bool, with_now: bool, with_signature: bool
+) -> _Plan:
     chosen = [
         entry
         for entry in _certificate_rules.values()
@@ -244,9 +253,7 @@ def certificate_rules(
     )
 
 
-def collect(
-    checks: Sequence[tuple[Rule[ContextT], Severity]], context: ContextT
-) -> tuple[Finding, ...]:
+def collect(checks: Sequence[tuple[Rule[ContextT], Severity]], context: ContextT) -> tuple[Finding, ...]:
     """Run *checks* and turn what they say into findings."""
     findings: list[Finding] = []
     for entry, severity in checks:
@@ -257,7 +264,7 @@ def collect(
         findings.extend(
             Finding(
                 rule=entry.id,
-                severity=severity,
+                severity=problem.severity or severity,
                 message=printable(problem.message),
                 clause=entry.clause,
                 hint=entry.hint,

@@ -1,0 +1,93 @@
+"""Guess which profile a certificate was made for, from its own fields alone."""
+
+from __future__ import annotations
+
+from chargepki.pki import oids
+from chargepki.pki.errors import InputError
+from chargepki.pki.identifiers import Emaid, EvccId, Pcid
+from chargepki.pki.lint.standards import has_bits
+from chargepki.pki.lint.view import CertificateView
+from chargepki.pki.profiles import list_profiles
+from chargepki.pki.profiles.base import KeyUsageBit, Profile, Standard
+
+__all__ = ["guess_profile"]
+
+_CA_FAMILIES = {"V2G": "cpo", "CPS": "cps", "MO": "mo", "OEM": "oem"}
+
+
+def guess_profile(view: CertificateView) -> tuple[Profile | None, str]:
+    """Return the likeliest profile and the reason, or ``None`` and why nothing could be told.
+
+    A guess is a convenience for a person with a file in hand; no decision of ours rests on one.
+    """
+    standard = _standard(view)
+    role, reason = _ca_role(view, standard) if view.is_ca else _leaf_role(view)
+    if role is None:
+        return None, reason
+    if role in ("csms", "charging-station"):
+        standard = Standard.OCPP
+    elif role == "ocsp-signer":
+        standard = Standard.COMMON
+    if standard is None:
+        return None, f"{reason}, but its key belongs to neither ISO 15118-2 nor ISO 15118-20"
+    if standard is not Standard.ISO15118_2:
+        role = "emsp" + role.removeprefix("mo") if role.startswith("mo-") else role
+    wanted = f"{standard.value}/{role}"
+    found = next((profile for profile in list_profiles() if profile.id == wanted), None)
+    return (found, reason) if found else (None, f"{reason}, but there is no profile {wanted}")
+
+
+def _standard(view: CertificateView) -> Standard | None:
+    """The key tells -2 from -20, criticality of the key identifiers tells the 2022 text from Amendment 1."""
+    if view.key.curve == oids.SECP256R1:
+        return Standard.ISO15118_2
+    if view.key.curve != oids.SECP521R1 and view.key.algorithm != oids.ED448:
+        return None
+    identifiers = [view.extension(oid) for oid in (oids.SUBJECT_KEY_IDENTIFIER, oids.AUTHORITY_KEY_IDENTIFIER)]
+    critical = any(extension is not None and extension.critical for extension in identifiers)
+    return Standard.ISO15118_20 if critical else Standard.ISO15118_20_A1
+
+
+def _ca_role(view: CertificateView, standard: Standard | None) -> tuple[str | None, str]:
+    values = view.subject_values(oids.DOMAIN_COMPONENT)
+    family = _CA_FAMILIES.get(values[0]) if len(values) == 1 else None
+    if family is None or standard is None:
+        return None, "a CA without a domainComponent of ISO 15118 may belong to any standard"
+    if view.is_self_issued:
+        return ("v2g-root" if family == "cpo" else f"{family}-root"), f"a self-issued CA with DC={values[0]}"
+    constraints = view.known.basic_constraints
+    length = None if constraints is None else constraints.path_length
+    if length not in (0, 1):
+        return None, "a sub-CA has pathLen 1 or 0"
+    return f"{family}-sub{2 - length}", f"a CA with DC={values[0]} and pathLen {length}"
+
+
+def _leaf_role(view: CertificateView) -> tuple[str | None, str]:
+    usages = view.known.extended_key_usage or ()
+    if oids.EKU_OCSP_SIGNING in usages:
+        return "ocsp-signer", "ExtendedKeyUsage is OCSPSigning"
+    values = view.subject_values(oids.DOMAIN_COMPONENT)
+    if values in (["CPO"], ["CSO"]):
+        return "secc", f"DC={values[0]}"
+    if values == ["CPS"]:
+        return "cps", "DC=CPS"
+    name = view.common_name
+    if has_bits(view, KeyUsageBit.NON_REPUDIATION) and _parses(Emaid, name):
+        return "contract", "the CN is an EMAID and nonRepudiation is set"
+    if (values == ["OEM"] or has_bits(view, KeyUsageBit.KEY_AGREEMENT)) and _parses(Pcid, name):
+        return "oem-provisioning", "the CN is a PCID"
+    if oids.EKU_CLIENT_AUTH in usages and _parses(EvccId, name):
+        return "vehicle", "the CN is an EVCCID and ExtendedKeyUsage has clientAuth"
+    if oids.EKU_SERVER_AUTH in usages:
+        return "csms", "ExtendedKeyUsage has serverAuth"
+    if oids.EKU_CLIENT_AUTH in usages:
+        return "charging-station", "ExtendedKeyUsage has clientAuth"
+    return None, "neither its subject nor its key usages name a profile"
+
+
+def _parses(kind: type[Emaid] | type[Pcid] | type[EvccId], text: str) -> bool:
+    try:
+        kind.parse(text)
+    except InputError:
+        return False
+    return True

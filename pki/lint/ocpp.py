@@ -1,0 +1,150 @@
+"""OCPP 2.0.1/2.1 part 2 A00 (and the 1.6 security whitepaper): certificates between station, CSMS and manufacturer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chargepki.pki import oids
+from chargepki.pki.findings import Severity
+from chargepki.pki.lint.engine import CertificateContext, Problem, Verdict, rule
+from chargepki.pki.lint.hygiene import rsa_numbers
+from chargepki.pki.lint.standards import OCPP, has_bits, is_hostname, is_ip_address
+from chargepki.pki.profiles.base import KeyUsageBit
+
+_EKU: Final = "tbsCertificate.extensions.extendedKeyUsage"
+_DNS_NAME: Final = 2
+_WEAK_CURVES: Final = frozenset({"1.2.840.10045.3.1.1", "1.3.132.0.8", "1.3.132.0.9", "1.3.132.0.31"})
+
+
+@rule(
+    "e_cs_cn_hostname",
+    "OCPP A00.FR.511",
+    "the CN of a charging station certificate is no IP address or host name",
+    hint="use the station's serial number",
+    standards=OCPP,
+    applies=("charging-station",),
+    where="tbsCertificate.subject",
+)
+def cs_cn_hostname(context: CertificateContext) -> Verdict:
+    """The CN is the serial number by which the CSMS knows the station."""
+    name = context.view.common_name
+    if is_ip_address(name) or is_hostname(name, qualified=True):
+        return f"CN {name!r} is an address"
+    return None
+
+
+@rule(
+    "e_cs_cn_missing",
+    "OCPP A00.FR.509, A00.FR.511",
+    "a charging station certificate has one CN and one O",
+    hint="CN is the station's serial number, O the charging station operator",
+    standards=OCPP,
+    applies=("charging-station",),
+    where="tbsCertificate.subject",
+)
+def cs_cn_missing(context: CertificateContext) -> Verdict:
+    """Identity binding compares both."""
+    view = context.view
+    return [
+        Problem(f"the subject needs exactly one {name}")
+        for oid, name in ((oids.COMMON_NAME, "CN"), (oids.ORGANIZATION_NAME, "O"))
+        if len([value for value in view.subject_values(oid) if value]) != 1
+    ]
+
+
+@rule(
+    "e_csms_name",
+    "OCPP A00.FR.510; RFC 9525",
+    "a CSMS certificate names the endpoint's FQDN",
+    hint="pass --dns with the host name of the OCPP endpoint",
+    standards=OCPP,
+    applies=("csms",),
+    where="tbsCertificate.extensions.subjectAltName",
+)
+def csms_name(context: CertificateContext) -> Verdict:
+    """In a dNSName; a name in the CN alone is a warning, since many TLS libraries no longer look there."""
+    names = [name.text for name in context.view.known.subject_names or () if name.tag == _DNS_NAME]
+    broken = [name for name in names if not is_hostname(name.removeprefix("*."), qualified=False)]
+    if broken:
+        return f"dNSName {broken[0][:80]!r} is no host name"
+    if names:
+        return None
+    common_name = context.view.common_name
+    if is_hostname(common_name, qualified=False) and not is_ip_address(common_name):
+        return [Problem(f"the host name {common_name!r} is in the CN alone", severity=Severity.WARNING)]
+    return "neither a dNSName nor a CN that is a host name"
+
+
+@rule(
+    "e_csms_eku_serverauth",
+    "RFC 5280 4.2.1.12",
+    "an ExtendedKeyUsage of a CSMS certificate includes serverAuth",
+    hint="add serverAuth, or leave the extension out",
+    standards=OCPP,
+    applies=("csms",),
+    where=_EKU,
+)
+def csms_eku_serverauth(context: CertificateContext) -> Verdict:
+    """Stations refuse the server otherwise."""
+    return _lacks(context, oids.EKU_SERVER_AUTH)
+
+
+@rule(
+    "w_cs_eku_clientauth",
+    "RFC 5280 4.2.1.12",
+    "an ExtendedKeyUsage of a charging station certificate includes clientAuth",
+    hint="add clientAuth, or leave the extension out",
+    standards=OCPP,
+    applies=("charging-station",),
+    where=_EKU,
+)
+def cs_eku_clientauth(context: CertificateContext) -> Verdict:
+    """TLS libraries of a CSMS refuse the client otherwise."""
+    return _lacks(context, oids.EKU_CLIENT_AUTH)
+
+
+def _lacks(context: CertificateContext, usage: str) -> str | None:
+    usages = context.view.known.extended_key_usage
+    if usages is None or usage in usages or oids.EKU_ANY in usages:
+        return None
+    return f"ExtendedKeyUsage lacks {oids.name_of(usage)}"
+
+
+@rule(
+    "e_ocpp_leaf_ku",
+    "RFC 5280 4.2.1.3",
+    "a leaf that signs asserts digitalSignature",
+    hint="set digitalSignature",
+    standards=OCPP,
+    applies=("csms", "charging-station", "firmware-signing"),
+    where="tbsCertificate.extensions.keyUsage",
+)
+def leaf_ku(context: CertificateContext) -> Verdict:
+    """TLS authentication and firmware signatures both need it; an absent KeyUsage forbids nothing."""
+    if context.view.known.key_usage is None or has_bits(context.view, KeyUsageBit.DIGITAL_SIGNATURE):
+        return None
+    return "keyUsage lacks digitalSignature"
+
+
+@rule(
+    "e_ocpp_key_strength",
+    "OCPP A00.FR.501 to FR.504",
+    "RSA of at least 2048 bits, EC of at least 224",
+    hint="make a P-256 key, or RSA with 2048 bits or more",
+    standards=OCPP,
+    where="tbsCertificate.subjectPublicKeyInfo",
+)
+def key_strength(context: CertificateContext) -> Verdict:
+    """112 bits of strength; keys that nobody can measure are refused too."""
+    key = context.view.key
+    if key.algorithm == oids.RSA_ENCRYPTION:
+        numbers = rsa_numbers(key.bits)
+        if numbers is None:
+            return "the RSA key cannot be decoded"
+        size = numbers[0].bit_length()
+        return f"the RSA key has {size} bits" if size < 2048 else None
+    if key.algorithm == oids.EC_PUBLIC_KEY:
+        return f"the curve {key.curve} is weaker than 224 bits" if key.curve in _WEAK_CURVES else None
+    return (
+        None if key.algorithm in (oids.ED25519, oids.ED448) else f"keys of {oids.name_of(key.algorithm)} are not known"
+    )
