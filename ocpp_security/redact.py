@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 import orjson
 
 from chargepki.pki.errors import printable
 
-__all__ = ["REDACTED", "log_form", "scrub", "secret_values"]
+__all__ = ["REDACTED", "log_form", "may_hold_secrets", "scrub", "secret_values"]
 
 REDACTED = "[secret]"
 
@@ -17,6 +18,7 @@ MAX_STRING = 200
 """Longest string shown; what is longer (a CSR, a chain) is cut, with its length."""
 MAX_LINE = 4000
 """Longest log form of one frame, in characters."""
+_MAX_NAME = 100
 _MAX_DEPTH = 40
 _MIN_SCRUBBED = 4
 # A hostile frame may hold thousands of members called "password"; each is hidden where it stands,
@@ -26,15 +28,22 @@ _MAX_SCRUBBED = 32
 # Looked for in names of members, configuration keys and variables, in lower case and without separators:
 # 1.6 keys are case-insensitive (CiString), and vendors have keys of their own.
 _SECRET_WORDS = ("password", "passphrase", "authorizationkey", "privatekey", "secret", "simpin", "presharedkey")
+_NAMING_MEMBERS = frozenset({"key", "variable", "variableName", "messageId"})
+# One of these is in every name that counts as secret, whatever separators stand between its words.
+_HINTS = ("pass", "key", "secret", "pin", "shared")
 # Members with the value of the variable or configuration key that the object around them names.
 _VALUE_MEMBERS = frozenset({"value", "attributeValue", "actualValue", "data"})
 
-_URL_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?:\\?/){2})[^/?#\s\"]*@")
-_PRIVATE_KEY = re.compile(r"-----BEGIN[^-\n]*PRIVATE KEY-----.*?(?:-----END[^-\n]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_ASSIGNMENT = re.compile(
-    r"((?:password|passphrase|authorizationkey|secret)[\\\"']*\s*[:=]\s*[\\\"']*)[^\\\"'\s,;&}]+", re.IGNORECASE
+# The bounds keep every pattern linear on hostile text.
+_URL_USERINFO = re.compile(r"(:(?:\\?/){2})[^\s\"]{0,512}@")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN[^-\n]{0,40}PRIVATE KEY-----.*?(?:-----END[^-\n]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL
 )
-_AUTHORIZATION = re.compile(r"\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_ASSIGNMENT = re.compile(
+    r"((?:password|passphrase|authorizationkey|secret)[\\\"']{0,8}\s{0,8}[:=]\s{0,8}[\\\"']{0,8})[^\\\"'\s,;&}]+",
+    re.IGNORECASE,
+)
+_AUTHORIZATION = re.compile(r"\b(basic|bearer)\s{1,8}[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
 
 
 def log_form(frame: str | bytes, *, secrets: Collection[str] = ()) -> str:
@@ -70,6 +79,12 @@ def scrub(text: str, secrets: Collection[str]) -> str:
     return _scrub(text, _scrubber(secrets))
 
 
+def may_hold_secrets(text: str) -> bool:
+    """Say, cheaply and on the safe side, whether a frame's text can hold a member or variable that is secret."""
+    lowered = text.lower()
+    return "\\u" in lowered or any(hint in lowered for hint in _HINTS)
+
+
 def secret_values(value: object) -> frozenset[str]:
     """Return the strings in a payload or frame that are secret because of where they stand (at most 32)."""
     found: set[str] = set()
@@ -79,7 +94,9 @@ def secret_values(value: object) -> frozenset[str]:
 
 def _scrubber(secrets: Collection[str]) -> re.Pattern[str] | None:
     """Return one pattern for all *secrets*, as they are and as JSON inside a string spells them."""
-    wanted = {secret for secret in secrets if len(secret) >= _MIN_SCRUBBED}
+    kept = [secret for secret in secrets if len(secret) >= _MIN_SCRUBBED]
+    # Upper and lower case too: IGNORECASE compares single characters, and some letters grow (ß, SS).
+    wanted = {form for secret in kept for form in (secret, secret.upper(), secret.lower())}
     wanted |= {orjson.dumps(secret).decode()[1:-1] for secret in wanted}
     if not wanted:
         return None
@@ -90,10 +107,16 @@ def _scrubber(secrets: Collection[str]) -> re.Pattern[str] | None:
 def _scrub(text: str, scrubber: re.Pattern[str] | None) -> str:
     if scrubber is not None:
         text = scrubber.sub(REDACTED, text)
-    text = _URL_USERINFO.sub(rf"\1{REDACTED}@", text)
-    text = _PRIVATE_KEY.sub(REDACTED, text)
-    text = _ASSIGNMENT.sub(rf"\1{REDACTED}", text)
-    return _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
+    # Substring tests first: they cost a fraction of the patterns, and nearly every string of OCPP passes them all.
+    if "@" in text:
+        text = _URL_USERINFO.sub(rf"\1{REDACTED}@", text)
+    if "PRIVATE KEY" in text:
+        text = _PRIVATE_KEY.sub(REDACTED, text)
+    if ":" in text or "=" in text:
+        text = _ASSIGNMENT.sub(rf"\1{REDACTED}", text)
+    if " " in text or "\t" in text:
+        text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
+    return text
 
 
 def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, *, named: bool) -> object:
@@ -103,7 +126,7 @@ def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, *, named
     if isinstance(value, dict):
         named = named or _names_secret(value)
         return {
-            _scrub(name, scrubber)[:MAX_STRING]: REDACTED
+            _scrub(name, scrubber)[:_MAX_NAME]: REDACTED
             if _is_secret(name, value, named=named)
             else _shown(member, scrubber, depth + 1, named=named)
             for name, member in value.items()
@@ -122,7 +145,7 @@ def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, *, named
 def _collect(value: object, found: set[str], depth: int, *, named: bool) -> None:
     if depth > _MAX_DEPTH or len(found) >= _MAX_SCRUBBED:
         return
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # payloads are plain dicts, from the wire and in our own calls
         named = named or _names_secret(value)
         for name, member in value.items():
             if _is_secret(name, value, named=named):
@@ -164,6 +187,8 @@ def _is_secret(name: object, around: Mapping[str, object], *, named: bool) -> bo
 
 def _names_secret(value: Mapping[str, object]) -> bool:
     """Say whether *value* is about a secret: 1.6 ``key``, 2.x ``variable.name``."""
+    if value.keys().isdisjoint(_NAMING_MEMBERS):
+        return False
     variable = value.get("variable")
     names = [value.get("key"), value.get("variableName"), value.get("messageId")]
     if isinstance(variable, Mapping):
@@ -171,6 +196,7 @@ def _names_secret(value: Mapping[str, object]) -> bool:
     return any(isinstance(name, str) and _has_secret_word(name) for name in names)
 
 
+@lru_cache(maxsize=1024)
 def _has_secret_word(name: str) -> bool:
-    plain = re.sub(r"[^a-z0-9]", "", name[:MAX_STRING].lower())
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return any(word in plain for word in _SECRET_WORDS)

@@ -135,8 +135,9 @@ class RpcSession:
                 fix="try again later",
             )
         message_id = self._new_id()
-        text = encode_frame([MessageType.CALL, message_id, action, payload])
-        pending = _Pending(message_id, action, text, timeout, redact.secret_values(payload))
+        text = self._encode(MessageType.CALL, message_id, action, payload)
+        secrets = redact.secret_values(payload) if redact.may_hold_secrets(text) else frozenset()
+        pending = _Pending(message_id, action, text, timeout, secrets)
         if self._outstanding is not None:
             self._queue.append(pending)
             return OutgoingCall(message_id, None)
@@ -153,7 +154,7 @@ class RpcSession:
         peer = Role.STATION if self.role is Role.CSMS else Role.CSMS
         self._check_action(action, peer, sends=True)
         schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
-        return encode_frame([MessageType.SEND, self._new_id(), action, payload])
+        return self._encode(MessageType.SEND, self._new_id(), action, payload)
 
     def due(self, now: datetime) -> list[RpcEvent]:
         """Return the calls that have timed out at *now*, and the next queued call if that frees the way."""
@@ -192,8 +193,9 @@ class RpcSession:
         """
         action = self._get_open(message_id)
         schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=True)
+        text = self._encode(MessageType.CALLRESULT, message_id, payload)
         del self._open[message_id]
-        return encode_frame([MessageType.CALLRESULT, message_id, payload])
+        return text
 
     def refuse(self, message_id: str, code: RpcErrorCode, description: str = "") -> str:
         """Return the CALLERROR for a call of the peer; details stay empty, so nothing is echoed.
@@ -411,6 +413,15 @@ class RpcSession:
         if action is None:
             raise StateError("no call with this message id waits for an answer", why="answered already, or never came")
         return action
+
+    def _encode(self, *elements: object) -> str:
+        try:
+            return encode_frame(elements)
+        except TypeError:  # what an open part of a schema let pass: integers beyond 64 bits, values that are no JSON
+            # "from None": the chained error may quote the payload.
+            raise SchemaViolation(
+                "the payload cannot be written as JSON", rpc_code=RpcErrorCode.FORMAT_VIOLATION, path=""
+            ) from None
 
     def _error_frame(self, kind: int, message_id: str, code: RpcErrorCode, description: str) -> str:
         spelled = spell_error(self.version, code)

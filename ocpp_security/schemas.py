@@ -81,13 +81,14 @@ class _Compiled:
         try:
             if self.validator.is_valid(payload):
                 return
-        except ValueError as exc:  # a value that is no JSON, for example bytes in a payload of our own
+            violation = self._violation(payload)
+        except (TypeError, ValueError):  # a value that is no JSON, for example bytes in a payload of our own
             raise SchemaViolation(
                 f"the {self.kind.value} of {self.action} cannot be written as JSON",
                 rpc_code=RpcErrorCode.FORMAT_VIOLATION,
                 path="",
-            ) from exc
-        raise self._violation(payload)
+            ) from None  # the chained error may quote the payload
+        raise violation
 
     def _violation(self, payload: object) -> SchemaViolation:
         errors = list(islice(self.validator.iter_errors(payload), _MAX_ERRORS_LOOKED_AT))
@@ -95,7 +96,7 @@ class _Compiled:
         keyword = first.kind.name
         path = self._path(first)
         return SchemaViolation(
-            f"{self.action} {self.kind.value}: {path or 'payload'} breaks {keyword}",
+            f"{self.action} {self.kind.value}: {path or 'payload'} breaks {keyword}{_limit(first)}",
             rpc_code=_CODES.get(keyword, RpcErrorCode.PROPERTY_CONSTRAINT_VIOLATION),
             path=path,
             why=f"the {self.version.value} schema does not allow it",
@@ -109,6 +110,12 @@ class _Compiled:
             if isinstance(missing, str) and missing in self.names:
                 steps.append(missing)
         return ".".join(steps)
+
+
+def _limit(error: jsonschema_rs.ValidationError) -> str:
+    """Return the bound that was broken, for the keywords that have one: it is the schema's text, not the payload's."""
+    limit = getattr(error.kind, "limit", None)
+    return f" {limit}" if isinstance(limit, int | float) else ""
 
 
 # Which of several errors is reported: a wrong type explains the others best.
