@@ -198,7 +198,7 @@ def check_certificate_record(record: CertificateRecord | None, station: StationR
     if record.state is not CertificateState.ISSUED:
         raise IdentityMismatch(f"certificate {record.id} is {record.state.value}, not issued")
     if record.delivery is Delivery.UNDELIVERED:
-        # The station answered that it discarded it (A02.FR.07); whoever presents it now is not that station as we know it.
+        # The station answered that it discarded it; whoever presents it now is not the station as we know it.
         raise IdentityMismatch(
             f"certificate {record.id} was refused by its station and is not in use",
             why="a certificate that the station discarded must not open a connection (A02.FR.07)",

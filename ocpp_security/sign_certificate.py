@@ -38,6 +38,7 @@ __all__ = [
     "SigningOrder",
     "StationEffect",
     "StoreRequest",
+    "is_unprocessed",
     "opens_link",
 ]
 
@@ -52,6 +53,24 @@ def opens_link(use: CertificateUse) -> bool:
     False
     """
     return use in (CertificateUse.CHARGING_STATION, CertificateUse.COMBINED)
+
+
+_UNPROCESSED = frozenset(
+    {
+        "FormatViolation", "FormationViolation", "MessageTypeNotSupported", "NotImplemented", "NotSupported",
+        "OccurenceConstraintViolation", "OccurrenceConstraintViolation", "PropertyConstraintViolation",
+        "ProtocolError", "RpcFrameworkError", "SecurityError", "TypeConstraintViolation",
+    }
+)  # fmt: skip
+
+
+def is_unprocessed(error: str) -> bool:
+    """Say whether a CALLERROR code means that the peer certainly did not act on the CALL.
+
+    >>> is_unprocessed("NotSupported"), is_unprocessed("InternalError")
+    (True, False)
+    """
+    return error in _UNPROCESSED
 
 
 # --- CSMS side -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.sign_certificate import (
@@ -22,6 +23,7 @@ from chargepki.ocpp_security.sign_certificate import (
     RecordRefusal,
     SendCall,
     SigningOrder,
+    is_unprocessed,
     opens_link,
 )
 from chargepki.ocpp_security.versions import OcppVersion
@@ -34,26 +36,16 @@ from chargepki.ocpp_security.wire import (
     status_answer,
 )
 from chargepki.pki import names
-from chargepki.pki.csr import CertificateRequest, check_possession, parse_csr
+from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import ChargePkiError, printable
 from chargepki.pki.inventory.records import StationRecord
-from chargepki.pki.keys import spki_der
 from chargepki.pki.pem import to_pem
-from chargepki.pki.policy import Outcome, judge_request
+from chargepki.pki.policy import judge_request
 from chargepki.pki.profiles import get_profile
 
 __all__ = ["CsmsCertificateFlow"]
 
 _MAX_INFO_CHARACTERS = 512
-
-_NOT_PROCESSED = frozenset(
-    {
-        "FormatViolation", "FormationViolation", "NotImplemented", "NotSupported", "OccurenceConstraintViolation",
-        "OccurrenceConstraintViolation", "PropertyConstraintViolation", "ProtocolError", "RpcFrameworkError",
-        "SecurityError", "TypeConstraintViolation", "MessageTypeNotSupported",
-    }
-)  # fmt: skip
-"""CALLERROR codes after which the station certainly did not take the certificate."""
 
 
 class _Phase(StrEnum):
@@ -223,7 +215,7 @@ class CsmsCertificateFlow:
         if status == "Rejected" and not entry.doubtful:
             self._close(entry)
             return [self._undelivered(entry.order, entry.certificate_id, "the station answered Rejected")]
-        if status in _NOT_PROCESSED and not entry.doubtful:
+        if status is not None and is_unprocessed(status) and not entry.doubtful:
             self._close(entry)
             return [self._undelivered(entry.order, entry.certificate_id, f"the station answered {status}")]
         if status == "Rejected" or self._open.get(entry.order.use) != order.id:
@@ -270,11 +262,13 @@ class CsmsCertificateFlow:
     def _judge(self, csr: str, use: CertificateUse, plan: IssuePlan) -> CertificateRequest:
         try:
             request = parse_csr(csr)
-            check_possession(request)
-            subject = names.name_from_der(request.subject_der)
-            common_name, organization = names.get(subject, "CN"), names.get(subject, "O")
+            common_name, organization = names.get(request.subject_der, "CN"), names.get(request.subject_der, "O")
+            verdict = judge_request(request, self._profiles[use], subject_defaults=self._defaults(use, plan))
         except ChargePkiError as error:
             raise _invalid_csr(error.what, why=error.why, fix=error.fix) from error
+        if not verdict.accepted:
+            broken = verdict.refusals[0]
+            raise _invalid_csr(broken.message, why=broken.clause, fix=broken.fix)
         if opens_link(use) and common_name not in (None, self.station.serial_number):
             raise _invalid_csr(
                 "the subject's CN is not this station's serial number",
@@ -291,10 +285,6 @@ class CsmsCertificateFlow:
                 why="A00.FR.509; 1.6 A02.FR.13: O is OrganizationName (1.6: CpoName)",
                 fix="set OrganizationName on the station, or correct the station's record",
             )
-        verdict = judge_request(request, self._profiles[use], subject_defaults=self._defaults(use, plan))
-        if not verdict.accepted:
-            broken = next(rule for rule in verdict.rules if rule.outcome is Outcome.REFUSE)
-            raise _invalid_csr(broken.message, why=broken.clause, fix=broken.fix)
         return request
 
     def _defaults(self, use: CertificateUse, plan: IssuePlan) -> dict[str, str]:
@@ -359,7 +349,7 @@ class CsmsCertificateFlow:
     def _load_chain(self, entry: _Entry, chain: Sequence[bytes]) -> str | None:
         """Put the chain to send into *entry*, or return why it cannot be sent."""
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
-        if not certificates or spki_der(certificates[0].public_key()) != entry.order.request.spki_der:
+        if not certificates or _spki(certificates[0]) != entry.order.request.spki_der:
             return "the certificate is not for the public key of the CSR"
         # The root is the station's to have already; it stays out of every chain (M03 to M06 remarks).
         sent = [der for der, certificate in zip(chain, certificates, strict=True) if not _is_self_issued(certificate)]
@@ -388,6 +378,10 @@ class CsmsCertificateFlow:
 def _invalid_csr(told: str, *, operator: str = "", why: str = "", fix: str = "") -> OcppRefusal:
     answer = StatusAnswer("Rejected", "InvalidCSR", told[:_MAX_INFO_CHARACTERS])
     return OcppRefusal(operator or told, answer=answer, why=why, fix=fix)
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _is_self_issued(certificate: x509.Certificate) -> bool:

@@ -1,4 +1,4 @@
-"""A02/A03 on the charging station: CSRs with retry rules, checks of what arrives, change-over with fallback (sans-IO)."""
+"""A02/A03 on the charging station: CSRs with retries, checks of what arrives, change-over with fallback (sans-IO)."""
 
 from __future__ import annotations
 
@@ -280,8 +280,7 @@ class StationCertificateFlow:
             self._installed[self._installed.index(used)] = proven
             effects.append(CertificateProven(proven))
             older = [item for item in self._link_others(proven) if item.installed_at <= proven.installed_at]
-            for item in older if not self._is_16 else [item for item in older if not item.proven]:
-                effects.append(self._discard(item))
+            effects += [self._discard(item) for item in older if not (self._is_16 and item.proven)]
         for item in self._link_others(used):
             if item.sha256 in self._failed:
                 effects.append(self._discard(item))
@@ -328,7 +327,7 @@ class StationCertificateFlow:
     def _resend_time(self, state: _Use, now: datetime) -> datetime | None:
         if self._is_16 or self.config.wait_minimum is None or self.config.repeat_times is None:
             return None
-        # n counts doublings, so n + 1 resends (TC_A_23_CS); the appendix tables' "number of resends" is the other reading.
+        # n counts doublings, so n + 1 resends (TC_A_23_CS); the appendix tables read it as n resends.
         return now + state.wait if state.resends <= self.config.repeat_times else None
 
     def _find_request(self, spki: str, request_id: int | None) -> PendingRequest:
@@ -405,7 +404,7 @@ class StationCertificateFlow:
         if not items:
             return False
         newest = max(items, key=lambda item: item.not_after)
-        # A third of the lifetime bounds it, so that a certificate that lives shorter than a month is not renewed at once.
+        # Bounded by a third of the lifetime: a certificate that lives less than a month is not renewed at once.
         ahead = min(self.config.renew_before, (newest.not_after - newest.not_before) / 3)
         return newest.not_after - now <= ahead
 

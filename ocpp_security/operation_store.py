@@ -1,0 +1,293 @@
+"""Operations on stations in the inventory: create, lease, record each attempt before it is sent, finish."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from chargepki.ocpp_security.operations import (
+    Finish,
+    OperationKind,
+    PasswordChange,
+    PasswordSecret,
+    PasswordStep,
+    SendAttempt,
+    Snapshot,
+    Wait,
+    check_parameters,
+    expire,
+)
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.errors import StateError
+from chargepki.pki.inventory import Inventory, SealingKey, Transaction
+from chargepki.pki.inventory.records import (
+    Actor,
+    AttemptRecord,
+    CertificateRecord,
+    OperationRecord,
+    OperationState,
+    StationRecord,
+    StationState,
+)
+
+__all__ = ["OperationStore", "new_operation_id"]
+
+
+def new_operation_id() -> str:
+    """Return a random operation id (for the outermost shells; everything else takes it as an argument)."""
+    return f"op-{secrets.token_hex(8)}"
+
+
+class OperationStore:
+    """The durable side of operations; every method is one transaction and blocks until its commit.
+
+    Order of work for the process that holds a station's connection: `lease`, `snapshot`, `operations.next_step`, then
+    `begin_attempt` before sending and `record_answer` after it, or `finish`; then again from `snapshot`.
+    """
+
+    def __init__(self, inventory: Inventory, sealing: SealingKey, *, owner: str, actor: Actor) -> None:
+        """Set up.
+
+        Args:
+            owner: name of this process in leases, unique among all that share the inventory.
+            actor: who carries operations out, for the audit log; `create` names who asked.
+        """
+        self._inventory = inventory
+        self._sealing = sealing
+        self._owner = owner
+        self._actor = actor
+
+    def create(
+        self,
+        kind: OperationKind,
+        station: str,
+        parameters: Mapping[str, object],
+        *,
+        operation_id: str,
+        actor: Actor,
+        now: datetime,
+        deadline: datetime,
+        secret: PasswordSecret | None = None,
+    ) -> OperationRecord:
+        """Queue an operation; it waits for the station to connect, until its deadline.
+
+        Raises:
+            InputError: wrong parameters.
+            NotFound: no such station.
+            StateError: the station is removed, the deadline has passed, or the same operation is open already.
+        """
+        check_parameters(kind, parameters, secret)
+        if deadline <= now:
+            raise StateError("the deadline of the operation has passed already", fix="give it more time")
+        record = OperationRecord(
+            id=operation_id,
+            kind=kind.value,
+            station=station,
+            parameters=dict(parameters),
+            state=OperationState.QUEUED,
+            requester=actor.name,
+            created_at=now,
+            deadline=deadline,
+            sealed=self._sealing.seal(secret.to_bytes(), operation_id) if secret is not None else None,
+        )
+
+        def work(tx: Transaction) -> OperationRecord:
+            if tx.get_station(station).state is not StationState.ACTIVE:
+                raise StateError(f"station {station} is removed", fix=f"bring it back with `station add {station}`")
+            for other in tx.list_operations(station=station, open_only=True):
+                if other.kind == record.kind and dict(other.parameters) == dict(record.parameters):
+                    raise StateError(
+                        f"{kind.value} is under way on {station} already ({other.id})",
+                        why=f"it is {other.state.value} until {other.deadline:%Y-%m-%d %H:%M:%S} UTC",
+                        fix="wait for its outcome",
+                    )
+            tx.create_operation(record)
+            tx.audit(actor, "operation.create", record.id, now=now, details={"kind": kind.value, "station": station})
+            return record
+
+        return self._inventory.write(work)
+
+    def lease(self, station: str, now: datetime, *, duration: timedelta) -> OperationRecord | None:
+        """Lease the station's oldest open operation, or extend our lease on it; ``None`` if there is none to have."""
+        return self._inventory.write(
+            lambda tx: tx.lease_operation(owner=self._owner, until=now + duration, now=now, station=station)
+        )
+
+    def release(self, operation: OperationRecord, *, unknown: bool) -> None:
+        """Give a lease back, for example because the connection was lost."""
+        self._inventory.write(lambda tx: tx.release_operation(operation.id, fence=operation.fence, unknown=unknown))
+
+    def snapshot(
+        self,
+        operation: OperationRecord,
+        *,
+        version: OcppVersion,
+        security_profile: int,
+        connected_at: datetime,
+        profile: str | None = None,
+        delivered: str | None = None,
+        refusal: str | None = None,
+    ) -> Snapshot:
+        """Read what `operations.next_step` needs.
+
+        Args:
+            profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`.
+            delivered: see `Snapshot.delivered`.
+            refusal: see `Snapshot.refusal`.
+
+        Raises:
+            SignerError: the secret was sealed under another workspace's key.
+        """
+        certificates: tuple[CertificateRecord, ...] = ()
+        if operation.kind == OperationKind.TRIGGER_RENEWAL and profile is not None:
+            certificates = tuple(self._inventory.list_certificates(station=operation.station, profile=profile))
+        secret = None
+        if operation.sealed is not None:
+            secret = PasswordSecret.from_bytes(self._sealing.open(operation.sealed, operation.id))
+        return Snapshot(
+            operation=operation,
+            attempts=self._inventory.list_attempts(operation.id),
+            station=self._inventory.get_station(operation.station),
+            version=version,
+            security_profile=security_profile,
+            connected_at=connected_at,
+            secret=secret,
+            certificates=certificates,
+            delivered=delivered,
+            refusal=refusal,
+        )
+
+    def begin_attempt(self, operation: OperationRecord, step: SendAttempt, now: datetime) -> AttemptRecord:
+        """Record that the CALL of *step* is about to be sent; send it only after this has returned.
+
+        Raises:
+            Conflict: another process has the lease now; nothing may be sent.
+        """
+
+        def work(tx: Transaction) -> AttemptRecord:
+            attempt = tx.record_attempt(operation.id, fence=operation.fence, action=step.action, now=now)
+            if step.password is not None:
+                _apply(tx, operation.station, step.password, now)
+            tx.audit(
+                self._actor,
+                "operation.attempt",
+                operation.id,
+                now=now,
+                details={"station": operation.station, "number": attempt.number, "action": step.action},
+            )
+            return attempt
+
+        return self._inventory.write(work)
+
+    def record_answer(
+        self, operation: OperationRecord, attempt: AttemptRecord, answer: Mapping[str, object] | None, now: datetime
+    ) -> None:
+        """Record the answer to an attempt, as `operations.read_answer` gives it; ``None`` leaves it unanswered.
+
+        Raises:
+            Conflict: another process has the lease now.
+        """
+
+        def work(tx: Transaction) -> None:
+            if answer is None:
+                tx.mark_operation(operation.id, fence=operation.fence, state=OperationState.UNKNOWN)
+                return
+            tx.record_answer(operation.id, attempt.number, fence=operation.fence, now=now, answer=answer)
+            tx.audit(
+                self._actor,
+                "operation.answer",
+                operation.id,
+                now=now,
+                details={"station": operation.station, "number": attempt.number, "answer": dict(answer)},
+            )
+
+        self._inventory.write(work)
+
+    def mark(self, operation: OperationRecord, step: Wait) -> None:
+        """Record what the operation waits in: RUNNING, or UNKNOWN."""
+        self._inventory.write(lambda tx: tx.mark_operation(operation.id, fence=operation.fence, state=step.state))
+
+    def finish(self, operation: OperationRecord, step: Finish, now: datetime) -> OperationRecord:
+        """Record the outcome, erase the secret, and change the station's passwords in the same transaction.
+
+        Raises:
+            Conflict: another process has the lease now.
+        """
+
+        def work(tx: Transaction) -> OperationRecord:
+            if step.password is not None:
+                _apply(tx, operation.station, step.password, now)
+            finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
+            tx.audit(
+                self._actor,
+                "operation.finish",
+                operation.id,
+                now=now,
+                outcome="done" if step.state is OperationState.DONE else "refused",
+                details={"station": operation.station, "state": step.state.value, **step.outcome},
+            )
+            return finished
+
+        return self._inventory.write(work)
+
+    def expire_due(self, now: datetime) -> list[OperationRecord]:
+        """Finish every operation whose deadline has passed and that nobody works on; offline stations included."""
+        finished = []
+        for candidate in self._inventory.list_operations(open_only=True):
+            if now < candidate.deadline:
+                continue
+            leased = self._inventory.write(
+                lambda tx, id=candidate.id: tx.lease_operation(  # type: ignore[misc]  # mypy cannot infer the default
+                    owner=self._owner, until=now + timedelta(seconds=30), now=now, id=id
+                )
+            )
+            if leased is not None:
+                finished.append(self.finish(leased, expire(leased, self._inventory.list_attempts(leased.id)), now))
+        return finished
+
+    def password_used(self, station: str, matched_hash: str, now: datetime) -> StationRecord:
+        """Take the evidence that a station connected with the password of *matched_hash*.
+
+        When that is the pending one, it goes on record and the old one is refused from now on.
+
+        Clause: A01.FR.03.
+        """
+
+        def work(tx: Transaction) -> StationRecord:
+            before = tx.get_station(station)
+            if before.pending_password_hash != matched_hash:
+                return before
+            after = _apply(tx, station, PasswordChange(PasswordStep.PROMOTE, matched_hash), now)
+            tx.audit(self._actor, "station.password", station, now=now, details={"shown_by": "connection"})
+            return after
+
+        return self._inventory.write(work)
+
+    def record_password(self, station: str, password_hash: str, *, actor: Actor, now: datetime) -> StationRecord:
+        """Correct the record without talking to the station (`--record-only`); a pending password is forgotten."""
+
+        def work(tx: Transaction) -> StationRecord:
+            after = tx.update_station(
+                station, password_hash=password_hash, pending_password_hash=None, password_changed_at=now
+            )
+            tx.audit(actor, "station.password", station, now=now, details={"record_only": True})
+            return after
+
+        return self._inventory.write(work)
+
+
+def _apply(tx: Transaction, station: str, change: PasswordChange, now: datetime) -> StationRecord:
+    # Computed from the record inside the transaction: an operator's --record-only may have come in between.
+    match change.step:
+        case PasswordStep.PEND:
+            return tx.update_station(station, pending_password_hash=change.new_hash)
+        case PasswordStep.PROMOTE:
+            return tx.update_station(
+                station, password_hash=change.new_hash, pending_password_hash=None, password_changed_at=now
+            )
+        case PasswordStep.DROP:
+            record = tx.get_station(station)
+            if record.pending_password_hash != change.new_hash:
+                return record
+            return tx.update_station(station, pending_password_hash=None)
