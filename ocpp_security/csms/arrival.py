@@ -1,0 +1,98 @@
+"""What a connection changes in the inventory when it comes and when it goes: presence, delivery, taken passwords."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from chargepki.ocpp_security.csms.journal import Incident
+from chargepki.ocpp_security.csms.services import Services, station_actor
+from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.records import (
+    CertificateRecord,
+    CertificateState,
+    Delivery,
+    StationState,
+)
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.csms.connection import StationConnection
+
+__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart"]
+
+REPLACED_ACTION = "connection.replace"
+"""Audit action by which the process that holds the older connection hears that it has to close it."""
+
+
+class Arrival(StrEnum):
+    """Whether a connection may stay; the value is what the station is told when not."""
+
+    WELCOME = "welcome"
+    CERTIFICATE_REVOKED = "certificate revoked"
+    STATION_REMOVED = "station removed"
+
+    def incident(self) -> Incident:
+        """Return what the operator is told."""
+        if self is Arrival.CERTIFICATE_REVOKED:
+            return Incident(
+                "revoked-while-connected",
+                "the certificate of this connection was revoked, so the connection is closed",
+                "let the station enrol again with its password",
+                SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
+            )
+        return Incident("station-removed", "the station was removed from the inventory", "", "StationRemoved")
+
+
+def arrive(tx: Transaction, services: Services, connection: StationConnection, now: datetime) -> Arrival:
+    """Record that *connection* is the live one of its station, and take its certificate into use.
+
+    Called after the connection entered the registry. What was checked before the upgrade is checked again here: a
+    revocation that was committed in between has been announced already, and would otherwise never close it.
+    """
+    station = tx.find_station(connection.station.id)
+    if station is None or station.state is not StationState.ACTIVE:
+        return Arrival.STATION_REMOVED
+    if connection.certificate is not None:
+        record = tx.get_certificate(connection.certificate.id)
+        if record.state is not CertificateState.ISSUED:
+            return Arrival.CERTIFICATE_REVOKED
+        if record.delivery is not Delivery.IN_USE:
+            _take_into_use(tx, record, station.id, now)
+    if connection.pending_password and station.pending_password_hash is not None:
+        tx.update_station(
+            station.id,
+            password_hash=station.pending_password_hash,
+            pending_password_hash=None,
+            password_changed_at=now,
+        )
+        tx.audit(station_actor(station.id), "station.take-password", station.id, now=now)
+    before = tx.find_presence(station.id)
+    if before is not None and before.connected and before.owner != services.config.owner:
+        details = {"owner": before.owner, "connection": before.connection, "by": services.config.owner}
+        tx.audit(station_actor(station.id), REPLACED_ACTION, station.id, now=now, details=details)
+    tx.set_presence(connection.presence(now))
+    return Arrival.WELCOME
+
+
+def _take_into_use(tx: Transaction, record: CertificateRecord, station: str, now: datetime) -> None:
+    """Mark *record* in use, and what the station used or was given before it superseded (A02.FR.10)."""
+    superseded = []
+    for other in tx.list_certificates(station=station):
+        if other.id == record.id or other.profile != record.profile or other.state is not CertificateState.ISSUED:
+            continue
+        is_older = other.delivery is Delivery.DELIVERED and other.reserved_at < record.reserved_at
+        if other.delivery is Delivery.IN_USE or is_older:
+            superseded.append(other.id)
+    actor = station_actor(station)
+    for certificate_id in superseded:
+        tx.set_delivery(certificate_id, Delivery.SUPERSEDED)
+        tx.audit(actor, "certificate.supersede", certificate_id, now=now, details={"by": record.id})
+    tx.set_delivery(record.id, Delivery.IN_USE)
+    tx.audit(actor, "certificate.take-into-use", record.id, now=now, artefact_sha256=record.sha256)
+
+
+def depart(tx: Transaction, connection: StationConnection, now: datetime) -> None:
+    """Record that *connection* has ended, unless another one has taken its place."""
+    tx.clear_presence(connection.station.id, connection.id, now=now)

@@ -1,0 +1,108 @@
+"""What a CSMS endpoint is told: addresses, security profiles, limits, and what it may issue."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from chargepki.ocpp_security.sign_certificate import IssuePlan
+from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki.errors import InputError
+from chargepki.pki.inventory import SealingKey
+
+__all__ = ["CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
+
+
+class DuplicatePolicy(StrEnum):
+    """What becomes of a second authenticated connection of one identity."""
+
+    NEWEST = "newest"
+    """It replaces the first: a station that lost its link is back before we notice."""
+    PROBE = "probe"
+    """It replaces the first only when that one leaves a ping unanswered; otherwise 409."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsmsLimits:
+    """Bounds on what a peer can make us do; the defaults suit ten thousand stations on one process."""
+
+    tls_handshake: timedelta = timedelta(seconds=10)
+    upgrade: timedelta = timedelta(seconds=10)
+    """From the end of the TLS handshake to our HTTP answer."""
+    close: timedelta = timedelta(seconds=2)
+    max_open_handshakes: int = 512
+    max_open_handshakes_per_address: int = 128
+    max_message_bytes: int = 262_144
+    """A longer message closes the connection with 1009; the longest OCPP message has some 20 kB."""
+    max_queued_messages: int = 16
+    ping_interval: timedelta = timedelta(seconds=60)
+    """Zero switches our pings off."""
+    ping_timeout: timedelta = timedelta(seconds=30)
+    call_timeout: timedelta = timedelta(seconds=30)
+    failed_attempts: int = 10
+    """Refused upgrades per identity and address within `failed_window`; more are answered 429 unread."""
+    failed_window: timedelta = timedelta(minutes=1)
+    displacements: int = 3
+    """Replaced connections of one identity within `displacement_window` that raise the alert."""
+    displacement_window: timedelta = timedelta(minutes=1)
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsmsConfig:
+    """One endpoint ``ws(s)://HOST:PORT/ocpp/IDENTITY``.
+
+    Raises:
+        InputError: the profiles and the TLS context do not fit together.
+
+    Clause: A00.FR.006 (profiles 2 and 3 may share a port; profile 1 is never served beside them).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 lets the system choose; see `CsmsServer.port`."""
+    security_profiles: frozenset[int] = frozenset({2, 3})
+    tls: ssl.SSLContext | None = None
+    """From `ocpp_security.tls.server_context`; required for profiles 2 and 3, forbidden for profile 1."""
+    plans: Mapping[CertificateUse, IssuePlan] = field(default_factory=dict)
+    """What a CSR of each use becomes; a use without a plan is refused."""
+    sealing_key: SealingKey | None = None
+    """Opens the secret parameters of operations (new passwords); without it such operations fail."""
+    heartbeat_interval: timedelta = timedelta(minutes=5)
+    duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
+    owner: str = field(default_factory=_process_name)
+    """Names this process in presence rows and leases."""
+    limits: CsmsLimits = field(default_factory=CsmsLimits)
+    clock: Callable[[], datetime] = _utc_now
+
+    def __post_init__(self) -> None:
+        profiles = self.security_profiles
+        if not profiles or not profiles <= {1, 2, 3} or (1 in profiles and len(profiles) > 1):
+            raise InputError(
+                f"security profiles {sorted(profiles)} cannot be served on one port",
+                why="a port serves profile 1, or 2, or 3, or 2 and 3 (A00.FR.006)",
+                fix="start one endpoint per profile",
+            )
+        if (self.tls is None) != (profiles == {1}):
+            raise InputError(
+                "profiles 2 and 3 need a TLS context, profile 1 must have none",
+                fix="pass tls=server_context(...) with profiles 2 and 3 only",
+            )
+        if 3 in profiles and self.tls is not None and self.tls.verify_mode == ssl.CERT_NONE:
+            raise InputError(
+                "profile 3 is served, but the TLS context asks for no client certificate",
+                fix="give the roots of the station certificates (client trust) when building the context",
+            )

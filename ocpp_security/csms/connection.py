@@ -1,0 +1,196 @@
+"""One station's open connection: its RPC link, its certificate flow, and the handlers of what it sends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from websockets.asyncio.server import ServerConnection
+
+from chargepki.ocpp_security.csms.admission import Admitted
+from chargepki.ocpp_security.csms.answers import plain_answer, wire_time
+from chargepki.ocpp_security.csms.journal import Incident
+from chargepki.ocpp_security.csms.services import Services, station_actor
+from chargepki.ocpp_security.csms.throttle import WindowCounter
+from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
+from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
+from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
+from chargepki.ocpp_security.link import Reply, RpcLink
+from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession
+from chargepki.ocpp_security.security_profile import SecurityProfile
+from chargepki.ocpp_security.versions import OcppVersion, Role
+from chargepki.ocpp_security.wire import parse_boot_notification
+from chargepki.pki.errors import printable
+from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.records import PresenceRecord
+
+__all__ = ["StationConnection"]
+
+_log = logging.getLogger("chargepki.csms")
+_POLICY_VIOLATION = 1008
+_PRESENCE_REFRESH = timedelta(minutes=1)
+_MAX_VIOLATIONS = 50
+
+
+class StationConnection:
+    """An authenticated connection after the upgrade."""
+
+    def __init__(
+        self,
+        services: Services,
+        socket: ServerConnection,
+        admitted: Admitted,
+        version: OcppVersion,
+        peer: str,
+        now: datetime,
+    ) -> None:
+        self.id = socket.id.hex
+        self.station, self.profile, self.certificate = admitted.station, admitted.profile, admitted.certificate
+        self.pending_password = admitted.pending_password
+        self.version, self.peer, self.connected_at = version, peer, now
+        self._services = services
+        limits = services.config.limits
+        session = RpcSession(version, role=Role.CSMS, limits=Limits(max_frame_bytes=limits.max_message_bytes))
+        self.link = RpcLink(
+            socket,
+            session,
+            on_call=self._on_call,
+            on_violation=self._on_violation,
+            clock=services.clock,
+            log=_log,
+            name=f"{self.station.id} ({peer})",
+        )
+        self.renewal = services.renewals.renewal_for(services, self.station, version)
+        self._presence_at = now
+        self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
+
+    async def call(self, action: str, payload: dict[str, Any], timeout: timedelta | None = None) -> dict[str, Any]:
+        """Call the station; see `RpcLink.call`."""
+        return await self.link.call(action, payload, timeout or self._services.config.limits.call_timeout)
+
+    def presence(self, now: datetime, *, connected: bool = True) -> PresenceRecord:
+        """Return the inventory row that says this station is (or was) connected here."""
+        return PresenceRecord(
+            station=self.station.id,
+            connected=connected,
+            owner=self._services.config.owner,
+            connection=self.id,
+            protocol=self.version.value,
+            security_profile=int(self.profile),
+            certificate=self.certificate.id if self.certificate is not None else None,
+            peer=self.peer,
+            connected_at=self.connected_at,
+            last_seen_at=now,
+        )
+
+    def note(self, incident: Incident) -> bool:
+        """Log and record something about this station; see `SecurityJournal.note`."""
+        return self._services.journal.note(incident, station=self.station.id, peer=self.peer)
+
+    def close_for(self, incident: Incident, reason: str) -> None:
+        """Close with 1008 (policy violation): *incident* is for the operator, *reason* for the station."""
+        self.note(incident)
+        self.link.close_soon(_POLICY_VIOLATION, reason)
+
+    # What the station sends
+
+    async def _on_call(self, event: CallReceived) -> Reply:
+        now = self._services.clock()
+        payload = cast("dict[str, Any]", event.payload)
+        match event.action:
+            case "BootNotification":
+                return self._boot(payload, now)
+            case "SignCertificate":
+                return self.renewal.sign_requested(payload, now)
+            case "SecurityEventNotification":
+                return await self._security_event(payload, now)
+            case "Heartbeat":
+                await self._refresh_presence(now)
+        answer = plain_answer(self.version, event.action, payload, now)
+        if answer is None:
+            raise OcppRefusal(
+                f"{event.action} is not served", answer=CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "not served here")
+            )
+        return Reply(answer)
+
+    def _boot(self, payload: dict[str, Any], now: datetime) -> Reply:
+        boot = parse_boot_notification(self.version, payload)
+        reported = boot.serial_number
+        if self.profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
+            try:
+                # The admission found that the certificate's CN is the registered serial number.
+                check_boot_serial_number(boot, self.station.serial_number, self.version)
+            except IdentityMismatch as exc:
+                event = SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE
+                self.close_for(
+                    Incident("serial-number-mismatch", f"{exc.what} ({exc.why})", exc.fix, event),
+                    "serial number is not the certificate's",
+                )
+                answer = CallErrorAnswer(RpcErrorCode.SECURITY_ERROR, "serial number is not the certificate's")
+                raise OcppRefusal(exc.what, answer=answer, why=exc.why, fix=exc.fix) from exc
+        elif reported is not None and reported != self.station.serial_number:
+            cause = (
+                f"BootNotification reports serial number {reported!r}, the record says {self.station.serial_number!r}"
+            )
+            self.note(
+                Incident("serial-number-differs", cause, "correct the record, or its certificate will be refused")
+            )
+        return Reply(
+            {
+                "status": "Accepted",
+                "currentTime": wire_time(now),
+                "interval": int(self._services.config.heartbeat_interval.total_seconds()),
+            }
+        )
+
+    async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> Reply:
+        """Store the event; unknown types too (the list is open), and what its time says even if that is odd."""
+        kind = printable(str(payload["type"]))[:MAX_TYPE]
+        standard = find_event(kind)
+        tech_info = printable(str(payload.get("techInfo", "")))[:MAX_TECH_INFO]
+        station = self.station.id
+
+        def work(tx: Transaction) -> None:
+            tx.add_security_event(
+                station=station,
+                source="station",
+                type=kind,
+                critical=standard is not None and is_critical(self.version, standard),
+                tech_info=tech_info,
+                at=_parse_time(str(payload["timestamp"]), now),
+                received_at=now,
+            )
+            tx.audit(station_actor(station), "security-event.report", station, now=now, details={"type": kind})
+
+        await self._services.offload.run(self._services.inventory.write, work)
+        return Reply({})
+
+    async def _refresh_presence(self, now: datetime) -> None:
+        if now - self._presence_at < _PRESENCE_REFRESH:
+            return
+        self._presence_at = now
+        services, station, connection = self._services, self.station.id, self.id
+        await services.offload.run(services.inventory.write, lambda tx: tx.touch_presence(station, connection, now=now))
+
+    async def _on_violation(self, event: ProtocolViolation) -> None:
+        now = self._services.clock()
+        incident = Incident(
+            f"invalid-message-{event.kind}", f"invalid message: {event.reason}", "see the station's firmware release",
+            SecurityEvent.INVALID_MESSAGES,
+        )  # fmt: skip
+        self.note(incident)
+        if self._violations.add(self.id, now) >= _MAX_VIOLATIONS:
+            self.close_for(
+                Incident("too-many-invalid-messages", "it goes on sending invalid messages"), "invalid messages"
+            )
+
+
+def _parse_time(text: str, fallback: datetime) -> datetime:
+    """Return the event's time; a station's clock may be anything, and the schema lets any RFC 3339 text pass."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return fallback
+    return moment if moment.tzinfo is not None else fallback

@@ -1,0 +1,104 @@
+"""What an operator gets to know: one log line with cause and cure, and a security event, never a flood of either."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from chargepki.ocpp_security.csms.offload import Offload
+from chargepki.ocpp_security.csms.throttle import RepeatFilter
+from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, is_critical
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.errors import UnavailableError, printable
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import Actor
+
+__all__ = ["Incident", "SecurityJournal"]
+
+_log = logging.getLogger("chargepki.csms")
+_REPEAT_WINDOW = timedelta(minutes=1)
+_MAX_PENDING_WRITES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something about one peer that security people want to know."""
+
+    code: str
+    """Stable short name, for example ``certificate-revoked``; repeats of one code by one peer are held back."""
+    cause: str
+    cure: str = ""
+    event: SecurityEvent | str | None = None
+    """Standard event if one fits, else a name of our own; ``None`` is logged only."""
+    alert: bool = False
+    """Recorded as critical whatever the catalogue says."""
+
+
+class SecurityJournal:
+    """Logs and records incidents; the first of a series at once, then one a minute with the number held back."""
+
+    def __init__(self, inventory: Inventory, offload: Offload, clock: Callable[[], datetime], actor: Actor) -> None:
+        self._actor = actor
+        self._inventory, self._offload, self._clock = inventory, offload, clock
+        self._filter = RepeatFilter(_REPEAT_WINDOW)
+        self._writes: set[asyncio.Task[None]] = set()
+
+    def note(self, incident: Incident, *, station: str | None, peer: str, claimed: str = "") -> bool:
+        """Log and record *incident*; return False when it was held back as a repetition.
+
+        Args:
+            station: identity in the inventory, or ``None`` when the peer proved none.
+            claimed: identity that the peer claimed, shown but never stored as if it were proven.
+        """
+        now = self._clock()
+        host = peer.rpartition(":")[0]
+        held_back = self._filter.admit((incident.code, station or claimed, host), now)
+        if held_back is None:
+            return False
+        who = station or (f"{printable(claimed)[:64]} (claimed)" if claimed else "unknown station")
+        repeats = f" ({held_back} more like it held back)" if held_back else ""
+        cure = f"; to fix: {incident.cure}" if incident.cure else ""
+        level = logging.ERROR if incident.alert else logging.WARNING
+        _log.log(level, "%s from %s: [%s] %s%s%s", who, peer, incident.code, printable(incident.cause), cure, repeats)
+        if incident.event is not None:
+            self._record(incident, station, f"{who} {peer}: {incident.code}: {printable(incident.cause)}", now)
+        return True
+
+    def _record(self, incident: Incident, station: str | None, tech_info: str, now: datetime) -> None:
+        # A flood from many addresses is logged; the database is not where it may pile up.
+        if len(self._writes) >= _MAX_PENDING_WRITES:
+            return
+        event = incident.event
+        critical = incident.alert or (isinstance(event, SecurityEvent) and is_critical(OcppVersion.V21, event))
+        actor = self._actor
+
+        def work(tx: Transaction) -> None:
+            tx.add_security_event(
+                station=station,
+                source="csms",
+                type=str(event),
+                critical=critical,
+                tech_info=tech_info[:MAX_TECH_INFO],
+                at=now,
+                received_at=now,
+            )
+            subject = station or "unknown station"
+            tx.audit(actor, "security-event.raise", subject, now=now, details={"type": str(event)})
+
+        task = asyncio.get_running_loop().create_task(self._write(work))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _write(self, work: Callable[[Transaction], None]) -> None:
+        try:
+            await self._offload.run(self._inventory.write, work)
+        except UnavailableError as exc:
+            _log.error("a security event could not be stored: %s", exc)
+
+    async def drain(self) -> None:
+        """Wait until everything noted so far is stored."""
+        while self._writes:
+            await asyncio.wait(set(self._writes))

@@ -1,0 +1,246 @@
+"""Accept sockets ourselves, so that a failed TLS handshake is seen and explained; then hand over to websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.server import ServerProtocol
+
+from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
+
+if TYPE_CHECKING:
+    from websockets.typing import Subprotocol
+
+    from chargepki.ocpp_security.csms.config import CsmsLimits
+
+__all__ = ["Listener", "Peer"]
+
+_log = logging.getLogger("chargepki.csms")
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Network address of the other side; IPv6 in brackets when shown."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Listener:
+    """One listening address. Every accepted socket ends in `serve`, in `tls_failed`, or is dropped by a limit.
+
+    `websockets.serve` says nothing at all when a TLS handshake fails, on asyncio and on uvloop alike; operators then
+    look for weeks for the station "that does not connect". `loop.connect_accepted_socket` raises the reason on both.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        subprotocols: tuple[str, ...],
+        limits: CsmsLimits,
+        serve: Callable[[ServerConnection, Peer, Callable[[], None]], Awaitable[None]],
+        tls_failed: Callable[[Peer, TlsFailure], None],
+        too_busy: Callable[[Peer, str], None],
+    ) -> None:
+        self._host, self._wanted_port = host, port
+        self._tls = tls
+        self._subprotocols = subprotocols
+        self._limits = limits
+        self._serve = serve
+        self._tls_failed = tls_failed
+        self._too_busy = too_busy
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._opening_by_host: Counter[str] = Counter()
+        self._room = asyncio.Semaphore(limits.max_open_handshakes)
+        self._slots: dict[ServerConnection, _Slot] = {}
+        self.handler_tasks: set[asyncio.Task[None]] = set()
+        self._serving = False
+
+    @property
+    def port(self) -> int:
+        """The bound TCP port (useful after asking for port 0)."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        """Bind and begin to accept.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        port = self._wanted_port
+        infos = await loop.getaddrinfo(
+            self._host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+        try:
+            for family, _type, _proto, _name, address in dict.fromkeys(infos):
+                # With port 0 the first family chooses, and the others follow it.
+                bound = socket.create_server((str(address[0]), port), family=family, backlog=1024)
+                bound.setblocking(False)
+                self._sockets.append(bound)
+                port = port or bound.getsockname()[1]
+        except OSError:
+            self._close_sockets()
+            raise
+        self._serving = True
+        self._accepting = [loop.create_task(self._accept_loop(sock)) for sock in self._sockets]
+
+    async def stop_accepting(self) -> None:
+        """Close the listening sockets and drop handshakes that are still open; open connections live on."""
+        self._serving = False
+        for task in (*self._accepting, *self._opening):
+            task.cancel()
+        await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
+        self._close_sockets()
+
+    async def wait_handlers(self) -> None:
+        """Return when every connection handler has ended."""
+        while self.handler_tasks:
+            await asyncio.wait(set(self.handler_tasks))
+
+    def is_serving(self) -> bool:
+        """Whether new connections are let in; websockets answers 503 when not."""
+        return self._serving
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+    async def _accept_loop(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                sock, address = await loop.sock_accept(listening)
+            except OSError as exc:
+                self._room.release()
+                # A peer that gave up before accept() is no news; a full descriptor table is.
+                if exc.errno in _OUT_OF_RESOURCES:
+                    _log.error("cannot accept connections: %s; raise the limit of open files", exc.strerror)
+                    await asyncio.sleep(0.2)
+                continue
+            except asyncio.CancelledError:
+                self._room.release()
+                raise
+            peer = Peer(str(address[0]), int(address[1]))
+            if self._opening_by_host[peer.host] >= self._limits.max_open_handshakes_per_address:
+                self._room.release()
+                sock.close()
+                self._too_busy(peer, "too many unfinished handshakes from this address")
+                continue
+            slot = _Slot(self._room, self._opening_by_host, peer)
+            task = loop.create_task(self._open(sock, slot))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, sock: socket.socket, slot: _Slot) -> None:
+        """Do the TLS handshake; websockets starts its handler task when it is through, and that task owns the slot."""
+        loop = asyncio.get_running_loop()
+
+        connection = self._make_connection()
+        self._slots[connection] = slot
+
+        timeout = self._limits.tls_handshake.total_seconds()
+        try:
+            if self._tls is None:
+                await loop.connect_accepted_socket(lambda: connection, sock)
+            else:
+                await loop.connect_accepted_socket(
+                    lambda: connection, sock, ssl=self._tls, ssl_handshake_timeout=timeout
+                )
+        except OSError as exc:  # ssl.SSLError and TimeoutError are OSErrors
+            self._abandon(connection, slot, sock)
+            if self._tls is not None:
+                self._tls_failed(slot.peer, explain_tls_failure(exc))
+        except asyncio.CancelledError:
+            self._abandon(connection, slot, sock)
+            raise
+
+    def _abandon(self, connection: ServerConnection, slot: _Slot, sock: socket.socket) -> None:
+        self._slots.pop(connection, None)
+        slot.release()
+        sock.close()
+
+    def _make_connection(self) -> ServerConnection:
+        limits = self._limits
+        protocol = ServerProtocol(
+            # No extension is offered: compression of secrets next to chosen text, and memory, for nothing.
+            subprotocols=[cast("Subprotocol", name) for name in self._subprotocols],
+            select_subprotocol=_select_subprotocol,
+            max_size=limits.max_message_bytes,
+            # websockets logs frames at debug level; secrets travel in frames.
+            logger=_quiet_logger(),
+        )
+        return ServerConnection(
+            protocol,
+            # ServerConnection asks its server for handler, handler_tasks and is_serving only; websockets' own Server
+            # would bring its silent TLS accept loop with it.
+            cast("Server", self),
+            ping_interval=limits.ping_interval.total_seconds() or None,
+            ping_timeout=limits.ping_timeout.total_seconds(),
+            close_timeout=limits.close.total_seconds(),
+            max_queue=limits.max_queued_messages,
+        )
+
+    async def handler(self, connection: ServerConnection) -> None:
+        """Serve one TLS-complete connection; called by websockets in a task of its own."""
+        slot = self._slots.pop(connection)
+        try:
+            await self._serve(connection, slot.peer, slot.release)
+        finally:
+            slot.release()
+            connection.transport.close()
+            task = asyncio.current_task()
+            if task is not None:
+                self.handler_tasks.discard(task)
+
+
+class _Slot:
+    """The right to have one unfinished handshake; given back once, whoever ends it."""
+
+    __slots__ = ("_by_host", "_room", "peer", "released")
+
+    def __init__(self, room: asyncio.Semaphore, by_host: Counter[str], peer: Peer) -> None:
+        self._room, self._by_host, self.peer, self.released = room, by_host, peer, False
+        by_host[peer.host] += 1
+
+    def release(self) -> None:
+        if self.released:
+            return
+        self.released = True
+        self._room.release()
+        self._by_host[self.peer.host] -= 1
+        if not self._by_host[self.peer.host]:
+            del self._by_host[self.peer.host]
+
+
+def _select_subprotocol(protocol: ServerProtocol, offered: object) -> Subprotocol | None:
+    """Choose ours first; none in common opens without the header and is closed afterwards, as OCPP-J 3.1.2 asks."""
+    wanted = set(offered) if isinstance(offered, (list, tuple)) else set()
+    return next((name for name in protocol.available_subprotocols or () if name in wanted), None)
+
+
+def _quiet_logger() -> logging.Logger:
+    logger = logging.getLogger("chargepki.csms.websocket")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL + 1)
+    return logger

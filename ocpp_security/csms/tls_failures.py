@@ -1,0 +1,110 @@
+"""Why a TLS handshake failed, in the operator's words: cause, cure, and the security event it amounts to."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from chargepki.ocpp_security.events import SecurityEvent
+
+__all__ = ["TlsFailure", "explain_tls_failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFailure:
+    """One failed handshake, explained."""
+
+    code: str
+    """Stable short name, for example ``no-client-certificate``."""
+    cause: str
+    cure: str
+    event: SecurityEvent | None
+    """Standard security event that fits (OCPP 2.0.1 appendix), or ``None`` for what is no more than noise."""
+
+
+_INVALID_CERTIFICATE = SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE
+
+# OpenSSL's reason names; where one is missing here, its own text is passed on.
+_BY_REASON: dict[str, TlsFailure] = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": TlsFailure(
+        "no-client-certificate",
+        "the station presented no client certificate, and this endpoint demands one (security profile 3)",
+        "install a charging station certificate, or let the station come in on a profile 2 endpoint to enrol",
+        _INVALID_CERTIFICATE,
+    ),
+    "NO_SHARED_CIPHER": TlsFailure(
+        "no-shared-cipher",
+        "the station offered no cipher suite that A00.FR.318 allows, or none that fits our server certificates",
+        "give the endpoint both an EC and an RSA server certificate, or update the station's TLS configuration",
+        SecurityEvent.INVALID_TLS_CIPHER_SUITE,
+    ),
+    "UNSUPPORTED_PROTOCOL": TlsFailure(
+        "tls-version",
+        "the station offered no TLS version from 1.2 upwards (A00.FR.313)",
+        "update the station's TLS stack",
+        SecurityEvent.INVALID_TLS_VERSION,
+    ),
+    "HTTP_REQUEST": TlsFailure(
+        "plain-http",
+        "plain HTTP was sent to a TLS port (a ws:// URL in place of wss://)",
+        "configure the station with a wss:// URL",
+        None,
+    ),
+    "WRONG_VERSION_NUMBER": TlsFailure(
+        "not-tls", "what was sent is not TLS (often a ws:// URL in place of wss://)", "use a wss:// URL", None
+    ),
+    "CERTIFICATE_VERIFY_FAILED": TlsFailure(
+        "client-certificate",
+        "the station's certificate was not accepted",
+        "give the issuing root with --client-trust, or enrol the station again",
+        _INVALID_CERTIFICATE,
+    ),
+    "TLSV1_ALERT_UNKNOWN_CA": TlsFailure(
+        "unknown-ca-alert",
+        "the station does not trust our server certificate (alert unknown_ca)",
+        "install the root of the server certificate on the station (CSMSRootCertificate)",
+        None,
+    ),
+    "SSLV3_ALERT_BAD_CERTIFICATE": TlsFailure(
+        "bad-certificate-alert",
+        "the station refused our server certificate (alert bad_certificate)",
+        "check that the server certificate's name is the host in the station's URL and that its chain is complete",
+        None,
+    ),
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": TlsFailure(
+        "certificate-expired-alert",
+        "the station holds our server certificate for expired",
+        "renew the server certificate, or set the station's clock",
+        None,
+    ),
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": TlsFailure(
+        "certificate-unknown-alert",
+        "the station refused our server certificate without saying why (alert certificate_unknown)",
+        "check the station's trusted roots, its clock, and the name in its URL",
+        None,
+    ),
+}
+_BY_REASON["UNKNOWN_PROTOCOL"] = _BY_REASON["UNSUPPORTED_PROTOCOL"]
+_BY_REASON["VERSION_TOO_LOW"] = _BY_REASON["UNSUPPORTED_PROTOCOL"]
+
+
+def explain_tls_failure(error: OSError) -> TlsFailure:
+    """Translate what `connect_accepted_socket` raised; the same on asyncio and uvloop.
+
+    >>> explain_tls_failure(TimeoutError()).code
+    'timeout'
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        known = _BY_REASON["CERTIFICATE_VERIFY_FAILED"]
+        return TlsFailure(known.code, f"{known.cause}: {error.verify_message}", known.cure, known.event)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        known_or_none = _BY_REASON.get(error.reason)
+        if known_or_none is not None:
+            return known_or_none
+        return TlsFailure("tls", f"TLS error {error.reason}", "see the station's own log", None)
+    if isinstance(error, TimeoutError) or "taking longer" in str(error):
+        return TlsFailure(
+            "timeout", "the TLS handshake was not finished in time", "check the link to the station", None
+        )
+    # Port scanners, health checks of load balancers, and TLS 1.3 clients that vanish end here.
+    return TlsFailure("connection-lost", "the peer hung up during the TLS handshake", "see the station's own log", None)

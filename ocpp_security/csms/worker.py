@@ -1,0 +1,148 @@
+"""Follow what other processes commit: close connections that lost their right, carry out operations on stations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival
+from chargepki.ocpp_security.csms.operation_runner import OperationRunner
+from chargepki.ocpp_security.csms.services import Services
+from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.inventory.records import AuditEntry, CertificateState, StationState
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.csms.connection import StationConnection
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("chargepki.csms")
+_WATCH_SECONDS = 1.0
+"""Longest wait in one go: how long `stop` may take."""
+_TICK_SECONDS = 2.0
+"""How often deadlines, expired leases and missed announcements are looked for."""
+_BATCH = 500
+
+
+class Worker:
+    """The change feed of one endpoint.
+
+    A thread waits for commits (on SQLite it polls, and `wait` blocks); the event loop reads the audit entries that
+    came since. The audit log is the feed because whatever changes a right is audited in the same commit, so nothing
+    can be changed and not announced.
+    """
+
+    def __init__(self, services: Services, displaced: Callable[[StationConnection, str], None]) -> None:
+        self._services = services
+        self._displaced = displaced
+        self._stopping = threading.Event()
+        self._woken = asyncio.Event()
+        self._thread: threading.Thread | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._seq = 0
+        self.operations = OperationRunner(services)
+
+    async def start(self) -> None:
+        """Begin after the newest entry of the log."""
+        services = self._services
+        head = await services.offload.run(services.inventory.audit_head)
+        self._seq = head.count if head is not None else 0
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._watch, args=(loop,), name="chargepki-watch", daemon=True)
+        self._thread.start()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._tick())]
+
+    async def stop(self) -> None:
+        """End the thread and the tasks. Idempotent."""
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self.operations.stop()
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+    def connected(self, connection: StationConnection) -> None:
+        """Look for operations that waited for this station."""
+        self.operations.kick(connection.station.id)
+
+    # The feed
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        watcher = self._services.inventory.watch()
+        try:
+            while not self._stopping.is_set():
+                if watcher.wait(_WATCH_SECONDS) and not self._stopping.is_set():
+                    loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:
+            # The loop was closed under us: there is nobody left to tell.
+            return
+        finally:
+            watcher.close()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                while await self._read():
+                    pass
+            except ChargePkiError as exc:
+                _log.error("the change feed cannot be read: %s; trying again", exc)
+                await asyncio.sleep(0.5)
+                self._woken.set()
+
+    async def _tick(self) -> None:
+        """A missed announcement costs one tick, never the revocation."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._woken.set()
+            try:
+                await self.operations.sweep()
+            except ChargePkiError as exc:
+                _log.error("operations cannot be read: %s; trying again", exc)
+
+    async def _read(self) -> bool:
+        services = self._services
+        entries = await services.offload.run(services.inventory.list_audit, after_seq=self._seq, limit=_BATCH)
+        if not entries:
+            return False
+        await self._act_on(entries)
+        self._seq = entries[-1].seq
+        return len(entries) == _BATCH
+
+    async def _act_on(self, entries: Iterable[AuditEntry]) -> None:
+        certificates, stations, operations = set[str](), set[str](), set[str]()
+        for entry in entries:
+            if entry.action == REPLACED_ACTION:
+                self._replaced_elsewhere(entry)
+            for table, key, _digest in entry.effects:
+                {"certificate": certificates, "station": stations, "operation": operations}.get(table, set()).add(key)
+        for connection in self._services.registry:
+            own = connection.certificate.id if connection.certificate is not None else None
+            if own in certificates or connection.station.id in stations:
+                await self._check(connection)
+        if operations:
+            await self.operations.look(operations)
+
+    def _replaced_elsewhere(self, entry: AuditEntry) -> None:
+        connection = self._services.registry.find(entry.subject)
+        if connection is not None and connection.id == entry.details.get("connection"):
+            self._displaced(connection, f"process {entry.details.get('by')}")
+
+    async def _check(self, connection: StationConnection) -> None:
+        """Close *connection* if its certificate or its station lost the right to it."""
+        services = self._services
+        if connection.certificate is not None:
+            record = await services.offload.run(services.inventory.find_certificate, connection.certificate.id)
+            if record is None or record.state is not CertificateState.ISSUED:
+                connection.close_for(Arrival.CERTIFICATE_REVOKED.incident(), Arrival.CERTIFICATE_REVOKED.value)
+                return
+        station = await services.offload.run(services.inventory.find_station, connection.station.id)
+        if station is None or station.state is not StationState.ACTIVE:
+            connection.close_for(Arrival.STATION_REMOVED.incident(), Arrival.STATION_REMOVED.value)

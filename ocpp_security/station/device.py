@@ -1,0 +1,145 @@
+"""The few variables that a simulated station has, under the names of 1.6 (keys) and of 2.x (component and variable)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DeviceModel", "Variable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable: where each version finds it, and how it may be touched."""
+
+    name: str
+    component: str
+    key_16: str | None
+    """Name of the configuration key in 1.6; ``None`` where 1.6 has none."""
+    readable: bool = True
+    writable: bool = True
+
+
+_VARIABLES: tuple[Variable, ...] = (
+    Variable("OrganizationName", "SecurityCtrlr", "CpoName"),
+    Variable("BasicAuthPassword", "SecurityCtrlr", "AuthorizationKey", readable=False),
+    Variable("SecurityProfile", "SecurityCtrlr", "SecurityProfile", writable=False),
+    Variable("Identity", "SecurityCtrlr", None, writable=False),
+    Variable("CertSigningWaitMinimum", "SecurityCtrlr", "CertSigningWaitMinimum"),
+    Variable("CertSigningRepeatTimes", "SecurityCtrlr", "CertSigningRepeatTimes"),
+    Variable("MaxCertificateChainSize", "SecurityCtrlr", "CertificateSignedMaxChainSize", writable=False),
+    Variable("AdditionalRootCertificateCheck", "SecurityCtrlr", "AdditionalRootCertificateCheck", writable=False),
+    Variable("HeartbeatInterval", "OCPPCommCtrlr", "HeartbeatInterval"),
+)
+PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)
+_WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval"})
+
+
+class DeviceModel:
+    """Values of the variables. The password's value is never kept here: it is write-only and lives in the store."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = {variable.name: values.get(variable.name, "") for variable in _VARIABLES}
+
+    def get(self, name: str) -> str:
+        """Return the value of variable *name* (2.x spelling).
+
+        Raises:
+            KeyError: there is no such variable.
+        """
+        return self._values[name]
+
+    def put(self, name: str, value: str) -> None:
+        """Set a variable from inside the station, read-only ones too."""
+        self._values[name] = value
+
+    def change_configuration(self, payload: Mapping[str, Any]) -> tuple[str, str | None]:
+        """Judge a ChangeConfiguration of 1.6.
+
+        Returns:
+            The status, and the new password's wire value if that is what was set (nothing is stored here then).
+        """
+        variable = next((item for item in _VARIABLES if item.key_16 == payload["key"]), None)
+        if variable is None:
+            return "NotSupported", None
+        value = str(payload["value"])
+        if not variable.writable or not _well_formed(variable, value):
+            return "Rejected", None
+        return self._accept(variable, value)
+
+    def get_configuration(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer GetConfiguration of 1.6; write-only keys are listed without a value."""
+        wanted: Sequence[str] = payload.get("key") or [item.key_16 for item in _VARIABLES if item.key_16]
+        known = {item.key_16: item for item in _VARIABLES if item.key_16}
+        found = []
+        for key in wanted:
+            if key in known:
+                variable = known[key]
+                entry: dict[str, Any] = {"key": key, "readonly": not variable.writable}
+                if variable.readable:
+                    entry["value"] = self._values[variable.name]
+                found.append(entry)
+        answer: dict[str, Any] = {"configurationKey": found}
+        unknown = [key for key in wanted if key not in known]
+        if unknown:
+            answer["unknownKey"] = unknown
+        return answer
+
+    def set_variables(self, payload: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Answer SetVariables of 2.x.
+
+        Returns:
+            The payload of the answer, and the new password if one was set.
+        """
+        results, password = [], None
+        for item in payload["setVariableData"]:
+            status, variable = _find(item)
+            if variable is not None:
+                value = str(item["attributeValue"])
+                if not variable.writable or not _well_formed(variable, value):
+                    status = "Rejected"
+                else:
+                    status, new = self._accept(variable, value)
+                    password = new if new is not None else password
+            results.append({"attributeStatus": status, "component": item["component"], "variable": item["variable"]})
+        return {"setVariableResult": results}, password
+
+    def get_variables(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer GetVariables of 2.x; a write-only variable is Rejected (B06.FR.09)."""
+        results = []
+        for item in payload["getVariableData"]:
+            status, variable = _find(item)
+            entry: dict[str, Any] = {"component": item["component"], "variable": item["variable"]}
+            if variable is not None and not variable.readable:
+                status = "Rejected"
+            elif variable is not None:
+                entry["attributeValue"] = self._values[variable.name]
+            results.append({"attributeStatus": status, **entry})
+        return {"getVariableResult": results}
+
+    def _accept(self, variable: Variable, value: str) -> tuple[str, str | None]:
+        if variable.name == PASSWORD:
+            return "Accepted", value
+        self._values[variable.name] = value
+        return "Accepted", None
+
+
+def _find(item: Mapping[str, Any]) -> tuple[str, Variable | None]:
+    component, name = item["component"]["name"], item["variable"]["name"]
+    if not any(variable.component == component for variable in _VARIABLES):
+        return "UnknownComponent", None
+    for variable in _VARIABLES:
+        if (variable.component, variable.name) == (component, name):
+            if item.get("attributeType", "Actual") != "Actual":
+                return "NotSupportedAttributeType", None
+            return "Accepted", variable
+    return "UnknownVariable", None
+
+
+def _well_formed(variable: Variable, value: str) -> bool:
+    if variable.name in _WHOLE_NUMBERS:
+        return value.isascii() and value.isdigit() and len(value) <= 9
+    if variable.name == PASSWORD:
+        return 16 <= len(value) <= 64
+    return 0 < len(value) <= 500
