@@ -36,7 +36,7 @@ def test_every_frame_of_json_is_read_as_the_standard_library_reads_it(
 
 pairs = st.lists(
     st.tuples(st.sampled_from(['"a"', '"b"', '"\\u0061"', '"a\\":"', '":"', '"\\"":']), st.sampled_from([":", " :"]),
-              st.sampled_from(["1", '"x"', '"\\":"', '":"', '"\\u0022:"', '{"a":1}', "[1]"])),
+              st.sampled_from(["1", '"x"', '"\\":"', '":"', '"\\u003a"', '{"a":1}', "[1]"])),
     min_size=1, max_size=5,
 )  # fmt: skip
 
@@ -59,6 +59,9 @@ def test_duplicate_names_are_found_exactly_when_they_are_there(members: list[tup
         '[2,"1","A",{"a":{"b":1,"b":1}}]',
         '[2,"1","A",{"a":"\\u0022:","a":"x"}]',
         '[2,"1","A",{"a"\n:":","a":":"}]',
+        # One colon is lost with the name, one is won by the escape.
+        '[2,"1","A",{"b":"\\u003a","a":1,"a":1}]',
+        '[2,"1","A",{"b":"\\u003A","a":1,"a":1}]',
         '[2,"1","A",{"a":' + "[" * 900 + "]" * 900 + ',"a":1}]',
         '[2,"1","A",{"a":' + "9" * 300 + ',"a":1}]',
     ],
