@@ -249,11 +249,16 @@ def name_from_der(encoded: bytes) -> x509.Name:
     """
     rdns = _rdns(encoded)
     try:
-        return x509.Name(
+        name = x509.Name(
             [x509.RelativeDistinguishedName([_as_found(oid, value) for oid, value in rdn]) for rdn in rdns]
         )
+        faithful = name.public_bytes() == encoded
     except ValueError as exc:
         raise InputError("the name cannot be represented", why=str(exc)) from exc
+    if not faithful:
+        # The library writes a TeletexString's characters as UTF-8, and sorts a SET that was not sorted.
+        raise InputError("the name cannot be represented", why="its octets would change", fix="keep it as octets")
+    return name
 
 
 def _as_found(oid: str, value: der.Tlv) -> x509.NameAttribute[str]:
@@ -301,7 +306,8 @@ def get(name: x509.Name | bytes, short: str) -> str | None:
     Raises:
         InputError: the name holds it more than once: which one counts is not ours to guess.
     """
-    wanted = _BY_OID.get(_BY_FOLDED.get(short.casefold(), ""), short)
+    oid = _BY_FOLDED.get(short.casefold(), short)
+    wanted = _BY_OID.get(oid, oid)
     found = [value for key, value in attributes(name) if key == wanted]
     if len(found) > 1:
         raise InputError(f"the name holds {wanted} {len(found)} times", fix=f"use a name with one {wanted}")
