@@ -27,6 +27,7 @@ __all__ = [
     "check_no_wildcard",
     "client_context",
     "missing_suites",
+    "reload_identity",
     "server_context",
 ]
 
@@ -127,7 +128,8 @@ def server_context(
         client_trust: DER of the CA certificates that station certificates may chain to; a sub-CA alone is enough.
         forward_secrecy_only: leave out the two TLS_RSA suites, against A00.FR.318.
         ignore_client_validity: let expired client certificates through the handshake, so that the upgrade
-            judges them (A00.FR.429). The caller must then check validity itself; `identity` does.
+            judges them (A00.FR.429). The caller must then check validity itself: `identity` does for the leaf, and
+            the leaf of a CA of ours never outlives its issuers.
 
     Raises:
         InputError: no certificate, or a trust anchor that is no CA certificate.
@@ -144,7 +146,7 @@ def server_context(
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
     context.num_tickets = 0
     for identity in certificates:
-        _load_identity(context, identity)
+        reload_identity(context, identity)
     if SecurityProfile.TLS_CLIENT_CERTIFICATE not in profiles:
         context.verify_mode = ssl.CERT_NONE
         return context
@@ -195,7 +197,7 @@ def client_context(
     context.hostname_checks_common_name = True
     _load_anchors(context, trust)
     if identity is not None:
-        _load_identity(context, identity)
+        reload_identity(context, identity)
     if not allow_wildcards:
         context.sslobject_class = _NoWildcardObject
         context.sslsocket_class = _NoWildcardSocket
@@ -283,10 +285,13 @@ def _load_anchors(context: ssl.SSLContext, anchors: Sequence[bytes]) -> None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
-def _load_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
-    """Load a chain and its key; the key touches the disk only encrypted under a password made for this call.
+def reload_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
+    """Put *identity* in the place of the one with the same kind of key; live connections keep theirs.
 
-    The ssl module takes files alone.
+    The key touches the disk only encrypted, under a password made for this call: the ssl module takes files alone.
+
+    Raises:
+        SignerError: OpenSSL does not take the certificate and key.
     """
     password = secrets.token_hex(32)
     pem = b"".join(
