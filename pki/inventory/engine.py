@@ -79,6 +79,18 @@ class Session:
         except self._errors as exc:
             raise translate(exc, self._address) from exc
 
+    @contextlib.contextmanager
+    def tolerant_text(self) -> Iterator[None]:
+        """Read text that is no UTF-8 as well, which only tampering can put into SQLite, in place of an error."""
+        if self._address.dialect is Dialect.POSTGRESQL:
+            yield
+            return
+        self.connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+        try:
+            yield
+        finally:
+            self.connection.text_factory = str
+
     def select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Sequence[Any]]:
         """Run a select with the given compiled conditions, ordered by a column, at most *limit* rows."""
         parts = self._parts["select"][table]

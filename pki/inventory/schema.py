@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final
 
 from chargepki.pki.errors import StateError, UnavailableError
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.engine import Database, Session
 
-__all__ = ["NEWEST", "VERSIONS", "ensure_schema"]
+__all__ = ["NEWEST", "VERSIONS", "ensure_schema", "list_tables"]
 
 VERSIONS: Final = ("0001",)
 """Every version there has been, oldest first; a test compares it with the migrations."""
@@ -48,13 +47,18 @@ def ensure_schema(database: Database, *, create: bool) -> None:
     migrate(database)
 
 
+def list_tables(session: Session, dialect: Dialect) -> set[str]:
+    """Return the names of the tables that are there."""
+    return {str(row[0]) for row in session.execute(_TABLES[dialect])}
+
+
 def read_version(session: Session, database: Database) -> str | None:
     """Return the version that the database says it has, or ``None`` if it is empty.
 
     Raises:
         StateError: it is newer than this program, or holds tables that are not ours.
     """
-    tables = {str(row[0]) for row in session.execute(_TABLES[database.dialect])}
+    tables = list_tables(session, database.dialect)
     if "alembic_version" not in tables:
         if tables and database.dialect is Dialect.SQLITE:
             raise StateError(
@@ -78,6 +82,3 @@ def _absent(database: Database) -> UnavailableError:
         f"there is no inventory at {database.address.shown}",
         fix="create a CA first (chargepki ca create), or name the right --database or --home",
     )
-
-
-assert sqlite3.threadsafety >= 1, "SQLite must be built for threads"

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    LargeBinary,
     Select,
     Table,
     and_,
@@ -68,7 +69,7 @@ def _param(name: str) -> BindParameter[Any]:
 
 
 def _limit(statement: Select[Any]) -> Select[Any]:
-    return statement.limit(_param("limit"))  # type: ignore[arg-type]  # a bound parameter is fine as a limit
+    return statement.limit(_param("limit"))
 
 
 def _record(name: str) -> Select[Any]:
@@ -197,7 +198,7 @@ def _conditions(name: str) -> dict[str, ColumnElement[bool]]:
     """Return the filters that lists know: equality by column, and the ones that compare."""
     table = TABLES[name]
     found: dict[str, ColumnElement[bool]] = {
-        column.name: column == _param(column.name) for column in table.c if not column.type.python_type == bytes
+        column.name: column == _param(column.name) for column in table.c if not isinstance(column.type, LargeBinary)
     }
     found["after"] = table.c[codec.ROW_KINDS[name].key[0]] > _param("after")
     if name == "certificate":

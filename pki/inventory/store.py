@@ -138,16 +138,17 @@ class Inventory(Reads):
     # -- writes -------------------------------------------------------------------------------------------------
 
     def _begin_log(self, key: AuditKey) -> None:
-        """Write the first head of a new log; whoever comes second finds it there."""
+        """Write the first head of a new log; whoever comes second finds it there.
+
+        A database that has entries or rows but no head is left as it is: it opens, for verification, and refuses
+        every write.
+        """
         with self._database.session() as session:
             session.begin_write()
             try:
                 if self.dialect is Dialect.POSTGRESQL:
                     session.execute("LOCK TABLE audit_head IN EXCLUSIVE MODE")
-                if not session.run("head", {}):
-                    for table in ("audit_entry", *(kind.table for kind in AUDITED)):
-                        if session.execute(f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608  # our own table names
-                            raise self._headless()
+                if not session.run("head", {}) and self._is_blank(session):
                     log_id = secrets.token_hex(16)
                     head = LogHead.sign(ChainState(log_id, 0, genesis_hash(log_id), None), key)
                     session.run("head_insert", head.to_values())
@@ -155,6 +156,14 @@ class Inventory(Reads):
             except BaseException:
                 session.rollback()
                 raise
+
+    @staticmethod
+    def _is_blank(session: Session) -> bool:
+        tables = ("audit_entry", *(kind.table for kind in AUDITED))
+        return not any(
+            session.execute(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608  # the names are constants of ours
+            for table in tables
+        )
 
     def _headless(self) -> StateError:
         return StateError(

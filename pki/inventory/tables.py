@@ -32,12 +32,11 @@ TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 # An INTEGER key is the row id itself on SQLite; on PostgreSQL it has 64 bits.
 WHOLE = BigInteger().with_variant(Integer(), "sqlite")
 
-# SQLModel types sa_type as a class although it takes instances: said once here, with the ignores that it needs.
-Words = Annotated[str, Field(sa_type=TEXT)]  # type: ignore[call-overload]
-WordsOrNull = Annotated[str | None, Field(sa_type=TEXT)]  # type: ignore[call-overload]
-WordsKey = Annotated[str, Field(sa_type=TEXT, primary_key=True)]  # type: ignore[call-overload]
-Whole = Annotated[int, Field(sa_type=WHOLE)]  # type: ignore[call-overload]
-WholeKey = Annotated[int, Field(sa_type=WHOLE, primary_key=True, sa_column_kwargs={"autoincrement": False})]  # type: ignore[call-overload]
+Words = Annotated[str, Field(sa_type=TEXT)]
+WordsOrNull = Annotated[str | None, Field(sa_type=TEXT)]
+WordsKey = Annotated[str, Field(sa_type=TEXT, primary_key=True)]
+Whole = Annotated[int, Field(sa_type=WHOLE)]
+WholeKey = Annotated[int, Field(sa_type=WHOLE, primary_key=True, sa_column_kwargs={"autoincrement": False})]
 
 
 class CaRow(SQLModel, table=True):

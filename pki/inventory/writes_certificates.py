@@ -122,11 +122,11 @@ class CertificateWrites(Writes):
             StateError: it is not issued, or was revoked for another reason.
         """
         before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
-        state = before["state"]
+        state = str(before["state"])
         if state == "revoked":
             if before["revocation_reason"] != reason:
                 raise StateError(
-                    f"the certificate {certificate_id} is revoked already, as {before['revocation_reason']}",
+                    f"the certificate {certificate_id} is revoked already, as {before['revocation_reason']!s}",
                     why="lists and answers that are out name that reason",
                 )
             return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
@@ -154,7 +154,7 @@ class CertificateWrites(Writes):
         before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
         self.get_station(station)
         if before["station"] not in (None, station):
-            raise Conflict(f"the certificate {certificate_id} belongs to the station {before['station']}")
+            raise Conflict(f"the certificate {certificate_id} belongs to the station {before['station']!s}")
         return self._change(codec.CERTIFICATE, before, {"station": station})
 
     def next_crl_number(self, ca: str) -> int:

@@ -85,7 +85,7 @@ class OperationWrites(Writes):
         before = self._stored(codec.ISSUANCE, "issuance request", id=issuance_id)
         self._check_fence("issuance", issuance_id, fence)
         if before["state"] != IssuanceState.QUEUED:
-            raise StateError(f"the issuance request {issuance_id} is {before['state']} already")
+            raise StateError(f"the issuance request {issuance_id} was finished already")
         after = {
             **before,
             "state": str(state),
@@ -209,7 +209,7 @@ class OperationWrites(Writes):
         before = self._stored(codec.OPERATION, "operation", id=operation_id)
         self._check_fence("operation", operation_id, fence)
         if OperationState(str(before["state"])).is_final:
-            raise StateError(f"the operation {operation_id} is {before['state']} already")
+            raise StateError(f"the operation {operation_id} was finished already")
         after = {
             **before,
             "state": str(state),

