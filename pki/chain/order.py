@@ -4,9 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chargepki.pki.chain.candidates import SignatureChecker, read_candidate, read_candidates
+from chargepki.pki.chain.policy import WorkBudget
+
 __all__ = ["order_chain"]
 
 
-def order_chain(leaf_der: bytes, bag: Sequence[bytes]) -> list[bytes]:
-    """Return the leaf and its issuers out of *bag*, leaf first, without the self-signed root."""
-    return [leaf_der, *bag]
+def order_chain(leaf_der: bytes, bag: Sequence[bytes], *, budget: WorkBudget | None = None) -> list[bytes]:
+    """Return the leaf and its issuers out of *bag*, leaf first, without the self-signed root.
+
+    Each certificate is signed by the one after it; strangers and duplicates are left out. Nothing but signatures is
+    checked, and a bag that lacks an issuer gives a shorter list: `verify_chain` is the judge.
+
+    Raises:
+        ChainError: the leaf cannot be decoded, or the work budget is used up.
+    """
+    limits = budget or WorkBudget()
+    current = read_candidate(leaf_der, "the leaf", is_anchor=False, budget=limits)
+    pool, _ = read_candidates((), bag, limits)
+    checker = SignatureChecker(limits)
+    chain = [current]
+    seen = {current.identity}
+    while len(chain) <= limits.depth:
+        issuer = next(
+            (
+                candidate
+                for candidate in pool
+                if candidate.identity not in seen
+                and not checker.issued(candidate, candidate)
+                and checker.issued(candidate, current)
+            ),
+            None,
+        )
+        if issuer is None:
+            break
+        chain.append(issuer)
+        seen.add(issuer.identity)
+        current = issuer
+    return [candidate.der for candidate in chain]
