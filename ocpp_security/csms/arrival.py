@@ -60,14 +60,16 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
             return Arrival.CERTIFICATE_REVOKED
         if record.delivery is not Delivery.IN_USE:
             _take_into_use(tx, record, station.id, now)
-    if connection.pending_password and station.pending_password_hash is not None:
+    # Only the very hash that was matched is promoted: the record may have changed since (A01.FR.03).
+    if connection.pending_password and station.pending_password_hash == connection.station.pending_password_hash:
         tx.update_station(
             station.id,
             password_hash=station.pending_password_hash,
             pending_password_hash=None,
             password_changed_at=now,
         )
-        tx.audit(station_actor(station.id), "station.take-password", station.id, now=now)
+        details = {"shown_by": "connection"}
+        tx.audit(station_actor(station.id), "station.password", station.id, now=now, details=details)
     before = tx.find_presence(station.id)
     if before is not None and before.connected and before.owner != services.config.owner:
         details = {"owner": before.owner, "connection": before.connection, "by": services.config.owner}

@@ -2,27 +2,214 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import secrets
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from chargepki.ocpp_security.csms.services import Services
+from chargepki.ocpp_security.link import CallRefused, CallUnanswered
+from chargepki.ocpp_security.operation_store import OperationStore
+from chargepki.ocpp_security.operations import (
+    AskReconnect,
+    Finish,
+    SendAttempt,
+    Snapshot,
+    Wait,
+    next_step,
+    read_answer,
+)
+from chargepki.ocpp_security.rpc import Origin
+from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki.errors import ChargePkiError, Conflict, InputError, StateError
+from chargepki.pki.inventory import SealingKey
+from chargepki.pki.inventory.records import OperationRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chargepki.ocpp_security.csms.connection import StationConnection
 
 __all__ = ["OperationRunner"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("chargepki.csms")
+_LEASE = timedelta(seconds=60)
+_LOOK_AGAIN_SECONDS = 5.0
+"""How long a waiting operation is left alone at most; also how often its lease is extended."""
+_SERVICE_RESTART = 1012
+
 
 class OperationRunner:
-    """Takes open operations of connected stations."""
+    """Takes open operations of connected stations. Any number of processes may do so on one inventory."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        # Without the workspace's key a sealed password cannot be opened: such an operation is reported and left alone.
+        sealing = services.config.sealing_key or SealingKey(secrets.token_bytes(32))
+        self._store = OperationStore(services.inventory, sealing, owner=services.config.owner, actor=services.actor)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._stopping = False
 
     def kick(self, station: str) -> None:
-        """Look for open operations of *station*."""
+        """Look at the operations of *station*, if it is connected here; cheap when there is nothing to do."""
+        if self._stopping or self._services.registry.find(station) is None:
+            return
+        if station in self._tasks:
+            self._news[station].set()
+            return
+        self._news[station] = asyncio.Event()
+        task = self._services.background.spawn(self._serve(station), f"operations of {station}")
+        self._tasks[station] = task
+        task.add_done_callback(lambda _task: self._ended(station))
+
+    def wake(self, station: str) -> None:
+        """Something happened to *station* that an operation may wait for."""
+        if station in self._tasks:
+            self._news[station].set()
 
     async def look(self, operations: Iterable[str]) -> None:
-        """Look at operations that were created or changed."""
+        """Look at operations that were created or changed, here or elsewhere."""
+        for operation_id in operations:
+            record = await self._off(self._services.inventory.find_operation, operation_id)
+            if record is not None and not record.state.is_final:
+                self.kick(record.station)
 
     async def sweep(self) -> None:
-        """Look for what nobody announced."""
+        """Expire what is past its deadline, also for stations that are offline, and take up what was left behind."""
+        now = self._services.clock()
+        for record in await self._off(self._store.expire_due, now):
+            _log.warning("operation %s on %s expired", record.id, record.station)
+        for record in await self._off(self._services.inventory.list_operations, open_only=True):
+            if record.station not in self._tasks:
+                self.kick(record.station)
 
     async def stop(self) -> None:
-        """Stop."""
+        """Give leases back, so that another process need not wait until they lapse."""
+        self._stopping = True
+        for event in self._news.values():
+            event.set()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=5)
+
+    # One station
+
+    def _ended(self, station: str) -> None:
+        del self._tasks[station]
+        # What was announced in the last instant of the task must not wait for the next sweep.
+        if self._news.pop(station).is_set():
+            self.kick(station)
+
+    async def _serve(self, station: str) -> None:
+        while not self._stopping:
+            self._news[station].clear()
+            connection = self._services.registry.find(station)
+            if connection is None:
+                return
+            operation = await self._lease(station)
+            if operation is None:
+                return
+            try:
+                await self._carry_out(connection, operation)
+            except Conflict as exc:
+                _log.warning("%s: %s", station, exc)
+                return
+            except ChargePkiError as exc:
+                _log.error("operation %s on %s cannot be carried out: %s", operation.id, station, exc)
+                await self._off(self._store.release, operation, unknown=False)
+                return
+
+    async def _lease(self, station: str) -> OperationRecord | None:
+        return await self._off(self._store.lease, station, self._services.clock(), duration=_LEASE)
+
+    async def _carry_out(self, connection: StationConnection, operation: OperationRecord) -> None:
+        """Do one step after the other until the operation is finished, or this connection is the wrong place for it."""
+        station = operation.station
+        while True:
+            # Forget old news before looking, so that what happens while we look is not forgotten.
+            self._news[station].clear()
+            snapshot = await self._snapshot(connection, operation)
+            step = next_step(snapshot, self._services.clock())
+            unanswered = bool(snapshot.attempts) and snapshot.attempts[-1].answered_at is None
+            if isinstance(step, Finish):
+                await self._off(self._store.finish, operation, step, self._services.clock())
+                _log.info("operation %s on %s: %s", operation.id, station, step.state.value)
+                return
+            if self._stopping or self._services.registry.find(station) is not connection:
+                await self._off(self._store.release, operation, unknown=unanswered)
+                return
+            if isinstance(step, SendAttempt):
+                await self._attempt(connection, operation, step)
+            elif isinstance(step, AskReconnect):
+                await self._off(self._store.release, operation, unknown=unanswered)
+                _log.info("%s: asked to reconnect: %s", station, step.why)
+                await connection.link.close_soon(_SERVICE_RESTART, "please reconnect")
+                return
+            else:
+                operation = await self._wait(operation, step)
+
+    async def _snapshot(self, connection: StationConnection, operation: OperationRecord) -> Snapshot:
+        use, profile = _use_of(operation), None
+        if use is not None and use in self._services.config.plans:
+            profile = self._services.config.plans[use].profile
+        snapshot = await self._off(
+            self._store.snapshot,
+            operation,
+            version=connection.version,
+            security_profile=int(connection.profile),
+            connected_at=connection.connected_at,
+            profile=profile,
+        )
+        if use is None or not snapshot.attempts:
+            return snapshot
+        since = snapshot.attempts[0].sent_at
+        return replace(
+            snapshot,
+            delivered=connection.renewal.delivered_since(use, since),
+            refusal=connection.renewal.refused_since(use, since),
+        )
+
+    async def _attempt(self, connection: StationConnection, operation: OperationRecord, step: SendAttempt) -> None:
+        clock = self._services.clock
+        attempt = await self._off(self._store.begin_attempt, operation, step, clock())
+        payload, error = None, None
+        try:
+            payload = await connection.call(step.action, step.payload)
+        except CallRefused as exc:
+            # An answer that we could not read proves nothing about what the station did.
+            error = exc.rpc_code if exc.origin is Origin.PEER else None
+        except CallUnanswered as exc:
+            _log.warning("%s: %s", operation.station, exc)
+        except (InputError, StateError) as exc:
+            # It never left: the version has no such call, or too many wait. That is as good as a refusal.
+            _log.warning("%s: %s cannot be sent: %s", operation.station, step.action, exc)
+            error = "NotSupported"
+        answer = read_answer(operation, connection.version, payload, error)
+        await self._off(self._store.record_answer, operation, attempt, answer, clock())
+
+    async def _wait(self, operation: OperationRecord, step: Wait) -> OperationRecord:
+        if operation.state is not step.state:
+            await self._off(self._store.mark, operation, step)
+        pause = min(_LOOK_AGAIN_SECONDS, max(0.05, (step.until - self._services.clock()).total_seconds()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._news[operation.station].wait()
+        leased = await self._lease(operation.station)
+        if leased is None or leased.id != operation.id:
+            raise Conflict(f"the lease on operation {operation.id} was lost")
+        return leased
+
+    async def _off(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._services.offload.run(work, *args, **kwargs)
+
+
+def _use_of(operation: OperationRecord) -> CertificateUse | None:
+    named = operation.parameters.get("use")
+    return next((use for use in CertificateUse if use.value == named), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
@@ -22,13 +23,11 @@ from chargepki.ocpp_security.sign_certificate import (
 )
 from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.authority import IssueOrder
 from chargepki.pki.errors import ChargePkiError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import CertificateState, Delivery, StationRecord
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 __all__ = ["Renewal", "Renewals"]
 
@@ -60,6 +59,8 @@ class Renewal:
     def __init__(self, services: Services, flow: CsmsCertificateFlow) -> None:
         self.flow = flow
         self._services = services
+        self._delivered: dict[CertificateUse, tuple[datetime, str]] = {}
+        self._refused: dict[CertificateUse, tuple[datetime, str]] = {}
 
     def sign_requested(self, payload: dict[str, Any], now: datetime) -> Reply:
         """Answer a SignCertificate request at once; the CA is asked after the answer is on its way (A02.FR.11)."""
@@ -69,6 +70,16 @@ class Renewal:
             self.start(effects)
 
         return Reply(answer, then)
+
+    def delivered_since(self, use: CertificateUse, since: datetime) -> str | None:
+        """Return the certificate that the station accepted last, if that was not before *since*."""
+        at, certificate_id = self._delivered.get(use, (None, ""))
+        return certificate_id if at is not None and at >= since else None
+
+    def refused_since(self, use: CertificateUse, since: datetime) -> str | None:
+        """Return why the station's last CSR was refused, if that was not before *since*."""
+        at, why = self._refused.get(use, (None, ""))
+        return why if at is not None and at >= since else None
 
     def start(self, effects: Sequence[CsmsEffect]) -> None:
         """Carry out *effects* in the background."""
@@ -91,6 +102,7 @@ class Renewal:
                 case SendCall():
                     queue += await self._send(effect)
                 case MarkDelivered():
+                    self._delivered[effect.order.use] = (self._services.clock(), effect.certificate_id)
                     await self._mark(effect.certificate_id, Delivery.DELIVERED, "the station accepted it")
                 case MarkUndelivered():
                     await self._mark(effect.certificate_id, Delivery.UNDELIVERED, effect.why, revoke=effect.revoke)
@@ -156,6 +168,8 @@ class Renewal:
 
     async def _record_refusal(self, refusal: RecordRefusal) -> None:
         services, now = self._services, self._services.clock()
+        if refusal.use is not None:
+            self._refused[refusal.use] = (now, refusal.what)
         use = refusal.use.value if refusal.use is not None else "?"
         cause = f"CSR for {use} refused: {refusal.what}" + (f" ({refusal.why})" if refusal.why else "")
         if not self._note("csr-refused", cause, refusal.fix, "CertificateRequestRefused"):

@@ -121,6 +121,8 @@ class Worker:
         for entry in entries:
             if entry.action == REPLACED_ACTION:
                 self._replaced_elsewhere(entry)
+            self.operations.wake(entry.actor.name)
+            self.operations.wake(entry.subject)
             for table, key, _digest in entry.effects:
                 {"certificate": certificates, "station": stations, "operation": operations}.get(table, set()).add(key)
         for connection in self._services.registry:
