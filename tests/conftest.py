@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+
 from testkit.effort import CAMPAIGN
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}

@@ -6,6 +6,7 @@ import doctest
 import importlib
 
 import pytest
+
 from testkit.layout import module_names
 
 

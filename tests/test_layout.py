@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from testkit.layout import PACKAGES, ROOT, module_names, tracked_files
 
 # Written with a bar inside, which is taken out below, so that this file does not contain what it forbids.
