@@ -11,7 +11,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
@@ -428,7 +428,8 @@ def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:
     try:
         _refuse_costly(pem)
         key = serialization.load_pem_private_key(pem, passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InputError) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError, InputError) as exc:
+        # InternalError is how the library passes on OpenSSL's refusal of damaged scrypt parameters.
         # Which of the two it is cannot be told apart reliably, and telling would help a guesser only.
         raise SignerError(
             "the private key cannot be opened", why="wrong passphrase or damaged key", fix="check the passphrase"
