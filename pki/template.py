@@ -1,4 +1,4 @@
-"""Profile, issuer, subject, key, serial and window in; to-be-signed certificate bytes out: pure, quick when repeated."""
+"""Profile, issuer, subject, key, serial and window in; to-be-signed bytes out: pure, and quick when repeated."""
 
 from __future__ import annotations
 
