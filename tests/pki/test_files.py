@@ -252,3 +252,33 @@ def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"")
     with pytest.raises(UnavailableError, match="cannot create the folder"):
         files.make_private_folder(tmp_path / "keys")
+
+
+def test_public_folders_are_made_with_their_parents(tmp_path: Path) -> None:
+    folder = files.make_folder(tmp_path / "a" / "b")
+    assert files.make_folder(folder).is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UnavailableError, match="cannot create the folder"):
+        files.make_folder(tmp_path / "file")
+
+
+@posix
+def test_a_locked_file_makes_another_wait_until_it_is_released(tmp_path: Path) -> None:
+    order: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.set()
+        with files.locked(tmp_path / "lock"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with files.locked(tmp_path / "lock"):
+        thread.start()
+        entered.wait()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    with pytest.raises(UnavailableError), files.locked(tmp_path / "absent" / "lock"):
+        raise AssertionError("entered without the lock")
