@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
-from chargepki.pki import oids
+from chargepki.pki import der, oids
 from chargepki.pki.certificate_view import TimeView, parse_time
 from chargepki.pki.der import DerError
-from chargepki.pki.der_tree import DerProblem, Node, decode_integer, decode_oid, read_tree
+from chargepki.pki.der_tree import DerProblem, Node, decode_integer, decode_oid, read_element, read_level, read_tree
 from chargepki.pki.extension_view import ExtensionView, read_extensions
 
 __all__ = ["MAX_CRL_BYTES", "CrlContent", "EntryContent", "contains_serial", "read_crl"]
 
 MAX_CRL_BYTES: Final = 64 * 1024 * 1024
+_MOST_TAILS: Final = 4096
+"""Distinct endings of entries (reason, invalidity date) that are remembered while one list is read."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryContent:
-    """One entry of revokedCertificates as it stands in the bytes."""
+class EntryContent(NamedTuple):
+    """One entry of revokedCertificates as it stands in the bytes. A named tuple, since there may be very many."""
 
     offset: int
     serial: int
@@ -66,29 +67,17 @@ def read_crl(data: bytes) -> CrlContent:
     Raises:
         DerError: the structure is not that of a CRL; smaller faults are in `CrlContent.problems`.
     """
-    if len(data) > MAX_CRL_BYTES:
-        raise DerError("too-large", 0, f"{len(data)} bytes are too many for a CRL")
     problems: list[DerProblem] = []
-    root = read_tree(data, 0, len(data), problems)
-    if [kid.tag for kid in root.kids] == [0x30, 0x30, 0x03]:
-        tbs, algorithm, signature = root.kids
-        outer = data[algorithm.start : algorithm.end], data[signature.content + 1 : signature.end]
-        return _read(data, tbs, problems, *outer)
-    return _read(data, root, problems, None, None)
-
-
-def _read(
-    data: bytes, tbs: Node, problems: list[DerProblem], outer_algorithm: bytes | None, signature: bytes | None
-) -> CrlContent:
-    kids = list(tbs.kids)
+    tbs, fields, algorithm, signature = _open(data, problems)
+    outer_algorithm = None if algorithm is None else data[algorithm.start : algorithm.end]
     version = 0
-    if kids and kids[0].tag == 0x02:
-        node = kids.pop(0)
+    if fields and fields[0].tag == 0x02:
+        node = fields.pop(0)
         version = decode_integer(data[node.content : node.end])
-    if [kid.tag for kid in kids[:2]] != [0x30, 0x30] or len(kids) < 3 or kids[2].tag not in (0x17, 0x18):
+    if [node.tag for node in fields[:2]] != [0x30, 0x30] or len(fields) < 3 or fields[2].tag not in (0x17, 0x18):
         raise DerError("not-a-crl", tbs.start, "not a CertificateList: its first fields have other tags")
-    algorithm, issuer, this_update = kids[:3]
-    rest = kids[3:]
+    inner_algorithm, issuer, this_update = fields[:3]
+    rest = fields[3:]
     next_update = _time(data, rest.pop(0)) if rest and rest[0].tag in (0x17, 0x18) else None
     revoked = rest.pop(0) if rest and rest[0].tag == 0x30 else None
     extensions = read_extensions(data, rest.pop(0), problems) if rest and rest[0].tag == 0xA0 else ()
@@ -99,14 +88,14 @@ def _read(
         der=data,
         tbs=data[tbs.start : tbs.end],
         version=version,
-        signature_algorithm=data[algorithm.start : algorithm.end],
+        signature_algorithm=data[inner_algorithm.start : inner_algorithm.end],
         outer_algorithm=outer_algorithm,
-        signature=signature,
+        signature=None if signature is None else data[signature.content + 1 : signature.end],
         issuer=data[issuer.start : issuer.end],
         this_update=_time(data, this_update),
         next_update=next_update,
-        entries=tuple(_entries(data, revoked, problems)) if revoked is not None else (),
-        has_empty_list=revoked is not None and not revoked.kids,
+        entries=() if revoked is None else tuple(_entries(data, revoked.content, revoked.end, problems)),
+        has_empty_list=revoked is not None and revoked.content == revoked.end,
         extensions=extensions,
         number=_as_integer(values.get(oids.CRL_NUMBER)),
         delta_base=_as_integer(values.get(oids.DELTA_CRL_INDICATOR)),
@@ -116,35 +105,93 @@ def _read(
     )
 
 
+_Opened: TypeAlias = tuple[Node, list[Node], Node | None, Node | None]
+
+
+def _open(data: bytes, problems: list[DerProblem]) -> _Opened:
+    """Return the to-be-signed part, its fields, and the signature's two fields if they are there.
+
+    revokedCertificates, which may be most of a megabyte, is returned without its kids.
+    """
+    if len(data) > MAX_CRL_BYTES:
+        raise DerError("too-large", 0, f"{len(data)} bytes are too many for a CRL")
+    outermost = read_level(data, 0, len(data), problems)
+    if not outermost or outermost[0].tag != 0x30:
+        raise DerError("not-a-crl", 0, "the object is not a SEQUENCE")
+    if len(outermost) > 1:
+        end = outermost[0].end
+        problems.append(DerProblem(end, "trailing-bytes", f"{len(data) - end} bytes follow the object"))
+    parts = read_level(data, outermost[0].content, outermost[0].end, problems)
+    tbs, algorithm, signature = outermost[0], None, None
+    if [part.tag for part in parts] == [0x30, 0x30, 0x03]:
+        tbs = parts[0]
+        algorithm, signature = (read_tree(data, part.start, part.end, problems) for part in parts[1:])
+        parts = read_level(data, tbs.content, tbs.end, problems)
+    fields: list[Node] = []
+    for part in parts:
+        # Only revokedCertificates is a SEQUENCE after a time.
+        revoked = part.tag == 0x30 and bool(fields) and fields[-1].tag in (0x17, 0x18)
+        fields.append(part if revoked else read_tree(data, part.start, part.end, problems))
+    return tbs, fields, algorithm, signature
+
+
 def _time(data: bytes, node: Node) -> TimeView:
     text = data[node.content : node.end]
     return TimeView(node.tag, text, parse_time(node.tag, text))
 
 
-def _entries(data: bytes, revoked: Node, problems: list[DerProblem]) -> Iterator[EntryContent]:
-    for node in revoked.kids:
-        kids = node.kids
-        if (
-            node.tag != 0x30
-            or not 2 <= len(kids) <= 3
-            or kids[0].tag != 0x02
-            or kids[1].tag not in (0x17, 0x18)
-            or (len(kids) == 3 and kids[2].tag != 0x30)
-        ):
-            raise DerError("not-a-crl", node.start, "not an entry of revokedCertificates")
-        reason, invalidity, unknown = None, None, ""
-        if len(kids) == 3:
-            reason, invalidity, unknown = _entry_extensions(data, kids[2], problems)
-        serial = kids[0]
-        yield EntryContent(
-            offset=node.start,
-            serial=decode_integer(data[serial.content : serial.end]),
-            serial_octets=serial.end - serial.content,
-            revoked_at=_time(data, kids[1]),
-            reason=reason,
-            invalidity_date=invalidity,
-            unknown_critical=unknown,
+_Tail: TypeAlias = tuple[int | None, datetime | None, str]
+
+
+def _entries(data: bytes, pos: int, end: int, problems: list[DerProblem]) -> Iterator[EntryContent]:
+    """Read revokedCertificates. The usual form of an entry is taken apart by hand: a list may hold a million."""
+    tails: dict[bytes, _Tail] = {b"": (None, None, "")}
+    dates: dict[bytes, TimeView] = {}
+    while pos < end:
+        # SEQUENCE { INTEGER, UTCTime, … } with one-octet lengths; anything else goes the general way.
+        stop = pos + 2 + data[pos + 1] if pos + 20 <= end else pos
+        date_at = pos + 4 + data[pos + 3] if pos < stop <= end else stop
+        usual = (
+            date_at + 15 <= stop < pos + 0x82
+            and data[pos] == 0x30
+            and data[pos + 2] == 0x02
+            and date_at > pos + 4
+            and (0 < data[pos + 4] < 0x80 or (data[pos + 4] == 0 and data[pos + 5] >= 0x80 and date_at > pos + 5))
+            and data[date_at] == 0x17
+            and data[date_at + 1] == 13
         )
+        if usual and (tail := tails.get(data[date_at + 15 : stop])) is not None:
+            text = data[date_at + 2 : date_at + 15]
+            time = dates.get(text)
+            if time is None:
+                time = dates[text] = TimeView(0x17, text, parse_time(0x17, text))
+            serial = int.from_bytes(data[pos + 4 : date_at], "big")
+            yield EntryContent(pos, serial, date_at - pos - 4, time, *tail)
+            pos = stop
+            continue
+        header = read_element(data, pos, end, problems)
+        before = len(problems)
+        entry = _entry(data, read_tree(data, pos, header.end, problems), problems)
+        if usual and len(problems) == before and len(tails) < _MOST_TAILS:
+            tails[data[date_at + 15 : stop]] = entry.reason, entry.invalidity_date, entry.unknown_critical
+        yield entry
+        pos = header.end
+
+
+def _entry(data: bytes, node: Node, problems: list[DerProblem]) -> EntryContent:
+    kids = node.kids
+    if (
+        node.tag != 0x30
+        or not 2 <= len(kids) <= 3
+        or kids[0].tag != 0x02
+        or kids[1].tag not in (0x17, 0x18)
+        or (len(kids) == 3 and kids[2].tag != 0x30)
+    ):
+        raise DerError("not-a-crl", node.start, "not an entry of revokedCertificates")
+    tail: _Tail = _entry_extensions(data, kids[2], problems) if len(kids) == 3 else (None, None, "")
+    serial = kids[0]
+    value = decode_integer(data[serial.content : serial.end])
+    return EntryContent(node.start, value, serial.end - serial.content, _time(data, kids[1]), *tail)
 
 
 def _entry_extensions(data: bytes, node: Node, problems: list[DerProblem]) -> tuple[int | None, datetime | None, str]:
@@ -212,9 +259,30 @@ def _point_url(value: tuple[bytes, Node] | None) -> str | None:
 def contains_serial(data: bytes, serial: int) -> bool:
     """Say whether a CRL lists *serial*; fast on large lists.
 
-    An entry holds the INTEGER's encoding literally, so a list without those bytes is answered without decoding it.
+    An entry begins with the serial number, so its encoding is looked for there, entry by entry, and nothing else is
+    decoded; a list without those octets anywhere is not even walked through.
+
+    Raises:
+        DerError: it is no CRL, or its list cannot be followed.
     """
-    size = ((serial + (serial < 0)).bit_length() + 8) // 8
-    if serial.to_bytes(size, "big", signed=True) not in data:
+    wanted = der.integer(serial)
+    problems: list[DerProblem] = []
+    _, fields, _, _ = _open(data, problems)
+    times = [index for index, field in enumerate(fields) if field.tag in (0x17, 0x18)]
+    if not times:
+        raise DerError("not-a-crl", 0, "not a CertificateList: it has no thisUpdate")
+    after = fields[times[-1] + 1 :]
+    if not after or after[0].tag != 0x30 or wanted not in data:
         return False
-    return any(entry.serial == serial for entry in read_crl(data).entries)
+    pos, end = after[0].content, after[0].end
+    while pos < end:
+        size = data[pos + 1] if pos + 1 < end else 0x80
+        if size < 0x80:
+            content, stop = pos + 2, pos + 2 + size
+        else:
+            element = read_element(data, pos, end, problems)
+            content, stop = element.content, element.end
+        if data.startswith(wanted, content, stop):
+            return True
+        pos = stop
+    return False

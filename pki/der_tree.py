@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from chargepki.pki.der import DerError
 
-__all__ = ["DerProblem", "Node", "decode_integer", "decode_oid", "read_tree"]
+__all__ = ["DerProblem", "Node", "decode_integer", "decode_oid", "read_element", "read_level", "read_tree"]
 
 _MAX_DEPTH: Final = 32
 _MAX_OID_OCTETS: Final = 64
@@ -57,6 +57,37 @@ def read_tree(data: bytes, start: int, end: int, problems: list[DerProblem]) -> 
     if len(nodes) > 1:
         problems.append(DerProblem(nodes[1].start, "trailing-bytes", f"{end - nodes[1].start} bytes follow the object"))
     return nodes[0]
+
+
+def read_element(data: bytes, pos: int, end: int, problems: list[DerProblem]) -> Node:
+    """Read the header of the element at *pos*, which may not pass *end*; `kids` stays empty.
+
+    Raises like `read_tree`.
+    """
+    if pos + 1 >= end:
+        raise DerError("truncated", pos, "the input ends inside a header")
+    tag, length = data[pos], data[pos + 1]
+    content = pos + 2
+    if length > 0x7F:
+        content, length = _long_length(data, content, end, pos, length, problems)
+    if content + length > end:
+        raise DerError("truncated", pos, f"{length} content octets announced, {end - content} present")
+    if tag & 0x1F == 0x1F:
+        raise DerError("high-tag-number", pos, "tag numbers above 30 do not occur here")
+    return Node(tag, pos, content, content + length, ())
+
+
+def read_level(data: bytes, start: int, end: int, problems: list[DerProblem]) -> list[Node]:
+    """Read the headers of the elements that fill ``data[start:end]``, without what is inside them.
+
+    For objects of which one part is large and has a faster reader of its own. Raises like `read_tree`.
+    """
+    nodes: list[Node] = []
+    while start < end:
+        node = read_element(data, start, end, problems)
+        nodes.append(node)
+        start = node.end
+    return nodes
 
 
 def _read(data: bytes, pos: int, end: int, depth: int, problems: list[DerProblem]) -> tuple[Node, ...]:
