@@ -22,7 +22,7 @@ from chargepki.pki.authority.issuance import (
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
 from chargepki.pki.authority.queue import serve_once
 from chargepki.pki.authority.recovery import recover_reservations
-from chargepki.pki.authority.revocation import parse_reason, publish_crl, revoke
+from chargepki.pki.authority.revocation import needs_crl, parse_reason, publish_crl, revoke
 from chargepki.pki.crl import ReasonCode
 from chargepki.pki.errors import ChargePkiError, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -159,6 +159,12 @@ class Authority:
             now=self._clock(),
             publish_folder=self._publish_folder,
         )
+
+    def refresh_crls(self) -> list[CrlRecord]:
+        """Publish the CRL of every active CA whose list is missing, misses a revocation, or is past its half life."""
+        now = self._clock()
+        active = self.inventory.list_cas(state=CaState.ACTIVE)
+        return [self.publish_crl(ca.id) for ca in active if needs_crl(self.inventory, ca.id, now)]
 
     def recover(self, ca: str | None = None) -> list[CertificateRecord]:
         """Complete or void what an interrupted run left reserved, for one CA or for all whose key opens.

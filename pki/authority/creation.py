@@ -96,6 +96,9 @@ def create_ca(
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
     check_label(order.name, "CA name")
+    existing = inventory.find_ca(order.name)
+    if existing is not None and existing.state is not CaState.PENDING:
+        raise _taken(existing)
     profile = get_profile(order.profile)
     issuer = _check_place(order, profile, open_issuer)
     subject_der = names.name_der(_subject(order, profile))
@@ -235,13 +238,17 @@ def _reserve_row(
         )
         if existing.state is CaState.PENDING and same:
             return existing
-        raise Conflict(
-            f"CA {order.name} exists already ({existing.id}, {existing.state.value})",
-            why="a CA is never overwritten",
-            fix=f"choose another name, or look at it with: chargepki ca show {order.name}",
-        )
+        raise _taken(existing)
 
     return inventory.write(work)
+
+
+def _taken(existing: CaRecord) -> Conflict:
+    return Conflict(
+        f"CA {existing.name} exists already ({existing.id}, {existing.state.value})",
+        why="a CA is never overwritten",
+        fix=f"choose another name, or look at it with: chargepki ca show {existing.name}",
+    )
 
 
 def _open_key(keystore: KeyStore, ca: CaRecord, algorithm: KeyAlgorithm) -> Signer:

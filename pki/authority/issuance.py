@@ -31,7 +31,7 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.keys import algorithm_of, load_public_key, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_tbs
 from chargepki.pki.pointers import choose_pointers
-from chargepki.pki.policy import RequestVerdict, choose_subject, judge_request
+from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
 from chargepki.pki.profiles import adapt_to_issuer, get_profile
 from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.hierarchy import check_issuer
@@ -95,9 +95,9 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
     request, spki = _subject_key(order)
     override = names.build_name(list(order.subject)) if order.subject else None
     verdict = _judge(request, profile, override, order)
-    subject_der = names.name_der(
-        choose_subject(profile, request, override=override, defaults=dict(order.subject_defaults))
-    )
+    subject = choose_subject(profile, request, override=override, defaults=dict(order.subject_defaults))
+    subject_der = names.name_der(subject)
+    dns_names = choose_dns_names(profile, subject, order.dns_names)
     station = _station_of(inventory, order, profile, subject_der)
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
@@ -109,7 +109,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         issuer=issuer.info,
         subject_der=subject_der,
         spki_der=spki,
-        dns_names=order.dns_names,
+        dns_names=dns_names,
     )
     serial = new_serial()
     tbs = build_tbs(
@@ -120,7 +120,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         spki_der=spki,
         window=window,
         pointers=pointers,
-        dns_names=order.dns_names,
+        dns_names=dns_names,
     )
     judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
     record = CertificateRecord(

@@ -48,12 +48,13 @@ def enqueue(inventory: Inventory, order: IssueOrder, *, actor: Actor, now: datet
 
     Raises:
         InputError: the order holds no CSR; a bare public key is only taken by the authority itself.
+        NotFound: there is no such CA.
     """
     if order.csr is None:
         raise InputError("only requests with a CSR can be queued", fix="issue it where the authority runs")
     record = IssuanceRecord(
         id=uuid.uuid4().hex,
-        ca=order.ca,
+        ca=inventory.get_ca(order.ca).id,
         profile=order.profile,
         csr=order.csr,
         options=options_to_json(order),

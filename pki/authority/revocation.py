@@ -16,7 +16,7 @@ from chargepki.pki.inventory.records import Actor, CaRecord, CaState, Certificat
 from chargepki.pki.keys import signature_algorithm
 from chargepki.pki.lint import lint_crl
 
-__all__ = ["CRL_VALIDITY", "ca_with_key", "parse_reason", "publish_crl", "publish_files", "revoke"]
+__all__ = ["CRL_VALIDITY", "ca_with_key", "needs_crl", "parse_reason", "publish_crl", "publish_files", "revoke"]
 
 CRL_VALIDITY = timedelta(days=7)
 """thisUpdate to nextUpdate; a week is also the bound that ISO 15118-20 sets for OCSP answers (V2G20-1021)."""
@@ -189,6 +189,15 @@ def publish_crl(
     if publish_folder is not None:
         publish_files(inventory, issuer.ca.id, publish_folder)
     return record
+
+
+def needs_crl(inventory: Inventory, ca_id: str, now: datetime) -> bool:
+    """Say whether a CA's newest CRL is missing, misses a revocation, or has less than half its life left."""
+    latest = inventory.latest_crl(ca_id)
+    if latest is None:
+        return True
+    half = latest.this_update + (latest.next_update - latest.this_update) / 2
+    return now >= half or latest.entries != inventory.count_certificates(ca_id).get(CertificateState.REVOKED, 0)
 
 
 def publish_files(inventory: Inventory, ca_id: str, folder: Path) -> list[Path]:

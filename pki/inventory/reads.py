@@ -131,6 +131,10 @@ class Reads(ABC):
             filters["not_after_before"] = encode_time(not_after_before)
         return self._paged(codec.CERTIFICATE, filters, after, limit)
 
+    def count_certificates(self, ca: str) -> dict[CertificateState, int]:
+        """Count the certificates of a CA generation by state; a state that none is in is left out."""
+        return {CertificateState(row[0]): int(row[1]) for row in self._rows("certificate_counts", {"ca": ca})}
+
     def list_reserved(self, ca: str | None = None) -> Iterator[CertificateRecord]:
         """List the reservations that were neither recorded nor voided, of one CA generation or of all."""
         return self.list_certificates(ca=ca, state=CertificateState.RESERVED)

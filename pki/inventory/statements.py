@@ -115,6 +115,9 @@ def _certificates() -> dict[str, Executable]:
         .where(certificate.c.serial == _param("serial"))
         .order_by(certificate.c.id),
         "certificate_by_sha256": _record("certificate").where(certificate.c.sha256 == _param("sha256")),
+        "certificate_counts": select(certificate.c.state, func.count())
+        .where(certificate.c.ca == _param("ca"))
+        .group_by(certificate.c.state),
         "latest_crl": _record("crl").where(crl.c.ca == _param("ca")).order_by(crl.c.number.desc()).limit(1),
         "crl_last_number": select(func.max(crl.c.number)).where(crl.c.ca == _param("ca")),
     }

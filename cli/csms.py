@@ -1,0 +1,53 @@
+"""``chargepki csms``: serve the OCPP endpoint that charging stations connect to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from chargepki.cli.globals import GlobalState, group, pass_state
+
+__all__ = ["csms"]
+
+
+@group("csms", example="chargepki csms serve --listen 127.0.0.1:8443 --security-profile 2,3 --tls-ca acme-cso-sub")
+def csms() -> None:
+    """Run the OCPP endpoint for ocpp1.6, ocpp2.0.1 and ocpp2.1."""
+
+
+@csms.command(
+    "serve",
+    example="chargepki csms serve --listen 127.0.0.1:8443 --security-profile 2,3 --tls-ca acme-cso-sub \\\n"
+    "    --dns csms.example.org --issue ChargingStationCertificate=acme-cso-sub --issue-here",
+)
+@click.option("--listen", required=True, metavar="HOST:PORT", help="Address to bind; port 0 lets the system choose.")
+@click.option(
+    "--security-profile", "profiles", required=True, metavar="1|2|3|2,3", help="OCPP security profile of this port."
+)
+@click.option("--tls-cert", "tls_certs", multiple=True, metavar="F", help="Server chain (PEM, leaf first); repeatable.")
+@click.option("--tls-key", "tls_keys", multiple=True, metavar="F", help="Key of the --tls-cert at the same position.")
+@click.option("--tls-ca", metavar="NAME", help="Have this CA issue short-lived server certificates, EC and RSA.")
+@click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="Host name for --tls-ca; the host otherwise.")
+@click.option("--client-trust", metavar="F", help="CA certificates of stations (PEM); those of --issue otherwise.")
+@click.option("--issue", "issue_plans", multiple=True, metavar="KIND=CA[:PROFILE]", help="What signs CSRs of KIND.")
+@click.option("--issue-here", is_flag=True, help="Sign in this process; otherwise `authority serve` signs.")
+@click.option("--forward-secrecy-only", is_flag=True, help="Drop the two TLS_RSA suites that A00 mandates.")
+@click.option(
+    "--duplicate",
+    type=click.Choice(["newest", "probe"]),
+    default="newest",
+    show_default=True,
+    help="Second connection of one identity.",
+)
+@click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
+@pass_state
+def serve(state: GlobalState, **options: Any) -> None:
+    """Serve stations at ws(s)://HOST:PORT/ocpp/IDENTITY until SIGTERM or Ctrl-C.
+
+    KIND is ChargingStationCertificate, V2GCertificate, V2G20Certificate or Combined. A CSR of a KIND without --issue
+    is refused. SIGHUP reads the server certificates again.
+    """
+    from chargepki.cli.csms_serving import serve_csms
+
+    serve_csms(state, options)

@@ -1,0 +1,58 @@
+"""Stations, presence, operations and events as the objects that ``--json`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, SecurityEventRecord, StationRecord
+
+__all__ = ["event_row", "operation_row", "station_row"]
+
+
+def station_row(station: StationRecord, presence: PresenceRecord | None) -> dict[str, Any]:
+    """Return what is known of a station; never a password hash, only whether there is one."""
+    connected = presence is not None and presence.connected
+    return {
+        "id": station.id,
+        "serial_number": station.serial_number,
+        "organization": station.organization,
+        "security_profile": station.security_profile,
+        "state": station.state,
+        "has_password": station.password_hash is not None,
+        "password_changed_at": station.password_changed_at,
+        "created_at": station.created_at,
+        "connected": connected,
+        "protocol": presence.protocol if presence else None,
+        "connected_profile": presence.security_profile if presence and connected else None,
+        "certificate": presence.certificate if presence else None,
+        "last_seen_at": presence.last_seen_at if presence else None,
+    }
+
+
+def operation_row(operation: OperationRecord) -> dict[str, Any]:
+    """Return an operation without its sealed part."""
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "station": operation.station,
+        "state": operation.state,
+        "parameters": operation.parameters,
+        "requester": operation.requester,
+        "created_at": operation.created_at,
+        "deadline": operation.deadline,
+        "outcome": operation.outcome,
+    }
+
+
+def event_row(event: SecurityEventRecord) -> dict[str, Any]:
+    """Return a security event."""
+    return {
+        "id": event.id,
+        "at": event.at,
+        "received_at": event.received_at,
+        "station": event.station,
+        "source": event.source,
+        "type": event.type,
+        "critical": event.critical,
+        "tech_info": event.tech_info,
+    }

@@ -1,0 +1,228 @@
+"""What an interrupted run leaves, and how the next one continues."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from chargepki.pki import keys
+from chargepki.pki.authority import Authority, CaOrder, IssueOrder, core, creation, issuance
+from chargepki.pki.authority.queue import answer_of, enqueue
+from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, SignerError, StateError
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
+from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
+
+ORDER = {"ca": "t-sub", "profile": "ocpp/charging-station"}
+
+
+class Crash(BaseException):
+    """Stands for the end of the process: no handler of ours catches it."""
+
+
+@pytest.fixture
+def reserved_only(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A request whose reservation is committed and whose signing never happened."""
+    csr = make_csr()
+
+    def crash(*args: object, **kwargs: object) -> bytes:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "complete", crash)
+        with pytest.raises(Crash):
+            authority.issue(IssueOrder(**ORDER, csr=csr))
+    return csr
+
+
+def reserved(inventory: Inventory) -> list[str]:
+    """Return the ids of open reservations."""
+    return [record.id for record in inventory.list_reserved()]
+
+
+def test_a_reservation_is_completed_from_its_stored_bytes(authority: Authority, reserved_only: bytes) -> None:
+    (open_id,) = reserved(authority.inventory)
+    before = authority.inventory.get_certificate(open_id)
+    (settled,) = authority.recover("t-sub")
+    assert settled.id == open_id
+    assert settled.state is CertificateState.ISSUED
+    assert settled.tbs == before.tbs
+    assert reserved(authority.inventory) == []
+
+
+def test_the_same_request_takes_up_its_own_reservation(authority: Authority, reserved_only: bytes) -> None:
+    (open_id,) = reserved(authority.inventory)
+    assert authority.issue(IssueOrder(**ORDER, csr=reserved_only)).record.id == open_id
+
+
+def test_a_reservation_whose_validity_is_over_is_voided(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, reserved_only: bytes
+) -> None:
+    later = make_authority(inventory, keystore=keystore, clock=lambda: NOW + timedelta(days=3000))
+    (settled,) = later.recover("t-sub")
+    assert settled.state is CertificateState.VOIDED
+    assert reserved(inventory) == []
+
+
+def test_two_processes_that_complete_one_reservation_hand_out_one_certificate(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, reserved_only: bytes
+) -> None:
+    (open_id,) = reserved(inventory)
+    record = inventory.get_certificate(open_id)
+    issuer = authority.open_issuer("t-sub")
+    first, second = issuance.complete(record, issuer), issuance.complete(record, issuer)
+    assert first != second  # ECDSA signatures are randomised
+    one = inventory.write(lambda tx: issuance.finish(tx, record, first, actor=ACTOR, now=NOW))
+    two = inventory.write(lambda tx: issuance.finish(tx, record, second, actor=ACTOR, now=NOW))
+    assert one.der == two.der == first
+
+
+def test_a_voided_reservation_never_becomes_a_certificate(
+    inventory: Inventory, authority: Authority, reserved_only: bytes
+) -> None:
+    (open_id,) = reserved(inventory)
+    record = inventory.get_certificate(open_id)
+    der = issuance.complete(record, authority.open_issuer("t-sub"))
+
+    def void(tx: Transaction) -> None:
+        tx.void_certificate(open_id)
+        tx.audit(ACTOR, "certificate.void", open_id, now=NOW)
+
+    inventory.write(void)
+    with pytest.raises(StateError, match="voided"):
+        inventory.write(lambda tx: issuance.finish(tx, record, der, actor=ACTOR, now=NOW))
+
+
+def test_a_signer_that_fails_keeps_the_reservation_for_the_next_run(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csr = make_csr()
+
+    def fail(*args: object) -> bytes:
+        raise SignerError("the token is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "sign", fail)
+        with pytest.raises(SignerError):
+            authority.issue(IssueOrder(**ORDER, csr=csr))
+    (open_id,) = reserved(authority.inventory)
+    assert authority.issue(IssueOrder(**ORDER, csr=csr)).record.id == open_id
+
+
+@pytest.mark.parametrize("step", ["_open_key", "_reserve_certificate", "complete", "finish"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_creation_of_a_ca_continues_wherever_it_was_interrupted(
+    inventory: Inventory,
+    keystore: MemoryKeyStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    step: str,
+    when: str,
+) -> None:
+    authority = make_authority(inventory, keystore=keystore)
+    root = CaOrder("r", "ocpp/cso-root", subject=(("CN", "Root"), ("O", "Test CSO"), ("C", "DE")))
+    real = getattr(creation, step)
+
+    def crash(*args: object, **kwargs: object) -> object:
+        if when == "after":
+            real(*args, **kwargs)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(creation, step, crash)
+        with pytest.raises(Crash):
+            authority.create_ca(root)
+    made = make_authority(inventory, keystore=keystore).create_ca(root)
+    assert made.state is CaState.ACTIVE
+    assert len(keystore.signers) == 1
+    assert [record.state for record in inventory.list_certificates()] == [CertificateState.ISSUED]
+    assert log_findings(inventory, tmp_path) == []
+
+
+def test_an_existing_ca_is_never_overwritten(authority: Authority) -> None:
+    with pytest.raises(Conflict, match="exists already"):
+        authority.create_ca(CaOrder("t-root", "ocpp/cso-root"))
+
+
+def test_an_interrupted_creation_is_not_continued_with_other_parameters(
+    inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = make_authority(inventory, keystore=keystore)
+
+    def crash(*args: object, **kwargs: object) -> object:
+        raise Crash
+
+    subject = (("CN", "Root"), ("O", "Test CSO"), ("C", "DE"))
+    with monkeypatch.context() as patch:
+        patch.setattr(creation, "_open_key", crash)
+        with pytest.raises(Crash):
+            authority.create_ca(CaOrder("r", "ocpp/cso-root", subject=subject))
+    with pytest.raises(Conflict):
+        authority.create_ca(CaOrder("r", "ocpp/cso-root", subject=(("CN", "Other"), ("O", "Test CSO"), ("C", "DE"))))
+
+
+def test_a_refused_ca_leaves_nothing_behind(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+    authority = ocpp_authority(inventory, keystore=keystore)
+    head = inventory.audit_head()
+    for bad in (
+        CaOrder("x", "ocpp/charging-station", issuer="t-sub"),
+        CaOrder("x", "ocpp/cso-sub"),
+        CaOrder("x", "ocpp/cso-sub", issuer="t-sub"),
+        CaOrder("x", "ocpp/cso-root", issuer="t-root"),
+        CaOrder("../x", "ocpp/cso-root"),
+        CaOrder("x", "ocpp/cso-sub", issuer="t-root", validity=timedelta(days=365 * 200)),
+    ):
+        with pytest.raises(ChargePkiError):
+            authority.create_ca(bad)
+    assert inventory.audit_head() == head
+    assert len(keystore.signers) == 2
+
+
+# --- the queue ---
+
+
+def test_a_queued_request_is_answered_with_its_certificate(authority: Authority) -> None:
+    inventory = authority.inventory
+    queued = enqueue(inventory, IssueOrder(**ORDER, csr=make_csr()), actor=ACTOR, now=NOW)
+    assert answer_of(inventory, queued.id) is None
+    assert authority.serve_queue_once("me") == 1
+    answer = answer_of(inventory, queued.id)
+    assert answer is not None and not isinstance(answer, ChargePkiError)
+    assert len(answer.chain) == 2
+    assert authority.serve_queue_once("me") == 0
+
+
+def test_a_refusal_travels_back_with_its_class_and_texts(authority: Authority) -> None:
+    inventory = authority.inventory
+    bad = enqueue(inventory, IssueOrder(ca="t-sub", profile="iso15118-2/secc", csr=make_csr()), actor=ACTOR, now=NOW)
+    authority.serve_queue_once("me")
+    answer = answer_of(inventory, bad.id)
+    assert isinstance(answer, PolicyRefusal)
+    assert "iso15118-2/secc" in answer.what and answer.fix
+
+
+def test_a_crash_between_issuing_and_answering_leads_to_the_same_certificate(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = enqueue(inventory, IssueOrder(**ORDER, csr=make_csr()), actor=ACTOR, now=NOW)
+    real = authority.issue_many
+
+    def crash(orders: list[IssueOrder]) -> list[object]:
+        real(orders)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authority, "issue_many", crash)
+        with pytest.raises(Crash):
+            authority.serve_queue_once("first")
+    made = [record.id for record in inventory.list_certificates(profile="ocpp/charging-station")]
+    assert len(made) == 1
+    # Until its lease ends the request belongs to the dead process.
+    assert authority.serve_queue_once("second") == 0
+    later = make_authority(inventory, keystore=keystore, clock=lambda: NOW + timedelta(minutes=2))
+    assert later.serve_queue_once("second") == 1
+    assert inventory.get_issuance(queued.id).state is IssuanceState.ISSUED
+    assert inventory.get_issuance(queued.id).certificate == made[0]
+    assert [record.id for record in inventory.list_certificates(profile="ocpp/charging-station")] == made

@@ -1,0 +1,142 @@
+"""Revocation and the lists that tell of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from chargepki.pki.authority import Authority, IssueOrder
+from chargepki.pki.authority.revocation import needs_crl
+from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
+from testkit.authorities import NOW, MemoryKeyStore, make_authority, make_csr, ocpp_authority
+
+
+def issue(authority: Authority, name: str = "CS-0001") -> CertificateRecord:
+    """Return a fresh station certificate."""
+    return authority.issue(IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr(name))).record
+
+
+def load(der: bytes) -> x509.CertificateRevocationList:
+    """Read a CRL with a parser that is not ours."""
+    return x509.load_der_x509_crl(der)
+
+
+def test_a_revocation_is_recorded_with_reason_and_time(authority: Authority) -> None:
+    record = issue(authority)
+    revoked = authority.revoke(record.id, "keyCompromise")
+    assert revoked.state is CertificateState.REVOKED
+    assert (revoked.revocation_reason, revoked.revoked_at) == ("keyCompromise", NOW)
+
+
+def test_revoking_again_for_the_same_reason_changes_nothing(authority: Authority) -> None:
+    record = issue(authority)
+    first = authority.revoke(record.id, "keyCompromise")
+    head = authority.inventory.audit_head()
+    assert authority.revoke(record.id, "keyCompromise") == first
+    assert authority.inventory.audit_head() == head
+
+
+def test_another_reason_is_refused(authority: Authority) -> None:
+    record = issue(authority)
+    authority.revoke(record.id, "superseded")
+    with pytest.raises(Conflict, match="superseded"):
+        authority.revoke(record.id, "keyCompromise")
+
+
+@pytest.mark.parametrize("reason", ["KEYCOMPROMISE", "", "7", "removeFromCRL", "key compromise"])
+def test_a_reason_outside_rfc_5280_is_refused(authority: Authority, reason: str) -> None:
+    record = issue(authority)
+    with pytest.raises(InputError, match="reason"):
+        authority.revoke(record.id, reason)
+
+
+def test_a_revocation_date_in_the_future_or_before_the_certificate_is_refused(authority: Authority) -> None:
+    record = issue(authority)
+    for at in (NOW + timedelta(seconds=1), record.not_before - timedelta(seconds=1)):
+        with pytest.raises(InputError):
+            authority.revoke(record.id, "keyCompromise", revoked_at=at)
+    assert authority.inventory.get_certificate(record.id).state is CertificateState.ISSUED
+
+
+def test_a_root_cannot_revoke_itself(authority: Authority) -> None:
+    own = authority.inventory.find_certificate_by_request_key("ca:t-root@1")
+    assert own is not None
+    with pytest.raises(PolicyRefusal, match="root"):
+        authority.revoke(own.id, "cACompromise")
+
+
+def test_revoking_a_ca_certificate_revokes_the_ca(authority: Authority) -> None:
+    own = authority.inventory.find_certificate_by_request_key("ca:t-sub@1")
+    assert own is not None
+    authority.revoke(own.id, "cACompromise")
+    assert authority.inventory.get_ca("t-sub").state is CaState.REVOKED
+
+
+def test_an_unknown_certificate_cannot_be_revoked(authority: Authority) -> None:
+    with pytest.raises(NotFound):
+        authority.revoke("t-sub@1:abc", "keyCompromise")
+
+
+def test_the_list_names_exactly_the_revoked_ones(authority: Authority) -> None:
+    kept, gone = issue(authority, "CS-1"), issue(authority, "CS-2")
+    authority.revoke(gone.id, "keyCompromise")
+    crl = load(authority.publish_crl("t-sub").der)
+    assert crl.get_revoked_certificate_by_serial_number(int(gone.serial, 16)) is not None
+    assert crl.get_revoked_certificate_by_serial_number(int(kept.serial, 16)) is None
+    ca = authority.inventory.get_ca("t-sub")
+    assert ca.certificate_der is not None
+    assert crl.is_signature_valid(x509.load_der_x509_certificate(ca.certificate_der).public_key())  # type: ignore[arg-type]
+
+
+def test_crl_numbers_only_grow(authority: Authority) -> None:
+    numbers = [authority.publish_crl("t-sub").number for _ in range(3)]
+    assert numbers == sorted(set(numbers))
+    other = authority.publish_crl("t-root").number
+    assert other == 1
+
+
+def test_reason_unspecified_is_omitted_from_the_entry(authority: Authority) -> None:
+    record = issue(authority)
+    authority.revoke(record.id, "unspecified")
+    entry = load(authority.publish_crl("t-sub").der).get_revoked_certificate_by_serial_number(int(record.serial, 16))
+    assert entry is not None
+    assert len(entry.extensions) == 0
+
+
+def test_the_published_file_is_the_newest_list(inventory: Inventory, keystore: MemoryKeyStore, tmp_path: Path) -> None:
+    folder = tmp_path / "www"
+    authority = ocpp_authority(inventory, keystore=keystore, publish_folder=folder)
+    authority.publish_crl("t-sub")
+    second = authority.publish_crl("t-sub")
+    assert (folder / "crl" / "t-sub@1.crl").read_bytes() == second.der
+    ca = inventory.get_ca("t-sub")
+    assert (folder / "ca" / "t-sub@1.cer").read_bytes() == ca.certificate_der
+
+
+def test_a_list_is_due_when_missing_outdated_or_past_half_its_life(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority
+) -> None:
+    ca = inventory.get_ca("t-sub").id
+    assert needs_crl(inventory, ca, NOW)
+    authority.publish_crl("t-sub")
+    assert not needs_crl(inventory, ca, NOW + timedelta(days=3))
+    assert needs_crl(inventory, ca, NOW + timedelta(days=3, hours=12))
+    record = issue(authority)
+    assert not needs_crl(inventory, ca, NOW)
+    authority.revoke(record.id, "superseded")
+    assert needs_crl(inventory, ca, NOW)
+    assert [crl.ca for crl in authority.refresh_crls()] == ["t-root@1", "t-sub@1"]
+    assert authority.refresh_crls() == []
+
+
+def test_a_list_does_not_outlive_its_issuer(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+    authority = ocpp_authority(inventory, keystore=keystore)
+    end = authority.inventory.get_ca("t-sub").not_after
+    assert end is not None
+    late = make_authority(inventory, keystore=keystore, clock=lambda: end - timedelta(days=1))
+    assert late.publish_crl("t-sub").next_update == end
