@@ -198,11 +198,12 @@ def _seconds(value: float) -> str:
 
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the comparisons as aligned text, one row each."""
-    heads = ("question", "ours (CPU)", "reference (CPU)", "reference is", "ratio", "spread", "limit")
+    heads = ("question", "ours (CPU)", "per CPU-second", "reference (CPU)", "reference is", "ratio", "spread", "limit")
     rows = [
         (
             comparison.question,
             _seconds(comparison.subject.cpu_median),
+            f"{comparison.subject.per_cpu_second:,.3g}",
             _seconds(comparison.reference.cpu_median),
             comparison.reference.name,
             f"{comparison.ratio:.2f}",
