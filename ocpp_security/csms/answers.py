@@ -11,22 +11,12 @@ from datetime import datetime
 from typing import Any
 
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire_time import wire_time
 
-__all__ = ["plain_answer", "wire_time"]
+__all__ = ["plain_answer"]
 
 Payload = Mapping[str, Any]
 Answer = Callable[[Payload, datetime], dict[str, Any]]
-
-
-def wire_time(moment: datetime) -> str:
-    """Return *moment* as OCPP writes it: UTC, milliseconds, ``Z``.
-
-    Raises:
-        TypeError: *moment* is naive.
-    """
-    if moment.tzinfo is None:
-        raise TypeError("an aware datetime is required")
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _empty(_payload: Payload, _now: datetime) -> dict[str, Any]:

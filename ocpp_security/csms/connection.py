@@ -10,7 +10,7 @@ from typing import Any, cast
 from websockets.asyncio.server import ServerConnection
 
 from chargepki.ocpp_security.csms.admission import Admitted
-from chargepki.ocpp_security.csms.answers import plain_answer, wire_time
+from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.csms.throttle import WindowCounter
@@ -22,6 +22,7 @@ from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation,
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
+from chargepki.ocpp_security.wire_time import wire_time
 from chargepki.pki.errors import printable
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import PresenceRecord

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,18 @@ _WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", 
 class DeviceModel:
     """Values of the variables. The password's value is never kept here: it is write-only and lives in the store."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], *, takes_password: Callable[[str], bool]) -> None:
+        """Set up.
+
+        Args:
+            takes_password: whether a password's wire value is one that this station can use.
+        """
+        self._takes_password = takes_password
         self._values = {variable.name: values.get(variable.name, "") for variable in _VARIABLES}
 
-    def get(self, name: str) -> str:
-        """Return the value of variable *name* (2.x spelling).
-
-        Raises:
-            KeyError: there is no such variable.
-        """
-        return self._values[name]
+    def values(self) -> dict[str, str]:
+        """Return all values under their 2.x names; never a password."""
+        return dict(self._values)
 
     def put(self, name: str, value: str) -> None:
         """Set a variable from inside the station, read-only ones too."""
@@ -64,7 +66,7 @@ class DeviceModel:
         if variable is None:
             return "NotSupported", None
         value = str(payload["value"])
-        if not variable.writable or not _well_formed(variable, value):
+        if not variable.writable or not self._is_well_formed(variable, value):
             return "Rejected", None
         return self._accept(variable, value)
 
@@ -97,7 +99,7 @@ class DeviceModel:
             status, variable = _find(item)
             if variable is not None:
                 value = str(item["attributeValue"])
-                if not variable.writable or not _well_formed(variable, value):
+                if not variable.writable or not self._is_well_formed(variable, value):
                     status = "Rejected"
                 else:
                     status, new = self._accept(variable, value)
@@ -118,6 +120,13 @@ class DeviceModel:
             results.append({"attributeStatus": status, **entry})
         return {"getVariableResult": results}
 
+    def _is_well_formed(self, variable: Variable, value: str) -> bool:
+        if variable.name in _WHOLE_NUMBERS:
+            return value.isascii() and value.isdigit() and len(value) <= 9
+        if variable.name == PASSWORD:
+            return self._takes_password(value)
+        return 0 < len(value) <= 500
+
     def _accept(self, variable: Variable, value: str) -> tuple[str, str | None]:
         if variable.name == PASSWORD:
             return "Accepted", value
@@ -135,11 +144,3 @@ def _find(item: Mapping[str, Any]) -> tuple[str, Variable | None]:
                 return "NotSupportedAttributeType", None
             return "Accepted", variable
     return "UnknownVariable", None
-
-
-def _well_formed(variable: Variable, value: str) -> bool:
-    if variable.name in _WHOLE_NUMBERS:
-        return value.isascii() and value.isdigit() and len(value) <= 9
-    if variable.name == PASSWORD:
-        return 16 <= len(value) <= 64
-    return 0 < len(value) <= 500

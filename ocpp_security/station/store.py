@@ -12,7 +12,7 @@ A station protects its keys by the device (A00.FR.503, A02.FR.05); this one has 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -226,8 +226,8 @@ class StationStore:
         if not path.exists():
             files.write_new(path, serialise_private_key(key), mode=0o600)
 
-    def _remove_unused_keys(self, candidates: Any) -> None:
-        used = {item.spki_sha256 for item in (*self.state.pending, *self.state.installed)}
+    def _remove_unused_keys(self, candidates: Iterable[str]) -> None:
+        used = {item.spki_sha256 for item in self.state.pending} | {item.spki_sha256 for item in self.state.installed}
         for spki in set(candidates) - used:
             _remove(self._key_path(spki))
 

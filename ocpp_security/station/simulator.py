@@ -1,0 +1,361 @@
+"""A charging station of our own: connects, enrols, renews, and keeps what worked until its successor has worked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.typing import Subprotocol
+
+from chargepki.ocpp_security.basic_auth import build_authorization, check_identity
+from chargepki.ocpp_security.certificate_checks import CertificateRules
+from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, event_name, is_sent
+from chargepki.ocpp_security.passwords import password_from_wire
+from chargepki.ocpp_security.sign_certificate import InstalledCertificate
+from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
+from chargepki.ocpp_security.station.csr import CsrForgery
+from chargepki.ocpp_security.station.device import DeviceModel
+from chargepki.ocpp_security.station.progress import Milestone, Progress
+from chargepki.ocpp_security.station.session import StationSession
+from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
+from chargepki.ocpp_security.tls import TlsIdentity, client_context
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire_time import wire_time
+from chargepki.pki.errors import InputError
+from chargepki.pki.keys import KeyAlgorithm
+
+__all__ = ["RetryPolicy", "StationSimulator"]
+
+_MODEL, _VENDOR = "Simulator", "chargepki"
+_MAX_MESSAGE_BYTES = 262_144
+_OPEN_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Waits between connection attempts: doubling from `minimum` to `maximum`, with up to a fifth more at random.
+
+    Clause: OCPP 2.0.1 part 4, 5.3 (RetryBackOff…): stations of a fleet must not come back all at once.
+    """
+
+    minimum: timedelta = timedelta(seconds=1)
+    maximum: timedelta = timedelta(minutes=1)
+
+    def wait(self, failures: int) -> float:
+        """Return the seconds to wait after *failures* in a row (1 or more)."""
+        seconds = min(self.minimum.total_seconds() * 2.0 ** min(failures - 1, 20), self.maximum.total_seconds())
+        return seconds * random.uniform(1.0, 1.2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    profile: int
+    password: bytes | None = None
+    certificate: InstalledCertificate | None = None
+
+
+class StationSimulator:
+    """One simulated charging station.
+
+    The security profile follows from the URL and from what the store holds: ``ws`` is profile 1; ``wss`` is profile 3
+    with a certificate in the store, and profile 2 with a password while there is none. With `enrol` a station without
+    a certificate asks for one as soon as it is accepted (A03).
+
+    Example:
+        store = StationStore(folder)
+        store.set_trust(root_pem)
+        store.set_password(b"...")
+        simulator = StationSimulator("wss://csms.example:8443", "CS-1", store, OcppVersion.V201, progress=print)
+        await simulator.run(until=lambda event: event.milestone is Milestone.CERTIFICATE_PROVEN)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        identity: str,
+        store: StationStore,
+        version: OcppVersion | str,
+        *,
+        serial_number: str | None = None,
+        organization: str | None = None,
+        enrol: bool = True,
+        enrol_again: bool = False,
+        forgery: CsrForgery | None = None,
+        key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
+        retry: RetryPolicy | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Set up the station; nothing is connected yet.
+
+        Args:
+            url: ``ws://`` or ``wss://``; without a path ``/ocpp`` is meant. The identity is appended, percent-encoded.
+            serial_number: what BootNotification reports and the CN asks for; the identity unless given.
+            organization: OrganizationName (1.6: CpoName), the O of its CSR.
+            enrol_again: go back to the password when the only certificate is refused. A real station never lowers its
+                profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
+            forgery: make CSRs ask for what an honest station would not (an attack tool, see `CsrForgery`).
+            progress: called with everything that happens.
+
+        Raises:
+            InputError: a bad URL or identity.
+            StateError: the store belongs to another station.
+        """
+        check_identity(identity)
+        self.identity, self.version, self.store = identity, OcppVersion(version), store
+        self._endpoint = _endpoint(url, identity)
+        self.enrol, self._enrol_again, self.forgery = enrol, enrol_again, forgery
+        self.key_algorithm, self.clock = key_algorithm, clock
+        self._retry = retry or RetryPolicy()
+        self._progress = progress
+        state = store.begin(identity, serial_number or identity, _first_variables(identity, organization))
+        self._serial_number = state.serial_number
+        self.device = DeviceModel(state.variables, takes_password=self._takes_password)
+        self.flow = StationCertificateFlow(
+            self.version, self._config(), pending=state.pending, installed=state.installed
+        )
+        self._session: StationSession | None = None
+        self._profile: int | None = None
+        self._reconnect_at_once = False
+        self._password_turn = 0
+        self._certificate_refused = False
+        self._until: Callable[[Progress], bool] | None = None
+        self._reached: asyncio.Future[Progress] | None = None
+
+    async def run(self, until: Callable[[Progress], bool] | None = None) -> Progress | None:
+        """Connect and stay connected until *until* says yes to something that happened; without it, for ever.
+
+        Returns:
+            What *until* said yes to. The connection is closed then. Cancel to stop earlier.
+        """
+        self._until = until
+        self._reached = asyncio.get_running_loop().create_future()
+        self.raise_event(SecurityEvent.STARTUP_OF_THE_DEVICE, "simulator started")
+        living = asyncio.get_running_loop().create_task(self._live())
+        try:
+            waited: set[asyncio.Future[Any]] = {living, self._reached}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if living.done():
+                living.result()
+            return self._reached.result() if self._reached.done() else None
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+            self._until = self._reached = None
+
+    # For the session
+
+    def tell(
+        self, milestone: Milestone, text: str, *, status: int | None = None, certificate: str | None = None
+    ) -> None:
+        """Report progress, and end `run` if that is what it waits for."""
+        event = Progress(milestone, text, self.clock(), self._profile, status, certificate)
+        if self._progress is not None:
+            self._progress(event)
+        if self._reached is not None and not self._reached.done() and self._until is not None and self._until(event):
+            self._reached.set_result(event)
+
+    def reconnect(self, why: str) -> None:
+        """Close the connection and come back at once."""
+        self._reconnect_at_once = True
+        if self._session is not None:
+            self._session.link.close_soon(1000, why)
+
+    def raise_event(self, event: SecurityEvent, tech_info: str) -> None:
+        """Report a security event, and queue it where the version wants it sent."""
+        if is_sent(self.version, event):
+            name = event_name(self.version, event)
+            self.store.queue_event(QueuedEvent(name, self.clock(), tech_info[:MAX_TECH_INFO]))
+        self.tell(Milestone.SECURITY_EVENT, f"security event {event.value}: {tech_info}")
+
+    def take_variables(self) -> None:
+        """Keep changed variables, and let the certificate flow follow them."""
+        self.store.set_variables(self.device.values())
+        self.flow.config = self._config()
+
+    def boot_payload(self) -> dict[str, Any]:
+        """Return the BootNotification request."""
+        if self.version is OcppVersion.V16:
+            return {
+                "chargePointModel": _MODEL,
+                "chargePointVendor": _VENDOR,
+                "chargePointSerialNumber": self._serial_number,
+            }
+        station = {"model": _MODEL, "vendorName": _VENDOR, "serialNumber": self._serial_number}
+        return {"chargingStation": station, "reason": "PowerUp"}
+
+    def event_payload(self, event: QueuedEvent) -> dict[str, Any]:
+        """Return the SecurityEventNotification request for a queued event."""
+        return {"type": event.type, "timestamp": wire_time(event.at), "techInfo": event.tech_info}
+
+    def wire_now(self) -> str:
+        """Return the present time as OCPP writes it."""
+        return wire_time(self.clock())
+
+    # Connections
+
+    async def _live(self) -> None:
+        failures = 0
+        while True:
+            self._reconnect_at_once = False
+            credentials = self._choose_credentials()
+            self._profile = credentials.profile
+            self.tell(Milestone.CONNECTING, f"connecting to {self._endpoint} (profile {credentials.profile})")
+            socket = await self._connect(credentials)
+            if socket is None:
+                failures += 1
+            else:
+                failures = 0
+                await self._serve(socket, credentials)
+            if not self._reconnect_at_once:
+                await asyncio.sleep(self._retry.wait(max(failures, 1)))
+
+    def _choose_credentials(self) -> _Credentials:
+        if not self._endpoint.startswith("wss:"):
+            return _Credentials(1, self._password())
+        certificate = self.flow.client_certificate(self.clock())
+        if certificate is None or (self._certificate_refused and self._enrol_again):
+            return _Credentials(2, self._password())
+        return _Credentials(3, certificate=certificate)
+
+    def _password(self) -> bytes:
+        passwords = self.store.passwords()
+        if not passwords:
+            raise InputError(
+                f"station {self.identity} has neither a certificate nor a password", fix="pass --password-file"
+            )
+        return passwords[self._password_turn % len(passwords)]
+
+    async def _connect(self, credentials: _Credentials) -> ClientConnection | None:
+        headers = {}
+        if credentials.password is not None:
+            headers["Authorization"] = build_authorization(self.identity, credentials.password)
+        try:
+            socket = await _NoRedirect(
+                self._endpoint,
+                subprotocols=[Subprotocol(self.version.value)],
+                additional_headers=headers,
+                ssl=self._tls(credentials.certificate) if credentials.profile > 1 else None,
+                compression=None,
+                proxy=None,
+                open_timeout=_OPEN_SECONDS,
+                max_size=_MAX_MESSAGE_BYTES,
+                user_agent_header=None,
+            )
+        except (InvalidHandshake, ssl.SSLError) as exc:
+            self._refused(credentials, exc)
+            return None
+        except (OSError, TimeoutError) as exc:
+            # TLS 1.3: a server that refuses our certificate hangs up after our side thinks the handshake is done.
+            if credentials.certificate is not None and isinstance(exc, ConnectionError):
+                self.flow.connection_failed(credentials.certificate.sha256, self.clock())
+            self.tell(Milestone.UNREACHABLE, f"cannot reach the CSMS: {type(exc).__name__}")
+            return None
+        if socket.subprotocol != self.version.value:
+            await socket.close()
+            self.tell(Milestone.REFUSED, f"the CSMS does not speak {self.version.value}", status=101)
+            return None
+        return socket
+
+    def _tls(self, certificate: InstalledCertificate | None) -> ssl.SSLContext:
+        identity = None
+        if certificate is not None:
+            identity = TlsIdentity(certificate.chain_der, self.store.private_key(certificate.spki_sha256))
+        return client_context(self.store.trust(), identity=identity)
+
+    def _refused(self, credentials: _Credentials, exc: Exception) -> None:
+        """Work out what a refusal says about the credentials that were tried."""
+        status = exc.response.status_code if isinstance(exc, InvalidStatus) else None
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            # A00.FR.309, A00.FR.412 and 413: not the credentials' fault.
+            self.raise_event(SecurityEvent.INVALID_CSMS_CERTIFICATE, exc.verify_message or "invalid certificate")
+            text = f"the CSMS's certificate is not accepted: {exc.verify_message}"
+        elif isinstance(exc, ssl.SSLError):
+            text = f"the TLS handshake failed: {exc.reason}"
+        else:
+            text = f"the CSMS refused the connection: HTTP {status}" if status else "the CSMS hung up without an answer"
+        if not isinstance(exc, ssl.SSLCertVerificationError):
+            if credentials.certificate is not None:
+                self.flow.connection_failed(credentials.certificate.sha256, self.clock())
+                self._certificate_refused = True
+            elif status == 401:
+                self._password_turn += 1
+        self.tell(Milestone.REFUSED, text, status=status)
+
+    async def _serve(self, socket: ClientConnection, credentials: _Credentials) -> None:
+        certificate = credentials.certificate
+        self._certificate_refused = False
+        self.store.set_profile(credentials.profile)
+        self.device.put("SecurityProfile", str(credentials.profile))
+        self.tell(Milestone.CONNECTED, f"connected on security profile {credentials.profile}")
+        if credentials.password is not None:
+            self._password_turn = 0
+            if self.store.password_worked(credentials.password):
+                self.tell(Milestone.PASSWORD_PROVEN, "the new password opened a connection")
+        effects = self.flow.connected(certificate.sha256 if certificate is not None else None, self.clock())
+        self._session = StationSession(self, socket)
+        try:
+            await self._session.run(effects)
+        finally:
+            self._session = None
+            await socket.close()
+        code = socket.close_code
+        self.tell(Milestone.DISCONNECTED, f"disconnected: {code} {socket.close_reason or ''}".rstrip(), status=code)
+
+    # Parts
+
+    def _config(self) -> StationCertificateConfig:
+        values = self.device.values()
+        wait, repeat = values.get("CertSigningWaitMinimum", ""), values.get("CertSigningRepeatTimes", "")
+        return StationCertificateConfig(
+            rules=CertificateRules(
+                serial_number=self._serial_number,
+                organization=values.get("OrganizationName") or None,
+                operator_anchors=self.store.trust(),
+            ),
+            wait_minimum=timedelta(seconds=int(wait)) if wait else None,
+            repeat_times=int(repeat) if repeat else None,
+        )
+
+    def _takes_password(self, value: str) -> bool:
+        try:
+            password_from_wire(value, self.version)
+        except InputError:
+            return False
+        return True
+
+
+class _NoRedirect(connect):
+    """A station goes where it is configured to go: following a redirect would send its password elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def _endpoint(url: str, identity: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username is not None:
+        raise InputError(f"not the URL of a CSMS: {url[:100]!r}", fix="use ws://HOST:PORT or wss://HOST:PORT")
+    path = parts.path.rstrip("/") or "/ocpp"
+    return f"{parts.scheme}://{parts.netloc}{path}/{quote(identity, safe='')}"
+
+
+def _first_variables(identity: str, organization: str | None) -> dict[str, str]:
+    return {
+        "Identity": identity,
+        "OrganizationName": organization or "",
+        "SecurityProfile": "0",
+        "CertSigningWaitMinimum": "30",
+        "CertSigningRepeatTimes": "3",
+        "MaxCertificateChainSize": "10000",
+        "AdditionalRootCertificateCheck": "false",
+        "HeartbeatInterval": "300",
+    }
