@@ -41,7 +41,6 @@ __all__ = [
     "ChainState",
     "LogHead",
     "decode_entry",
-    "encode_entry",
     "entry_hash",
     "genesis_hash",
     "make_entry",
@@ -275,32 +274,33 @@ def make_entry(
     details: Mapping[str, object],
     effects: tuple[tuple[str, str, str | None], ...],
     preconditions: tuple[tuple[str, str, str], ...],
-) -> AuditEntry:
-    """Return the entry that follows *state*.
+) -> tuple[AuditEntry, dict[str, str | int | None]]:
+    """Return the entry that follows *state*, and its stored values by column.
 
     Raises:
         TypeError: *at* is naive.
         InputError: a text that the database cannot hold, or details that are no JSON.
     """
-    unhashed = AuditEntry(
+    values: dict[str, str | int | None] = {
+        "seq": state.count + 1,
+        "at": encode_time(at),
+        "actor_name": encode_text(actor.name, "the actor's name"),
+        "actor_kind": actor.kind.value,
+        "actor_authenticated": 1 if actor.authenticated else 0,
+        "action": encode_text(action, "the action"),
+        "subject": encode_text(subject, "the subject"),
+        "outcome": encode_text(outcome, "the outcome"),
+        "artefact_sha256": None if artefact_sha256 is None else encode_text(artefact_sha256, "the digest"),
+        "details": dump_json(details, "the details of the audit entry") if details else "{}",
+        "effects": dump_json(effects, "the effects") if effects else "[]",
+        "preconditions": dump_json(preconditions, "the preconditions") if preconditions else "[]",
+        "previous_hash": state.hash,
+    }
+    hashed = values["entry_hash"] = entry_hash(list(values.values()))
+    # PostgreSQL wants a boolean where SQLite has 0 and 1; the hash is over the number.
+    values["actor_authenticated"] = actor.authenticated
+    entry = AuditEntry(
         seq=state.count + 1,
-        at=at,
-        actor=actor,
-        action=action,
-        subject=subject,
-        outcome=outcome,
-        artefact_sha256=artefact_sha256,
-        details=details,
-        effects=effects,
-        preconditions=preconditions,
-        previous_hash=state.hash,
-        entry_hash="",
-    )
-    values = encode_entry(unhashed)
-    del values["entry_hash"]
-    hashed = entry_hash([int(value) if isinstance(value, bool) else value for value in values.values()])
-    return AuditEntry(
-        seq=unhashed.seq,
         at=at,
         actor=actor,
         action=action,
@@ -313,26 +313,7 @@ def make_entry(
         previous_hash=state.hash,
         entry_hash=hashed,
     )
-
-
-def encode_entry(entry: AuditEntry) -> dict[str, str | int | None]:
-    """Return the stored values of an entry by column, in column order."""
-    return {
-        "seq": entry.seq,
-        "at": encode_time(entry.at),
-        "actor_name": encode_text(entry.actor.name, "the actor's name"),
-        "actor_kind": str(entry.actor.kind),
-        "actor_authenticated": bool(entry.actor.authenticated),
-        "action": encode_text(entry.action, "the action"),
-        "subject": encode_text(entry.subject, "the subject"),
-        "outcome": encode_text(entry.outcome, "the outcome"),
-        "artefact_sha256": entry.artefact_sha256,
-        "details": dump_json(entry.details, "the details of the audit entry"),
-        "effects": dump_json(entry.effects, "the effects"),
-        "preconditions": dump_json(entry.preconditions, "the preconditions"),
-        "previous_hash": entry.previous_hash,
-        "entry_hash": entry.entry_hash,
-    }
+    return entry, values
 
 
 def decode_entry(values: Mapping[str, Any]) -> AuditEntry:

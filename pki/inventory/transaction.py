@@ -9,7 +9,6 @@ from chargepki.pki.errors import StateError
 from chargepki.pki.inventory.audit_chain import (
     AuditKey,
     ChainState,
-    encode_entry,
     make_entry,
 )
 from chargepki.pki.inventory.codec import RowKind, Value
@@ -74,7 +73,7 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
                 why="every change is appended to the audit log, whose head is signed with the workspace's log key",
                 fix="run in the workspace that made the inventory (--home)",
             )
-        entry = make_entry(
+        entry, values = make_entry(
             self._chain,
             actor=actor,
             action=action,
@@ -86,7 +85,7 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
             effects=tuple((table, key, digest) for (table, key), digest in self._effects.items()),
             preconditions=tuple((table, key, digest) for (table, key), digest in self._found.items()),
         )
-        self._session.run("audit_insert", encode_entry(entry))
+        self._session.run("audit_insert", values)
         self._chain = self._chain.after(entry)
         self._effects.clear()
         self._found.clear()

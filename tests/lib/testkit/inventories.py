@@ -1,0 +1,177 @@
+"""Sample records and a filled inventory for tests of the inventory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import (
+    Actor,
+    ActorKind,
+    CaRecord,
+    CaState,
+    CertificateRecord,
+    CertificateState,
+    CrlRecord,
+    Delivery,
+    IssuanceRecord,
+    IssuanceState,
+    OperationRecord,
+    OperationState,
+    StationRecord,
+    StationState,
+)
+
+__all__ = [
+    "ACTOR",
+    "NOW",
+    "add_ca",
+    "add_station",
+    "ca_record",
+    "certificate_record",
+    "crl_record",
+    "do",
+    "fill",
+    "issuance_record",
+    "issue",
+    "operation_record",
+    "station_record",
+]
+
+_T = TypeVar("_T")
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 250, tzinfo=UTC)
+ACTOR = Actor("alice", ActorKind.OS_USER, authenticated=False)
+
+
+def ca_record(name: str = "t", generation: int = 1, issuer: str | None = None) -> CaRecord:
+    """Make a reserved CA."""
+    return CaRecord(
+        id=f"{name}@{generation}",
+        name=name,
+        generation=generation,
+        profile="ocpp/cso-root",
+        issuer=issuer,
+        subject=f"CN={name}",
+        subject_der=b"\x30\x00",
+        key_uri=f"file:{name}.key",
+        state=CaState.PENDING,
+        public_url=None,
+        created_at=NOW,
+    )
+
+
+def certificate_record(serial: str = "5f", *, ca: str = "t@1", request_key: str = "request") -> CertificateRecord:
+    """Make a reservation."""
+    return CertificateRecord(
+        id=f"{ca}:{serial}",
+        ca=ca,
+        serial=serial,
+        profile="ocpp/charging-station",
+        state=CertificateState.RESERVED,
+        subject="CN=CS-1",
+        subject_der=b"\x30\x01",
+        spki_sha256="ab" * 32,
+        not_before=NOW,
+        not_after=NOW + timedelta(days=60),
+        request_key=request_key,
+        requester="alice",
+        reserved_at=NOW,
+        tbs=b"to be signed",
+        csr=b"request",
+        verdict={"accepted": True},
+    )
+
+
+def crl_record(number: int = 1, *, ca: str = "t@1") -> CrlRecord:
+    """Make a CRL."""
+    return CrlRecord(f"{ca}/{number}", ca, number, NOW, NOW + timedelta(days=7), 0, "cd" * 32, b"crl")
+
+
+def station_record(station: str = "CS-1") -> StationRecord:
+    """Make an active station."""
+    return StationRecord(station, station, "Org", 2, StationState.ACTIVE, NOW, "hash")
+
+
+def issuance_record(issuance_id: str = "i1") -> IssuanceRecord:
+    """Make a queued issuance request."""
+    return IssuanceRecord(
+        issuance_id, "t@1", "ocpp/charging-station", b"csr", {}, "request", "csms", "CS-1", IssuanceState.QUEUED, NOW
+    )
+
+
+def operation_record(operation_id: str = "o1", *, station: str = "CS-1") -> OperationRecord:
+    """Make a queued operation with a sealed secret."""
+    return OperationRecord(
+        id=operation_id,
+        kind="set-password",
+        station=station,
+        parameters={"use": "charging-station"},
+        state=OperationState.QUEUED,
+        requester="alice",
+        created_at=NOW,
+        deadline=NOW + timedelta(hours=1),
+        sealed=b"sealed",
+    )
+
+
+def do(inventory: Inventory, work: Callable[[Transaction], _T], action: str = "test.act", subject: str = "x") -> _T:
+    """Run *work* and account for it."""
+
+    def audited(tx: Transaction) -> _T:
+        result = work(tx)
+        tx.audit(ACTOR, action, subject, now=NOW)
+        return result
+
+    return inventory.write(audited)
+
+
+def add_ca(inventory: Inventory, name: str = "t") -> None:
+    """Store a CA."""
+    do(inventory, lambda tx: tx.reserve_ca(ca_record(name)), "ca.create", f"{name}@1")
+
+
+def add_station(inventory: Inventory, station: str = "CS-1") -> None:
+    """Store a station."""
+    do(inventory, lambda tx: tx.add_station(station_record(station)), "station.add", station)
+
+
+def issue(inventory: Inventory, serial: str, *, station: str | None = None) -> CertificateRecord:
+    """Reserve and record a certificate, with one entry each."""
+    record = dataclasses.replace(certificate_record(serial, request_key=f"request-{serial}"), station=station)
+    do(inventory, lambda tx: tx.reserve_certificate(record), "certificate.reserve", record.id)
+    return do(inventory, lambda tx: tx.record_certificate(record.id, b"der" + serial.encode(), f"{serial:0>64}", NOW))
+
+
+def fill(inventory: Inventory) -> None:
+    """Put at least one row into every audited table; at least a dozen entries."""
+    add_ca(inventory)
+    add_station(inventory)
+    issue(inventory, "5f", station="CS-1")
+    issue(inventory, "60")
+    do(inventory, lambda tx: tx.revoke_certificate("t@1:60", NOW, "keyCompromise"))
+    do(inventory, lambda tx: tx.set_delivery("t@1:5f", Delivery.DELIVERED))
+    do(inventory, lambda tx: tx.add_crl(crl_record()))
+    do(inventory, lambda tx: tx.queue_issuance(issuance_record()))
+    do(inventory, lambda tx: tx.create_operation(operation_record()))
+    leased = inventory.write(
+        lambda tx: tx.lease_operation(owner="p", until=NOW + timedelta(minutes=1), now=NOW, station="CS-1")
+    )
+    assert leased is not None
+    do(inventory, lambda tx: tx.record_attempt("o1", fence=leased.fence, action="ChangeConfiguration", now=NOW))
+    do(inventory, lambda tx: tx.record_answer("o1", 1, fence=leased.fence, now=NOW, answer={"status": "Accepted"}))
+    do(
+        inventory,
+        lambda tx: tx.add_security_event(
+            station="CS-1",
+            source="station",
+            type="TamperDetection",
+            critical=True,
+            tech_info="",
+            at=NOW,
+            received_at=NOW,
+        ),
+    )
