@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from chargepki.pki import der, keys, names, oids
@@ -18,6 +21,9 @@ MAX_CSR_BYTES: Final = 65536
 """Far above any honest request: OCPP allows 5 500 characters of PEM."""
 
 _ATTRIBUTES: Final = 0xA0
+_PLAIN_PEM: Final = re.compile(
+    rb"-----BEGIN CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/\r\n]+={0,2})\r?\n-----END CERTIFICATE REQUEST-----\s*\Z"
+)
 _EXTENSION_REQUESTS: Final = (oids.EXTENSION_REQUEST, oids.MICROSOFT_EXTENSION_REQUEST)
 
 
@@ -66,7 +72,9 @@ def parse_csr(data: bytes | str, *, max_bytes: int = MAX_CSR_BYTES) -> Certifica
     """
     if isinstance(data, str):
         data = data.encode("utf-8", "surrogateescape")
-    encoded = der.decode_der_or_pem(data, CSR_LABELS, "certificate request", max_bytes)
+    encoded = _plain_pem(data) if len(data) <= max_bytes else None
+    if encoded is None:
+        encoded = der.decode_der_or_pem(data, CSR_LABELS, "certificate request", max_bytes)
     parts = der.parse(encoded).children(der.SEQUENCE)
     if len(parts) != 3:
         raise InputError(f"a certificate request has 3 parts, this has {len(parts)}", why="RFC 2986 4.2")
@@ -88,14 +96,25 @@ def parse_csr(data: bytes | str, *, max_bytes: int = MAX_CSR_BYTES) -> Certifica
         der=encoded,
         info_der=info.raw,
         subject_der=fields[1].raw,
-        subject=tuple(names.attributes(fields[1].raw)),
+        subject=_subject(fields[1]),
         spki_der=spki_der,
         public_key=public_key,
         key_algorithm=keys.algorithm_of(public_key),
-        extensions=tuple(_requested_extensions(attributes)) if attributes is not None else (),
+        extensions=_extensions(attributes) if attributes is not None else (),
         signature_algorithm_der=algorithm.raw,
         signature=signature,
     )
+
+
+def _plain_pem(data: bytes) -> bytes | None:
+    """Return the content of one PEM block as openssl writes it; ``None`` leaves all else to the tolerant reader."""
+    block = _PLAIN_PEM.match(data)
+    if block is None:
+        return None
+    try:
+        return binascii.a2b_base64(block[1].translate(None, b"\r\n"), strict_mode=True)
+    except binascii.Error:
+        return None
 
 
 def check_possession(request: CertificateRequest) -> None:
@@ -117,6 +136,41 @@ def check_possession(request: CertificateRequest) -> None:
             why="without proof of possession anyone could have another's key certified (RFC 2986 3)",
             fix=fix,
         )
+
+
+# A fleet's requests differ in key and CN alone: the other RDNs and the wanted extensions are the same octets each time,
+# so their decoded form is remembered. Only short ones are, so that hostile requests cannot fill the memory.
+_MAX_REMEMBERED_BYTES: Final = 512
+
+
+def _subject(name: der.Tlv) -> tuple[tuple[str, str], ...]:
+    """Return the attributes of a Name, as `names.attributes` does."""
+    found: tuple[tuple[str, str], ...] = ()
+    try:
+        for rdn in name.children(der.SEQUENCE):
+            found += (_remembered_rdn if rdn.end - rdn.offset <= _MAX_REMEMBERED_BYTES else _read_rdn)(rdn.raw)
+    except der.DerError:
+        return tuple(names.attributes(name.raw))  # raises it again, with the offset in the whole name
+    return found
+
+
+def _read_rdn(rdn: bytes) -> tuple[tuple[str, str], ...]:
+    return tuple(names.attributes(der.sequence(rdn)))
+
+
+_remembered_rdn = lru_cache(maxsize=1024)(_read_rdn)
+
+
+def _extensions(attributes: der.Tlv) -> tuple[RequestedExtension, ...]:
+    raw = attributes.raw
+    return (_remembered_extensions if len(raw) <= _MAX_REMEMBERED_BYTES else _read_extensions)(raw)
+
+
+def _read_extensions(raw: bytes) -> tuple[RequestedExtension, ...]:
+    return tuple(_requested_extensions(der.parse(raw)))
+
+
+_remembered_extensions = lru_cache(maxsize=256)(_read_extensions)
 
 
 def _requested_extensions(attributes: der.Tlv) -> Iterator[RequestedExtension]:

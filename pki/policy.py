@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from cryptography import x509
 
 from chargepki.pki import der, names, oids
 from chargepki.pki.csr import CertificateRequest, RequestedExtension, check_possession
-from chargepki.pki.errors import ChargePkiError, InputError, PolicyRefusal
+from chargepki.pki.errors import InputError, PolicyRefusal
+from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles.base import AttributeRule, KeyUsageBit, Presence, Profile, Syntax
 from chargepki.pki.profiles.syntax import check_dns_name, check_value
 
@@ -110,7 +112,7 @@ def judge_request(
     planned = _plan_subject(profile, request, subject_override, subject_defaults or {})
     rules = (
         _judge_possession(request),
-        _judge_key(request, profile),
+        _judge_key(request.key_algorithm, profile),
         *_judge_extensions(request.extensions, profile),
         *planned.rules,
     )
@@ -171,7 +173,14 @@ def choose_dns_names(profile: Profile, subject: x509.Name, requested: Sequence[s
     )
 
 
+# Verdicts are values, and a fleet's requests differ in little but the CN: what is the same each time is remembered.
+# Only small inputs are, so that hostile requests cannot fill the memory.
+_MAX_REMEMBERED: Final = 256
+
+
 # ---------------------------------------------------------------- possession, key, extensions
+
+_POSSESSION: Final = RuleVerdict("possession", Outcome.PASS, "the request is signed with its own key", "RFC 2986 3")
 
 
 def _judge_possession(request: CertificateRequest) -> RuleVerdict:
@@ -179,11 +188,11 @@ def _judge_possession(request: CertificateRequest) -> RuleVerdict:
         check_possession(request)
     except PolicyRefusal as exc:
         return RuleVerdict("possession", Outcome.REFUSE, exc.what, "RFC 2986 3", exc.fix)
-    return RuleVerdict("possession", Outcome.PASS, "the request is signed with its own key", "RFC 2986 3")
+    return _POSSESSION
 
 
-def _judge_key(request: CertificateRequest, profile: Profile) -> RuleVerdict:
-    algorithm = request.key_algorithm
+@lru_cache(maxsize=512)
+def _judge_key(algorithm: KeyAlgorithm, profile: Profile) -> RuleVerdict:
     if algorithm in profile.keys.algorithms:
         return RuleVerdict("key-algorithm", Outcome.PASS, f"{algorithm.value} is allowed", profile.keys.clause)
     return RuleVerdict(
@@ -195,31 +204,40 @@ def _judge_key(request: CertificateRequest, profile: Profile) -> RuleVerdict:
     )
 
 
-def _judge_extensions(extensions: tuple[RequestedExtension, ...], profile: Profile) -> Iterator[RuleVerdict]:
-    clause = "RFC 5280 4.2.1.9, 4.2.1.3: the CA decides who is a CA"
-    asked = [reason for extension in extensions if (reason := _asks_for_ca(extension))]
-    if not asked:
-        yield RuleVerdict("ca-request", Outcome.PASS, "the request does not ask to be a CA", clause)
-    elif profile.is_ca:
-        yield RuleVerdict("ca-request", Outcome.PASS, f"{', '.join(asked)}: {profile.id} is a CA profile", clause)
-    else:
-        yield RuleVerdict(
-            "ca-request",
-            Outcome.REFUSE,
-            f"the request asks for {' and '.join(dict.fromkeys(asked))}",
-            clause,
-            "make the request without basicConstraints CA:TRUE and without keyCertSign",
-        )
+def _judge_extensions(extensions: tuple[RequestedExtension, ...], profile: Profile) -> tuple[RuleVerdict, ...]:
+    small = sum(len(extension.value) + 32 for extension in extensions) <= _MAX_REMEMBERED
+    return (_remembered_extensions if small else _judge_each_extension)(extensions, profile)
+
+
+def _judge_each_extension(extensions: tuple[RequestedExtension, ...], profile: Profile) -> tuple[RuleVerdict, ...]:
     ignored = list(dict.fromkeys(_extension_name(extension.oid) for extension in extensions))
-    for name in ignored[:_MAX_NOTICES]:
-        yield RuleVerdict(
-            "extension", Outcome.NOTICE, f"the requested {name} is ignored", "the profile alone decides on extensions"
-        )
+    notices = [f"the requested {name} is ignored" for name in ignored[:_MAX_NOTICES]]
     if len(ignored) > _MAX_NOTICES:
-        more = len(ignored) - _MAX_NOTICES
-        yield RuleVerdict(
-            "extension", Outcome.NOTICE, f"{more} more are ignored", "the profile alone decides on extensions"
-        )
+        notices.append(f"{len(ignored) - _MAX_NOTICES} more are ignored")
+    clause = "the profile alone decides on extensions"
+    return (
+        _judge_ca_request(extensions, profile),
+        *(RuleVerdict("extension", Outcome.NOTICE, notice, clause) for notice in notices),
+    )
+
+
+_remembered_extensions = lru_cache(maxsize=256)(_judge_each_extension)
+
+
+def _judge_ca_request(extensions: tuple[RequestedExtension, ...], profile: Profile) -> RuleVerdict:
+    clause = "RFC 5280 4.2.1.9, 4.2.1.3: the CA decides who is a CA"
+    asked = list(dict.fromkeys(reason for extension in extensions if (reason := _asks_for_ca(extension))))
+    if not asked:
+        return RuleVerdict("ca-request", Outcome.PASS, "the request does not ask to be a CA", clause)
+    if profile.is_ca:
+        return RuleVerdict("ca-request", Outcome.PASS, f"{', '.join(asked)}: {profile.id} is a CA profile", clause)
+    return RuleVerdict(
+        "ca-request",
+        Outcome.REFUSE,
+        f"the request asks for {' and '.join(asked)}",
+        clause,
+        "make the request without basicConstraints CA:TRUE and without keyCertSign",
+    )
 
 
 def _asks_for_ca(extension: RequestedExtension) -> str | None:
@@ -243,38 +261,74 @@ def _extension_name(dotted: str) -> str:
 # ---------------------------------------------------------------- subject
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Planned(NamedTuple):
     """A subject in the making: the name, unless a rule refuses, and what every rule says."""
 
     name: x509.Name | None
     rules: tuple[RuleVerdict, ...]
 
 
+class _Attribute(NamedTuple):
+    """One attribute in the making: its value (``None``: left out) and the verdicts on it."""
+
+    value: str | None
+    rules: tuple[RuleVerdict, ...]
+    refused: bool = False
+
+
+class _Source(NamedTuple):
+    """Where the subject comes from, in words, and whether an operator gave it explicitly."""
+
+    text: str
+    explicit: bool
+
+
+_OVERRIDE: Final = _Source("the subject given", explicit=True)
+_REQUEST: Final = _Source("the request", explicit=False)
+_NOTHING: Final = _Source("the subject", explicit=False)
+
+
 def _plan_subject(
     profile: Profile, request: CertificateRequest | None, override: x509.Name | None, defaults: Mapping[str, str]
 ) -> _Planned:
+    given: Sequence[tuple[str, str]] = ()
+    source = _NOTHING
     if override is not None:
-        given, source = names.attributes(override), "the subject given"
+        given, source = names.attributes(override), _OVERRIDE
     elif request is not None:
-        given, source = list(request.subject), "the request"
-    else:
-        given, source = [], "the subject"
+        given, source = request.subject, _REQUEST
     rules: list[RuleVerdict] = []
     pairs: list[tuple[str, str]] = []
+    refused = False
     for rule in profile.subject.attributes:
-        value, verdicts = _plan_attribute(profile, rule, given, defaults, explicit=override is not None, source=source)
-        rules += verdicts
-        if value is not None:
-            pairs.append((rule.attribute, value))
-    rules += _judge_leftovers(profile, given, explicit=override is not None, source=source)
-    if any(rule.outcome is Outcome.REFUSE for rule in rules):
+        attribute = rule.attribute
+        found = tuple([value for name, value in given if name == attribute])
+        planned = _plan_attribute(profile, rule, found, defaults.get(attribute), source)
+        rules += planned.rules
+        refused |= planned.refused
+        if planned.value is not None:
+            pairs.append((attribute, planned.value))
+    if profile.subject.closed:
+        known = [rule.attribute for rule in profile.subject.attributes]
+        leftovers = [
+            _judge_leftover(profile, attribute, source)
+            for attribute in dict.fromkeys([name for name, _ in given if name not in known])
+        ]
+        rules += leftovers[:_MAX_NOTICES]
+        refused |= source.explicit and bool(leftovers)
+    if refused:
         return _Planned(None, tuple(rules))
     try:
-        name = _take_open(profile, request, override) or names.build_name(pairs)
-    except ChargePkiError as exc:
+        name = _take_open(profile, request, override) or x509.Name([_rdn(*pair) for pair in pairs])
+    except InputError as exc:
         return _Planned(None, (*rules, RuleVerdict("subject", Outcome.REFUSE, exc.what, exc.why or "X.520", exc.fix)))
     return _Planned(name, tuple(rules))
+
+
+@lru_cache(maxsize=1024)
+def _rdn(attribute: str, value: str) -> x509.RelativeDistinguishedName:
+    # Values that are refused for their length raise, and what raises is not remembered.
+    return names.build_name([(attribute, value)]).rdns[0]
 
 
 def _take_open(profile: Profile, request: CertificateRequest | None, override: x509.Name | None) -> x509.Name | None:
@@ -287,28 +341,27 @@ def _take_open(profile: Profile, request: CertificateRequest | None, override: x
 
 
 def _plan_attribute(
-    profile: Profile,
-    rule: AttributeRule,
-    given: Sequence[tuple[str, str]],
-    defaults: Mapping[str, str],
-    *,
-    explicit: bool,
-    source: str,
-) -> tuple[str | None, list[RuleVerdict]]:
-    """Return the value of one attribute (``None``: left out) and the verdicts on it."""
-    identifier = f"subject-{rule.attribute}"
-    found = [value for attribute, value in given if attribute == rule.attribute]
+    profile: Profile, rule: AttributeRule, found: tuple[str, ...], default: str | None, source: _Source
+) -> _Attribute:
+    """Plan one attribute from the values *found* in the source, else from *default*."""
+    small = sum(map(len, found)) + len(default or "") <= _MAX_REMEMBERED and len(found) <= 2
+    return (_remembered_attribute if small else _plan_one)(profile, rule, found, default, source)
+
+
+def _plan_one(
+    profile: Profile, rule: AttributeRule, found: tuple[str, ...], default: str | None, source: _Source
+) -> _Attribute:
     if rule.fixed is not None:
-        return _plan_fixed(profile, rule, found, explicit=explicit, source=source)
+        return _plan_fixed(profile, rule, rule.fixed, found, source)
+    identifier = f"subject-{rule.attribute}"
     if len(found) > 1 and profile.subject.closed:
-        message = f"{source} has {rule.attribute} {len(found)} times: which one counts is not ours to guess"
-        return None, [RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, f"give one {rule.attribute}")]
-    value = found[0] if found else defaults.get(rule.attribute)
+        message = f"{source.text} has {rule.attribute} {len(found)} times: which one counts is not ours to guess"
+        return _refuse(RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, f"give one {rule.attribute}"))
+    value = found[0] if found else default
     if value is None:
-        return None, _judge_absent(profile, rule, source)
-    value_used = value.upper() if rule.syntax is Syntax.COUNTRY else value
+        return _judge_absent(profile, rule, source)
     faults = check_value(rule.syntax, value, profile.standard)
-    verdicts = [
+    verdicts = tuple(
         RuleVerdict(
             identifier,
             Outcome.REFUSE if fault.fatal else Outcome.NOTICE,
@@ -317,66 +370,66 @@ def _plan_attribute(
             fault.fix,
         )
         for fault in faults
-    ]
-    if any(fault.fatal for fault in faults):
-        return None, verdicts
-    origin = f"from {source}" if found else "from the record"
-    verdicts.append(
-        RuleVerdict(identifier, Outcome.PASS, f"{rule.attribute}={_shown(value_used)} {origin}", rule.clause)
     )
-    return value_used, verdicts
+    if any(fault.fatal for fault in faults):
+        return _refuse(*verdicts)
+    if rule.syntax is Syntax.COUNTRY:
+        value = value.upper()
+    origin = f"from {source.text}" if found else "from the record"
+    taken = RuleVerdict(identifier, Outcome.PASS, f"{rule.attribute}={_shown(value)} {origin}", rule.clause)
+    return _Attribute(value, (*verdicts, taken))
+
+
+_remembered_attribute = lru_cache(maxsize=2048)(_plan_one)
 
 
 def _plan_fixed(
-    profile: Profile, rule: AttributeRule, found: Sequence[str], *, explicit: bool, source: str
-) -> tuple[str | None, list[RuleVerdict]]:
-    """Return the profile's own value, unless an operator may and does say otherwise."""
-    assert rule.fixed is not None
+    profile: Profile, rule: AttributeRule, fixed: str, found: tuple[str, ...], source: _Source
+) -> _Attribute:
+    """Plan the profile's own value, unless an operator may and does say otherwise."""
     identifier = f"subject-{rule.attribute}"
     theirs = found[0] if len(found) == 1 else None
-    accepted = theirs is not None and (theirs == rule.fixed or theirs in rule.also_accepted)
-    if explicit and found and not accepted:
+    if source.explicit and found:
+        if theirs is not None and (theirs == fixed or theirs in rule.also_accepted):
+            return _Attribute(
+                theirs, (RuleVerdict(identifier, Outcome.PASS, f"{rule.attribute}={theirs}", rule.clause),)
+            )
         if rule.presence is Presence.REQUIRED or theirs is None:
-            message = f"{rule.attribute} must be {rule.fixed} in {profile.id}, not {_shown(', '.join(found))}"
+            message = f"{rule.attribute} must be {fixed} in {profile.id}, not {_shown(', '.join(found))}"
             fix = f"leave {rule.attribute} out, it is added"
-            return None, [RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, fix)]
-        message = f"{rule.attribute}={_shown(theirs)} instead of the usual {rule.fixed}"
-        return theirs, [RuleVerdict(identifier, Outcome.NOTICE, message, rule.clause)]
-    if explicit and theirs is not None:
-        return theirs, [RuleVerdict(identifier, Outcome.PASS, f"{rule.attribute}={theirs}", rule.clause)]
+            return _refuse(RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, fix))
+        message = f"{rule.attribute}={_shown(theirs)} instead of the usual {fixed}"
+        return _Attribute(theirs, (RuleVerdict(identifier, Outcome.NOTICE, message, rule.clause),))
     if rule.presence not in _EMITTED:
-        return None, []
-    if found and theirs != rule.fixed:
-        message = f"{rule.attribute}={_shown(', '.join(found))} of {source} is replaced by {rule.fixed}"
-        return rule.fixed, [RuleVerdict(identifier, Outcome.NOTICE, message, rule.clause)]
-    message = f"{rule.attribute}={rule.fixed} by the profile"
-    return rule.fixed, [RuleVerdict(identifier, Outcome.PASS, message, rule.clause)]
+        return _Attribute(None, ())
+    if found and theirs != fixed:
+        message = f"{rule.attribute}={_shown(', '.join(found))} of {source.text} is replaced by {fixed}"
+        return _Attribute(fixed, (RuleVerdict(identifier, Outcome.NOTICE, message, rule.clause),))
+    message = f"{rule.attribute}={fixed} by the profile"
+    return _Attribute(fixed, (RuleVerdict(identifier, Outcome.PASS, message, rule.clause),))
 
 
-def _judge_absent(profile: Profile, rule: AttributeRule, source: str) -> list[RuleVerdict]:
+def _judge_absent(profile: Profile, rule: AttributeRule, source: _Source) -> _Attribute:
     identifier = f"subject-{rule.attribute}"
     if rule.presence is Presence.REQUIRED:
-        message = f"{source} has no {rule.attribute}, which {profile.id} demands"
+        message = f"{source.text} has no {rule.attribute}, which {profile.id} demands"
         fix = f"add {rule.attribute} to the request, or give the subject with --subject"
-        return [RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, fix)]
+        return _refuse(RuleVerdict(identifier, Outcome.REFUSE, message, rule.clause, fix))
     outcome = Outcome.NOTICE if rule.presence is Presence.RECOMMENDED else Outcome.NOT_EVALUATED
-    return [RuleVerdict(identifier, outcome, f"{source} has no {rule.attribute}", rule.clause)]
+    return _Attribute(None, (RuleVerdict(identifier, outcome, f"{source.text} has no {rule.attribute}", rule.clause),))
 
 
-def _judge_leftovers(
-    profile: Profile, given: Sequence[tuple[str, str]], *, explicit: bool, source: str
-) -> Iterator[RuleVerdict]:
-    """Yield a verdict for each attribute that the profile does not know."""
-    if not profile.subject.closed:
-        return
-    unknown = dict.fromkeys(attribute for attribute, _ in given if profile.subject.find(attribute) is None)
-    known = ", ".join(rule.attribute for rule in profile.subject.attributes)
-    for attribute in list(unknown)[:_MAX_NOTICES]:
-        message = f"{attribute} is not part of the subject of {profile.id}"
-        if explicit:
-            yield RuleVerdict("subject", Outcome.REFUSE, message, profile.clause, f"its attributes are {known}")
-        else:
-            yield RuleVerdict("subject", Outcome.NOTICE, f"{message}: left out of {source}", profile.clause)
+def _judge_leftover(profile: Profile, attribute: str, source: _Source) -> RuleVerdict:
+    """Judge an attribute that the profile does not know: an operator's is refused, a request's left out."""
+    message = f"{attribute} is not part of the subject of {profile.id}"
+    if source.explicit:
+        known = ", ".join(rule.attribute for rule in profile.subject.attributes)
+        return RuleVerdict("subject", Outcome.REFUSE, message, profile.clause, f"its attributes are {known}")
+    return RuleVerdict("subject", Outcome.NOTICE, f"{message}: left out of {source.text}", profile.clause)
+
+
+def _refuse(*verdicts: RuleVerdict) -> _Attribute:
+    return _Attribute(None, verdicts, refused=True)
 
 
 def _shown(value: str) -> str:

@@ -109,7 +109,7 @@ def build_tbs(
     if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
         raise ValueError("a serial number is positive and has at most 159 bits")
     algorithm, bits = _key_bits(spki_der)
-    template = _template(profile, issuer, pointers, algorithm, criticality)
+    template = _compile(profile, issuer, pointers, algorithm, criticality)
     # An identifier, not a signature: RFC 5280 4.2.1.2 names SHA-1, and nothing rests on collisions being hard.
     digest = hashlib.sha1(bits, usedforsecurity=False).digest()
     ski = digest if profile.ski_bytes == 20 else bytes((0x40 | (digest[12] & 0x0F),)) + digest[13:]
@@ -290,24 +290,8 @@ def _key_bits(spki_der: bytes) -> tuple[KeyAlgorithm, bytes]:
 
 # ---------------------------------------------------------------- the fixed parts
 
-# Keyed by the profile's identity, because hashing its whole tree of rules would cost more than the rest of the work.
-# The value holds the profile, so its identity cannot be taken over by another object while the entry lives.
-_CacheKey: TypeAlias = tuple[int, IssuerInfo, Pointers, KeyAlgorithm, Criticality]
-_templates: dict[_CacheKey, tuple[Profile, _Template]] = {}
 
-
-def _template(
-    profile: Profile, issuer: IssuerInfo, pointers: Pointers, algorithm: KeyAlgorithm, criticality: Criticality
-) -> _Template:
-    key = (id(profile), issuer, pointers, algorithm, criticality)
-    entry = _templates.get(key)
-    if entry is None:
-        if len(_templates) >= _MAX_TEMPLATES:
-            _templates.clear()
-        entry = _templates[key] = (profile, _compile(profile, issuer, pointers, algorithm, criticality))
-    return entry[1]
-
-
+@lru_cache(maxsize=_MAX_TEMPLATES)
 def _compile(
     profile: Profile, issuer: IssuerInfo, pointers: Pointers, algorithm: KeyAlgorithm, criticality: Criticality
 ) -> _Template:

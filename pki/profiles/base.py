@@ -267,6 +267,10 @@ class Profile:
     """dNSName SANs; OCPP allows them in a CSMS server certificate only."""
     notes: tuple[str, ...] = field(default=())
 
+    def __hash__(self) -> int:
+        """Hash the id alone: profiles are keys of caches in the hot path, and the whole tree is large."""
+        return hash((self.standard, self.role))
+
     @property
     def id(self) -> str:
         """``STANDARD/ROLE``, the name users type."""

@@ -66,7 +66,6 @@ _OCSP_SIGNER = Profile(
 )
 
 
-@lru_cache(maxsize=128)
 def adapt_to_issuer(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgorithm) -> Profile:
     """Return *profile* as it applies under a CA of profile *issuer* whose key is of *issuer_algorithm*.
 
@@ -76,6 +75,11 @@ def adapt_to_issuer(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgo
     """
     if profile.standard is not Standard.COMMON:
         return profile
+    return _adapted(profile, issuer, issuer_algorithm)
+
+
+@lru_cache(maxsize=128)
+def _adapted(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgorithm) -> Profile:
     extensions = []
     for rule in profile.extensions:
         theirs = issuer.extension_rule(rule.extension)

@@ -62,6 +62,8 @@ def looks_like_host(text: str) -> bool:
     >>> [looks_like_host(text) for text in ("cs.example.org", "10.0.0.7", "wss://x", "SN.2024.01", "00:1A:2B:3C:4D:5E")]
     [True, True, True, False, False]
     """
+    if "." not in text and ":" not in text:
+        return text.lower() == "localhost"
     bare = text.removeprefix("[").removesuffix("]").rstrip(".")
     if "://" in text or _is_address(bare) or bare.lower() == "localhost":
         return True
