@@ -95,10 +95,9 @@ async def run_station(csms: ScriptedCsms, protocol: str, folder: Path) -> tuple[
     protocols = [Subprotocol(protocol)]
     async with serve(csms.handle, "127.0.0.1", 0, subprotocols=protocols, compression=None) as server:
         port = server.sockets[0].getsockname()[1]
-        async with node_station(
-            f"ws://127.0.0.1:{port}/ocpp", "S1", protocol, until="certificate", csr=csr, csr_key=key,
-            out=folder / "chain.pem",
-        ) as station:  # fmt: skip
+        options = {"csr": csr, "csr_key": key, "out": folder / "chain.pem"}
+        url = f"ws://127.0.0.1:{port}/ocpp"
+        async with node_station(url, "S1", protocol, until="certificate", options=options) as station:
             return await station.exit_code(), station.events
 
 

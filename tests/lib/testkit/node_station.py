@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class NodeStation:
 
     async def expect(self, event: str, *, timeout: float = 20) -> dict[str, Any]:
         """Read on until the station tells *event*; fail with all that it told when it ends or falls silent before."""
-        async with asyncio.timeout(timeout):
+        async with self._patience(timeout):
             while line := await self._next_line():
                 self.events.append(json.loads(line))
                 if self.events[-1]["event"] == event:
@@ -45,7 +45,7 @@ class NodeStation:
 
     async def exit_code(self, *, timeout: float = 20) -> int:
         """Read what remains and return the exit code: 0 when the station got as far as it was told to."""
-        async with asyncio.timeout(timeout):
+        async with self._patience(timeout):
             while line := await self._next_line():
                 self.events.append(json.loads(line))
             return await self._process.wait()
@@ -53,6 +53,14 @@ class NodeStation:
     def told(self, event: str) -> list[dict[str, Any]]:
         """Return what has been read of one kind; ``told("invalid")`` are our breaches of a schema."""
         return [entry for entry in self.events if entry["event"] == event]
+
+    @asynccontextmanager
+    async def _patience(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise AssertionError(f"nothing more from the station for {seconds} s; it told: {self.events}") from None
 
     async def _next_line(self) -> bytes:
         assert self._process.stdout is not None
@@ -65,16 +73,16 @@ class NodeStation:
 
 @asynccontextmanager
 async def node_station(
-    url: str, identity: str, protocol: str, *, until: str, ask: bool = False, **options: str | Path
+    url: str, identity: str, protocol: str, *, until: str, options: Mapping[str, str | Path], ask: bool = False
 ) -> AsyncIterator[NodeStation]:
     """Run the station for the length of the block.
 
     Args:
         url: the endpoint without the identity, for example ``wss://127.0.0.1:9443/ocpp``.
         until: ``booted``, ``certificate`` or ``closed``: where the station ends by itself with exit code 0.
-        ask: send the CSR at once instead of waiting for a trigger.
         options: the program's other options: ``password_file``, ``trust``, ``cert``, ``key``, ``csr``, ``csr_key``,
             ``out``, ``serial``, ``timeout``.
+        ask: send the CSR at once instead of waiting for a trigger.
     """
     arguments = ["--url", url, "--id", identity, "--protocol", protocol, "--until", until]
     for name, value in options.items():
