@@ -1,0 +1,430 @@
+"""The CSMS's side of A02/A03: judging, issuing, delivering, and what the station's answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from chargepki.ocpp_security.certificate_checks import build_csr
+from chargepki.ocpp_security.errors import OcppRefusal
+from chargepki.ocpp_security.schemas import Kind, check_payload
+from chargepki.ocpp_security.sign_certificate import (
+    CsmsEffect,
+    Issue,
+    IssuePlan,
+    MarkDelivered,
+    MarkUndelivered,
+    MarkUnknown,
+    Payload,
+    RecordRefusal,
+    SendCall,
+    SigningOrder,
+)
+from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki import names
+from chargepki.pki.errors import InputError, PolicyRefusal
+from chargepki.pki.keys import PrivateKey
+from chargepki.pki.pem import pem_blocks
+from testkit.flows import NOW, new_key, operator, station_record
+
+V16, V201, V21 = OcppVersion
+USE = CertificateUse.CHARGING_STATION
+PLANS = {
+    USE: IssuePlan("t-cso-sub", "ocpp/charging-station"),
+    CertificateUse.V2G: IssuePlan("t-cpo-sub2", "iso15118-2/secc", {"C": "DE"}),
+}
+OWN = "CN=CS-0001,O=Example CSO"
+
+
+def csr(subject: str = OWN, key: PrivateKey | None = None) -> str:
+    return build_csr(key or new_key(), names.parse_rdns(subject) if subject else names.build_name([]))
+
+
+def make_flow(version: OcppVersion = V201, **options: object) -> CsmsCertificateFlow:
+    return CsmsCertificateFlow(version, station_record(), PLANS, **options)  # type: ignore[arg-type]  # by name
+
+
+def request(
+    version: OcppVersion, text: str, use: CertificateUse | None = USE, request_id: int | None = None
+) -> Payload:
+    payload: Payload = {"csr": text}
+    if version is not V16 and use is not None:
+        payload["certificateType"] = use.value
+    if version is V21 and request_id is not None:
+        payload["requestId"] = request_id
+    check_payload(version, "SignCertificate", Kind.REQUEST, payload, sending=True)
+    return payload
+
+
+def accept(flow: CsmsCertificateFlow, payload: Payload, now: datetime = NOW) -> SigningOrder:
+    answer, effects = flow.sign_requested(payload, now)
+    assert answer == {"status": "Accepted"}, effects
+    (issue,) = [effect for effect in effects if isinstance(effect, Issue)]
+    return issue.order
+
+
+def issue(order: SigningOrder, key: object = None, **fields: str) -> tuple[bytes, ...]:
+    return operator().chain(operator().issue(key or order.request.public_key, **fields), root=True)  # type: ignore[arg-type]
+
+
+def deliver(flow: CsmsCertificateFlow, order: SigningOrder, certificate_id: str = "c1") -> SendCall:
+    (call,) = flow.issued(order, issue(order), NOW, certificate_id=certificate_id)
+    assert isinstance(call, SendCall)
+    check_payload(flow.version, call.action, Kind.REQUEST, call.payload, sending=True)
+    return call
+
+
+@pytest.mark.parametrize("version", OcppVersion)
+def test_a02_fr_11_a_sound_csr_is_accepted_issued_and_delivered_leaf_first_without_root(version: OcppVersion) -> None:
+    flow = make_flow(version)
+    order = accept(flow, request(version, csr(), request_id=7))
+    assert (order.plan.ca, order.subject_defaults) == ("t-cso-sub", {"CN": "CS-0001", "O": "Example CSO"})
+    call = deliver(flow, order)
+    blocks = pem_blocks(str(call.payload["certificateChain"]).encode(), max_bytes=20_000)
+    assert [block.der for block in blocks] == [blocks[0].der, operator().sub_der]
+    assert x509.load_der_x509_certificate(blocks[0].der).public_key() == order.request.public_key
+    assert flow.answered(order, "Accepted", NOW) == [MarkDelivered(order, "c1")]
+    assert flow.open_order(USE) is None
+
+
+def test_a02_fr_14_the_certificate_type_is_echoed_exactly_when_it_was_given() -> None:
+    flow = make_flow(V201)
+    typed = deliver(flow, accept(flow, request(V201, csr())))
+    assert typed.payload["certificateType"] == "ChargingStationCertificate"
+    untyped = deliver(flow, accept(flow, request(V201, csr(), None)))
+    assert "certificateType" not in untyped.payload
+
+
+def test_a02_fr_25_the_request_id_is_copied_in_2_1_and_unknown_before() -> None:
+    flow = make_flow(V21)
+    assert deliver(flow, accept(flow, request(V21, csr(), request_id=42))).payload["requestId"] == 42
+    assert "requestId" not in deliver(flow, accept(flow, request(V21, csr()))).payload
+    older = make_flow(V201)
+    assert "requestId" not in deliver(older, accept(older, request(V201, csr()))).payload
+
+
+def test_an_untyped_csr_is_for_a_combined_certificate_where_one_is_planned() -> None:
+    plans = {**PLANS, CertificateUse.COMBINED: IssuePlan("t-cpo-sub2", "iso15118-2/secc", {"C": "DE"})}
+    flow = CsmsCertificateFlow(V201, station_record(), plans)
+    assert accept(flow, request(V201, csr(), None)).use is CertificateUse.COMBINED
+
+
+@pytest.mark.parametrize("version", OcppVersion)
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("CN=CS-0002,O=Example CSO", "CN 'CS-0002'"),
+        ("CN=CS-00011,O=Example CSO", "CN 'CS-00011'"),
+        ("CN=CS-0001,O=Other CSO", "O 'Other CSO'"),
+        ("CN=CS-0001,CN=CS-0002,O=Example CSO", "CN"),
+    ],
+)
+def test_a02_fr_12_another_identity_is_refused(version: OcppVersion, subject: str, words: str) -> None:
+    answer, effects = make_flow(version).sign_requested(request(version, csr(subject)), NOW)
+    check_payload(version, "SignCertificate", Kind.RESPONSE, answer, sending=True)
+    assert answer["status"] == "Rejected"
+    assert ("statusInfo" in answer) == (version is not V16)
+    if version is not V16:
+        assert answer["statusInfo"]["reasonCode"] == "InvalidCSR"  # type: ignore[index]
+        assert "CS-0002" not in str(answer["statusInfo"]) or "CN=CS-0001" in subject
+    (refusal,) = effects
+    assert isinstance(refusal, RecordRefusal) and words in refusal.what
+
+
+def test_fields_that_the_csr_leaves_out_are_filled_from_the_record() -> None:
+    order = accept(make_flow(), request(V201, csr("O=Example CSO")))
+    assert order.subject_defaults["CN"] == "CS-0001"
+
+
+def wanting(extension: x509.ExtensionType) -> str:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(names.parse_rdns(OWN))
+    return builder.add_extension(extension, True).sign(new_key(), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def tampered() -> str:
+    der = bytearray(pem_blocks(csr().encode(), max_bytes=9999)[0].der)
+    der[-1] ^= 1
+    loaded = x509.load_der_x509_csr(bytes(der))
+    return loaded.public_bytes(Encoding.PEM).decode()
+
+
+@pytest.mark.parametrize("kind", ["ca", "tampered", "garbage", "empty", "certificate"])
+def test_a02_fr_12_a_csr_that_asks_for_ca_true_or_proves_nothing_is_refused(kind: str) -> None:
+    texts: dict[str, Callable[[], str]] = {
+        "ca": lambda: wanting(x509.BasicConstraints(ca=True, path_length=None)),
+        "tampered": tampered,
+        "garbage": lambda: "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+        "empty": lambda: "",
+        "certificate": lambda: operator().chain_pem(operator().issue(new_key().public_key())),
+    }
+    text = texts[kind]()
+    answer, effects = make_flow().sign_requested({"csr": text, "certificateType": USE.value}, NOW)
+    check_payload(V201, "SignCertificate", Kind.RESPONSE, answer, sending=True)
+    assert answer["status"] == "Rejected"
+    assert [type(effect) for effect in effects] == [RecordRefusal]
+
+
+def test_crlf_in_the_csr_is_taken() -> None:
+    accept(make_flow(), request(V201, csr().replace("\n", "\r\n")))
+
+
+def test_a_use_without_a_ca_is_refused() -> None:
+    answer, _ = make_flow(V21).sign_requested(request(V21, csr(), CertificateUse.V2G20), NOW)
+    assert answer["statusInfo"]["reasonCode"] == "UnsupportedRequest"  # type: ignore[index]
+
+
+def test_a02_fr_17_the_same_csr_again_continues_and_gets_the_newest_request_id() -> None:
+    flow = make_flow(V21)
+    text = csr()
+    order = accept(flow, request(V21, text, request_id=1))
+    answer, effects = flow.sign_requested(request(V21, text, request_id=2), NOW)
+    assert (answer, effects) == ({"status": "Accepted"}, [])
+    assert deliver(flow, order).payload["requestId"] == 2
+
+
+def test_a_new_csr_replaces_the_open_one_whose_certificate_is_then_never_sent() -> None:
+    flow = make_flow()
+    first = accept(flow, request(V201, csr()))
+    second = accept(flow, request(V201, csr()))
+    (undelivered,) = flow.issued(first, issue(first), NOW, certificate_id="c1")
+    assert isinstance(undelivered, MarkUndelivered) and undelivered.revoke == "cessationOfOperation"
+    assert deliver(flow, second, "c2").order == second
+
+
+def test_requests_of_different_uses_do_not_touch_each_other() -> None:
+    flow = make_flow()
+    own = accept(flow, request(V201, csr()))
+    v2g = accept(
+        flow,
+        request(V201, csr("CN=DE-ICE-S-0003C4D5578786756453309675436,O=Example CSO,C=DE,DC=CPO"), CertificateUse.V2G),
+    )
+    assert flow.open_order(USE) == own and flow.open_order(CertificateUse.V2G) == v2g
+
+
+def test_a_certificate_for_a_foreign_public_key_is_never_sent() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    (effect,) = flow.issued(order, issue(order, new_key().public_key()), NOW, certificate_id="c1")
+    assert isinstance(effect, MarkUndelivered) and "public key" in effect.why
+
+
+def test_a02_fr_16_a_chain_longer_than_the_station_takes_is_not_sent() -> None:
+    flow = make_flow(station_chain_characters=600)
+    order = accept(flow, request(V201, csr()))
+    (effect,) = flow.issued(order, issue(order), NOW, certificate_id="c1")
+    assert isinstance(effect, MarkUndelivered) and "the station takes 600" in effect.why
+
+
+@pytest.mark.parametrize("status", ["Rejected", "NotSupported", "FormationViolation"])
+def test_a02_fr_07_a_refused_certificate_is_undelivered_and_revoked_when_so_configured(status: str) -> None:
+    for reason in ("cessationOfOperation", None):
+        flow = make_flow(revoke_refused=reason)
+        order = accept(flow, request(V201, csr()))
+        deliver(flow, order)
+        (effect,) = flow.answered(order, status, NOW)
+        assert isinstance(effect, MarkUndelivered) and effect.revoke == reason
+
+
+@pytest.mark.parametrize("status", [None, "InternalError", "GenericError"])
+def test_without_a_usable_answer_the_outcome_is_unknown_and_a_reconnect_delivers_again(status: str | None) -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    call = deliver(flow, order)
+    (unknown,) = flow.answered(order, status, NOW)
+    assert isinstance(unknown, MarkUnknown)
+    assert flow.reconnected(NOW) == [call]
+
+
+def test_rejected_after_an_unanswered_try_proves_nothing_and_revokes_nothing() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    deliver(flow, order)
+    flow.answered(order, None, NOW)
+    flow.reconnected(NOW)
+    (effect,) = flow.answered(order, "Rejected", NOW)
+    assert isinstance(effect, MarkUnknown)
+    assert flow.open_order(USE) is None and flow.reconnected(NOW) == []
+
+
+def test_a_station_that_comes_back_with_the_certificate_has_received_it() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    deliver(flow, order)
+    flow.answered(order, None, NOW)
+    assert flow.reconnected(NOW, certificate_id="c1") == [MarkDelivered(order, "c1")]
+    assert flow.reconnected(NOW) == []
+
+
+def test_a_certificate_issued_while_the_station_was_away_is_delivered_when_it_is_back() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    call = deliver(flow, order)
+    assert flow.not_sent(order, NOW) == []
+    assert flow.reconnected(NOW) == [call]
+    (effect,) = flow.answered(order, "Rejected", NOW)
+    assert isinstance(effect, MarkUndelivered)
+
+
+def test_a_refusal_of_the_ca_closes_the_request() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    (effect,) = flow.refused(order, PolicyRefusal("the CA is retired", fix="choose another"), NOW)
+    assert isinstance(effect, RecordRefusal) and effect.order == order
+    accept(flow, request(V201, csr()))
+
+
+def test_a_station_in_a_loop_is_stopped_before_it_becomes_a_signing_storm() -> None:
+    flow = make_flow(max_requests_per_hour=3)
+    for _ in range(3):
+        accept(flow, request(V201, csr()))
+    answer, effects = flow.sign_requested(request(V201, csr()), NOW)
+    assert answer["status"] == "Rejected" and isinstance(effects[0], RecordRefusal)
+    accept(flow, request(V201, csr()), NOW + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("version", "use", "action", "requested"),
+    [
+        (V16, USE, "ExtendedTriggerMessage", "SignChargePointCertificate"),
+        (V201, USE, "TriggerMessage", "SignChargingStationCertificate"),
+        (V201, CertificateUse.V2G, "TriggerMessage", "SignV2GCertificate"),
+        (V21, CertificateUse.V2G, "TriggerMessage", "SignV2GCertificate"),
+    ],
+)
+def test_a02_fr_22_a_renewal_is_triggered_in_the_words_of_the_version(
+    version: OcppVersion, use: CertificateUse, action: str, requested: str
+) -> None:
+    call = make_flow(version).trigger(use)
+    assert (call.action, call.payload) == (action, {"requestedMessage": requested})
+    check_payload(version, call.action, Kind.REQUEST, call.payload, sending=True)
+
+
+def test_a_trigger_that_the_version_or_the_plans_do_not_have_is_refused() -> None:
+    with pytest.raises(InputError):
+        make_flow(V16).trigger(CertificateUse.V2G)
+    with pytest.raises(OcppRefusal, match="no CA is set"):
+        make_flow(V21).trigger(CertificateUse.V2G20)
+
+
+def test_a_naive_time_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        make_flow().sign_requested(request(V201, csr()), datetime(2026, 6, 1))  # noqa: DTZ001 - on purpose
+
+
+# --- every order of events ---------------------------------------------------------------------------------------
+
+KEYS = [new_key() for _ in range(3)]
+CSRS = [csr(key=key) for key in KEYS]
+LEAVES = [operator().chain(operator().issue(key.public_key())) for key in KEYS]
+
+
+@dataclass
+class Seen:
+    """What the outside world knows: orders it works on and calls it has sent."""
+
+    to_issue: list[SigningOrder] = field(default_factory=list)
+    sent: list[SigningOrder] = field(default_factory=list)
+    fate: dict[str, str] = field(default_factory=dict)
+    revoked: set[str] = field(default_factory=set)
+
+
+class CsmsMachine(RuleBasedStateMachine):
+    """Any order of CSRs, issuances, answers, lost connections and reconnects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow = make_flow(V21, max_requests_per_hour=10_000)
+        self.seen = Seen()
+        self.count = 0
+        self.last_request_id: dict[str, int] = {}
+
+    def perform(self, effects: list[CsmsEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Issue(order):
+                    self.seen.to_issue.append(order)
+                case SendCall(_, payload, order):
+                    assert order is not None
+                    leaf = pem_blocks(str(payload["certificateChain"]).encode(), max_bytes=20_000)[0].der
+                    sent_key = x509.load_der_x509_certificate(leaf).public_key()
+                    assert sent_key == order.request.public_key, "a certificate for a key that was not asked for"
+                    assert payload["requestId"] == order.request_id
+                    self.seen.sent.append(order)
+                case MarkDelivered(_, certificate_id):
+                    assert certificate_id not in self.seen.revoked
+                    self.seen.fate[certificate_id] = "delivered"
+                case MarkUndelivered(_, certificate_id, _, _):
+                    assert self.seen.fate.get(certificate_id) != "delivered", "a delivered certificate was revoked"
+                    self.seen.revoked.add(certificate_id)
+                case MarkUnknown(_, certificate_id, _):
+                    self.seen.fate.setdefault(certificate_id, "unknown")
+                case RecordRefusal():
+                    pass
+
+    @rule(which=st.integers(0, 2))
+    def csr_arrives(self, which: int) -> None:
+        self.count += 1
+        answer, effects = self.flow.sign_requested(request(V21, CSRS[which], request_id=self.count), NOW)
+        assert answer == {"status": "Accepted"}, "a sound request was not accepted: the machine is wedged"
+        self.perform(effects)
+
+    @rule(data=st.data(), foreign=st.booleans())
+    def ca_issues(self, data: st.DataObject, foreign: bool) -> None:
+        if not self.seen.to_issue:
+            return
+        order = data.draw(st.sampled_from(self.seen.to_issue))
+        self.seen.to_issue.remove(order)
+        which = next(i for i, key in enumerate(KEYS) if key.public_key() == order.request.public_key)
+        self.count += 1
+        chain = LEAVES[(which + foreign) % 3]
+        self.perform(self.flow.issued(order, chain, NOW, certificate_id=f"c{self.count}"))
+
+    @rule(data=st.data())
+    def ca_refuses(self, data: st.DataObject) -> None:
+        if self.seen.to_issue:
+            order = data.draw(st.sampled_from(self.seen.to_issue))
+            self.seen.to_issue.remove(order)
+            self.perform(self.flow.refused(order, PolicyRefusal("no"), NOW))
+
+    @rule(data=st.data(), status=st.sampled_from(["Accepted", "Rejected", "NotSupported", "InternalError", None]))
+    def station_answers(self, data: st.DataObject, status: str | None) -> None:
+        if self.seen.sent:
+            order = data.draw(st.sampled_from(self.seen.sent))
+            self.seen.sent.remove(order)
+            self.perform(self.flow.answered(order, status, NOW))
+
+    @rule(status=st.sampled_from(["Accepted", "Rejected", None]), which=st.integers(0, 2))
+    def an_answer_to_nothing_arrives(self, status: str | None, which: int) -> None:
+        stray = accept(make_flow(V21), request(V21, CSRS[which]))
+        assert self.flow.answered(replace(stray, id="CS1/none"), status, NOW) == []
+
+    @rule()
+    def connection_is_lost_and_comes_back(self) -> None:
+        for order in self.seen.sent:
+            self.perform(self.flow.answered(order, None, NOW))
+        self.seen.sent.clear()
+        self.perform(self.flow.reconnected(NOW))
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        known = {order.id for order in (*self.seen.to_issue, *self.seen.sent)}
+        for use in (USE,):
+            order = self.flow.open_order(use)
+            if order is not None and order.id not in known:
+                # Issued, and lost on its way: it is sent again on the next connection or request.
+                assert any(fate == "unknown" for fate in self.seen.fate.values())
+
+
+CsmsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+test_no_order_of_events_wedges_the_flow_or_delivers_an_unasked_certificate = CsmsMachine.TestCase
