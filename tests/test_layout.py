@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -52,22 +53,24 @@ def test_package_is_marked_as_typed(package: str) -> None:
 
 
 @pytest.mark.parametrize("name", module_names())
-def test_exported_names_are_sorted_present_and_documented(name: str) -> None:
+def test_exported_names_are_present_and_documented(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} does not say its responsibility in a docstring"
     exported = getattr(module, "__all__", None)
     if exported is None:
         return
-    assert list(exported) == sorted(exported)
+    # Their order is ruff's business (RUF022: constants, classes, functions).
     assert len(set(exported)) == len(exported)
     missing = [entry for entry in exported if not hasattr(module, entry)]
     assert not missing, f"{name}.__all__ names what is not there: {missing}"
     undocumented = [
         entry
         for entry in exported
-        if callable(getattr(module, entry)) and not (getattr(module, entry).__doc__ or "").strip()
+        if (inspect.isfunction(value := getattr(module, entry)) or inspect.isclass(value))
+        and value.__module__.startswith("chargepki.")
+        and not (value.__doc__ or "").strip()
     ]
-    assert not undocumented, f"public functions of {name} without a docstring: {undocumented}"
+    assert not undocumented, f"public names of {name} without a docstring: {undocumented}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
