@@ -70,7 +70,7 @@ def checkpoint(state: GlobalState, out: str) -> None:
     from chargepki.pki.inventory.audit import Checkpoint
 
     workspace = state.workspace
-    write_result(state, Checkpoint.of(workspace.inventory, workspace.audit_key).to_bytes(), out)
+    write_result(state, Checkpoint.of(workspace.inventory).to_json().encode(), out)
 
 
 @audit.command("export", example="chargepki audit export --json-lines > audit.ndjson")

@@ -45,7 +45,7 @@ def cert() -> None:
 @click.option("--chain-out", metavar="F", help="File for the chain (PEM): leaf first, no root.")
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
-def issue(state: GlobalState, **options: Any) -> None:
+def issue(state: GlobalState, /, **options: Any) -> None:
     """Issue one certificate from a CSR, or for a key made here.
 
     The certificate is durable in the inventory before it is written anywhere. The same request again returns the
@@ -84,7 +84,7 @@ def list_certificates(
     expires_before: datetime | None,
     limit: int,
 ) -> None:
-    """List certificates, oldest first."""
+    """List certificates, by issuing CA and serial."""
     inventory = state.workspace.inventory
     records = inventory.list_certificates(
         ca=inventory.get_ca(ca).id if ca else None,

@@ -42,7 +42,7 @@ def csms() -> None:
 )
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
-def serve(state: GlobalState, **options: Any) -> None:
+def serve(state: GlobalState, /, **options: Any) -> None:
     """Serve stations at ws(s)://HOST:PORT/ocpp/IDENTITY until SIGTERM or Ctrl-C.
 
     KIND is ChargingStationCertificate, V2GCertificate, V2G20Certificate or Combined. A CSR of a KIND without --issue

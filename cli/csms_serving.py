@@ -27,6 +27,7 @@ from chargepki.pki.der import pem_blocks
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
+from chargepki.pki.workspace import Workspace
 
 __all__ = ["DEFAULT_PROFILES", "parse_listen", "parse_plans", "serve_csms", "server_identities"]
 
@@ -170,12 +171,12 @@ def _identities(state: GlobalState, options: Mapping[str, Any], host: str) -> li
     if bool(certs) == bool(tls_ca) or len(certs) != len(tls_keys):
         raise click.UsageError("pass --tls-cert with --tls-key (one pair per certificate), or --tls-ca NAME")
     if tls_ca:
-        return server_identities(state, tls_ca, tuple(options["dns_names"]) or (_host_name(host),))
+        return server_identities(state.workspace, tls_ca, tuple(options["dns_names"]) or (_host_name(host),))
     return [TlsIdentity.load(Path(cert), Path(key)) for cert, key in zip(certs, tls_keys, strict=True)]
 
 
 def server_identities(
-    state: GlobalState,
+    workspace: Workspace,
     ca: str,
     dns_names: tuple[str, ...],
     *,
@@ -185,7 +186,7 @@ def server_identities(
 
     All mandated TLS 1.2 suites need an EC and an RSA certificate (A00.FR.318); an ``ocpp`` CA signs both.
     """
-    authority = state.workspace.authority
+    authority = workspace.authority
     issuer = authority.open_issuer(ca)
     organization = _organization(issuer.ca.subject_der)
     made = []

@@ -140,10 +140,12 @@ def global_params() -> list[click.Parameter]:
 class _WithGlobals:
     """Mixin: add the global options and show them in a section of their own."""
 
+    params: list[click.Parameter]
+
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
-        self.own_params: Sequence[click.Parameter] = list(self.params)  # type: ignore[has-type]  # set by click
+        self.own_params: Sequence[click.Parameter] = list(self.params)
         self.params = [*self.params, *global_params()]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

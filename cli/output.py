@@ -138,7 +138,17 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     plain = jsonable(value)
     if isinstance(plain, list):
-        return "\n".join(_cell(item) for item in plain) if plain else "-"
+        return "\n".join(_inline(item) for item in plain) if plain else "-"
     if isinstance(plain, dict):
         return "\n".join(f"{name}: {_cell(item)}" for name, item in plain.items())
     return str(plain)
+
+
+def _inline(value: Any) -> str:
+    """Return *value* on one line: the fields of an object that say something, separated by semicolons."""
+    if isinstance(value, dict):
+        said = {name: item for name, item in value.items() if item not in (None, "", [], {})}
+        return "; ".join(f"{name.replace('_', ' ')} {_inline(item)}" for name, item in said.items())
+    if isinstance(value, list):
+        return ", ".join(_inline(item) for item in value)
+    return _cell(value)

@@ -9,7 +9,7 @@ import click
 from chargepki.cli.globals import GlobalState
 from chargepki.pki.authority.revocation import ca_with_key
 from chargepki.pki.errors import SignerError, StateError
-from chargepki.pki.inventory.records import CertificateRecord, CrlRecord
+from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlRecord
 
 __all__ = ["confirm_ca_revocation", "publish_or_explain"]
 
@@ -24,7 +24,7 @@ def confirm_ca_revocation(state: GlobalState, record: CertificateRecord, *, yes:
     own = ca_with_key(inventory, record.spki_sha256)
     if own is None or yes:
         return
-    leaves = sum(inventory.count_certificates(ca_id).get("issued", 0) for ca_id in _below(state, own.id))
+    leaves = sum(inventory.count_certificates(ca_id).get(CertificateState.ISSUED, 0) for ca_id in _below(state, own.id))
     radius = f"{record.id} is the certificate of CA {own.id}: {leaves} issued certificates become untrusted"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise StateError(radius, why="revoking a CA cannot be undone", fix="pass --yes if that is what you want")

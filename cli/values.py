@@ -25,7 +25,7 @@ _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdy])\Z")
 _SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}\Z")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[timedelta]):
     """``90s 60m 12h 30d 4y``; a year is 365 days."""
 
     name = "duration"
@@ -43,7 +43,7 @@ class Duration(click.ParamType):
             self.fail(f"{value!r} is too long", param, ctx)
 
 
-class Instant(click.ParamType):
+class Instant(click.ParamType[datetime]):
     """RFC 3339 with an offset, for example ``2026-03-01T00:00:00Z``."""
 
     name = "time"
@@ -61,7 +61,7 @@ class Instant(click.ParamType):
         return parsed.astimezone(UTC)
 
 
-class Subject(click.ParamType):
+class Subject(click.ParamType[tuple[tuple[str, str], ...]]):
     """``CN=…,O=…,C=…,DC=…``; a comma inside a value is written ``\\,``."""
 
     name = "rdns"

@@ -33,6 +33,8 @@ class Incident:
     cure: str = ""
     event: SecurityEvent | str | None = None
     """Standard event if one fits, else a name of our own; ``None`` is logged only."""
+    variant: str = ""
+    """Tells incidents of one code apart that are no repetition of each other, from a bounded set (a clause, say)."""
     alert: bool = False
     """Recorded as critical whatever the catalogue says."""
 
@@ -55,7 +57,7 @@ class SecurityJournal:
         """
         now = self._clock()
         host = peer.rpartition(":")[0]
-        held_back = self._filter.admit((incident.code, station or claimed, host), now)
+        held_back = self._filter.admit((f"{incident.code} {incident.variant}", station or claimed, host), now)
         if held_back is None:
             return False
         who = station or (f"{printable(claimed)[:64]} (claimed)" if claimed else "unknown station")

@@ -172,7 +172,8 @@ class Renewal:
             self._refused[refusal.use] = (now, refusal.what)
         use = refusal.use.value if refusal.use is not None else "?"
         cause = f"CSR for {use} refused: {refusal.what}" + (f" ({refusal.why})" if refusal.why else "")
-        if not self._note("csr-refused", cause, refusal.fix, "CertificateRequestRefused"):
+        # Another reason is no repetition; the clauses are few, whatever a station puts into its requests.
+        if not self._note("csr-refused", cause, refusal.fix, "CertificateRequestRefused", variant=refusal.why):
             return  # A station in a loop must not fill the audit log.
         details = {"use": use, "what": refusal.what, "why": refusal.why, "fix": refusal.fix}
 
@@ -188,8 +189,8 @@ class Renewal:
 
         await services.offload.run(services.inventory.write, work)
 
-    def _note(self, code: str, cause: str, cure: str, event: str | None) -> bool:
-        incident = Incident(code, cause, cure, event)
+    def _note(self, code: str, cause: str, cure: str, event: str | None, *, variant: str = "") -> bool:
+        incident = Incident(code, cause, cure, event, variant)
         connection = self._services.registry.find(self.flow.station.id)
         peer = connection.peer if connection is not None else "offline"
         return self._services.journal.note(incident, station=self.flow.station.id, peer=peer)

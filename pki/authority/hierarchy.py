@@ -60,7 +60,9 @@ def _one(
                 f"{existing.id} exists with profile {existing.profile}, not {profile.id}", fix="use another --prefix"
             )
         return existing
-    values = {"CN": f"{prefix} {profile.title}"[:64], "O": organization, "C": country}
+    # The part before the colon names the role; what it is for would not fit into a CN (X.520: 64 characters).
+    role_title = profile.title.partition(":")[0]
+    values = {"CN": f"{prefix} {role_title}"[:64].strip(), "O": organization, "C": country}
     subject = tuple(
         (rule.attribute, rule.fixed or values[rule.attribute])
         for rule in profile.subject.attributes

@@ -1,0 +1,225 @@
+"""``chargepki station``: register, operate and simulate charging stations."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import click
+
+from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.values import DURATION
+
+__all__ = ["station"]
+
+_COLUMNS = ("id", "serial_number", "security_profile", "state", "connected", "protocol", "last_seen_at")
+_USES = ("charging-station", "v2g", "v2g20", "combined")
+_MAX_PASSWORD_BYTES = 1024
+
+
+@group("station", example="chargepki station add CS-0001 --organization 'Acme Charging'")
+def station() -> None:
+    """Register, operate and simulate charging stations."""
+
+
+@station.command("add", example="chargepki station add CS-0001 --serial-number SN-77 --password-file cs-0001.txt")
+@click.argument("station_id", metavar="ID")
+@click.option("--serial-number", metavar="S", help="Serial number, the CN of its certificate; ID otherwise.")
+@click.option("--organization", metavar="O", help="O that its certificate must have.")
+@click.option(
+    "--security-profile",
+    type=click.IntRange(1, 3),
+    default=2,
+    show_default=True,
+    help="Profile below which it is never let in.",
+)
+@click.option("--password-file", metavar="F|-", help="Its Basic password, 16 to 20 characters fit every version.")
+@pass_state
+def add(
+    state: GlobalState,
+    station_id: str,
+    serial_number: str | None,
+    organization: str | None,
+    security_profile: int,
+    password_file: str | None,
+) -> None:
+    """Register the station ID, or bring a removed one back."""
+    from chargepki.cli.station_rows import station_row
+    from chargepki.cli.stations import add_station
+
+    password = _read_password(password_file)
+    record = add_station(
+        state.workspace,
+        station_id,
+        serial_number=serial_number,
+        organization=organization,
+        security_profile=security_profile,
+        password=password,
+    )
+    state.output.say(f"registered station {record.id}")
+    if password is None and security_profile < 3:
+        state.output.say(f"it has no password yet; next: chargepki station set-password {record.id} --record-only")
+    state.output.fields("chargepki/station", station_row(record, None))
+
+
+@station.command("list", example="chargepki station list --json")
+@pass_state
+def list_stations(state: GlobalState) -> None:
+    """List the stations and who is connected."""
+    from chargepki.cli.station_rows import station_row
+
+    inventory = state.workspace.inventory
+    presence = {item.station: item for item in inventory.list_presence()}
+    rows = (station_row(item, presence.get(item.id)) for item in inventory.list_stations())
+    state.output.rows("chargepki/station-list", _COLUMNS, rows, key="stations")
+
+
+@station.command("show", example="chargepki station show CS-0001")
+@click.argument("station_id", metavar="ID")
+@pass_state
+def show(state: GlobalState, station_id: str) -> None:
+    """Show a station, its certificates and its latest operations."""
+    from chargepki.cli.cert import certificate_row
+    from chargepki.cli.station_rows import operation_row, station_row
+
+    inventory = state.workspace.inventory
+    record = inventory.get_station(station_id)
+    row = station_row(record, inventory.find_presence(record.id))
+    certificates = [certificate_row(item) for item in inventory.list_certificates(station=record.id)]
+    operations = [operation_row(item) for item in inventory.list_operations(station=record.id)]
+    if state.output.for_machines:
+        state.output.document("chargepki/station", {**row, "certificates": certificates, "operations": operations})
+        return
+    state.output.fields("chargepki/station", row)
+    if certificates:
+        state.output.rows(
+            "chargepki/certificate-list", ("id", "profile", "state", "delivery", "not_after"), certificates
+        )
+    if operations:
+        state.output.rows("chargepki/operation-list", ("kind", "state", "created_at", "outcome"), operations)
+
+
+@station.command("remove", example="chargepki station remove CS-0001 --yes")
+@click.argument("station_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_state
+def remove(state: GlobalState, station_id: str, yes: bool) -> None:
+    """Remove a station: it is not let in any more; its certificates stay until they are revoked."""
+    from chargepki.cli.stations import confirm_removal, remove_station
+
+    confirm_removal(state, station_id, yes=yes)
+    record = remove_station(state.workspace, station_id)
+    live = [
+        item.id for item in state.workspace.inventory.list_certificates(station=record.id) if item.state == "issued"
+    ]
+    state.output.say(f"removed station {record.id}")
+    for certificate in live:
+        state.output.say(f"next: chargepki cert revoke {certificate} --reason cessationOfOperation")
+
+
+@station.command("events", example="chargepki station events CS-0001")
+@click.argument("station_id", metavar="ID")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@pass_state
+def events(state: GlobalState, station_id: str, limit: int) -> None:
+    """List the security events of a station, its own and ours about it."""
+    from chargepki.cli.station_rows import event_row
+
+    inventory = state.workspace.inventory
+    inventory.get_station(station_id)
+    rows = (event_row(item) for item in inventory.list_security_events(station=station_id, limit=limit))
+    columns = ("at", "source", "type", "critical", "tech_info")
+    state.output.rows("chargepki/security-event-list", columns, rows, key="events")
+
+
+@station.command("set-password", example="chargepki station set-password CS-0001 --wait 60s")
+@click.argument("station_id", metavar="ID")
+@click.option("--password-file", metavar="F|-", help="The new password; one is made when this is left out.")
+@click.option("--record-only", is_flag=True, help="Correct our record without talking to the station.")
+@click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
+@click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
+@click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
+@pass_state
+def set_password(
+    state: GlobalState,
+    station_id: str,
+    password_file: str | None,
+    record_only: bool,
+    wait: timedelta | None,
+    no_wait: bool,
+    deadline: timedelta,
+) -> None:
+    """Change the Basic password of a station, over OCPP.
+
+    Without --password-file a random password is made; it is sent to the station and shown to nobody, except with
+    --record-only, where you have to carry it to the station yourself.
+    """
+    from chargepki.cli.station_rows import station_row
+    from chargepki.cli.stations import record_password, start_password_change, wait_for
+    from chargepki.ocpp_security.passwords import generate_password
+
+    given = _read_password(password_file)
+    password = given if given is not None else generate_password().encode()
+    workspace = state.workspace
+    if record_only:
+        record = record_password(workspace, station_id, password)
+        state.output.say(f"recorded a new password for {record.id}")
+        row = station_row(record, workspace.inventory.find_presence(record.id))
+        if given is None:
+            row["password"] = password.decode()
+        state.output.fields("chargepki/station", row)
+        return
+    operation = start_password_change(workspace, station_id, password, deadline=deadline)
+    wait_for(state, operation, wait=wait, no_wait=no_wait)
+
+
+@station.command("trigger-renewal", example="chargepki station trigger-renewal CS-0001 --use charging-station")
+@click.argument("station_id", metavar="ID")
+@click.option("--use", type=click.Choice(_USES), default="charging-station", show_default=True, help="Which one.")
+@click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
+@click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
+@click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
+@pass_state
+def trigger_renewal(
+    state: GlobalState, station_id: str, use: str, wait: timedelta | None, no_wait: bool, deadline: timedelta
+) -> None:
+    """Ask a station to make a new key and send a CSR; done when it has taken the new certificate."""
+    from chargepki.cli.stations import start_renewal, wait_for
+
+    operation = start_renewal(state.workspace, station_id, use, deadline=deadline)
+    wait_for(state, operation, wait=wait, no_wait=no_wait)
+
+
+@station.command(
+    "simulate",
+    example="chargepki station simulate wss://localhost:8443 --id CS-0001 --store ./cs-0001 --protocol ocpp2.0.1 \\\n"
+    "    --password-file cs-0001.txt --trust root.pem",
+)
+@click.argument("url")
+@click.option("--id", "identity", required=True, metavar="ID", help="Identity of the station.")
+@click.option("--store", required=True, metavar="DIR", help="Folder of its keys, certificates and settings.")
+@click.option("--protocol", required=True, type=click.Choice(["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]), help="OCPP version.")
+@click.option("--password-file", metavar="F", help="Basic password for its first connection.")
+@click.option("--trust", metavar="F", help="CSMS root certificate (PEM) to install first.")
+@click.option("--serial-number", metavar="S", help="Serial number; ID otherwise.")
+@click.option("--organization", metavar="O", help="Organisation in its CSR.")
+@click.option("--no-enrol", is_flag=True, help="Do not ask for a certificate by itself.")
+@click.option("--until", metavar="MILESTONE", help="Stop at this milestone, for example certificate-proven.")
+@pass_state
+def simulate(state: GlobalState, /, **options: str) -> None:
+    """Run a charging station of our own against the CSMS at URL, until Ctrl-C or --until.
+
+    It makes real keys, keeps them in its store, checks every certificate that it is given, and keeps the old one
+    until the new one has worked.
+    """
+    from chargepki.cli.simulating import simulate as run
+
+    run(state, options)
+
+
+def _read_password(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    from chargepki.ocpp_security.passwords import parse_operator_password
+    from chargepki.pki import files
+
+    return parse_operator_password(files.read_limited(path, _MAX_PASSWORD_BYTES, "password file"))

@@ -1,0 +1,211 @@
+"""What the station commands do in the inventory: registration, passwords, operations and the wait for their outcome."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import click
+
+from chargepki.cli.globals import GlobalState
+from chargepki.cli.station_rows import operation_row
+from chargepki.ocpp_security.basic_auth import check_identity
+from chargepki.ocpp_security.identity import check_serial_number
+from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
+from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
+from chargepki.ocpp_security.passwords import hash_password
+from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki.authority import utc_now
+from chargepki.pki.errors import Conflict, StateError
+from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.records import OperationRecord, OperationState, StationRecord, StationState
+from chargepki.pki.workspace import Workspace
+
+__all__ = [
+    "add_station",
+    "confirm_removal",
+    "record_password",
+    "remove_station",
+    "start_password_change",
+    "start_renewal",
+    "wait_for",
+]
+
+_USES = {
+    "charging-station": CertificateUse.CHARGING_STATION,
+    "v2g": CertificateUse.V2G,
+    "v2g20": CertificateUse.V2G20,
+    "combined": CertificateUse.COMBINED,
+}
+_DEFAULT_WAIT = timedelta(seconds=60)
+_POLL_SECONDS = 0.2
+
+
+def add_station(
+    workspace: Workspace,
+    station_id: str,
+    *,
+    serial_number: str | None,
+    organization: str | None,
+    security_profile: int,
+    password: bytes | None,
+) -> StationRecord:
+    """Register a station.
+
+    Raises:
+        InputError: OCPP does not allow the identity or the serial number.
+        Conflict: an active station of that identity exists.
+    """
+    check_identity(station_id)
+    check_serial_number(serial_number or station_id)
+    now = utc_now()
+    hashed = hash_password(password) if password is not None else None
+    record = StationRecord(
+        id=station_id,
+        serial_number=serial_number or station_id,
+        organization=organization,
+        security_profile=security_profile,
+        state=StationState.ACTIVE,
+        created_at=now,
+        password_hash=hashed,
+        password_changed_at=now if hashed else None,
+    )
+
+    def work(tx: Transaction) -> StationRecord:
+        existing = tx.find_station(station_id)
+        if existing is not None and existing.state is StationState.ACTIVE:
+            raise Conflict(
+                f"station {station_id} is registered already",
+                why="identities are unique",
+                fix=f"look at it with: chargepki station show {station_id}",
+            )
+        if existing is None:
+            tx.add_station(record)
+            added = record
+        else:
+            added = tx.update_station(
+                station_id,
+                state=StationState.ACTIVE,
+                serial_number=record.serial_number,
+                organization=organization,
+                security_profile=security_profile,
+                password_hash=hashed,
+                pending_password_hash=None,
+                password_changed_at=record.password_changed_at,
+            )
+        details = {"serial_number": record.serial_number, "security_profile": security_profile}
+        tx.audit(workspace.actor, "station.add", station_id, now=now, details=details)
+        return added
+
+    return workspace.inventory.write(work)
+
+
+def confirm_removal(state: GlobalState, station_id: str, *, yes: bool) -> None:
+    """Ask before a station is locked out; refuse where nobody can answer."""
+    state.workspace.inventory.get_station(station_id)
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateError(
+            f"station {station_id} would be locked out", why="nobody is there to confirm it", fix="pass --yes"
+        )
+    if not click.confirm(f"Station {station_id} will not be let in any more. Remove it?", err=True):
+        raise click.Abort
+
+
+def remove_station(workspace: Workspace, station_id: str) -> StationRecord:
+    """Lock a station out; its history stays."""
+
+    def work(tx: Transaction) -> StationRecord:
+        record = tx.get_station(station_id)
+        if record.state is StationState.REMOVED:
+            return record
+        removed = tx.remove_station(station_id)
+        tx.audit(workspace.actor, "station.remove", station_id, now=utc_now())
+        return removed
+
+    return workspace.inventory.write(work)
+
+
+def record_password(workspace: Workspace, station_id: str, password: bytes) -> StationRecord:
+    """Replace the recorded password without telling the station."""
+    store = _store(workspace)
+    return store.record_password(station_id, hash_password(password), actor=workspace.actor, now=utc_now())
+
+
+def start_password_change(
+    workspace: Workspace, station_id: str, password: bytes, *, deadline: timedelta
+) -> OperationRecord:
+    """Queue a password change; the new password waits sealed in the inventory."""
+    now = utc_now()
+    return _store(workspace).create(
+        OperationKind.SET_PASSWORD,
+        station_id,
+        {},
+        operation_id=new_operation_id(),
+        actor=workspace.actor,
+        now=now,
+        deadline=now + deadline,
+        secret=PasswordSecret(password, hash_password(password)),
+    )
+
+
+def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: timedelta) -> OperationRecord:
+    """Queue a renewal of the certificate of *use* (the option's spelling)."""
+    now = utc_now()
+    return _store(workspace).create(
+        OperationKind.TRIGGER_RENEWAL,
+        station_id,
+        {"use": _USES[use].value},
+        operation_id=new_operation_id(),
+        actor=workspace.actor,
+        now=now,
+        deadline=now + deadline,
+    )
+
+
+def wait_for(state: GlobalState, operation: OperationRecord, *, wait: timedelta | None, no_wait: bool) -> None:
+    """Wait for the outcome (on a terminal, or as long as ``--wait`` says) and print the operation.
+
+    Raises:
+        StateError: it failed or expired.
+    """
+    patience = wait if wait is not None else _DEFAULT_WAIT if sys.stderr.isatty() else timedelta(0)
+    current = operation
+    if not no_wait and patience > timedelta(0):
+        state.output.say(f"{operation.kind} for {operation.station}: waiting up to {int(patience.total_seconds())} s")
+        current = _await_outcome(state, operation, patience.total_seconds(), time.monotonic)
+    row = operation_row(current)
+    if not current.state.is_final:
+        state.output.say(f"not finished yet; look again with: chargepki station show {operation.station}")
+    state.output.fields("chargepki/operation", row)
+    if current.state in (OperationState.FAILED, OperationState.EXPIRED):
+        why = str((current.outcome or {}).get("why", "the station did not do it"))
+        raise StateError(
+            f"{current.kind} for {current.station} {current.state.value}: {why}",
+            fix=f"see what the station reported: chargepki station events {current.station}",
+        )
+
+
+def _await_outcome(
+    state: GlobalState, operation: OperationRecord, seconds: float, clock: Callable[[], float]
+) -> OperationRecord:
+    end = clock() + seconds
+    inventory = state.workspace.inventory
+    watcher = inventory.watch()
+    try:
+        current = operation
+        while not current.state.is_final and clock() < end:
+            watcher.wait(_POLL_SECONDS)
+            current = inventory.get_operation(operation.id)
+        return current
+    finally:
+        watcher.close()
+
+
+def _store(workspace: Workspace) -> OperationStore:
+    return OperationStore(
+        workspace.inventory, workspace.sealing_key, owner=f"cli {workspace.actor.name}", actor=workspace.actor
+    )
