@@ -15,7 +15,7 @@ from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse, PasswordAnswer
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     CertificateRecord,
@@ -244,7 +244,7 @@ def read_answer(
         error: code of the CALLERROR.
     """
     if error is not None:
-        return {"error": error[:60]}
+        return {"error": printable(error)[:60]}
     if payload is None:
         return None
     if operation.kind == OperationKind.SET_PASSWORD:
