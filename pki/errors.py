@@ -128,6 +128,8 @@ def printable(text: str) -> str:
     >>> printable("a\\nb\\x1b[2J")
     'a\\\\nb\\\\x1b[2J'
     """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode("ascii")
         for char in text

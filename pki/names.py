@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -51,6 +52,7 @@ SHORT_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 _BY_OID: Final = {oid: short for short, oid in SHORT_NAMES.items()}
 _BY_FOLDED: Final = {short.casefold(): oid for short, oid in SHORT_NAMES.items()}
 _DOTTED: Final = re.compile(r"[0-2](?:\.[0-9]+)+\Z", re.ASCII)
+_NEEDS_ESCAPE: Final = re.compile(r'["+,;<>\\]')
 _SPACES: Final = re.compile(" +")
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 _SPECIAL: Final = frozenset(' "#+,;<=>\\')
@@ -320,6 +322,10 @@ def text(name: x509.Name | bytes) -> str:
     For display only; two different names may look alike. Octets that are no Name give ``(unreadable name)``.
     """
     encoded = name if isinstance(name, bytes) else name.public_bytes()
+    return (_remembered_text if len(encoded) <= _MAX_REMEMBERED_BYTES else _text)(encoded)
+
+
+def _text(encoded: bytes) -> str:
     try:
         rdns = _rdns(encoded)
         return ",".join("+".join(f"{_BY_OID.get(oid, oid)}={_escape(value)}" for oid, value in rdn) for rdn in rdns)
@@ -327,13 +333,21 @@ def text(name: x509.Name | bytes) -> str:
         return "(unreadable name)"
 
 
+# One certificate's subject is shown in its record, its verdict and its audit entry. Only short names are remembered, so
+# that hostile ones cannot fill the memory.
+_MAX_REMEMBERED_BYTES: Final = 512
+_remembered_text = lru_cache(maxsize=512)(_text)
+
+
 def _escape(value: der.Tlv) -> str:
     if value.tag not in _STRING_TYPES:
         return "#" + value.raw.hex()
     shown = value.as_text()
-    out = "".join(
-        f"\\{char}" if char in '"+,;<>\\' else char if char.isprintable() else _octets(char) for char in shown
-    )
+    out = shown
+    if _NEEDS_ESCAPE.search(shown) or not shown.isprintable():
+        out = "".join(
+            f"\\{char}" if char in '"+,;<>\\' else char if char.isprintable() else _octets(char) for char in shown
+        )
     if out.startswith((" ", "#")):
         out = "\\" + out
     if shown.endswith(" ") and len(shown) > 1:

@@ -112,9 +112,11 @@ class Authority:
         now = self._clock()
         answers: list[IssuedCertificate | ChargePkiError | None] = [None] * len(orders)
         sound: list[tuple[int, Prepared]] = []
+        issuers: dict[str, Issuer] = {}
         for position, order in enumerate(orders):
             try:
-                issuer = self.open_issuer(order.ca)
+                # Looked up once a batch; `reserve` asks again, inside the transaction, whether the CA may still issue.
+                issuer = issuers.get(order.ca) or issuers.setdefault(order.ca, self.open_issuer(order.ca))
                 sound.append((position, prepare(order, issuer, self.inventory, actor=self._actor, now=now)))
             except ChargePkiError as error:
                 answers[position] = error

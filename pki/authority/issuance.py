@@ -93,9 +93,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
     check_issuer(issuer.profile, profile)
     profile = adapt_to_issuer(profile, issuer.profile, issuer.signer.algorithm)
     request, spki = _subject_key(order)
-    override = names.build_name(list(order.subject)) if order.subject else None
-    verdict = _judge(request, profile, override, order)
-    subject = choose_subject(profile, request, override=override, defaults=dict(order.subject_defaults))
+    subject, verdict = _judge(request, profile, order)
     subject_der = names.name_der(subject)
     dns_names = choose_dns_names(profile, subject, order.dns_names)
     station = _station_of(inventory, order, profile, subject_der)
@@ -129,7 +127,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         serial=f"{serial:x}",
         profile=profile.id,
         state=CertificateState.RESERVED,
-        subject=names.text(names.name_from_der(subject_der)),
+        subject=names.text(subject_der),
         subject_der=subject_der,
         spki_sha256=spki_sha256(spki),
         not_before=window.not_before,
@@ -278,8 +276,10 @@ def _subject_key(order: IssueOrder) -> tuple[CertificateRequest | None, bytes]:
 
 
 def _judge(
-    request: CertificateRequest | None, profile: Profile, override: x509.Name | None, order: IssueOrder
-) -> RequestVerdict | None:
+    request: CertificateRequest | None, profile: Profile, order: IssueOrder
+) -> tuple[x509.Name, RequestVerdict | None]:
+    """Return the subject that the certificate gets, and the verdict on the request if there is one."""
+    override = names.build_name(list(order.subject)) if order.subject else None
     if request is None:
         assert order.spki is not None
         algorithm = algorithm_of(load_public_key(order.spki))
@@ -289,16 +289,16 @@ def _judge(
                 why=profile.keys.clause,
                 fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
             )
-        return None
-    verdict = judge_request(request, profile, subject_defaults=dict(order.subject_defaults), subject_override=override)
-    if not verdict.accepted:
+        return choose_subject(profile, None, override=override, defaults=order.subject_defaults), None
+    verdict = judge_request(request, profile, subject_defaults=order.subject_defaults, subject_override=override)
+    if not verdict.accepted or verdict.subject is None:
         refused = verdict.refusals
         raise PolicyRefusal(
             "the request is refused: " + "; ".join(rule.message for rule in refused),
             why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
             fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
         )
-    return verdict
+    return verdict.subject, verdict
 
 
 def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subject_der: bytes) -> StationRecord | None:
@@ -310,7 +310,7 @@ def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subje
         return station
     if profile.id != "ocpp/charging-station":
         return None
-    common_name = names.get(names.name_from_der(subject_der), "CN")
+    common_name = names.get(subject_der, "CN")
     if common_name is None:
         return None
     stations = [

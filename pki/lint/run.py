@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from chargepki.pki.certificate_view import CertificateView, view_certificate, view_tbs
 from chargepki.pki.crl_view import read_crl
@@ -29,7 +30,7 @@ def lint_certificate(
         InputError: *issuer_der* is no certificate. A fault in *der* is a finding (``e_der_strict``), never an error.
     """
     _check_aware(now)
-    issuer = None if issuer_der is None else view_certificate(issuer_der)
+    issuer = None if issuer_der is None else _view_issuer(issuer_der)
     try:
         view = view_certificate(der)
     except DerError as error:
@@ -42,7 +43,7 @@ def lint_tbs(tbs: bytes, *, profile: Profile | None, issuer_der: bytes | None = 
 
     Sizes are judged for the longest signature that the named algorithm can give. For the rest see `lint_certificate`.
     """
-    issuer = None if issuer_der is None else view_certificate(issuer_der)
+    issuer = None if issuer_der is None else _view_issuer(issuer_der)
     try:
         view = view_tbs(tbs)
     except DerError as error:
@@ -56,7 +57,7 @@ def lint_crl(der: bytes, *, issuer_der: bytes | None = None, now: datetime | Non
     Raises like `lint_certificate`.
     """
     _check_aware(now)
-    issuer = None if issuer_der is None else view_certificate(issuer_der)
+    issuer = None if issuer_der is None else _view_issuer(issuer_der)
     try:
         content = read_crl(der)
     except DerError as error:
@@ -66,6 +67,12 @@ def lint_crl(der: bytes, *, issuer_der: bytes | None = None, now: datetime | Non
     )
     findings = collect(checks, CrlContext(content, issuer, now))
     return LintReport("crl", findings, tuple(entry.id for entry, _ in checks))
+
+
+@lru_cache(maxsize=32)
+def _view_issuer(der: bytes) -> CertificateView:
+    # A CA's certificate is the same for everything it issues. Views are values, and one that raises is not remembered.
+    return view_certificate(der)
 
 
 def _judge(
