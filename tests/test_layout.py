@@ -21,7 +21,7 @@ REGISTRY_HOSTS = tuple(
     host.replace("|", "")
     for host in ("py|pi.org", "python|hosted.org", "npm|js.org", "deb.deb|ian.org", "maven.apa|che")
 )
-MACHINE_PATHS = re.compile(r"(?<![\w.<>-])/(?:w%ork|f%arm|r%oot|h%ome/\w+)/|/t%mp/[a-z]".replace("%", ""))
+MACHINE_PATHS = re.compile(r"(?<![\w.<>-])/(?:w%ork|f%arm|r%oot)/|/t%mp/[a-z]".replace("%", ""))
 FOREIGN_TEXTS = {Path("LICENSE")}
 
 
