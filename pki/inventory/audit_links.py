@@ -23,7 +23,8 @@ _PRECONDITIONS: Final = ENTRY_COLUMNS.index("preconditions")
 class RawEntry:
     """An entry as stored, before anything about it is believed."""
 
-    seq: Any
+    seq: int
+    """Its number; 0 when what is stored is no whole number."""
     values: list[object]
     """Everything that is hashed, in order."""
     previous: Any
@@ -35,7 +36,8 @@ class RawEntry:
     def of(cls, row: Sequence[Any]) -> RawEntry:
         """Read a row in column order."""
         values = [int(value) if isinstance(value, bool) else value for value in row[:-1]]
-        return cls(values[0], values, values[-1], row[-1], _hash(values))
+        seq = values[0] if isinstance(values[0], int) else 0
+        return cls(seq, values, values[-1], row[-1], _hash(values))
 
     @property
     def effects(self) -> Any:
@@ -92,6 +94,7 @@ class LinkChecker:
         self._before: RawEntry | None = None
         self._before_explained = False
         self._runs: list[_Run] = []
+        self._gaps: list[range] = []
         self._lookups = 0
         self.entries = 0
         self.last = 0
@@ -100,8 +103,8 @@ class LinkChecker:
     def follow(self, entry: RawEntry) -> None:
         """Judge the next entry."""
         self.entries += 1
-        if not isinstance(entry.seq, int):
-            self._findings.add(AuditCode.ENTRY_CHANGED, None, "an entry has no whole number")
+        if entry.seq < 1:
+            self._findings.add(AuditCode.ENTRY_CHANGED, None, "an entry has no number")
             return
         gap = self._judge_number(entry)
         explained = self._judge_hash(entry)
@@ -115,7 +118,7 @@ class LinkChecker:
         displaced = [range(run.first, run.last + 1) for run in self._runs]
         for run in self._runs:
             home = run.home
-            if run.shift < 0 and not _within(home[0], displaced):
+            if run.shift < 0 and not _within(home[0], displaced) and not _within(home[0], self._gaps):
                 inserted = f"{home[0]}" if run.shift == -1 else f"{home[0]} to {run.first - 1}"
                 what = (
                     f"at {inserted} something was inserted: the entries from {run.first} on were made for lower numbers"
@@ -137,6 +140,7 @@ class LinkChecker:
             missing = (
                 f"entry {expected} is" if entry.seq == expected + 1 else f"entries {expected} to {entry.seq - 1} are"
             )
+            self._gaps.append(range(expected, entry.seq))
             code = AuditCode.FIRST_ENTRY_MISSING if expected == 1 else AuditCode.ENTRY_MISSING
             self._findings.add(code, expected, f"{missing} missing")
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -29,6 +29,14 @@ _PUT: Final = (
     "INSERT INTO expected (place, name, digest, seq) VALUES (?1, ?2, ?3, ?4)"
     " ON CONFLICT (place) DO UPDATE SET digest = ?3, seq = ?4"
 )
+_SEEN: Final = "UPDATE expected SET seen = 1 WHERE place = ? AND digest = ? AND seen = 0"
+
+
+class _Known(NamedTuple):
+    digest: str | None
+    """``None`` for a row that was removed."""
+    seq: int
+    seen: int
 
 
 class Replay:
@@ -63,7 +71,7 @@ class Replay:
 
     def _check_before(self, seq: int, place: bytes, name: str, claimed: str | None) -> None:
         known = self._lookup(place)
-        digest = known[0] if known else None
+        digest = known.digest if known else None
         if digest == claimed:
             return
         if claimed is None:
@@ -73,7 +81,7 @@ class Replay:
             self._findings.add(AuditCode.ROW_ADDED, seq, f"entry {seq} found {name}, which no entry had made")
         else:
             assert known is not None
-            what = f"before entry {seq}, {name} was changed without an entry: entry {known[1]} had left it otherwise"
+            what = f"before entry {seq}, {name} was changed without an entry: entry {known.seq} had left it otherwise"
             self._findings.add(AuditCode.ROW_CHANGED_EARLIER, seq, what)
 
     def compare(self, kind: RowKind[Any], session: Session) -> None:
@@ -84,14 +92,16 @@ class Replay:
             self.rows += 1
             place, name = _place(kind.table, kind.key_of_row(row))
             digest = row_digest(kind.table, kind.columns, row)
-            if execute("UPDATE expected SET seen = 1 WHERE place = ? AND digest = ?", (place, digest)).rowcount == 1:
+            if execute(_SEEN, (place, digest)).rowcount == 1:
                 continue
             known = self._lookup(place)
-            if known is None or known[0] is None:
+            if known is None or known.digest is None:
                 self._findings.add(AuditCode.ROW_ADDED, None, f"{name} exists, but no entry accounts for it")
-                continue
-            execute("UPDATE expected SET seen = 1 WHERE place = ?", (place,))
-            self._findings.add(AuditCode.ROW_CHANGED, known[1], f"{name} is not as entry {known[1]} left it")
+            elif known.seen:
+                self._findings.add(AuditCode.ROW_ADDED, None, f"{name} exists more than once")
+            else:
+                execute("UPDATE expected SET seen = 1 WHERE place = ?", (place,))
+                self._findings.add(AuditCode.ROW_CHANGED, known.seq, f"{name} is not as entry {known.seq} left it")
 
     def report_missing(self) -> None:
         """Report the rows that the log knows and no table has."""
@@ -99,11 +109,9 @@ class Replay:
         for name, seq in self._scratch.execute(query):
             self._findings.add(AuditCode.ROW_MISSING, seq, f"{name} is gone, entry {seq} had left it there")
 
-    def _lookup(self, place: bytes) -> tuple[str | None, int] | None:
-        found: tuple[str | None, int] | None = self._scratch.execute(
-            "SELECT digest, seq FROM expected WHERE place = ?", (place,)
-        ).fetchone()
-        return found
+    def _lookup(self, place: bytes) -> _Known | None:
+        found = self._scratch.execute("SELECT digest, seq, seen FROM expected WHERE place = ?", (place,)).fetchone()
+        return _Known(*found) if found else None
 
 
 def _place(table: str, key: str) -> tuple[bytes, str]:
