@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
@@ -192,6 +192,7 @@ def _parse_time(text: str, fallback: datetime) -> datetime:
     """Return the event's time; a station's clock may be anything, and the schema lets any RFC 3339 text pass."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        # The first and last day of the calendar have no UTC form in every zone.
+        return moment.astimezone(UTC) if moment.tzinfo is not None else fallback
+    except (ValueError, OverflowError):
         return fallback
-    return moment if moment.tzinfo is not None else fallback

@@ -173,9 +173,9 @@ class Rig:
         return record
 
     def credential(
-        self, identity: str, *, common_name: str | None = None, validity: timedelta | None = None
+        self, identity: str | None, *, common_name: str | None = None, validity: timedelta | None = None
     ) -> tuple[Credential, str]:
-        """Issue a certificate for *identity* outside OCPP; return it with the inventory's id."""
+        """Issue a certificate for *identity* (``None``: linked to no station) outside OCPP; return it and its id."""
         credential = Credential()
         spki = credential.key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -185,7 +185,7 @@ class Rig:
                 ca="t-cso-sub",
                 profile="ocpp/charging-station",
                 spki=spki,
-                subject=(("CN", common_name or identity), ("O", ORGANIZATION)),
+                subject=(("CN", common_name or identity or "nobody"), ("O", ORGANIZATION)),
                 station=identity,
                 validity=validity,
             )

@@ -1,0 +1,345 @@
+"""Foreign stations over real TLS sockets: enrolment, use, revocation, replacement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+import websockets
+
+from chargepki.ocpp_security.csms import CsmsLimits, DuplicatePolicy
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import CertificateState, Delivery
+from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, subject_of, wait_for
+from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
+
+VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
+ORGANIZATION = "Example CSO"
+
+
+def deliveries(rig: Rig, station: str) -> dict[str, Delivery | None]:
+    return {record.id: record.delivery for record in rig.inventory.list_certificates(station=station)}
+
+
+async def enrol(rig: Rig, url: str, station: str, version: str) -> Credential:
+    credential = Credential()
+    async with foreign_station(url, station, version, password=PASSWORD, tls=rig.client_tls()) as peer:
+        assert await peer.boot(station) == "Accepted"
+        csr = build_station_csr(credential.key, station, ORGANIZATION)
+        assert await peer.send_csr(csr, request_id=17) == "Accepted"
+        credential.chain_pem = await peer.next_chain()
+        await wait_for(lambda: Delivery.DELIVERED in deliveries(rig, station).values())
+    return credential
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_foreign_station_enrols_renews_and_is_cut_off_by_revocation(rig: Rig, loop: str, version: str) -> None:
+    station = f"F-{loop}-{version}"
+    rig.add_station(station)
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            first = await enrol(rig, url, station, version)
+            assert subject_of(first.chain_pem) == f"CN={station},O={ORGANIZATION}"
+            second = Credential()
+            async with foreign_station(url, station, version, tls=rig.client_tls(first)) as peer:
+                assert await peer.boot(station) == "Accepted"
+                assert Delivery.IN_USE in deliveries(rig, station).values()
+                assert await peer.send_csr(build_station_csr(second.key, station, ORGANIZATION)) == "Accepted"
+                second.chain_pem = await peer.next_chain()
+            async with foreign_station(url, station, version, tls=rig.client_tls(second)) as peer:
+                assert await peer.boot(station) == "Accepted"
+                states = deliveries(rig, station)
+                assert sorted(str(state) for state in states.values()) == ["in-use", "superseded"]
+                used = next(key for key, state in states.items() if state is Delivery.IN_USE)
+                await asyncio.to_thread(rig.authority.revoke, used, "keyCompromise")
+                committed = time.perf_counter()
+                await peer.socket.wait_closed()
+                assert time.perf_counter() - committed < 0.5
+                assert (peer.socket.close_code, peer.socket.close_reason) == (1008, "certificate revoked")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await open_socket(url, station, protocols=(version,), tls=rig.client_tls(second))
+            assert refused.value.response.status_code == 403
+
+    run_on(loop, story())
+
+
+def test_a_revocation_by_another_process_closes_the_connection_within_half_a_second(rig: Rig) -> None:
+    rig.add_station("ELSEWHERE", profile=3)
+    credential, certificate_id = rig.credential("ELSEWHERE")
+
+    async def story() -> None:
+        async with (
+            rig.server(3) as server,
+            foreign_station(rig.url_of(server), "ELSEWHERE", "ocpp2.0.1", tls=rig.client_tls(credential)) as peer,
+        ):
+            await peer.boot("ELSEWHERE")
+            code = (
+                "import sys, datetime, time\n"
+                "from pathlib import Path\n"
+                "from chargepki.pki.inventory import AuditKey, Inventory\n"
+                "from chargepki.pki.inventory.records import Actor, ActorKind\n"
+                "url, key, cert = sys.argv[1:]\n"
+                "now = datetime.datetime.now(datetime.timezone.utc)\n"
+                "with Inventory.open(url, log_key=AuditKey.load_or_create(Path(key))) as inventory:\n"
+                "    def work(tx):\n"
+                "        tx.revoke_certificate(cert, now, 'keyCompromise')\n"
+                "        tx.audit(Actor('x', ActorKind.OS_USER, False), 'certificate.revoke', cert, now=now)\n"
+                "    inventory.write(work)\n"
+                "    print(time.time())\n"
+            )
+            other = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", code, rig.url, str(rig.folder / "audit.key"), certificate_id,
+                stdout=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            await peer.socket.wait_closed()
+            closed = time.time()
+            output, _ = await other.communicate()
+            assert closed - float(output) < 0.5
+            assert peer.socket.close_reason == "certificate revoked"
+
+    run_on("asyncio", story())
+
+
+def test_a_revocation_between_admission_and_registration_is_not_missed(rig: Rig) -> None:
+    rig.add_station("RACE", profile=3)
+    credential, certificate_id = rig.credential("RACE")
+
+    async def story() -> None:
+        async with rig.server(3) as server:
+            enter = server.registry.enter
+
+            def enter_late(connection: object) -> object:
+                rig.authority.revoke(certificate_id, "keyCompromise")
+                time.sleep(0.2)  # the change feed has seen it before the connection is known
+                return enter(connection)  # type: ignore[arg-type]
+
+            server.registry.enter = enter_late  # type: ignore[method-assign, assignment]
+            socket = await open_socket(rig.url_of(server), "RACE", tls=rig.client_tls(credential))
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1008, "certificate revoked")
+
+    run_on("asyncio", story())
+
+
+def test_a_newer_connection_replaces_the_first_and_a_war_raises_an_alert(
+    rig: Rig, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    station = f"TWICE-{loop}"
+    rig.add_station(station)
+
+    async def story() -> None:
+        async with rig.server(2) as server:
+            url, tls = rig.url_of(server), rig.client_tls()
+            sockets = [await open_socket(url, station, password=PASSWORD, tls=tls) for _ in range(4)]
+            for replaced in sockets[:3]:
+                await replaced.wait_closed()
+                assert replaced.close_code == 1008
+                assert "replaced" in (replaced.close_reason or "")
+            assert len(server.registry) == 1
+            await sockets[3].close()
+
+    with caplog.at_level(logging.WARNING, "chargepki.csms"):
+        run_on(loop, story())
+    events = {event.type: event for event in rig.inventory.list_security_events(station=station)}
+    assert "ConnectionReplaced" in events
+    assert events["ConnectionsDisplaceEachOther"].critical
+    assert "give each device its own identity" in caplog.text
+
+
+def test_two_servers_on_one_inventory_keep_one_connection_of_a_station(rig: Rig) -> None:
+    rig.add_station("ROAMER")
+
+    async def story() -> None:
+        with Inventory.open(rig.url, log_key=rig.log_key) as second_inventory:
+            async with rig.server(2) as one, rig.server(2, inventory=second_inventory) as two:
+                first = await open_socket(rig.url_of(one), "ROAMER", password=PASSWORD, tls=rig.client_tls())
+                await wait_for(lambda: rig.inventory.find_presence("ROAMER"))
+                second = await open_socket(rig.url_of(two), "ROAMER", password=PASSWORD, tls=rig.client_tls())
+                await first.wait_closed()
+                assert first.close_code == 1008
+                await wait_for(lambda: len(one.registry) == 0)
+                presence = rig.inventory.find_presence("ROAMER")
+                assert presence is not None and presence.connected and presence.owner == two.config.owner
+                await second.close()
+
+    run_on("asyncio", story())
+
+
+def test_with_probe_a_second_connection_is_refused_while_the_first_answers_pings(rig: Rig) -> None:
+    rig.add_station("PROBED")
+
+    async def story() -> None:
+        async with rig.server(2, duplicate=DuplicatePolicy.PROBE) as server:
+            url = rig.url_of(server)
+            first = await open_socket(url, "PROBED", password=PASSWORD, tls=rig.client_tls())
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await open_socket(url, "PROBED", password=PASSWORD, tls=rig.client_tls())
+            assert refused.value.response.status_code == 409
+            await first.close()
+            await wait_for(lambda: len(server.registry) == 0)
+            second = await open_socket(url, "PROBED", password=PASSWORD, tls=rig.client_tls())
+            await second.close()
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_boot_notification_with_another_serial_number_closes_a_profile_3_connection(rig: Rig, version: str) -> None:
+    station = f"SERIAL-{version}"
+    rig.add_station(station, profile=3)
+    credential, _ = rig.credential(station)
+
+    async def story() -> None:
+        async with (
+            rig.server(3) as server,
+            foreign_station(rig.url_of(server), station, version, tls=rig.client_tls(credential)) as peer,
+        ):
+            with pytest.raises(Exception, match=r"SecurityError|serial number"):
+                await peer.boot("ANOTHER")
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 1008
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("version", ["ocpp2.0.1", "ocpp2.1"])
+def test_a_missing_serial_number_is_a_mismatch_on_profile_3(rig: Rig, version: str) -> None:
+    station = f"NOSERIAL-{version}"
+    rig.add_station(station, profile=3)
+    credential, _ = rig.credential(station)
+
+    async def story() -> None:
+        async with (
+            rig.server(3) as server,
+            foreign_station(rig.url_of(server), station, version, tls=rig.client_tls(credential)) as peer,
+        ):
+            with pytest.raises(Exception, match=r"SecurityError|serial number"):
+                await peer.boot(None)
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 1008
+
+    run_on("asyncio", story())
+
+
+def test_removing_a_station_closes_its_connection(rig: Rig) -> None:
+    rig.add_station("GONE")
+
+    async def story() -> None:
+        async with rig.server(2) as server:
+            socket = await open_socket(rig.url_of(server), "GONE", password=PASSWORD, tls=rig.client_tls())
+            await wait_for(lambda: rig.inventory.find_presence("GONE"))
+            now = datetime.now(UTC)
+
+            def work(tx: object) -> None:
+                tx.remove_station("GONE")  # type: ignore[attr-defined]
+                tx.audit(ACTOR, "station.remove", "GONE", now=now)  # type: ignore[attr-defined]
+
+            await asyncio.to_thread(rig.inventory.write, work)
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (1008, "station removed")
+
+    run_on("asyncio", story())
+
+
+def test_a_refused_certificate_is_marked_undelivered_and_revoked(rig: Rig) -> None:
+    rig.add_station("PICKY")
+
+    async def story() -> None:
+        async with (
+            rig.server(2) as server,
+            foreign_station(rig.url_of(server), "PICKY", "ocpp2.0.1", password=PASSWORD, tls=rig.client_tls()) as peer,
+        ):
+            peer.verdict = "Rejected"
+            await peer.boot("PICKY")
+            await peer.send_csr(build_station_csr(Credential().key, "PICKY", ORGANIZATION))
+            await peer.next_chain()
+
+            def settled() -> bool:
+                (record,) = rig.inventory.list_certificates(station="PICKY")
+                return record.delivery is Delivery.UNDELIVERED and record.state is CertificateState.REVOKED
+
+            await wait_for(settled)
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize(
+    ("common_name", "ask_ca", "reason"),
+    [("GREEDY", True, "CA:TRUE"), ("VICTIM", False, "serial number")],
+)
+def test_a_csr_for_a_ca_or_for_another_station_is_refused_and_audited(
+    rig: Rig, caplog: pytest.LogCaptureFixture, common_name: str, ask_ca: bool, reason: str
+) -> None:
+    station = "GREEDY" if ask_ca else "THIEF"
+    rig.add_station(station)
+
+    async def story() -> None:
+        async with (
+            rig.server(2) as server,
+            foreign_station(rig.url_of(server), station, "ocpp2.0.1", password=PASSWORD, tls=rig.client_tls()) as peer,
+        ):
+            csr = build_station_csr(Credential().key, common_name, ORGANIZATION, ask_ca=ask_ca)
+            assert await peer.send_csr(csr) == "Rejected"
+            await wait_for(lambda: [e for e in rig.inventory.list_audit(limit=10_000) if _is_refusal(e, station)])
+
+    with caplog.at_level(logging.WARNING, "chargepki.csms"):
+        run_on("asyncio", story())
+    assert list(rig.inventory.list_certificates(station=station)) == []
+    assert f"{station} from" in caplog.text and reason in caplog.text
+
+
+def _is_refusal(entry: object, station: str) -> bool:
+    return (entry.subject, entry.outcome, entry.action) == (station, "refused", "certificate.request")  # type: ignore[attr-defined]
+
+
+def test_stopping_says_going_away_and_clears_presence(rig: Rig, loop: str) -> None:
+    station = f"STOP-{loop}"
+    rig.add_station(station)
+
+    async def story() -> None:
+        async with rig.server(2) as server:
+            socket = await open_socket(rig.url_of(server), station, password=PASSWORD, tls=rig.client_tls())
+            await wait_for(lambda: rig.inventory.find_presence(station))
+        await socket.wait_closed()
+        assert socket.close_code == 1001
+
+    run_on(loop, story())
+    presence = rig.inventory.find_presence(station)
+    assert presence is not None and not presence.connected
+
+
+def test_profile_1_works_without_tls_and_only_there(rig: Rig) -> None:
+    rig.add_station("PLAIN", profile=1)
+
+    async def story() -> None:
+        async with (
+            rig.server(1) as server,
+            foreign_station(rig.url_of(server), "PLAIN", "ocpp1.6", password=PASSWORD) as peer,
+        ):
+            assert await peer.boot("PLAIN") == "Accepted"
+            assert (await peer.heartbeat()).endswith("Z")
+
+    run_on("asyncio", story())
+
+
+def test_without_a_common_version_the_upgrade_succeeds_without_header_and_is_closed(rig: Rig) -> None:
+    rig.add_station("OLD")
+
+    async def story() -> None:
+        async with rig.server(2, limits=CsmsLimits()) as server:
+            for protocols in (("ocpp1.2",), ()):
+                socket = await open_socket(
+                    rig.url_of(server), "OLD", protocols=protocols, password=PASSWORD, tls=rig.client_tls()
+                )
+                assert socket.subprotocol is None
+                await socket.wait_closed()
+                assert socket.close_code == 1002
+                assert "ocpp2.1" in (socket.close_reason or "")
+
+    run_on("asyncio", story())
