@@ -1,1 +1,68 @@
-"""OCPP connections, security profiles and certificate flows on top of `chargepki.pki`."""
+"""OCPP connections, security profiles and certificate flows on top of `chargepki.pki`.
+
+The public names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.csms import CsmsConfig, CsmsLimits, CsmsServer, DuplicatePolicy
+    from chargepki.ocpp_security.errors import OcppRefusal
+    from chargepki.ocpp_security.rpc import RpcSession
+    from chargepki.ocpp_security.security_profile import SecurityProfile
+    from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
+    from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
+    from chargepki.ocpp_security.sign_certificate_station import StationCertificateFlow
+    from chargepki.ocpp_security.station import StationSimulator, StationStore
+    from chargepki.ocpp_security.tls import TlsIdentity, client_context, server_context
+    from chargepki.ocpp_security.versions import OcppVersion
+
+__all__ = [
+    "CertificateUse",
+    "CsmsCertificateFlow",
+    "CsmsConfig",
+    "CsmsLimits",
+    "CsmsServer",
+    "DuplicatePolicy",
+    "IssuePlan",
+    "OcppRefusal",
+    "OcppVersion",
+    "RpcSession",
+    "SecurityProfile",
+    "StationCertificateFlow",
+    "StationSimulator",
+    "StationStore",
+    "TlsIdentity",
+    "client_context",
+    "server_context",
+]
+
+_HOMES = {
+    "CertificateUse": "sign_certificate",
+    "CsmsCertificateFlow": "sign_certificate_csms",
+    "CsmsConfig": "csms",
+    "CsmsLimits": "csms",
+    "CsmsServer": "csms",
+    "DuplicatePolicy": "csms",
+    "IssuePlan": "sign_certificate",
+    "OcppRefusal": "errors",
+    "OcppVersion": "versions",
+    "RpcSession": "rpc",
+    "SecurityProfile": "security_profile",
+    "StationCertificateFlow": "sign_certificate_station",
+    "StationSimulator": "station",
+    "StationStore": "station",
+    "TlsIdentity": "tls",
+    "client_context": "tls",
+    "server_context": "tls",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
