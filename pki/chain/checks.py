@@ -39,21 +39,15 @@ def check_path(path: Sequence[Candidate], policy: ChainPolicy, at: datetime) -> 
     """Check a path, leaf first and anchor last, whose signatures and names have been verified.
 
     Raises:
-        ChainError: the first rule broken, from the anchor down to the leaf.
+        ChainError: the first rule broken: validity and extensions from the anchor down, then who may sign, then the
+            length of the path, then the leaf's purpose.
     """
-    last = len(path) - 1
-    below = 0  # CAs between the certificate and the leaf that count against pathLenConstraint
-    limits = [0] * len(path)
-    for position in range(1, last + 1):
-        limits[position] = below
-        if not path[position].view.is_self_issued:
-            below += 1
-    for position in range(last, -1, -1):
-        candidate = path[position]
-        _check_validity(candidate, position, at)
-        _check_extensions(candidate, position)
-        if position > 0:
-            _check_issuer(candidate, position, limits[position])
+    for position in range(len(path) - 1, -1, -1):
+        _check_validity(path[position], position, at)
+        _check_extensions(path[position], position)
+    for position in range(len(path) - 1, 0, -1):
+        _check_issuer(path[position], position)
+    _check_path_lengths(path)
     _check_leaf(path, policy)
 
 
@@ -101,7 +95,7 @@ def _check_extensions(candidate: Candidate, position: int) -> None:
         raise _fail(candidate, position, what="wrong version", why=why, fix="replace the certificate")
 
 
-def _check_issuer(candidate: Candidate, position: int, below: int) -> None:
+def _check_issuer(candidate: Candidate, position: int) -> None:
     view = candidate.view
     constraints = view.known.basic_constraints
     if view.version != 2 or constraints is None or not constraints.ca:
@@ -111,10 +105,20 @@ def _check_issuer(candidate: Candidate, position: int, below: int) -> None:
     if usage is not None and not usage.has(KeyUsageBit.KEY_CERT_SIGN.bit):
         why = "KeyUsage lacks keyCertSign (RFC 5280 6.1.4 (n))"
         raise _fail(candidate, position, what="may not sign certificates", why=why, fix="replace the CA certificate")
-    limit = constraints.path_length
-    if limit is not None and below > limit:
-        why = f"pathLen {limit}, but {below} CAs follow below it (RFC 5280 6.1.4 (l), (m))"
-        raise _fail(candidate, position, what="path too long", why=why, fix="issue the leaf from a CA further up")
+
+
+def _check_path_lengths(path: Sequence[Candidate]) -> None:
+    """Count the CAs below each CA; self-issued ones and the leaf do not count."""
+    below = 0
+    for position in range(1, len(path)):
+        candidate = path[position]
+        constraints = candidate.view.known.basic_constraints
+        limit = None if constraints is None else constraints.path_length
+        if limit is not None and below > limit:
+            why = f"pathLen {limit}, but {below} CAs follow below it (RFC 5280 6.1.4 (l), (m))"
+            raise _fail(candidate, position, what="path too long", why=why, fix="use a CA further up as the issuer")
+        if not candidate.view.is_self_issued:
+            below += 1
 
 
 def _check_leaf(path: Sequence[Candidate], policy: ChainPolicy) -> None:

@@ -5,14 +5,14 @@ One module per document; each rule is one function. `lint_tbs` judges the exact 
 
 from __future__ import annotations
 
-from chargepki.pki.lint import hygiene, iso15118_2, iso15118_20, ocpp, rfc5280, rfc5280_extensions
+from chargepki.pki.lint import hygiene, iso15118_2, iso15118_2_roles, iso15118_20, ocpp, rfc5280, rfc5280_extensions
 from chargepki.pki.lint.crl_rules import list_crl_rules
 from chargepki.pki.lint.engine import LintReport, Rule, list_rules
 from chargepki.pki.lint.guess import guess_profile
 from chargepki.pki.lint.run import lint_certificate, lint_crl, lint_tbs
 
 # Importing a rule module registers its rules; naming them here keeps the order of findings stable.
-_RULE_MODULES = (rfc5280, rfc5280_extensions, hygiene, iso15118_2, iso15118_20, ocpp)
+_RULE_MODULES = (rfc5280, rfc5280_extensions, hygiene, iso15118_2, iso15118_2_roles, iso15118_20, ocpp)
 
 __all__ = [
     "LintReport",

@@ -12,6 +12,7 @@ from chargepki.pki.profiles.base import KeyUsageBit, Profile, Standard
 
 __all__ = ["guess_profile"]
 
+_DNS_NAME = 2
 _CA_FAMILIES = {"V2G": "cpo", "CPS": "cps", "MO": "mo", "OEM": "oem"}
 
 
@@ -80,6 +81,8 @@ def _leaf_role(view: CertificateView) -> tuple[str | None, str]:
         return "vehicle", "the CN is an EVCCID and ExtendedKeyUsage has clientAuth"
     if oids.EKU_SERVER_AUTH in usages:
         return "csms", "ExtendedKeyUsage has serverAuth"
+    if any(each.tag == _DNS_NAME for each in view.known.subject_names or ()):
+        return "csms", "SubjectAltName holds a host name"
     if oids.EKU_CLIENT_AUTH in usages:
         return "charging-station", "ExtendedKeyUsage has clientAuth"
     return None, "neither its subject nor its key usages name a profile"
