@@ -36,7 +36,7 @@ check: $(ENV) ## lint, format, types, import contract, doctests, docs
 	$(BIN)/mypy
 	$(BIN)/mypy conftest.py hatch_build.py tools tests benchmarks
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_layout.py tests/test_doctests.py tests/test_docs.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" tests/test_layout.py tests/test_doctests.py tests/test_docs.py
 
 bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
 	$(BIN)/python -m benchmarks $(BENCH)
