@@ -64,6 +64,13 @@ class Session:
         except self._errors as exc:
             raise translate(exc, self._address) from exc
 
+    def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> None:
+        """Run a compiled statement that returns nothing once for each of *parameters*."""
+        try:
+            self._cursor.executemany(self._named[name], parameters)
+        except self._errors as exc:
+            raise translate(exc, self._address) from exc
+
     def stream(self, sql: str, *, size: int = 2000) -> Iterator[Sequence[Any]]:
         """Run SQL text inside a transaction and yield its rows without holding them all in memory."""
         try:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
@@ -81,6 +82,19 @@ def _insert(name: str) -> Executable:
     return insert(TABLES[name]).values({column.name: _param(column.name) for column in TABLES[name].c})
 
 
+def _insert_new(name: str, dialect: str) -> Executable:
+    """Insert a row unless its key is taken; returns the key when it was not.
+
+    Not an insert that fails: on PostgreSQL a failed statement would spoil the whole transaction.
+    """
+    table = TABLES[name]
+    make: Callable[[Table], Any] = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    keys = list(table.primary_key)
+    statement = make(table).values({column.name: _param(column.name) for column in table.c})
+    result: Executable = statement.on_conflict_do_nothing(index_elements=keys).returning(keys[0])
+    return result
+
+
 def _upsert(name: str, dialect: str) -> Executable:
     table = TABLES[name]
     make: Callable[[Table], Any] = postgresql.insert if dialect == "postgresql" else sqlite.insert
@@ -111,6 +125,24 @@ def _certificates() -> dict[str, Executable]:
         .where(certificate.c.request_key == _param("request_key"), certificate.c.state != "voided")
         .order_by(*newest)
         .limit(1),
+        # What a reservation holds none of is demanded here, so that the row before is known from the row after.
+        "certificate_issue": update(certificate)
+        .where(
+            certificate.c.id == _param("id"),
+            certificate.c.state == "reserved",
+            certificate.c.der.is_(None),
+            certificate.c.sha256.is_(None),
+            certificate.c.issued_at.is_(None),
+        )
+        .values(
+            {
+                "state": literal_column("'issued'"),
+                "der": _param("der"),
+                "sha256": _param("sha256"),
+                "issued_at": _param("issued_at"),
+            }
+        )
+        .returning(*(certificate.c[column] for column in codec.CERTIFICATE.columns)),
         "certificates_by_serial": _record("certificate")
         .where(certificate.c.serial == _param("serial"))
         .order_by(certificate.c.id),
@@ -185,15 +217,14 @@ def _audit() -> dict[str, Executable]:
     }
 
 
-def _generic() -> dict[str, Executable]:
-    """Insert, get and existence of each audited table."""
+def _generic(dialect: str) -> dict[str, Executable]:
+    """Insert and get of each audited table."""
     found: dict[str, Executable] = {}
     for kind in codec.AUDITED:
         table = TABLES[kind.table]
         this = [table.c[name] == _param(name) for name in kind.key]
-        found[f"{kind.table}_insert"] = _insert(kind.table)
+        found[f"{kind.table}_insert"] = _insert_new(kind.table, dialect)
         found[f"{kind.table}_get"] = _record(kind.table).where(*this)
-        found[f"{kind.table}_exists"] = select(table.c[kind.key[0]]).where(*this)
     return found
 
 
@@ -255,7 +286,7 @@ def compile_all() -> dict[str, dict[str, object]]:
             found = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]  # every executable here is a clause
             return " ".join(_with_literals(found).split())
 
-        named = {**_certificates(), **_stations(name), **_operations(name), **_audit(), **_generic()}
+        named = {**_certificates(), **_stations(name), **_operations(name), **_audit(), **_generic(name)}
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -229,7 +229,7 @@ class Inventory(Reads):
                 session.execute("SAVEPOINT work")
             try:
                 result = job.work(transaction)
-                transaction.check_accounted()
+                transaction.finish()
             except Exception as exc:  # whatever a caller's work raises goes back to that caller alone
                 if session.is_broken:
                     raise

@@ -29,7 +29,7 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
     table the work calls `audit`; the effects since the previous entry are put into it by themselves.
     """
 
-    __slots__ = ("_chain", "_effects", "_found", "_key", "_session")
+    __slots__ = ("_chain", "_effects", "_entries", "_found", "_key", "_session")
 
     def __init__(self, session: Session, key: AuditKey | None, chain: ChainState) -> None:
         self._session = session
@@ -37,6 +37,8 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
         self._chain = chain
         self._effects: dict[tuple[str, str], str | None] = {}
         self._found: dict[tuple[str, str], str] = {}
+        # Entries wait until the work ends, or looks at the log, so that many are inserted by one statement.
+        self._entries: list[dict[str, str | int | None]] = []
 
     @property
     def chain(self) -> ChainState:
@@ -85,14 +87,14 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
             effects=tuple((table, key, digest) for (table, key), digest in self._effects.items()),
             preconditions=tuple((table, key, digest) for (table, key), digest in self._found.items()),
         )
-        self._session.run("audit_insert", values)
+        self._entries.append(values)
         self._chain = self._chain.after(entry)
         self._effects.clear()
         self._found.clear()
         return entry
 
-    def check_accounted(self) -> None:
-        """Refuse to end a work whose writes no audit entry explains.
+    def finish(self) -> None:
+        """Write what still waits, and refuse to end a work whose writes no audit entry explains.
 
         Raises:
             RuntimeError: a programming error: call `audit` after the last write.
@@ -100,24 +102,37 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
         if self._effects:
             tables = ", ".join(sorted({table for table, _ in self._effects}))
             raise RuntimeError(f"writes to {tables} without a following tx.audit(...) in the same work")
+        self._write_entries()
+
+    def _write_entries(self) -> None:
+        if self._entries:
+            self._session.run_many("audit_insert", self._entries)
+            self._entries.clear()
 
     # -- what the mixins stand on ---------------------------------------------------------------------------------
 
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
+        if self._entries and statement.startswith("audit_"):
+            self._write_entries()
         return self._session.run(statement, parameters)
 
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
         return self._session.select(table, filters, order, limit)
 
-    def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> None:
-        self._session.run(f"{kind.table}_insert", values)
+    def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> bool:
+        if not self._session.run(f"{kind.table}_insert", values):
+            return False
         self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
+        return True
 
     def _update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
         changed = {name: value for name, value in after.items() if before[name] != value}
         if not changed:
             return
         self._session.update(kind.table, changed, {name: before[name] for name in kind.key})
+        self._note_update(kind, before, after)
+
+    def _note_update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
         self._account(kind, before, kind.digest(after))
 
     def _account(self, kind: RowKind[object], before: Mapping[str, Value], digest: str | None) -> None:

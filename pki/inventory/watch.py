@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from types import TracebackType
 from typing import Final
 
-from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.engine import Database, Session
 from chargepki.pki.inventory.faults import translate
@@ -27,6 +25,8 @@ class ChangeWatcher:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._closed = threading.Event()
+        # Held while a wait uses the connection: closing an SQLite connection under another thread's query crashes.
+        self._in_use = threading.Lock()
         self._session: Session | None = None
         self._seen = 0
         self._open()
@@ -48,8 +48,18 @@ class ChangeWatcher:
         Raises:
             UnavailableError: the database cannot be reached.
         """
-        if self._closed.is_set():
-            return False
+        try:
+            with self._in_use:
+                return not self._closed.is_set() and self._wait(timeout)
+        finally:
+            self._drop_if_closed()
+
+    def close(self) -> None:
+        """Stop watching; a `wait` in another thread returns soon."""
+        self._closed.set()
+        self._drop_if_closed()
+
+    def _wait(self, timeout: float) -> bool:
         if self._session is None or self._session.is_broken:
             self._drop()
             self._open()
@@ -58,11 +68,13 @@ class ChangeWatcher:
             return self._poll(self._session, timeout)
         return self._listen(self._session, timeout)
 
-    def close(self) -> None:
-        """Stop watching; a `wait` in another thread returns soon."""
-        self._closed.set()
-        if self._database.dialect is Dialect.SQLITE:
-            self._drop()
+    def _drop_if_closed(self) -> None:
+        """Close the connection unless a wait uses it, which will do so when it ends."""
+        if self._closed.is_set() and self._in_use.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._in_use.release()
 
     def _open(self) -> None:
         self._session = self._database.connect()
@@ -83,12 +95,7 @@ class ChangeWatcher:
     def _poll(self, session: Session, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         while True:
-            try:
-                version = self._version(session)
-            except UnavailableError:
-                if self._closed.is_set():
-                    return False
-                raise
+            version = self._version(session)
             if version != self._seen:
                 self._seen = version
                 return True
@@ -110,20 +117,14 @@ class ChangeWatcher:
                     for _ in session.connection.notifies(timeout=0):
                         pass
             except self._database.errors as exc:
-                if self._closed.is_set():
-                    break
                 if session.is_broken:
                     return self._reconnected()
                 raise translate(exc, self._database.address) from exc
             if heard or left <= 0:
                 break
-        if self._closed.is_set():
-            self._drop()
-            return False
-        return heard
+        return heard and not self._closed.is_set()
 
     def _reconnected(self) -> bool:
-        with contextlib.suppress(UnavailableError):
-            self._drop()
+        self._drop()
         self._open()
         return True

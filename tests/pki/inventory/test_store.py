@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_name_without_generation_means_the_newest(inventory: Inventory) -> Non
 
 def test_every_datetime_that_leaves_is_aware_and_utc(inventory: Inventory) -> None:
     fill(inventory)
-    records = [
+    records: list[Any] = [
         *inventory.list_cas(),
         *inventory.list_certificates(),
         *inventory.list_crls(),

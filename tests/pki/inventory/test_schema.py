@@ -1,0 +1,54 @@
+"""Tests that model, migrations, compiled statements and records say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import sqlmodel
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from chargepki.pki import inventory as package
+from chargepki.pki.inventory import AuditKey, Inventory, codec, statements
+from chargepki.pki.inventory.address import DatabaseAddress
+from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+from chargepki.pki.inventory.engine import Database
+from chargepki.pki.inventory.migrate import alembic_config, make_engine
+from chargepki.pki.inventory.schema import VERSIONS
+
+
+def test_the_compiled_statements_are_those_of_the_model() -> None:
+    path = Path(str(package.__file__)).parent / "compiled.json"
+    assert orjson.loads(path.read_bytes()) == statements.compile_all(), (
+        "run: python -m chargepki.pki.inventory.statements"
+    )
+
+
+def test_the_migrations_make_exactly_the_model(database_url: str, log_key: AuditKey) -> None:
+    Inventory.open(database_url, log_key=log_key).close()
+    database = Database(DatabaseAddress.parse(database_url))
+    engine = make_engine(database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, sqlmodel.SQLModel.metadata) == []
+    engine.dispose()
+    database.close()
+
+
+def test_the_known_versions_are_the_migrations() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == VERSIONS
+
+
+def test_every_record_field_has_its_column_in_the_same_order() -> None:
+    for name, kind in codec.ROW_KINDS.items():
+        assert tuple(column.name for column in statements.TABLES[name].columns) == kind.columns, name
+    assert tuple(column.name for column in statements.TABLES["audit_entry"].columns) == ENTRY_COLUMNS
+
+
+def test_every_public_name_is_there() -> None:
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert sorted(package.__all__) == package.__all__

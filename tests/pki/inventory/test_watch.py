@@ -1,0 +1,76 @@
+"""Tests that a watcher wakes soon after any commit, and only then."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+from chargepki.pki.inventory import AuditKey, Inventory
+from testkit.inventories import add_station
+
+
+def test_a_commit_wakes_the_watcher_once(inventory: Inventory) -> None:
+    with inventory.watch() as watcher:
+        assert not watcher.wait(0.05)
+        add_station(inventory, "CS-1")
+        add_station(inventory, "CS-2")
+        assert watcher.wait(5)
+        assert not watcher.wait(0.05)
+
+
+def test_a_commit_of_another_opener_wakes_within_100_ms(database_url: str, log_key: AuditKey) -> None:
+    with (
+        Inventory.open(database_url, log_key=log_key) as ours,
+        Inventory.open(database_url, log_key=log_key) as theirs,
+        ours.watch() as watcher,
+    ):
+        add_station(theirs, "CS-0")
+        assert watcher.wait(5)
+        delays = []
+        for number in range(1, 6):
+            woken: list[float] = []
+            thread = threading.Thread(
+                target=lambda woken=woken: woken.append(time.monotonic() if watcher.wait(5) else 0)
+            )
+            thread.start()
+            time.sleep(0.03)
+            add_station(theirs, f"CS-{number}")
+            committed = time.monotonic()
+            thread.join()
+            delays.append(woken[0] - committed)
+        # The median, since a busy machine may hold up any single one.
+        assert sorted(delays)[2] < 0.1
+
+
+def test_a_work_that_fails_wakes_nobody(inventory: Inventory) -> None:
+    with inventory.watch() as watcher:
+        with pytest.raises(ZeroDivisionError):
+            inventory.write(lambda tx: 1 // 0)
+        assert not watcher.wait(0.1)
+
+
+def test_closing_ends_a_wait(inventory: Inventory) -> None:
+    watcher = inventory.watch()
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(watcher.wait(30)))
+    thread.start()
+    time.sleep(0.05)
+    watcher.close()
+    thread.join(5)
+    assert answers == [False]
+    assert not watcher.wait(30)
+
+
+def test_a_lost_connection_is_made_again_and_counts_as_a_change(postgresql_url: str, log_key: AuditKey) -> None:
+    with Inventory.open(postgresql_url, log_key=log_key) as inventory, inventory.watch() as watcher:
+        with psycopg.connect(postgresql_url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert watcher.wait(10)
+        add_station(inventory)
+        assert watcher.wait(5)
