@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 
@@ -153,7 +154,7 @@ def parse_chain(text: str, rules: CertificateRules) -> ReceivedChain:
         )
     except (InputError, ChainError) as error:
         raise RefusedChain(error.what, why=error.why) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise RefusedChain("a certificate of the chain cannot be decoded", why=str(error)) from error
 
 

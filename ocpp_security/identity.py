@@ -65,7 +65,7 @@ def certificate_identity(certificate_der: bytes) -> CertificateIdentity:
         certificate = x509.load_der_x509_certificate(certificate_der)
         subject = certificate.subject
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise InputError("the client certificate cannot be decoded", why=str(error)) from error
     return CertificateIdentity(
         common_name=names.get(subject, "CN"),

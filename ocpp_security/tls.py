@@ -220,7 +220,7 @@ def check_no_wildcard(certificate_der: bytes) -> None:
         found += extension.value.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         pass
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise InputError("the server certificate's names cannot be decoded", why=str(error)) from error
     wild = [name for name in found if "*" in name]
     if wild:
@@ -269,7 +269,7 @@ def _load_anchors(context: ssl.SSLContext, anchors: Sequence[bytes]) -> None:
         certificate = _load_certificate(der, "a trust anchor")
         try:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (x509.ExtensionNotFound, ValueError) as error:
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
             raise InputError(
                 f"trust anchor {certificate.subject.rfc4514_string()!r} is no CA certificate",
                 why="it has no readable basicConstraints extension",
@@ -321,5 +321,5 @@ def reload_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
 def _load_certificate(der: bytes, what: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError(f"{what} cannot be decoded", why=str(error)) from error

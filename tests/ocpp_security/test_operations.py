@@ -346,19 +346,23 @@ class PasswordMachine(RuleBasedStateMachine):
             self.apply(PasswordChange(PasswordStep.PROMOTE, self.holds))
         self.connected_at = self.tick()
 
-    @rule()
-    def an_operator_asks_for_a_new_password(self) -> None:
-        if self.open is None:
-            self.number += 1
-            self.secret = PasswordSecret(b"new-new-new-%04d" % self.number, f"$new{self.number}")
-            now = self.tick()
-            self.open = operation(OperationKind.SET_PASSWORD, created_at=now, deadline=now + timedelta(seconds=20))
-            self.attempts = []
+    def ask(self) -> OperationRecord:
+        """An operator asks for a new password."""
+        self.number += 1
+        self.secret = PasswordSecret(b"new-new-new-%04d" % self.number, f"$new{self.number}")
+        self.attempts = []
+        now = self.tick()
+        return operation(OperationKind.SET_PASSWORD, created_at=now, deadline=now + timedelta(seconds=20))
 
-    @rule(fate=st.sampled_from(["lost", "applied, answer lost", "Accepted", "Rejected", "InternalError", "half"]))
-    def a_step_is_taken(self, fate: str) -> None:
+    @rule(
+        fate=st.sampled_from(["lost", "applied, answer lost", "Accepted", "Rejected", "InternalError", "half"]),
+        late=st.booleans(),
+    )
+    def a_step_is_taken(self, fate: str, late: bool) -> None:
         if self.open is None:
-            return
+            self.open = self.ask()
+        elif late:
+            self.now += timedelta(seconds=30)
         snapshot = Snapshot(
             self.open, tuple(self.attempts), self.station, V201, 2, self.connected_at, secret=self.secret
         )
@@ -386,10 +390,6 @@ class PasswordMachine(RuleBasedStateMachine):
     @rule()
     def the_station_reconnects(self) -> None:
         self.reconnect()
-
-    @rule()
-    def time_passes(self) -> None:
-        self.now += timedelta(seconds=30)
 
     @invariant()
     def the_station_can_always_come_back(self) -> None:
