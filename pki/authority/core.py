@@ -12,6 +12,7 @@ from chargepki.pki.authority.issuance import (
     Issuer,
     Prepared,
     chain_of,
+    check_may_issue,
     complete,
     finish,
     prepare,
@@ -231,13 +232,21 @@ class Authority:
         if not sound:
             return []
 
-        def one(tx: Transaction, item: Prepared) -> CertificateRecord | ChargePkiError:
+        def one(tx: Transaction, item: Prepared, may_issue: set[str]) -> CertificateRecord | ChargePkiError:
             try:
+                if item.record.ca not in may_issue:
+                    check_may_issue(tx, item.record.ca)
+                    may_issue.add(item.record.ca)
                 return reserve(tx, item, actor=self._actor, now=now)
             except ChargePkiError as error:
                 return error
 
-        return self.inventory.write(lambda tx: [one(tx, item) for _, item in sound])
+        def work(tx: Transaction) -> list[CertificateRecord | ChargePkiError]:
+            # Nobody else writes while this runs, so one look at a CA holds for all its reservations.
+            may_issue: set[str] = set()
+            return [one(tx, item, may_issue) for _, item in sound]
+
+        return self.inventory.write(work)
 
     def _finish_all(
         self, signed: Sequence[tuple[int, Prepared, CertificateRecord, bytes]], now: datetime

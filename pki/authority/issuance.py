@@ -46,7 +46,17 @@ from chargepki.pki.template import (
 )
 from chargepki.pki.validity import Window, choose_window
 
-__all__ = ["Issuer", "Prepared", "chain_of", "complete", "finish", "new_serial", "prepare", "reserve"]
+__all__ = [
+    "Issuer",
+    "Prepared",
+    "chain_of",
+    "check_may_issue",
+    "complete",
+    "finish",
+    "new_serial",
+    "prepare",
+    "reserve",
+]
 
 SERIAL_BITS = 159
 """RFC 5280 4.1.2.2 allows 20 octets; the top bit stays clear so that the INTEGER is positive."""
@@ -144,19 +154,27 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
     return Prepared(order, issuer, record, clamped)
 
 
+def check_may_issue(tx: Transaction, ca_id: str) -> None:
+    """Refuse to reserve under a CA that was retired or revoked since it was opened; ask once a transaction.
+
+    Raises:
+        StateError: the CA is not active.
+    """
+    ca = tx.get_ca(ca_id)
+    if ca.state is not CaState.ACTIVE:
+        raise StateError(f"CA {ca.id} is {ca.state.value}", why="it may not issue any more", fix="use another --ca")
+
+
 def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime) -> CertificateRecord:
     """Write the reservation, or return the certificate that already answers the same request.
 
-    Runs inside the caller's transaction; writers are serialised there, so two processes cannot both reserve.
+    Runs inside the caller's transaction, after `check_may_issue`; writers are serialised there, so two processes
+    cannot both reserve.
 
     Raises:
         Conflict: the request id was used for another request.
-        StateError: the CA was retired or revoked meanwhile.
     """
     record = prepared.record
-    ca = tx.get_ca(record.ca)
-    if ca.state is not CaState.ACTIVE:
-        raise StateError(f"CA {ca.id} is {ca.state.value}", why="it may not issue any more", fix="use another --ca")
     earlier = None if prepared.order.again else tx.find_certificate_by_request_key(record.request_key)
     if earlier is not None and _answers(earlier, now):
         if earlier.verdict.get("content") != record.verdict["content"]:
@@ -205,17 +223,17 @@ def finish(tx: Transaction, record: CertificateRecord, der: bytes, *, actor: Act
     ECDSA signatures differ each time, so two certificates over one reservation must never both leave: the first
     one recorded is the only one.
     """
-    current = tx.get_certificate(record.id)
-    if current.state is CertificateState.VOIDED:
+    sha256 = hashlib.sha256(der).hexdigest()
+    recorded = tx.issue_reserved(record.id, der, sha256, now)
+    if recorded is None:
+        current = tx.get_certificate(record.id)
+        if current.state in (CertificateState.ISSUED, CertificateState.REVOKED):
+            return current
         raise StateError(
             f"the reservation {record.id} was voided meanwhile",
             why="another process found it too old to complete",
             fix="send the request again",
         )
-    if current.state is not CertificateState.RESERVED:
-        return current
-    sha256 = hashlib.sha256(der).hexdigest()
-    recorded = tx.record_certificate(record.id, der, sha256, now)
     tx.audit(actor, "certificate.issue", record.id, now=now, artefact_sha256=sha256)
     return recorded
 

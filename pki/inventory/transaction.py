@@ -133,11 +133,8 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
         self._note_update(kind, before, after)
 
     def _note_update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
-        self._account(kind, before, kind.digest(after))
-
-    def _account(self, kind: RowKind[object], before: Mapping[str, Value], digest: str | None) -> None:
         where = (kind.table, kind.key_of(before))
         # A row written twice before its entry has one effect: the state that the entry found, and the last one.
         if where not in self._effects:
             self._found[where] = kind.digest(before)
-        self._effects[where] = digest
+        self._effects[where] = kind.digest(after)

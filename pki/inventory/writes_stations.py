@@ -96,5 +96,5 @@ class StationWrites(Writes):
             at=at,
             received_at=received_at,
         )
-        self._insert(codec.SECURITY_EVENT, codec.SECURITY_EVENT.encode(record))
+        self._add(codec.SECURITY_EVENT, record, "the security event")
         return record
