@@ -28,7 +28,7 @@ demo: $(ENV) ## run the main job on loopback, in a throw-away workspace
 	@$(BIN)/chargepki demo
 
 test: $(ENV) ## run every test that belongs to CI
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --durations=20 --durations-min=1 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --durations=20 --durations-min=1 $(PYTEST_ARGS)
 
 check: $(ENV) ## lint, format, types, import contract, doctests, docs
 	$(BIN)/ruff check .
@@ -42,7 +42,7 @@ bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
 	$(BIN)/python -m benchmarks $(BENCH)
 
 campaign: $(ENV) ## what takes longer than CI allows: the tests marked so, and every property with more examples
-	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --timeout=3600 $(PYTEST_ARGS)
+	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --timeout=3600 $(PYTEST_ARGS)
 
 reference: $(ENV) ## write the generated pages of docs/reference anew
 	$(BIN)/python tools/make_reference.py

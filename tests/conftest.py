@@ -8,11 +8,23 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from testkit.effort import CAMPAIGN
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 BARE_PACKAGES = ("pki", "ocpp_security", "cli")
+
+# Files whose tests share something dear (all profiles issued and judged, a wheel) or a port: each runs in one process,
+# in turn. Every other test goes to whichever process is free.
+RUN_TOGETHER = frozenset(
+    {
+        "tests/interop/test_foreign_tools.py",
+        "tests/interop/test_profiles_foreign.py",
+        "tests/test_docs.py",
+        "tests/test_packaging.py",
+    }
+)
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
@@ -27,6 +39,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what is handed to one process as a whole: a file of `RUN_TOGETHER`, else the single test."""
+    file = nodeid.partition("::")[0]
+    return file if file in RUN_TOGETHER else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Spread the tests over the processes by `scope_of`.
+
+    The xdist_group mark would do, but pytest-xdist 3.8 sets it on an attribute that pytest 9.2 no longer reads.
+    """
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -142,7 +142,6 @@ def test_front_page_has_commands_for_each_of_its_users() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("docs")  # They use fixed ports, as a reader would.
 @pytest.mark.parametrize("story", stories(), ids=lambda story: f"{story.page}:{story.name}")
 def test_commands_of_the_page_run(story: Story, tmp_path: Path) -> None:
     environment = {

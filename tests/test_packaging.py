@@ -13,7 +13,7 @@ import pytest
 
 from testkit.layout import PACKAGES, ROOT, tracked_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+pytestmark = pytest.mark.slow
 
 EPOCH = "1750000000"
 
@@ -64,7 +64,8 @@ def test_sdist_holds_what_its_tests_and_its_build_need_and_no_links(archives: tu
 def test_wheel_built_from_the_sdist_is_the_same_wheel(archives: tuple[Path, Path], tmp_path: Path) -> None:
     wheel, sdist = archives
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path / "source", filter="data")
+        # Our own archive; Debian's Python 3.11.2 does not know the filter argument yet.
+        archive.extractall(tmp_path / "source")
     (unpacked,) = (tmp_path / "source").iterdir()
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path / "dist"), str(unpacked)],

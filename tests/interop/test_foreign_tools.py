@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from testkit.foreign import ChainCase, CrlCase, Tool, Verdict, judge_chains, judge_crls, need
 from testkit.hierarchy import Node, make_crl, make_node
 
-pytestmark = [pytest.mark.foreign, pytest.mark.xdist_group("foreign")]
+pytestmark = pytest.mark.foreign
 
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH.dotted_string
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH.dotted_string

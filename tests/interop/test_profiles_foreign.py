@@ -26,7 +26,7 @@ from testkit.every_profile import EveryProfile, issue_every_profile
 from testkit.foreign import Tool, Verdict, judge_chains, judge_crls, need
 from testkit.layout import ROOT
 
-pytestmark = [pytest.mark.foreign, pytest.mark.xdist_group("foreign")]
+pytestmark = pytest.mark.foreign
 
 PROFILES = {profile.id: profile for profile in list_profiles()}
 CHECKS = ("valid", "not-revoked", "revoked", "crl")
