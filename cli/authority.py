@@ -14,7 +14,7 @@ def authority() -> None:
     """Run the authority apart from the processes that face the internet."""
 
 
-@authority.command("serve", example="chargepki authority serve --passphrase-file pass.txt")
+@authority.command("serve", writes="change", example="chargepki authority serve --passphrase-file pass.txt")
 @click.option("--once", is_flag=True, help="Answer what is queued now, then stop.")
 @pass_state
 def serve(state: GlobalState, once: bool) -> None:

@@ -24,6 +24,7 @@ def ca() -> None:
 
 @ca.command(
     "create",
+    writes="create",
     example="chargepki ca create acme-sub --profile ocpp/cso-sub --issuer acme-root --subject 'CN=Acme Sub,O=Acme'",
 )
 @click.argument("name")
@@ -32,6 +33,7 @@ def ca() -> None:
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="CN=…,O=…,C=…,DC=…; the CN defaults to NAME.")
 @click.option("--validity", type=DURATION, metavar="4y", help="90s 60m 12h 30d 4y; the profile's default otherwise.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm, for example secp256r1 or rsa3072.")
+@click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def create(
     state: GlobalState,
@@ -41,29 +43,38 @@ def create(
     subject: tuple[tuple[str, str], ...] | None,
     validity: timedelta | None,
     algorithm: str | None,
+    dry_run: bool,
 ) -> None:
     """Create the CA NAME: make its key, have its certificate signed, activate it.
 
     An interrupted creation is continued by the same command.
     """
+    from chargepki.cli.creating import judge_new_ca, show_preview
     from chargepki.pki.authority import CaOrder
 
-    record = state.workspace.authority.create_ca(
-        CaOrder(
-            name=name,
-            profile=profile,
-            issuer=issuer,
-            subject=subject or (),
-            validity=validity,
-            key_algorithm=_algorithm(algorithm),
-        )
+    order = CaOrder(
+        name=name,
+        profile=profile,
+        issuer=issuer,
+        subject=subject or (),
+        validity=validity,
+        key_algorithm=_algorithm(algorithm),
     )
+    if dry_run:
+        state.rehearse()
+        show_preview(state, order)
+        return
+    # Nothing is created for an order that is refused, nor for a passphrase that is missing or mistyped.
+    judge_new_ca(state, order)
+    state.workspace.check_passphrase()
+    record = state.workspace.authority.create_ca(order)
     state.output.say(f"created {record.id}")
     state.output.fields("chargepki/ca", ca_row(record))
 
 
 @ca.command(
     "create-hierarchy",
+    writes="create",
     example="chargepki ca create-hierarchy iso15118-2 --prefix acme --organization 'Acme Charging' --country DE",
 )
 @click.argument("standard")
@@ -71,27 +82,31 @@ def create(
 @click.option("--organization", required=True, metavar="O", help="Organisation in every subject.")
 @click.option("--country", required=True, metavar="CC", help="Two-letter country code in every subject.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm of all; the standard's default otherwise.")
+@click.option("--dry-run", is_flag=True, help="Make all with throw-away keys, print them, change nothing.")
 @pass_state
 def create_hierarchy(
-    state: GlobalState, standard: str, prefix: str, organization: str, country: str, algorithm: str | None
+    state: GlobalState,
+    standard: str,
+    prefix: str,
+    organization: str,
+    country: str,
+    algorithm: str | None,
+    dry_run: bool,
 ) -> None:
     """Create all roots and sub-CAs of STANDARD; those that exist already are left as they are.
 
     STANDARD is the first half of a profile id, for example ocpp, iso15118-2 or iso15118-20.
     """
-    from chargepki.cli.progress import progress
-    from chargepki.pki.authority.hierarchy import create_hierarchy as create_all
+    from chargepki.cli.creating import HierarchyOrder, create_all, rehearse_hierarchy
 
-    with progress(state, f"creating the {standard} hierarchy") as advance:
-        records = create_all(
-            state.workspace.authority,
-            standard,
-            prefix=prefix,
-            organization=organization,
-            country=country,
-            algorithm=_algorithm(algorithm),
-            progress=advance,
-        )
+    order = HierarchyOrder(standard, prefix, organization, country, _algorithm(algorithm))
+    if dry_run:
+        state.rehearse()
+    # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.
+    records = rehearse_hierarchy(state, order) if dry_run or not state.workspace.exists else []
+    if not dry_run:
+        state.workspace.check_passphrase()
+        records = create_all(state, state.workspace, order)
     state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
 
 
@@ -99,7 +114,9 @@ def create_hierarchy(
 @pass_state
 def list_cas(state: GlobalState) -> None:
     """List every CA and generation."""
-    records = state.workspace.inventory.list_cas()
+    records = list(state.workspace.inventory.list_cas())
+    if not records:
+        state.output.say("no CA yet; create some with: chargepki ca create-hierarchy STANDARD …")
     state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
 
 
@@ -116,7 +133,9 @@ def show(state: GlobalState, name: str) -> None:
     latest = inventory.latest_crl(record.id)
     row["crl_number"] = latest.number if latest else None
     row["crl_next_update"] = latest.next_update if latest else None
-    row["certificate_pem"] = _pem(record)
+    if state.output.for_machines:
+        # A person gets it from `ca chain`; here it would push everything else off the screen.
+        row["certificate_pem"] = _pem(record)
     state.output.fields("chargepki/ca", row)
 
 

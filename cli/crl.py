@@ -16,7 +16,7 @@ def crl() -> None:
     """Publish and read certificate revocation lists."""
 
 
-@crl.command("publish", example="chargepki crl publish --all --publish-dir /srv/www/pki")
+@crl.command("publish", writes="change", example="chargepki crl publish --all --publish-dir /srv/www/pki")
 @click.option("--ca", metavar="NAME", help="The CA whose CRL is signed.")
 @click.option("--all", "every", is_flag=True, help="All active CAs.")
 @click.option("--out", "-o", metavar="F", help="Also write the CRL of --ca to this file.")

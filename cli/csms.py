@@ -18,6 +18,7 @@ def csms() -> None:
 
 @csms.command(
     "serve",
+    writes="change",
     example="chargepki csms serve --listen 127.0.0.1:8443 --security-profile 2,3 --tls-ca acme-cso-sub \\\n"
     "    --dns csms.example.org --issue ChargingStationCertificate=acme-cso-sub --issue-here",
 )

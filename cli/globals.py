@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from chargepki.cli.output import Output
     from chargepki.pki.config import Settings
     from chargepki.pki.workspace import Workspace
+
+    Writes = Literal["", "change", "create", "rehearse"]
 
 __all__ = ["GlobalState", "Group", "command", "global_params", "group", "pass_state"]
 
@@ -49,6 +51,8 @@ class GlobalState:
         self.debug = False
         self.is_verdict = False
         """Set by commands whose exit code 1 means "the answer is no" (undecodable input is such an answer)."""
+        self.writes: Writes = ""
+        """Set by each command: whether it only reads, changes what is there, or may create the workspace."""
         self._opened: Workspace | None = None
 
     @cached_property
@@ -64,10 +68,19 @@ class GlobalState:
     def workspace(self) -> Workspace:
         """The workspace; its parts open when they are used, and the first writing command creates it."""
         from chargepki.cli.passphrase import passphrase_source
-        from chargepki.pki.workspace import Workspace
+        from chargepki.pki.workspace import Access, Workspace
 
-        self._opened = Workspace(self.settings, passphrase=passphrase_source(self.settings.passphrase_file))
+        self._opened = Workspace(
+            self.settings,
+            passphrase=passphrase_source(self.settings.passphrase_file),
+            access=Access(self.writes or "read"),
+        )
         return self._opened
+
+    def rehearse(self) -> None:
+        """Make this call a dry run: writes are carried out and undone, and no file is written."""
+        self.writes = "rehearse"
+        self.output.say("dry run: nothing is changed")
 
     @cached_property
     def output(self) -> Output:
@@ -143,13 +156,15 @@ class _WithGlobals:
     params: list[click.Parameter]
 
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        # The marker keeps click from re-wrapping the lines: an example is there to be copied.
+        lines = "".join(f"\n  {line}" for line in example.splitlines())
+        kwargs["epilog"] = f"\b\nExample:{lines}" if example else None
         super().__init__(*args, **kwargs)
-        self.example = example
         self.own_params: Sequence[click.Parameter] = list(self.params)
         self.params = [*self.params, *global_params()]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write own options first, then the global ones, then the example."""
+        """Write own options first, then the commands, then the global options."""
         own = [record for p in self.own_params if (record := p.get_help_record(ctx))]
         if own:
             with formatter.section("Options"):
@@ -159,18 +174,21 @@ class _WithGlobals:
         shared = [record for p in global_params() if (record := p.get_help_record(ctx))]
         with formatter.section("Global options"):
             formatter.write_dl([*shared, ("-h, --help", "Show this message and exit.")])
-        if self.example:
-            with formatter.section("Example"):
-                for line in self.example.splitlines():
-                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example without the indentation that click gives to epilogs."""
+        if isinstance(self, click.Command) and self.epilog:
+            formatter.write_paragraph()
+            formatter.write_text(self.epilog)
 
 
 class Command(_WithGlobals, click.Command):
     """A command with the global options and an example in its help."""
 
-    def __init__(self, *args: Any, verdict: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, verdict: bool = False, writes: Writes = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.verdict = verdict
+        self.writes = writes
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and close what it opened."""
@@ -178,6 +196,7 @@ class Command(_WithGlobals, click.Command):
         if state is None:
             return super().invoke(ctx)
         state.is_verdict = self.verdict
+        state.writes = self.writes
         try:
             return super().invoke(ctx)
         finally:
@@ -185,9 +204,16 @@ class Command(_WithGlobals, click.Command):
 
 
 class Group(_WithGlobals, click.Group):
-    """A noun; its verbs are `Command`s."""
+    """A noun; its verbs are `Command`s, declared with what `command` takes."""
 
     command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with their whole first sentence; click would cut it at 45 characters."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, item.get_short_help_str(limit=500)) for name, item in found if item is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def command(name: str, *, example: str, verdict: bool = False, **kwargs: Any) -> Callable[[_F], Command]:
@@ -196,6 +222,8 @@ def command(name: str, *, example: str, verdict: bool = False, **kwargs: Any) ->
     Args:
         example: shown in the help; every command has one.
         verdict: exit code 1 means "no" here, so undecodable input is a "no" as well.
+        kwargs: among them ``writes``: ``""`` for a command that only reads, ``"change"`` for one that needs an
+            inventory to change, ``"create"`` for one that may create the workspace.
     """
     return click.command(name, cls=Command, example=example, verdict=verdict, **kwargs)
 

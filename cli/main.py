@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from chargepki.cli.globals import GlobalState, global_params
+from chargepki.cli.globals import GlobalState, Group
 
 __all__ = ["EXIT_BUG", "EXIT_INTERRUPTED", "EXIT_NO", "EXIT_REFUSED", "EXIT_UNAVAILABLE", "EXIT_USAGE", "cli", "main"]
 
@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-class LazyRoot(click.Group):
+class LazyRoot(Group):
     """A group whose commands are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,9 +79,8 @@ class LazyRoot(click.Group):
 
 @click.command(
     cls=LazyRoot,
-    params=global_params(),
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CHARGEPKI"},
-    epilog="Example: chargepki ca create-hierarchy ocpp --prefix acme --organization 'Acme Charging' --country DE",
+    example="chargepki ca create-hierarchy ocpp --prefix acme --organization 'Acme Charging' --country DE",
 )
 @click.version_option(package_name="chargepki", message="%(package)s %(version)s")
 def cli() -> None:
@@ -105,7 +104,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     except click.FileError as exc:
         state.report(what=exc.format_message(), why="", fix="check the path", code="unavailable")
         code = EXIT_UNAVAILABLE
+    except click.exceptions.NoArgsIsHelpError as exc:
+        # Somebody looks around: that is no mistake to be told off for, though nothing was asked either.
+        state.say_line(exc.format_message())
+        code = EXIT_USAGE
     except click.ClickException as exc:
+        # The flag may stand behind what could not be parsed.
+        state.json = state.json or "--json" in (sys.argv[1:] if args is None else args)
         code = _usage_error(state, exc)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its decision, not an error of ours.

@@ -21,7 +21,9 @@ def station() -> None:
     """Register, operate and simulate charging stations."""
 
 
-@station.command("add", example="chargepki station add CS-0001 --serial-number SN-77 --password-file cs-0001.txt")
+@station.command(
+    "add", writes="create", example="chargepki station add CS-0001 --serial-number SN-77 --password-file cs-0001.txt"
+)
 @click.argument("station_id", metavar="ID")
 @click.option("--serial-number", metavar="S", help="Serial number, the CN of its certificate; ID otherwise.")
 @click.option("--organization", metavar="O", help="O that its certificate must have.")
@@ -98,7 +100,7 @@ def show(state: GlobalState, station_id: str) -> None:
         state.output.rows("chargepki/operation-list", ("kind", "state", "created_at", "outcome"), operations)
 
 
-@station.command("remove", example="chargepki station remove CS-0001 --yes")
+@station.command("remove", writes="change", example="chargepki station remove CS-0001 --yes")
 @click.argument("station_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_state
@@ -131,7 +133,7 @@ def events(state: GlobalState, station_id: str, limit: int) -> None:
     state.output.rows("chargepki/security-event-list", columns, rows, key="events")
 
 
-@station.command("set-password", example="chargepki station set-password CS-0001 --wait 60s")
+@station.command("set-password", writes="change", example="chargepki station set-password CS-0001 --wait 60s")
 @click.argument("station_id", metavar="ID")
 @click.option("--password-file", metavar="F|-", help="The new password; one is made when this is left out.")
 @click.option("--record-only", is_flag=True, help="Correct our record without talking to the station.")
@@ -172,7 +174,9 @@ def set_password(
     wait_for(state, operation, wait=wait, no_wait=no_wait)
 
 
-@station.command("trigger-renewal", example="chargepki station trigger-renewal CS-0001 --use charging-station")
+@station.command(
+    "trigger-renewal", writes="change", example="chargepki station trigger-renewal CS-0001 --use charging-station"
+)
 @click.argument("station_id", metavar="ID")
 @click.option("--use", type=click.Choice(_USES), default="charging-station", show_default=True, help="Which one.")
 @click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")

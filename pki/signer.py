@@ -142,6 +142,16 @@ class SoftwareKeyStore:
                 self._opened[uri] = signer
         return signer
 
+    def check_passphrase(self) -> None:
+        """Ask for the passphrase, and open an existing key with it when there is one.
+
+        Raises:
+            SignerError: it is empty, or not the one that the folder's other keys have.
+        """
+        with self._lock:
+            self._secret()
+            self._prove_passphrase()
+
     def _path(self, uri: str) -> Path:
         label = uri.removeprefix("file:").removesuffix(".key")
         if uri != f"file:{label}.key" or self.uri(label) != uri:

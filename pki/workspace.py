@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 from collections.abc import Callable
+from enum import Enum
 from functools import cached_property
-from pathlib import Path
 
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
 from chargepki.pki.config import Settings
+from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.audit import AuditKey
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.inventory.sealing import SealingKey
 from chargepki.pki.signer import KeyStores, SoftwareKeyStore
 
-__all__ = ["Workspace", "os_actor"]
+__all__ = ["Access", "Workspace", "os_actor"]
+
+
+class Access(Enum):
+    """What a command may do to a workspace."""
+
+    READ = "read"
+    """Nothing is created, migrated or written."""
+    CHANGE = "change"
+    """Only what is there already can be changed: a mistyped folder is refused, not created."""
+    REHEARSE = "rehearse"
+    """A dry run: what is there is judged and changed in transactions that are all undone."""
+    CREATE = "create"
+    """Folder, log key and inventory are made when they are missing."""
 
 
 def os_actor() -> Actor:
@@ -35,36 +51,72 @@ class Workspace:
 
     Args:
         passphrase: returns the passphrase of the software keys; asked only when a key is made or opened.
+        access: what may be done to it.
     """
 
-    def __init__(self, settings: Settings, *, passphrase: Callable[[], bytes], actor: Actor | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        passphrase: Callable[[], bytes],
+        actor: Actor | None = None,
+        access: Access = Access.CREATE,
+    ) -> None:
         self.settings = settings
+        self.access = access
         self.actor = actor or os_actor()
         self._passphrase = passphrase
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The inventory; created with the workspace when it does not exist yet."""
-        files.make_private_folder(self.settings.home)
+        """The inventory; created with the workspace when it does not exist yet and `access` says so.
+
+        Raises:
+            UnavailableError: there is none, and this command creates none.
+        """
+        if self.access is Access.READ:
+            return Inventory.open(self.settings.database, log_key=None, create=False)
+        if self.access is Access.REHEARSE:
+            from chargepki.pki.inventory.rehearsal import RehearsalInventory
+
+            return RehearsalInventory.open(self.settings.database, log_key=self.audit_key, create=False)
+        if self.access is Access.CHANGE and not self.exists:
+            raise _absent(self.settings)
         return Inventory.open(self.settings.database, log_key=self.audit_key)
 
     @cached_property
     def audit_key(self) -> AuditKey:
         """The key that signs the heads of the audit log; lives outside the database."""
+        path = self.settings.home / "audit.key"
+        if self.access in (Access.READ, Access.REHEARSE):
+            return AuditKey.load(path)
         files.make_private_folder(self.settings.home)
-        return AuditKey.load_or_create(self.settings.home / "audit.key")
+        return AuditKey.load_or_create(path)
 
     @cached_property
     def sealing_key(self) -> SealingKey:
         """The key under which secret parameters of operations wait in the inventory."""
+        if self.access is Access.REHEARSE:
+            return SealingKey(secrets.token_bytes(32))
         files.make_private_folder(self.settings.home)
         return SealingKey.load_or_create(self.settings.home / "sealing.key")
 
     @cached_property
     def keystore(self) -> KeyStores:
         """Where the CA keys are."""
-        folder = self.settings.home / "keys"
-        return KeyStores({"file": SoftwareKeyStore(folder, self._passphrase)})
+        return KeyStores({"file": self._software_keys})
+
+    @cached_property
+    def _software_keys(self) -> SoftwareKeyStore:
+        return SoftwareKeyStore(self.settings.home / "keys", self._passphrase)
+
+    def check_passphrase(self) -> None:
+        """Ask for the passphrase and try it on an existing key, before anything is written that needs it later.
+
+        Raises:
+            ChargePkiError: there is none, or it opens no key of this workspace.
+        """
+        self._software_keys.check_passphrase()
 
     @cached_property
     def authority(self) -> Authority:
@@ -74,15 +126,24 @@ class Workspace:
             self.keystore,
             actor=self.actor,
             public_url=self.settings.public_url,
-            publish_folder=self.settings.publish_dir,
+            publish_folder=None if self.access is Access.REHEARSE else self.settings.publish_dir,
         )
 
     @property
     def exists(self) -> bool:
-        """Whether the workspace folder was created already; reading commands say so instead of creating it."""
-        return Path(self.settings.home).is_dir()
+        """Whether there is an inventory already (one on a server is asked when it is opened)."""
+        path = DatabaseAddress.parse(self.settings.database).path
+        return path is None or path.exists()
 
     def close(self) -> None:
         """Close the inventory if it was opened."""
         if "inventory" in self.__dict__:
             self.inventory.close()
+
+
+def _absent(settings: Settings) -> UnavailableError:
+    return UnavailableError(
+        f"there is no inventory at {DatabaseAddress.parse(settings.database).shown}",
+        why="this command changes what is there, and creates nothing",
+        fix="create a CA first (chargepki ca create), or name the right --database or --home",
+    )

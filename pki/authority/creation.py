@@ -25,7 +25,7 @@ from chargepki.pki.authority.issuance import (
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
-from chargepki.pki.keys import KeyAlgorithm, key_identifier, spki_sha256
+from chargepki.pki.keys import KeyAlgorithm, generate_private_key, key_identifier, spki_sha256
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
@@ -35,7 +35,7 @@ from chargepki.pki.signer import KeyStore, Signer
 from chargepki.pki.template import IssuerInfo, build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
-__all__ = ["CaOrder", "check_label", "create_ca", "issuer_info"]
+__all__ = ["CaOrder", "check_label", "create_ca", "issuer_info", "preview_ca"]
 
 IssuerOpener = Callable[[str], Issuer]
 """Finds an active CA by name and opens its key."""
@@ -95,29 +95,14 @@ def create_ca(
         PolicyRefusal: the profile is no CA profile, or its issuer is missing or of the wrong kind.
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
-    check_label(order.name, "CA name")
-    existing = inventory.find_ca(order.name)
-    if existing is not None and existing.state is not CaState.PENDING:
-        raise _taken(existing)
-    profile = get_profile(order.profile)
-    issuer = _check_place(order, profile, open_issuer)
-    subject_der = names.name_der(_subject(order, profile))
-    algorithm = order.key_algorithm or _default_algorithm(profile, issuer)
-    if algorithm not in profile.keys.algorithms:
-        raise PolicyRefusal(
-            f"key algorithm {algorithm.value} is not allowed in {profile.id}",
-            why=profile.keys.clause,
-            fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
-        )
-    # Judge the times before anything is written, so that a refusal leaves no pending CA behind.
-    choose_window(profile, now, _window_of(issuer), order.validity)
-    choose_pointers(profile, _issuer_url(issuer, public_url), issuer.ca.id if issuer else f"{order.name}@1")
-
-    ca = _reserve_row(order, profile, issuer, subject_der, inventory, keystore, actor, now, public_url)
-    signer = _open_key(keystore, ca, algorithm)
-    if issuer is None:
-        ca = replace(ca, spki_sha256=spki_sha256(signer.spki_der))
-        issuer = Issuer(ca, profile, signer, issuer_info(signer, subject_der, profile), chain=())
+    plan = _judge(order, inventory, open_issuer, now, public_url)
+    if inventory.find_ca(order.name) is None:
+        # Lint with a throw-away key first, so that a refusal leaves neither a pending CA nor a key behind.
+        _preview(order, plan, now, public_url)
+    ca = _reserve_row(order, plan, inventory, keystore, actor, now, public_url)
+    signer = _open_key(keystore, ca, plan.algorithm)
+    profile = plan.profile
+    issuer = plan.issuer or _self_issuer(ca, profile, signer)
     record = _reserve_certificate(order, ca, profile, signer, issuer, inventory, actor, now, public_url)
     der = complete(record, issuer)
 
@@ -143,6 +128,62 @@ def create_ca(
         return active
 
     return inventory.write(activate)
+
+
+def preview_ca(
+    order: CaOrder, *, inventory: Inventory | None, open_issuer: IssuerOpener, now: datetime, public_url: str | None
+) -> bytes:
+    """Judge and lint what `create_ca` would sign, for a key that is thrown away, and return the to-be-signed bytes.
+
+    Nothing is written.
+
+    Args:
+        inventory: ``None`` when there is none yet; then only a root can be created.
+
+    Raises:
+        ChargePkiError: as `create_ca`.
+    """
+    return _preview(order, _judge(order, inventory, open_issuer, now, public_url), now, public_url)
+
+
+def _preview(order: CaOrder, plan: _Plan, now: datetime, public_url: str | None) -> bytes:
+    signer = Signer.of("preview:", generate_private_key(plan.algorithm))
+    ca = _pending(order, plan, key_uri=signer.uri, now=now, public_url=public_url)
+    issuer = plan.issuer or _self_issuer(ca, plan.profile, signer)
+    return _build(order, ca, plan.profile, signer, issuer, now, public_url).tbs
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was decided before anything is written; `issuer` is ``None`` for a root."""
+
+    profile: Profile
+    issuer: Issuer | None
+    subject_der: bytes
+    algorithm: KeyAlgorithm
+
+
+def _judge(
+    order: CaOrder, inventory: Inventory | None, open_issuer: IssuerOpener, now: datetime, public_url: str | None
+) -> _Plan:
+    check_label(order.name, "CA name")
+    existing = inventory.find_ca(order.name) if inventory is not None else None
+    if existing is not None and existing.state is not CaState.PENDING:
+        raise _taken(existing)
+    profile = get_profile(order.profile)
+    issuer = _check_place(order, profile, open_issuer)
+    subject_der = names.name_der(_subject(order, profile))
+    algorithm = order.key_algorithm or _default_algorithm(profile, issuer)
+    if algorithm not in profile.keys.algorithms:
+        raise PolicyRefusal(
+            f"key algorithm {algorithm.value} is not allowed in {profile.id}",
+            why=profile.keys.clause,
+            fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
+        )
+    # Judge the times before anything is written, so that a refusal leaves no pending CA behind.
+    choose_window(profile, now, _window_of(issuer), order.validity)
+    choose_pointers(profile, _issuer_url(issuer, public_url), issuer.ca.id if issuer else f"{order.name}@1")
+    return _Plan(profile, issuer, subject_der, algorithm)
 
 
 def _check_place(order: CaOrder, profile: Profile, open_issuer: IssuerOpener) -> Issuer | None:
@@ -193,11 +234,30 @@ def _issuer_url(issuer: Issuer | None, public_url: str | None) -> str | None:
     return public_url if issuer is None else issuer.ca.public_url
 
 
+def _self_issuer(ca: CaRecord, profile: Profile, signer: Signer) -> Issuer:
+    ca = replace(ca, spki_sha256=spki_sha256(signer.spki_der))
+    return Issuer(ca, profile, signer, issuer_info(signer, ca.subject_der, profile), chain=())
+
+
+def _pending(order: CaOrder, plan: _Plan, *, key_uri: str, now: datetime, public_url: str | None) -> CaRecord:
+    return CaRecord(
+        id=f"{order.name}@1",
+        name=order.name,
+        generation=1,
+        profile=plan.profile.id,
+        issuer=plan.issuer.ca.id if plan.issuer else None,
+        subject=names.text(names.name_from_der(plan.subject_der)),
+        subject_der=plan.subject_der,
+        key_uri=key_uri,
+        state=CaState.PENDING,
+        public_url=public_url,
+        created_at=now,
+    )
+
+
 def _reserve_row(
     order: CaOrder,
-    profile: Profile,
-    issuer: Issuer | None,
-    subject_der: bytes,
+    plan: _Plan,
     inventory: Inventory,
     keystore: KeyStore,
     actor: Actor,
@@ -205,19 +265,7 @@ def _reserve_row(
     public_url: str | None,
 ) -> CaRecord:
     ca_id = f"{order.name}@1"
-    wanted = CaRecord(
-        id=ca_id,
-        name=order.name,
-        generation=1,
-        profile=profile.id,
-        issuer=issuer.ca.id if issuer else None,
-        subject=names.text(names.name_from_der(subject_der)),
-        subject_der=subject_der,
-        key_uri=keystore.uri(ca_id),
-        state=CaState.PENDING,
-        public_url=public_url,
-        created_at=now,
-    )
+    wanted = _pending(order, plan, key_uri=keystore.uri(ca_id), now=now, public_url=public_url)
 
     def work(tx: Transaction) -> CaRecord:
         existing = tx.find_ca(order.name)
@@ -229,7 +277,7 @@ def _reserve_row(
                     fix="move the file away if it is not needed, or choose another name",
                 )
             tx.reserve_ca(wanted)
-            tx.audit(actor, "ca.reserve", ca_id, now=now, details={"profile": profile.id, "key": wanted.key_uri})
+            tx.audit(actor, "ca.reserve", ca_id, now=now, details={"profile": wanted.profile, "key": wanted.key_uri})
             return wanted
         same = (existing.profile, existing.issuer, existing.subject_der) == (
             wanted.profile,
@@ -285,6 +333,60 @@ def _reserve_certificate(
                 fix="put the right file back; the reservation is kept",
             )
         return earlier
+    built = _build(order, ca, profile, signer, issuer, now, public_url)
+    record = CertificateRecord(
+        id=f"{issuer.ca.id}:{built.serial:x}",
+        ca=issuer.ca.id,
+        serial=f"{built.serial:x}",
+        profile=profile.id,
+        state=CertificateState.RESERVED,
+        subject=ca.subject,
+        subject_der=ca.subject_der,
+        spki_sha256=spki_sha256(signer.spki_der),
+        not_before=built.window.not_before,
+        not_after=built.window.not_after,
+        request_key=request_key,
+        requester=actor.name,
+        reserved_at=now,
+        tbs=built.tbs,
+    )
+
+    def work(tx: Transaction) -> CertificateRecord:
+        # Another process may have run the same command at the same time; the first reservation counts.
+        meanwhile = tx.find_certificate_by_request_key(request_key)
+        if meanwhile is not None:
+            return meanwhile
+        tx.reserve_certificate(record)
+        tx.audit(
+            actor,
+            "certificate.reserve",
+            record.id,
+            now=now,
+            artefact_sha256=hashlib.sha256(built.tbs).hexdigest(),
+            details={"profile": profile.id, "subject": ca.subject, "requester": actor.name},
+        )
+        return record
+
+    return inventory.write(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    serial: int
+    window: Window
+    tbs: bytes
+
+
+def _build(
+    order: CaOrder,
+    ca: CaRecord,
+    profile: Profile,
+    signer: Signer,
+    issuer: Issuer,
+    now: datetime,
+    public_url: str | None,
+) -> _Built:
+    """Build and lint the to-be-signed bytes of the CA's certificate."""
     self_signed = profile.is_root
     window, _ = choose_window(profile, now, None if self_signed else _window_of(issuer), order.validity)
     pointers = fit_pointers(
@@ -305,37 +407,4 @@ def _reserve_certificate(
         pointers=pointers,
     )
     judge_tbs(tbs, profile, issuer_der=None if self_signed else issuer.ca.certificate_der, signer=issuer.signer)
-    record = CertificateRecord(
-        id=f"{issuer.ca.id}:{serial:x}",
-        ca=issuer.ca.id,
-        serial=f"{serial:x}",
-        profile=profile.id,
-        state=CertificateState.RESERVED,
-        subject=ca.subject,
-        subject_der=ca.subject_der,
-        spki_sha256=spki_sha256(signer.spki_der),
-        not_before=window.not_before,
-        not_after=window.not_after,
-        request_key=request_key,
-        requester=actor.name,
-        reserved_at=now,
-        tbs=tbs,
-    )
-
-    def work(tx: Transaction) -> CertificateRecord:
-        # Another process may have run the same command at the same time; the first reservation counts.
-        meanwhile = tx.find_certificate_by_request_key(request_key)
-        if meanwhile is not None:
-            return meanwhile
-        tx.reserve_certificate(record)
-        tx.audit(
-            actor,
-            "certificate.reserve",
-            record.id,
-            now=now,
-            artefact_sha256=hashlib.sha256(tbs).hexdigest(),
-            details={"profile": profile.id, "subject": ca.subject, "requester": actor.name},
-        )
-        return record
-
-    return inventory.write(work)
+    return _Built(serial, window, tbs)
