@@ -27,6 +27,7 @@ def cert() -> None:
 
 @cert.command(
     "issue",
+    writes="change",
     example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr --out leaf.pem",
 )
 @click.option("--ca", required=True, metavar="NAME", help="Issuing CA; there is no default.")
@@ -51,7 +52,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     The certificate is durable in the inventory before it is written anywhere. The same request again returns the
     same certificate while it is valid and unrevoked.
     """
-    from chargepki.cli.issuing import key_for, make_order, preview
+    from chargepki.cli.issuing import hand_out_key, key_for, make_order, preview
 
     order = make_order(options, read_csr=_read_csr)
     authority = state.workspace.authority
@@ -63,6 +64,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     order = key_for(state, order, options)
     issued = authority.issue(order)
     _write_issued(state, issued, order, out=options["out"], chain_out=options["chain_out"])
+    hand_out_key(state, options)
 
 
 @cert.command(
@@ -121,7 +123,7 @@ def show(state: GlobalState, certificate: str) -> None:
     state.output.fields("chargepki/certificate", row)
 
 
-@cert.command("revoke", example="chargepki cert revoke acme-cso-sub:5f0c9a --reason keyCompromise")
+@cert.command("revoke", writes="change", example="chargepki cert revoke acme-cso-sub:5f0c9a --reason keyCompromise")
 @click.argument("serial")
 @click.option("--reason", required=True, metavar="R", help="RFC 5280 name, for example keyCompromise or superseded.")
 @click.option("--revoked-at", type=INSTANT, metavar="T", help="When it became invalid; now by default.")

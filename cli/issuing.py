@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ from chargepki.pki.errors import Conflict, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["key_for", "make_order", "preview"]
+__all__ = ["hand_out_key", "key_for", "make_order", "preview"]
 
 
 def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) -> IssueOrder:
@@ -48,29 +49,39 @@ def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) 
 def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -> IssueOrder:
     """Make and store the new key before anything is signed for it, and return the order with its public key.
 
-    A key file that an interrupted run left behind is taken up again; it holds a key that no other run can have made.
+    Until the certificate is written too, the key waits beside ``--key-out`` in a file with ``.part`` added; one that an
+    interrupted run left there is taken up again, so that repeating the command completes what it began.
 
     Raises:
-        Conflict: the file holds something else than such a key.
+        Conflict: ``--key-out`` exists, or the waiting file holds another kind of key.
     """
     if not options["new_key"]:
         return order
-    from pathlib import Path
-
     from chargepki.pki import files
 
     algorithm = _algorithm(options["algorithm"], order.profile)
-    path = Path(options["key_out"])
-    if path.exists():
+    path, waiting = _key_paths(options)
+    if path.exists() and not (waiting.exists() and path.samefile(waiting)):
         raise Conflict(
             f"{path} exists already",
             why="a key is never overwritten",
             fix="choose another --key-out, or make a CSR with the existing key and pass --csr",
         )
-    # Everything but the key itself is judged first, so that a refusal leaves no key file behind.
-    private = keys.generate_private_key(algorithm)
+    resumed = waiting.exists()
+    if resumed:
+        private = keys.load_private_key(files.read_private(waiting))
+        if keys.algorithm_of(private.public_key()) is not algorithm:
+            raise Conflict(
+                f"{waiting} holds a key of another algorithm than {algorithm.value}",
+                why="an interrupted run with another --key left it",
+                fix="repeat that command, or move the file away if its certificate is not needed",
+            )
+        state.output.say(f"taking up the key that an interrupted run left in {waiting}")
+    else:
+        private = keys.generate_private_key(algorithm)
     order = replace(order, spki=keys.spki_der(private.public_key()))
     authority = state.workspace.authority
+    # Everything but the key itself is judged first, so that a refusal leaves no key file behind.
     prepare(
         order,
         authority.open_issuer(order.ca),
@@ -78,9 +89,24 @@ def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
         actor=state.workspace.actor,
         now=utc_now(),
     )
-    files.write_new(path, keys.serialise_private_key(private), mode=0o600)
-    state.output.say(f"wrote {path}")
+    if not resumed:
+        files.write_new(waiting, keys.serialise_private_key(private), mode=0o600)
     return order
+
+
+def hand_out_key(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Give the new key its name, now that its certificate has been written."""
+    if options["new_key"]:
+        from chargepki.pki import files
+
+        path, waiting = _key_paths(options)
+        files.move_new(waiting, path)
+        state.output.say(f"wrote {path}")
+
+
+def _key_paths(options: Mapping[str, Any]) -> tuple[Path, Path]:
+    path = Path(options["key_out"])
+    return path, path.with_name(f"{path.name}.part")
 
 
 def preview(state: GlobalState, order: IssueOrder) -> None:

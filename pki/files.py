@@ -18,7 +18,16 @@ try:
 except ImportError:  # Windows has no flock; there one process publishes at a time
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "make_folder", "make_private_folder", "read_limited", "read_private", "write_durable", "write_new"]
+__all__ = [
+    "locked",
+    "make_folder",
+    "make_private_folder",
+    "move_new",
+    "read_limited",
+    "read_private",
+    "write_durable",
+    "write_new",
+]
 
 _MAX_PRIVATE_BYTES: Final = 1 << 20
 
@@ -72,6 +81,26 @@ def write_new(path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
             os.link(temporary, path)
         finally:
             _discard(temporary)
+        _flush_folder(path.parent)
+    except FileExistsError as exc:
+        raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def move_new(source: Path | str, path: Path | str) -> None:
+    """Rename *source* to *path* in the same folder, durably; never overwrites. Completes itself when interrupted.
+
+    Raises:
+        Conflict: *path* exists and is another file.
+        UnavailableError: the folder is not writable.
+    """
+    source, path = Path(source), Path(path)
+    try:
+        if not (path.exists() and path.samefile(source)):
+            os.link(source, path)
+        _flush_folder(path.parent)
+        source.unlink()
         _flush_folder(path.parent)
     except FileExistsError as exc:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc

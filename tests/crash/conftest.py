@@ -1,0 +1,54 @@
+"""One preloaded process and one prepared workspace for all crash tests of a pytest process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.crash import Place, Runner
+from testkit.crash_scenarios import build_template
+from testkit.databases import postgresql_server, postgresql_url
+
+__all__ = ["postgresql_server", "postgresql_url"]
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="session")
+def fast_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: what a killed process leaves does not depend on how slow the disk is."""
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 64 << 20
+    folder = Path(tempfile.mkdtemp(prefix="crash-", dir=SHARED_MEMORY if roomy else None))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def runner(fast_folder: Path) -> Iterator[Runner]:
+    """Run commands of ours, hundreds if need be."""
+    (fast_folder / "runs").mkdir()
+    running = Runner(fast_folder / "runs")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def folder(fast_folder: Path) -> Iterator[Path]:
+    """A fresh folder for one test, in memory where possible."""
+    fresh = Path(tempfile.mkdtemp(dir=fast_folder))
+    yield fresh
+    shutil.rmtree(fresh, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def templates(runner: Runner, fast_folder: Path) -> dict[str, Place]:
+    """Workspaces to be copied: ``empty`` and ``ready``."""
+    folder = fast_folder / "templates"
+    ready = Place.new(folder / "ready")
+    build_template(runner, ready)
+    return {"empty": Place.new(folder / "empty"), "ready": ready}

@@ -1,0 +1,249 @@
+"""The commands that change something, each with what must hold once it has been run again after a crash."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from chargepki.pki.authority import IssueOrder
+from chargepki.pki.authority.core import utc_now
+from chargepki.pki.authority.queue import enqueue
+from chargepki.pki.inventory import AuditKey, Inventory
+from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
+from testkit.authorities import ACTOR, make_csr
+from testkit.crash import PASSPHRASE, Call, Outcome, Place, Runner
+from testkit.crash_judge import cheapen_keys, key_files, problems
+
+__all__ = [
+    "SCENARIOS",
+    "Scenario",
+    "arguments_of",
+    "build_template",
+    "end_leases",
+    "goes_on",
+    "open_place",
+    "undisturbed",
+]
+
+SUBJECT = ("--subject", "CN=Crash CA,O=Test CSO,C=DE")
+ISSUE = ("cert", "issue", "--ca", "s", "--profile", "ocpp/charging-station")
+QUEUED = 3
+
+
+def open_place(place: Place) -> Inventory:
+    """Open the inventory of a finished run, with its log key."""
+    return Inventory.open(place.url, log_key=AuditKey.load(place.home / "audit.key"))
+
+
+def end_leases(place: Place) -> None:
+    """Let the minute pass for which a crashed process holds what it took from the queue."""
+    if (place.home / "inventory.db").exists():
+        with sqlite3.connect(place.home / "inventory.db", isolation_level=None) as connection:
+            connection.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000Z'")
+        connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One command."""
+
+    arguments: tuple[str, ...]
+    settled: Callable[[Place, Inventory], str | None]
+    """Says what is missing once the command has been repeated with success; ``None`` when nothing is."""
+    start: str = "ready"
+    """The workspace it starts from: ``empty`` or ``ready`` (root r, sub-CA s, one certificate, a queue)."""
+    sample: int = 100
+    """How many calls within unbroken runs of one kind are tried in an ordinary test run."""
+    done_before: Callable[[Place, Inventory], bool] = lambda place, inventory: False
+    """Whether the crashed run had finished its work, so that the repeat may be refused as a conflict (exit 3)."""
+    before_repeat: Callable[[Place], None] = lambda place: None
+
+
+def _active(name: str) -> Callable[[Place, Inventory], bool]:
+    def judge(place: Place, inventory: Inventory) -> bool:
+        ca = inventory.find_ca(name)
+        return ca is not None and ca.state is CaState.ACTIVE
+
+    return judge
+
+
+def _ca_settled(name: str) -> Callable[[Place, Inventory], str | None]:
+    def judge(place: Place, inventory: Inventory) -> str | None:
+        ca = inventory.get_ca(name)
+        if ca.state is not CaState.ACTIVE or ca.certificate_der is None:
+            return f"{ca.id} is {ca.state}"
+        key = load_pem_private_key((place.home / "keys" / f"{ca.id}.key").read_bytes(), PASSPHRASE)
+        public = x509.load_der_x509_certificate(ca.certificate_der).public_key()
+        if key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != public.public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        ):
+            return "the key is not the key of the certificate"
+        made = [record for record in inventory.list_certificates() if record.request_key == f"ca:{ca.id}"]
+        return None if len(made) == 1 else f"{len(made)} certificates were made for {ca.id}"
+
+    return judge
+
+
+def _issue_settled(place: Place, inventory: Inventory) -> str | None:
+    (leaf,) = x509.load_pem_x509_certificates((place.out / "a.pem").read_bytes())
+    made = [record for record in inventory.list_certificates() if "CN=CS-A" in record.subject]
+    if [record.der for record in made] != [leaf.public_bytes(Encoding.DER)]:
+        return f"{len(made)} certificates for one request"
+    chain = place.out / "chain.pem"
+    if chain.exists():
+        first, second = x509.load_pem_x509_certificates(chain.read_bytes())
+        if first != leaf or second.public_bytes(Encoding.DER) != inventory.get_ca("s").certificate_der:
+            return "the chain is not leaf and sub-CA"
+    key = place.out / "new.key"
+    if key.exists():
+        public = load_pem_private_key(key.read_bytes(), None).public_key()
+        if public != leaf.public_key():
+            return "the key that was written is not the key of the certificate"
+    return None
+
+
+def _key_handed_out(place: Place) -> bool:
+    return (place.out / "new.key").exists() and not (place.out / "new.key.part").exists()
+
+
+def _revoke_settled(place: Place, inventory: Inventory) -> str | None:
+    record = next(record for record in inventory.list_certificates() if "CN=CS-B" in record.subject)
+    if record.state is not CertificateState.REVOKED or record.revocation_reason != "superseded":
+        return f"{record.id} is {record.state}"
+    return _published(place, inventory, entries=1)
+
+
+def _crl_settled(place: Place, inventory: Inventory) -> str | None:
+    latest = inventory.latest_crl("s@1")
+    if latest is None or (place.out / "s.crl").read_bytes() != latest.der:
+        return "--out is not the newest list"
+    return _published(place, inventory, entries=0)
+
+
+def _published(place: Place, inventory: Inventory, *, entries: int) -> str | None:
+    latest = inventory.latest_crl("s@1")
+    if latest is None or latest.entries != entries:
+        return "the newest list does not tell the state"
+    if (place.published / "crl" / "s@1.crl").read_bytes() != latest.der:
+        return "the newest list is not published"
+    if (place.published / "ca" / "s@1.cer").read_bytes() != inventory.get_ca("s").certificate_der:
+        return "the certificate of the CA is not published"
+    return None
+
+
+def _queue_settled(place: Place, inventory: Inventory) -> str | None:
+    answers = inventory.list_issuances()
+    if [answer.state for answer in answers] != [IssuanceState.ISSUED] * QUEUED:
+        return f"the queue holds {[str(answer.state) for answer in answers]}"
+    made = [record for record in inventory.list_certificates() if "CN=CS-Q" in record.subject]
+    if {record.id for record in made} != {answer.certificate for answer in answers} or len(made) != QUEUED:
+        return f"{len(made)} certificates for {QUEUED} requests"
+    return None
+
+
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
+    {
+        "create-root": Scenario(
+            ("ca", "create", "n", "--profile", "ocpp/cso-root", *SUBJECT),
+            _ca_settled("n"),
+            start="empty",
+            sample=20,
+            done_before=_active("n"),
+        ),
+        "create-sub": Scenario(
+            ("ca", "create", "n", "--profile", "ocpp/cso-sub", "--issuer", "r", *SUBJECT),
+            _ca_settled("n"),
+            sample=10,
+            done_before=_active("n"),
+        ),
+        "issue": Scenario(
+            (*ISSUE, "--csr", "a.csr", "--out", "out/a.pem", "--chain-out", "out/chain.pem"), _issue_settled
+        ),
+        "issue-new-key": Scenario(
+            (*ISSUE, "--new-key", "--key-out", "out/new.key", "--subject", "CN=CS-A,O=Test CSO", "--out", "out/a.pem"),
+            _issue_settled,
+            sample=5,
+            done_before=lambda place, inventory: _key_handed_out(place),
+        ),
+        "revoke": Scenario(
+            ("cert", "revoke", "{b}", "--reason", "superseded", "--publish-dir", "www"), _revoke_settled, sample=10
+        ),
+        "crl": Scenario(
+            ("crl", "publish", "--ca", "s", "--publish-dir", "www", "--out", "out/s.crl"), _crl_settled, sample=10
+        ),
+        "serve": Scenario(("authority", "serve", "--once"), _queue_settled, sample=15, before_repeat=end_leases),
+    }
+)
+
+
+def arguments_of(scenario: Scenario, place: Place) -> list[str]:
+    """Return the command line, with the id that only the template knows."""
+
+    return [(place.root / "b.id").read_text() if part == "{b}" else part for part in scenario.arguments]
+
+
+def undisturbed(runner: Runner, scenario: Scenario, start: Place, folder: Path) -> tuple[Call, ...]:
+    """Return the calls of a run that nothing disturbs."""
+    place = start.copy_to(folder / "undisturbed")
+    outcome = runner.run(place, *arguments_of(scenario, place), traced=True)
+    assert outcome.code == 0, outcome.stderr
+    assert problems(place, [outcome], keys=key_files(start)) == []
+    with open_place(place) as inventory:
+        assert scenario.settled(place, inventory) is None
+    return outcome.calls
+
+
+def goes_on(runner: Runner, scenario: Scenario, place: Place, first: Outcome, start: Place) -> Iterator[str]:
+    """Judge what a crash left, repeat the command, and yield everything that is wrong."""
+    yield from problems(place, [first], keys=key_files(start))
+    keys, released = key_files(place), {path: path.read_bytes() for path in place.out.glob("*.pem")}
+    finished = False
+    if start.home.exists() or scenario.start == "empty":
+        copy = place.copy_to(place.root.with_name(f"{place.root.name}-look"))
+        if (copy.home / "audit.key").exists():
+            with open_place(copy) as inventory:
+                finished = scenario.done_before(copy, inventory)
+        shutil.rmtree(copy.root)
+    scenario.before_repeat(place)
+    repeat = runner.run(place, *arguments_of(scenario, place))
+    if repeat.code != 0 and not (finished and repeat.code == 3):
+        yield f"the repeat ended with {repeat.code}: {repeat.stderr.strip()}"
+        return
+    yield from problems(place, [first, repeat], keys=keys)
+    for path, content in released.items():
+        if path.read_bytes() != content:
+            yield f"the repeat gave another {path.name}"
+    with open_place(place) as inventory:
+        if open_ones := [record.id for record in inventory.list_reserved()]:
+            yield f"still reserved: {open_ones}"
+        if missing := scenario.settled(place, inventory):
+            yield missing
+
+
+def build_template(runner: Runner, place: Place) -> None:
+    """Fill *place* with what the scenarios start from; raises if a command fails."""
+
+    def run(*arguments: str) -> Outcome:
+        outcome = runner.run(place, *arguments)
+        assert outcome.code == 0, outcome.stderr
+        return outcome
+
+    run("ca", "create", "r", "--profile", "ocpp/cso-root", "--subject", "CN=Root,O=Test CSO,C=DE")
+    run("ca", "create", "s", "--profile", "ocpp/cso-sub", "--issuer", "r", "--subject", "CN=Sub,O=Test CSO,C=DE")
+    cheapen_keys(place)
+    for name in "ab":
+        (place.root / f"{name}.csr").write_bytes(make_csr(f"CS-{name.upper()}"))
+    run(*ISSUE, "--csr", "b.csr", "--out", "out/b.pem")
+    with open_place(place) as inventory:
+        for number in range(QUEUED):
+            order = IssueOrder(ca="s", profile="ocpp/charging-station", csr=make_csr(f"CS-Q{number}"))
+            enqueue(inventory, order, actor=ACTOR, now=utc_now())
+        revocable = next(record for record in inventory.list_certificates() if "CN=CS-B" in record.subject)
+        (place.root / "b.id").write_text(revocable.id)
