@@ -103,6 +103,9 @@ class RpcLink:
         try:
             while True:
                 frame = await self.connection.recv()
+                if self._closing is not None:
+                    # A peer that lost its right may go on sending until the close is through; nothing of it counts.
+                    continue
                 await self._perform(self.session.receive(frame, self._clock()))
         except ConnectionClosed:
             pass
@@ -152,6 +155,11 @@ class RpcLink:
         except (TimeoutError, ConnectionClosed):
             return False
         return True
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether we have begun to close the connection."""
+        return self._closing is not None
 
     def farewell(self) -> str:
         """Return how the connection ended, for a log line."""

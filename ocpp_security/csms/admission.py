@@ -67,7 +67,7 @@ class Denied:
     incident: Incident | None
     claimed: str
     station: str | None = None
-    """Set when the peer proved to hold a credential that belongs to this registered station."""
+    """Registered station that the attempt was about; it need not have come from that station."""
 
 
 _UNAUTHORIZED_CURE = (

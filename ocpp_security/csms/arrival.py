@@ -84,7 +84,7 @@ def _take_into_use(tx: Transaction, record: CertificateRecord, station: str, now
     for other in tx.list_certificates(station=station):
         if other.id == record.id or other.profile != record.profile or other.state is not CertificateState.ISSUED:
             continue
-        is_older = other.delivery is Delivery.DELIVERED and other.reserved_at < record.reserved_at
+        is_older = other.delivery is Delivery.DELIVERED and other.reserved_at <= record.reserved_at
         if other.delivery is Delivery.IN_USE or is_older:
             superseded.append(other.id)
     actor = station_actor(station)

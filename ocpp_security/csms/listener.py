@@ -72,6 +72,7 @@ class Listener:
         self._room = asyncio.Semaphore(limits.max_open_handshakes)
         self._slots: dict[ServerConnection, _Slot] = {}
         self.handler_tasks: set[asyncio.Task[None]] = set()
+        self._upgrading: set[ServerConnection] = set()
         self._serving = False
 
     @property
@@ -110,6 +111,8 @@ class Listener:
         for task in (*self._accepting, *self._opening):
             task.cancel()
         await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
+        for connection in self._upgrading:
+            connection.transport.abort()
         self._close_sockets()
 
     async def wait_handlers(self) -> None:
@@ -204,10 +207,16 @@ class Listener:
     async def handler(self, connection: ServerConnection) -> None:
         """Serve one TLS-complete connection; called by websockets in a task of its own."""
         slot = self._slots.pop(connection)
-        try:
-            await self._serve(connection, slot.peer, slot.release)
-        finally:
+        self._upgrading.add(connection)
+
+        def answered() -> None:
             slot.release()
+            self._upgrading.discard(connection)
+
+        try:
+            await self._serve(connection, slot.peer, answered)
+        finally:
+            answered()
             connection.transport.close()
             task = asyncio.current_task()
             if task is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -74,16 +75,23 @@ class Worker:
     # The feed
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        watcher = self._services.inventory.watch()
-        try:
-            while not self._stopping.is_set():
-                if watcher.wait(_WATCH_SECONDS) and not self._stopping.is_set():
-                    loop.call_soon_threadsafe(self._woken.set)
-        except RuntimeError:
-            # The loop was closed under us: there is nobody left to tell.
-            return
-        finally:
-            watcher.close()
+        while not self._stopping.is_set():
+            try:
+                with contextlib.closing(self._services.inventory.watch()) as watcher:
+                    # What was committed before the watch began is read now.
+                    self._wake(loop)
+                    while not self._stopping.is_set():
+                        if watcher.wait(_WATCH_SECONDS):
+                            self._wake(loop)
+            except ChargePkiError as exc:
+                # The ticks go on meanwhile: late, but nothing is missed.
+                _log.error("the inventory cannot be watched: %s; trying again", exc)
+                self._stopping.wait(_WATCH_SECONDS)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A loop that was closed under us has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._woken.set)
 
     async def _follow(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from cryptography import x509
 
 from chargepki.ocpp_security.sign_certificate import InstalledCertificate, PendingRequest
 from chargepki.ocpp_security.wire import CertificateUse
@@ -123,8 +124,13 @@ class StationStore:
         Raises:
             InputError: there is no certificate in it.
         """
-        self._certificates_of(pem, "the trust file")
-        files.write_durable(self.folder / "trust.pem", pem)
+        roots = self._certificates_of(pem, "the trust file")
+        for der in roots:
+            try:
+                x509.load_der_x509_certificate(der)
+            except ValueError as exc:
+                raise InputError("the trust file holds something that is no certificate", why=str(exc)) from exc
+        files.write_durable(self.folder / "trust.pem", "".join(to_pem("CERTIFICATE", der) for der in roots).encode())
 
     def trust(self) -> tuple[bytes, ...]:
         """Return the CSMS roots (DER); empty before `set_trust`."""

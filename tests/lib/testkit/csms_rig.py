@@ -23,8 +23,7 @@ from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki import aio
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.creation import CaOrder
-from chargepki.pki.inventory import Inventory, SealingKey
-from chargepki.pki.inventory.audit_chain import AuditKey
+from chargepki.pki.inventory import AuditKey, Inventory, SealingKey
 from chargepki.pki.inventory.records import Actor, ActorKind, StationRecord, StationState
 from chargepki.pki.keys import KeyAlgorithm, generate_private_key, spki_der
 from chargepki.pki.pem import to_pem
@@ -63,9 +62,9 @@ async def wait_for(condition: Callable[[], object], *, seconds: float = 10) -> N
 class Rig:
     """Owns everything below one folder; open it with `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder / 'inventory.db'}"
+        self.url = url or f"sqlite:///{folder / 'inventory.db'}"
         self.log_key = AuditKey.load_or_create(folder / "audit.key")
         self.sealing_key = SealingKey.load_or_create(folder / "sealing.key")
         self.inventory = Inventory.open(self.url, log_key=self.log_key)

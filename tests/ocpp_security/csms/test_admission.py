@@ -80,7 +80,7 @@ def test_all_401_answers_are_alike_in_text_and_headers(rig: Rig) -> None:
     rig.add_station("ALIKE")
 
     async def story() -> set[tuple[object, ...]]:
-        seen = set()
+        seen: set[tuple[object, ...]] = set()
         async with rig.server(2, limits=UNLIMITED) as server:
             for identity, headers in (
                 ("ALIKE", basic_header("ALIKE", b"wrong-password-000")),
@@ -188,7 +188,7 @@ def test_profile_3_turns_away_with_403(
     for identity in ("P3", "P3-OTHER"):
         if rig.inventory.find_station(identity) is None:
             rig.add_station(identity, profile=3)
-    identity, options = "P3", {}
+    identity, ahead = "P3", timedelta(0)
     match case:
         case "another station's":
             credential, _ = rig.credential("P3", common_name="P3-STRANGE")
@@ -199,7 +199,7 @@ def test_profile_3_turns_away_with_403(
             rig.authority.revoke(certificate_id, "keyCompromise")
         case "expired":
             credential, _ = rig.credential("P3")
-            options = {"clock": lambda: datetime.now(UTC) + timedelta(days=4000)}
+            ahead = timedelta(days=4000)
         case "unregistered":
             credential, _ = rig.credential("P3")
             identity = "P3-NOBODY"
@@ -210,7 +210,7 @@ def test_profile_3_turns_away_with_403(
             credential = Credential(rig.server_identity.private_key, chain)  # type: ignore[arg-type]
 
     async def story() -> int:
-        async with rig.server(2, 3, **options) as server:
+        async with rig.server(2, 3, clock=lambda: datetime.now(UTC) + ahead) as server:
             tls = rig.client_tls(credential)
             response = await refusal(rig.url_of(server), identity, password=PASSWORD, tls=tls)
             assert response.body == b"not allowed\n"

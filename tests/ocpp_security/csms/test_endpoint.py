@@ -12,6 +12,8 @@ import pytest
 import websockets
 
 from chargepki.ocpp_security.csms import CsmsLimits, DuplicatePolicy
+from chargepki.pki import aio
+from chargepki.pki.authority import IssuedCertificate, IssueOrder
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateState, Delivery
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, subject_of, wait_for
@@ -341,5 +343,93 @@ def test_without_a_common_version_the_upgrade_succeeds_without_header_and_is_clo
                 await socket.wait_closed()
                 assert socket.close_code == 1002
                 assert "ocpp2.1" in (socket.close_reason or "")
+
+    run_on("asyncio", story())
+
+
+def test_what_a_revoked_station_still_sends_does_not_count(rig: Rig) -> None:
+    rig.add_station("LINGERS", profile=3)
+    credential, certificate_id = rig.credential("LINGERS")
+    event = '[2,"1","SecurityEventNotification",{"type":"%s","timestamp":"2026-03-01T00:00:00Z"}]'
+
+    async def story() -> None:
+        async with rig.server(3) as server:
+            socket = await open_socket(rig.url_of(server), "LINGERS", tls=rig.client_tls(credential))
+            await socket.send(event % "BeforeRevocation")
+            await socket.recv()
+            socket.transport.pause_reading()  # it does not hear that it is closed
+            await asyncio.to_thread(rig.authority.revoke, certificate_id, "keyCompromise")
+            await wait_for(lambda: all(one.link.is_closing for one in server.registry))
+            await socket.send(event % "AfterRevocation")
+            await wait_for(lambda: len(server.registry) == 0)
+            socket.transport.abort()
+
+    run_on("asyncio", story())
+    types = {one.type for one in rig.inventory.list_security_events(station="LINGERS")}
+    assert "BeforeRevocation" in types and "AfterRevocation" not in types
+
+
+def test_stopping_does_not_wait_for_a_peer_that_never_sends_its_request(rig: Rig, loop: str) -> None:
+    async def story() -> float:
+        async with rig.server(2) as server:
+            _reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.port, ssl=rig.client_tls(), server_hostname="localhost"
+            )
+            await asyncio.sleep(0.1)
+            begun = time.monotonic()
+        writer.close()
+        return time.monotonic() - begun
+
+    assert run_on(loop, story()) < 5
+
+
+def test_a_csms_without_ca_keys_issues_through_the_queue(rig: Rig, loop: str) -> None:
+    station = f"QUEUED-{loop}"
+    rig.add_station(station)
+
+    async def authority_serve(stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await asyncio.to_thread(rig.authority.serve_queue_once, "authority")
+            await asyncio.sleep(0.05)
+
+    async def story() -> None:
+        stop = asyncio.Event()
+        serving = asyncio.create_task(authority_serve(stop))
+        issuer = aio.QueueIssuer(rig.inventory, actor=ACTOR)
+        async with rig.server(2, 3, issuer=issuer) as server:
+            credential = await enrol(rig, rig.url_of(server), station, "ocpp2.0.1")
+            socket = await open_socket(rig.url_of(server), station, tls=rig.client_tls(credential))
+            await socket.close()
+        await issuer.aclose()
+        stop.set()
+        await serving
+
+    run_on(loop, story())
+
+
+def test_a_certificate_that_is_issued_after_the_link_dropped_is_delivered_on_the_next(rig: Rig) -> None:
+    rig.add_station("DROPPED")
+    gate = asyncio.Event()
+
+    class SlowIssuer(aio.Authority):
+        async def issue(self, order: IssueOrder) -> IssuedCertificate:
+            await gate.wait()
+            return await super().issue(order)
+
+    async def story() -> None:
+        issuer = SlowIssuer(rig.authority)
+        async with rig.server(2, 3, issuer=issuer) as server:
+            url, tls, credential = rig.url_of(server), rig.client_tls(), Credential()
+            async with foreign_station(url, "DROPPED", "ocpp1.6", password=PASSWORD, tls=tls) as peer:
+                csr = build_station_csr(credential.key, "DROPPED", ORGANIZATION)
+                assert await peer.send_csr(csr) == "Accepted"
+            await wait_for(lambda: len(server.registry) == 0)
+            gate.set()
+            await wait_for(lambda: deliveries(rig, "DROPPED"))
+            await asyncio.sleep(0.1)
+            async with foreign_station(url, "DROPPED", "ocpp1.6", password=PASSWORD, tls=tls) as peer:
+                credential.chain_pem = await peer.next_chain()
+                await wait_for(lambda: Delivery.DELIVERED in deliveries(rig, "DROPPED").values())
+        await issuer.aclose()
 
     run_on("asyncio", story())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from chargepki.pki.inventory import verify_log
 from testkit.csms_rig import Rig
 
 
@@ -13,6 +14,8 @@ from testkit.csms_rig import Rig
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with Rig(tmp_path_factory.mktemp("csms")) as opened:
         yield opened
+        # Whatever the tests of a module did, the log explains every row.
+        assert verify_log(opened.inventory, checkpoint=None, pinned_keys=[opened.log_key.public]).findings == ()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
