@@ -153,7 +153,7 @@ def test_a_request_for_ca_rights_is_refused_and_leaves_nothing(
 
 def test_nothing_of_a_request_but_key_and_allowed_subject_fields_reaches_the_certificate(authority: Authority) -> None:
     san = x509.SubjectAlternativeName([x509.DNSName("csms.example.org")])
-    eku = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH])
+    eku = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH])
     issued = authority.issue(order(make_csr(extensions=((san, True), (eku, False)), DC="CPO")))
     leaf = x509.load_der_x509_certificate(issued.certificate_der)
     oids = {extension.oid for extension in leaf.extensions}

@@ -15,7 +15,10 @@ from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
 
-ORDER = {"ca": "t-sub", "profile": "ocpp/charging-station"}
+
+def order(csr: bytes) -> IssueOrder:
+    """Return an order for a charging-station certificate."""
+    return IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=csr)
 
 
 class Crash(BaseException):
@@ -33,7 +36,7 @@ def reserved_only(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> byte
     with monkeypatch.context() as patch:
         patch.setattr(core, "complete", crash)
         with pytest.raises(Crash):
-            authority.issue(IssueOrder(**ORDER, csr=csr))
+            authority.issue(order(csr))
     return csr
 
 
@@ -54,7 +57,7 @@ def test_a_reservation_is_completed_from_its_stored_bytes(authority: Authority, 
 
 def test_the_same_request_takes_up_its_own_reservation(authority: Authority, reserved_only: bytes) -> None:
     (open_id,) = reserved(authority.inventory)
-    assert authority.issue(IssueOrder(**ORDER, csr=reserved_only)).record.id == open_id
+    assert authority.issue(order(reserved_only)).record.id == open_id
 
 
 def test_a_reservation_whose_validity_is_over_is_voided(
@@ -106,9 +109,9 @@ def test_a_signer_that_fails_keeps_the_reservation_for_the_next_run(
     with monkeypatch.context() as patch:
         patch.setattr(keys, "sign", fail)
         with pytest.raises(SignerError):
-            authority.issue(IssueOrder(**ORDER, csr=csr))
+            authority.issue(order(csr))
     (open_id,) = reserved(authority.inventory)
-    assert authority.issue(IssueOrder(**ORDER, csr=csr)).record.id == open_id
+    assert authority.issue(order(csr)).record.id == open_id
 
 
 @pytest.mark.parametrize("step", ["_open_key", "_reserve_certificate", "complete", "finish"])
@@ -185,7 +188,7 @@ def test_a_refused_ca_leaves_nothing_behind(inventory: Inventory, keystore: Memo
 
 def test_a_queued_request_is_answered_with_its_certificate(authority: Authority) -> None:
     inventory = authority.inventory
-    queued = enqueue(inventory, IssueOrder(**ORDER, csr=make_csr()), actor=ACTOR, now=NOW)
+    queued = enqueue(inventory, order(make_csr()), actor=ACTOR, now=NOW)
     assert answer_of(inventory, queued.id) is None
     assert authority.serve_queue_once("me") == 1
     answer = answer_of(inventory, queued.id)
@@ -206,7 +209,7 @@ def test_a_refusal_travels_back_with_its_class_and_texts(authority: Authority) -
 def test_a_crash_between_issuing_and_answering_leads_to_the_same_certificate(
     inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queued = enqueue(inventory, IssueOrder(**ORDER, csr=make_csr()), actor=ACTOR, now=NOW)
+    queued = enqueue(inventory, order(make_csr()), actor=ACTOR, now=NOW)
     real = authority.issue_many
 
     def crash(orders: list[IssueOrder]) -> list[object]:
