@@ -232,6 +232,9 @@ class LogHead:
         """Return the octets that are signed: canonical JSON of every field but the signature."""
         fields: dict[str, object] = {**self.to_values(), "schema": HEAD_SCHEMA}
         del fields["signature"]
+        if any(isinstance(value, float) for value in fields.values()):
+            # JSON writes an infinite number as null, like a missing value.
+            return b""
         try:
             return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
         except TypeError:

@@ -60,6 +60,9 @@ class RawEntry:
 
 
 def _hash(values: Sequence[object]) -> str:
+    # No entry of ours has a real number, and JSON writes an infinite one as null, like a missing value.
+    if any(isinstance(value, float) for value in values):
+        return ""
     try:
         return entry_hash(values)
     except TypeError:

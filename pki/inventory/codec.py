@@ -118,7 +118,7 @@ def row_digest(table: str, columns: Sequence[str], values: Sequence[object]) -> 
 
     It is taken over the JSON array ``[table, [column, value]…]`` in column order; a byte string counts as
     ``{"sha256": hex}`` and a boolean as 0 or 1, so that an auditor can repeat it with any language.
-    A value that no writer of ours stores (invalid UTF-8 for example) gives a constant that equals no digest.
+    A value that no writer of ours stores (invalid UTF-8, a real number) gives a constant that equals no digest.
     """
     parts: list[object] = [table]
     for column, value in zip(columns, values, strict=True):
@@ -127,8 +127,11 @@ def row_digest(table: str, columns: Sequence[str], values: Sequence[object]) -> 
             parts.append((column, value))
         elif kind is bytes:
             parts.append((column, {"sha256": hashlib.sha256(value).hexdigest()}))  # type: ignore[arg-type]  # bytes, just seen
+        elif kind is bool or kind is int:
+            parts.append((column, int(value)))  # type: ignore[call-overload]  # a whole number, just seen
         else:
-            parts.append((column, int(value) if kind is bool else value))  # type: ignore[call-overload]  # a bool, just seen
+            # A real number, which only tampering stores. JSON writes an infinite one as null, like a missing value.
+            return _MISSING_DIGEST
     try:
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()
     except TypeError:
