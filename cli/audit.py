@@ -26,14 +26,18 @@ def audit() -> None:
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N entries.")
 @pass_state
 def show(state: GlobalState, last: int | None) -> None:
-    """Print the entries, oldest first."""
+    """Print the entries, oldest first; with -v also their details.
+
+    An actor is marked as unauthenticated when nothing but the operating system vouches for the name.
+    """
     inventory = state.workspace.inventory
     head = inventory.audit_head()
     after = max((head.count if head else 0) - last, 0) if last else 0
     rows = (_row(entry) for entry in _entries(state, after))
-    state.output.rows(
-        "chargepki/audit-entry-list", ("seq", "at", "actor", "action", "subject", "outcome"), rows, key="entries"
-    )
+    columns = ("seq", "at", "actor", "action", "subject", "outcome", *(("details",) if state.verbose else ()))
+    if not state.output.for_machines:
+        rows = (_shown(row) for row in rows)
+    state.output.rows("chargepki/audit-entry-list", columns, rows, key="entries")
 
 
 @audit.command("verify", verdict=True, example="chargepki audit verify --checkpoint audit-2026-03.json")
@@ -102,11 +106,10 @@ def _entries(state: GlobalState, after: int) -> Any:
 
 
 def _row(entry: AuditEntry) -> dict[str, Any]:
-    mark = "" if entry.actor.authenticated else " (unauthenticated)"
     return {
         "seq": entry.seq,
         "at": entry.at,
-        "actor": f"{entry.actor.kind.value}:{entry.actor.name}{mark}",
+        "actor": f"{entry.actor.kind.value}:{entry.actor.name}",
         "actor_authenticated": entry.actor.authenticated,
         "action": entry.action,
         "subject": entry.subject,
@@ -117,3 +120,10 @@ def _row(entry: AuditEntry) -> dict[str, Any]:
         "previous_hash": entry.previous_hash,
         "entry_hash": entry.entry_hash,
     }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return *row* for a table: the mark beside the actor, the details on one line."""
+    mark = "" if row["actor_authenticated"] else " (unauthenticated)"
+    details = "; ".join(f"{name} {value}" for name, value in row["details"].items() if value is not None)
+    return {**row, "actor": f"{row['actor']}{mark}", "details": details or None}

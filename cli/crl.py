@@ -21,8 +21,9 @@ def crl() -> None:
 @click.option("--all", "every", is_flag=True, help="All active CAs.")
 @click.option("--out", "-o", metavar="F", help="Also write the CRL of --ca to this file.")
 @click.option("--pem", is_flag=True, help="Write PEM instead of DER to --out.")
+@click.option("--dry-run", is_flag=True, help="Build and lint, print what would be published, change nothing.")
 @pass_state
-def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pem: bool) -> None:
+def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pem: bool, dry_run: bool) -> None:
     """Sign the next full CRL, record it, then write it to the publish folder and to --out."""
     from chargepki.cli.progress import progress
     from chargepki.cli.results import write_result
@@ -33,6 +34,10 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         raise click.UsageError("pass either --ca NAME or --all")
     if every and out:
         raise click.UsageError("--out belongs to --ca; with --all use --publish-dir")
+    if pem and not out:
+        raise click.UsageError("--pem belongs to --out")
+    if dry_run:
+        state.rehearse()
     workspace = state.workspace
     authority = workspace.authority
     names = [ca] if ca else [item.id for item in workspace.inventory.list_cas() if item.state is CaState.ACTIVE]
@@ -41,7 +46,7 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         for done, name in enumerate(names):
             advance(done, len(names))
             records.append(authority.publish_crl(name))
-    if out:
+    if out and not dry_run:
         der = records[0].der
         write_result(state, to_pem("X509 CRL", der).encode() if pem else der, out)
     rows = [

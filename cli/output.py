@@ -140,7 +140,7 @@ def _cell(value: Any) -> str:
     if isinstance(plain, list):
         return "\n".join(_inline(item) for item in plain) if plain else "-"
     if isinstance(plain, dict):
-        return "\n".join(f"{name}: {_cell(item)}" for name, item in plain.items())
+        return "\n".join(f"{name.replace('_', ' ')}: {_inline(item)}" for name, item in plain.items()) or "-"
     return str(plain)
 
 
@@ -150,5 +150,5 @@ def _inline(value: Any) -> str:
         said = {name: item for name, item in value.items() if item not in (None, "", [], {})}
         return "; ".join(f"{name.replace('_', ' ')} {_inline(item)}" for name, item in said.items())
     if isinstance(value, list):
-        return ", ".join(_inline(item) for item in value)
+        return ", ".join(_inline(item) for item in value) or "-"
     return _cell(value)

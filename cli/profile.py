@@ -43,4 +43,10 @@ def show(state: GlobalState, profile_id: str) -> None:
     from chargepki.pki.profiles import get_profile
     from chargepki.pki.profiles.describe import describe
 
-    state.output.fields("chargepki/profile", describe(get_profile(profile_id)))
+    content = describe(get_profile(profile_id))
+    if state.output.for_machines:
+        state.output.document("chargepki/profile", content)
+        return
+    from chargepki.cli.profile_page import profile_page
+
+    state.output.text(profile_page(content))

@@ -78,7 +78,7 @@ class Subject(click.ParamType[tuple[tuple[str, str], ...]]):
         try:
             return tuple(names.attributes(names.parse_rdns(str(value))))
         except InputError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error.what}{f' ({error.fix})' if error.fix else ''}", param, ctx)
 
 
 DURATION = Duration()
