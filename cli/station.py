@@ -35,6 +35,7 @@ def station() -> None:
     help="Profile below which it is never let in.",
 )
 @click.option("--password-file", metavar="F|-", help="Its Basic password, 16 to 20 characters fit every version.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def add(
     state: GlobalState,
@@ -43,12 +44,15 @@ def add(
     organization: str | None,
     security_profile: int,
     password_file: str | None,
+    dry_run: bool,
 ) -> None:
     """Register the station ID, or bring a removed one back."""
     from chargepki.cli.station_rows import station_row
     from chargepki.cli.stations import add_station
 
     password = _read_password(password_file)
+    if dry_run:
+        state.rehearse()
     record = add_station(
         state.workspace,
         station_id,
@@ -57,7 +61,8 @@ def add(
         security_profile=security_profile,
         password=password,
     )
-    state.output.say(f"registered station {record.id}")
+    if not dry_run:
+        state.output.say(f"registered station {record.id}")
     if password is None and security_profile < 3:
         state.output.say(f"it has no password yet; next: chargepki station set-password {record.id} --record-only")
     state.output.fields("chargepki/station", station_row(record, None))
@@ -103,19 +108,25 @@ def show(state: GlobalState, station_id: str) -> None:
 @station.command("remove", writes="change", example="chargepki station remove CS-0001 --yes")
 @click.argument("station_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
-def remove(state: GlobalState, station_id: str, yes: bool) -> None:
+def remove(state: GlobalState, station_id: str, yes: bool, dry_run: bool) -> None:
     """Remove a station: it is not let in any more; its certificates stay until they are revoked."""
+    from chargepki.cli.station_rows import station_row
     from chargepki.cli.stations import confirm_removal, remove_station
 
-    confirm_removal(state, station_id, yes=yes)
+    if dry_run:
+        state.rehearse()
+    confirm_removal(state, station_id, yes=yes or dry_run)
     record = remove_station(state.workspace, station_id)
     live = [
         item.id for item in state.workspace.inventory.list_certificates(station=record.id) if item.state == "issued"
     ]
-    state.output.say(f"removed station {record.id}")
+    if not dry_run:
+        state.output.say(f"removed station {record.id}")
     for certificate in live:
         state.output.say(f"next: chargepki cert revoke {certificate} --reason cessationOfOperation")
+    state.output.fields("chargepki/station", station_row(record, None))
 
 
 @station.command("events", example="chargepki station events CS-0001")
@@ -140,6 +151,7 @@ def events(state: GlobalState, station_id: str, limit: int) -> None:
 @click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
 @click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
 @click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def set_password(
     state: GlobalState,
@@ -149,6 +161,7 @@ def set_password(
     wait: timedelta | None,
     no_wait: bool,
     deadline: timedelta,
+    dry_run: bool,
 ) -> None:
     """Change the Basic password of a station, over OCPP.
 
@@ -161,17 +174,20 @@ def set_password(
 
     given = _read_password(password_file)
     password = given if given is not None else generate_password().encode()
+    if dry_run:
+        state.rehearse()
     workspace = state.workspace
     if record_only:
         record = record_password(workspace, station_id, password)
-        state.output.say(f"recorded a new password for {record.id}")
+        if not dry_run:
+            state.output.say(f"recorded a new password for {record.id}")
         row = station_row(record, workspace.inventory.find_presence(record.id))
-        if given is None:
+        if given is None and not dry_run:
             row["password"] = password.decode()
         state.output.fields("chargepki/station", row)
         return
     operation = start_password_change(workspace, station_id, password, deadline=deadline)
-    wait_for(state, operation, wait=wait, no_wait=no_wait)
+    wait_for(state, operation, wait=wait, no_wait=no_wait or dry_run)
 
 
 @station.command(
@@ -182,15 +198,24 @@ def set_password(
 @click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
 @click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
 @click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def trigger_renewal(
-    state: GlobalState, station_id: str, use: str, wait: timedelta | None, no_wait: bool, deadline: timedelta
+    state: GlobalState,
+    station_id: str,
+    use: str,
+    wait: timedelta | None,
+    no_wait: bool,
+    deadline: timedelta,
+    dry_run: bool,
 ) -> None:
     """Ask a station to make a new key and send a CSR; done when it has taken the new certificate."""
     from chargepki.cli.stations import start_renewal, wait_for
 
+    if dry_run:
+        state.rehearse()
     operation = start_renewal(state.workspace, station_id, use, deadline=deadline)
-    wait_for(state, operation, wait=wait, no_wait=no_wait)
+    wait_for(state, operation, wait=wait, no_wait=no_wait or dry_run)
 
 
 @station.command(

@@ -178,7 +178,7 @@ def wait_for(state: GlobalState, operation: OperationRecord, *, wait: timedelta 
         state.output.say(f"{operation.kind} for {operation.station}: waiting up to {int(patience.total_seconds())} s")
         current = _await_outcome(state, operation, patience.total_seconds(), time.monotonic)
     row = operation_row(current)
-    if not current.state.is_final:
+    if not current.state.is_final and state.writes != "rehearse":
         state.output.say(f"not finished yet; look again with: chargepki station show {operation.station}")
     state.output.fields("chargepki/operation", row)
     if current.state in (OperationState.FAILED, OperationState.EXPIRED):
