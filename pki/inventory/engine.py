@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from chargepki.pki import files
-from chargepki.pki.errors import Conflict, UnavailableError
+from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.faults import translate
 
@@ -40,7 +40,7 @@ def compiled_statements(dialect: Dialect) -> dict[str, Any]:
 class Session:
     """One connection. Every error of the driver leaves it translated."""
 
-    __slots__ = ("_address", "_cursor", "_errors", "_named", "_parts", "_updates", "connection")
+    __slots__ = ("_address", "_cursor", "_errors", "_lost", "_named", "_parts", "_updates", "_writing", "connection")
 
     def __init__(self, connection: Any, address: DatabaseAddress, errors: type[Exception]) -> None:
         self.connection = connection
@@ -50,6 +50,8 @@ class Session:
         self._parts = compiled_statements(address.dialect)
         self._named: dict[str, str] = self._parts["named"]
         self._updates: dict[tuple[str, ...], str] = {}
+        self._writing = False
+        self._lost = False
 
     def run(self, name: str, parameters: Mapping[str, object]) -> list[Sequence[Any]]:
         """Run a compiled statement and return its rows (none for a write without RETURNING)."""
@@ -57,19 +59,32 @@ class Session:
 
     def execute(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[Sequence[Any]]:
         """Run SQL text of our own making and return its rows."""
+        self._check_transaction()
         cursor = self._cursor
         try:
-            cursor.execute(sql, parameters or {}) if parameters else cursor.execute(sql)
+            cursor.execute(sql, parameters) if parameters else cursor.execute(sql)
             return cursor.fetchall() if cursor.description is not None else []
         except self._errors as exc:
-            raise translate(exc, self._address) from exc
+            raise self._failed(exc) from exc
 
     def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> None:
         """Run a compiled statement that returns nothing once for each of *parameters*."""
+        self._check_transaction()
         try:
             self._cursor.executemany(self._named[name], parameters)
         except self._errors as exc:
-            raise translate(exc, self._address) from exc
+            raise self._failed(exc) from exc
+
+    def _check_transaction(self) -> None:
+        if self._lost:
+            raise UnavailableError(f"the inventory {self._address.shown} has given up this transaction")
+
+    def _failed(self, exc: Exception) -> ChargePkiError:
+        # After some errors (a full disk, an I/O error) SQLite has rolled the transaction back by itself. What a work
+        # that swallows the error writes then would be committed at once, piece by piece and without an audit entry.
+        if self._writing and self._address.dialect is Dialect.SQLITE and not self.connection.in_transaction:
+            self._lost = True
+        return translate(exc, self._address)
 
     def stream(self, sql: str, *, size: int = 2000) -> Iterator[Sequence[Any]]:
         """Run SQL text inside a transaction and yield its rows without holding them all in memory."""
@@ -120,6 +135,12 @@ class Session:
     def begin_write(self) -> None:
         """Start a write transaction; on SQLite nobody else can write from here on."""
         self.execute("BEGIN IMMEDIATE" if self._address.dialect is Dialect.SQLITE else "BEGIN")
+        self._writing = True
+
+    def commit(self) -> None:
+        """End a write transaction with its changes; durable when it returns."""
+        self.execute("COMMIT")
+        self._writing = False
 
     def begin_snapshot(self) -> None:
         """Start a transaction that sees one state of the database until it ends, and cannot write."""
@@ -132,6 +153,7 @@ class Session:
 
     def rollback(self) -> None:
         """End a transaction without its changes; a broken connection is no further error."""
+        self._writing = self._lost = False
         with contextlib.suppress(self._errors):
             if self._address.dialect is Dialect.POSTGRESQL or self.connection.in_transaction:
                 self._cursor.execute("ROLLBACK")

@@ -152,7 +152,7 @@ class Inventory(Reads):
                     log_id = secrets.token_hex(16)
                     head = LogHead.sign(ChainState(log_id, 0, genesis_hash(log_id), None), key)
                     session.run("head_insert", head.to_values())
-                session.execute("COMMIT")
+                session.commit()
             except BaseException:
                 session.rollback()
                 raise
@@ -188,8 +188,11 @@ class Inventory(Reads):
                 session.run("head_update", head.to_values())
             if done and self.dialect is Dialect.POSTGRESQL:
                 session.execute("NOTIFY chargepki_inventory")
-            session.execute("COMMIT" if done else "ROLLBACK")
-            self._trusted = head
+            if done:
+                session.commit()
+                self._trusted = head
+            else:
+                session.rollback()
         except ChargePkiError as exc:
             session.rollback()
             _fail_all(batch, exc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sqlite3
@@ -13,9 +14,9 @@ import psycopg
 import pytest
 
 from chargepki.pki.errors import ChargePkiError, InputError, StateError, UnavailableError
-from chargepki.pki.inventory import AuditKey, Inventory
+from chargepki.pki.inventory import AuditKey, Inventory, Transaction, verify_log
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
-from testkit.inventories import add_station
+from testkit.inventories import ACTOR, NOW, add_station, station_record
 
 
 def _libpq(url: str) -> str:
@@ -158,6 +159,27 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing(sqlite_url: str, log
         add_station(inventory, "after")
         entries = inventory.list_audit()
         assert len(list(inventory.list_stations())) == len(entries)
+
+
+def test_a_work_that_swallows_a_rollback_by_sqlite_writes_nothing_behind_the_log(
+    sqlite_url: str, log_key: AuditKey
+) -> None:
+    with Inventory.open(sqlite_url, log_key=log_key) as inventory:
+        add_station(inventory, "CS-1")
+
+        def work(tx: Transaction) -> None:
+            with contextlib.suppress(ChargePkiError):
+                # As after an I/O error, SQLite ends the whole transaction here.
+                tx._session.execute("INSERT OR ROLLBACK INTO station SELECT * FROM station")
+            # Without a guard this row would be committed at once and alone.
+            tx.add_station(station_record("CS-2"))
+            tx.audit(ACTOR, "station.add", "CS-2", now=NOW)
+
+        with pytest.raises(UnavailableError, match="given up this transaction"):
+            inventory.write(work)
+        assert inventory.find_station("CS-2") is None
+        add_station(inventory, "CS-3")
+        assert verify_log(inventory, pinned_keys=[log_key.public]).ok
 
 
 def test_a_refused_connection_is_one_clear_error_without_the_password(log_key: AuditKey) -> None:
