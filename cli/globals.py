@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+from chargepki.cli.telling import tell
 
 if TYPE_CHECKING:
     from chargepki.cli.output import Output
@@ -96,7 +97,7 @@ class GlobalState:
 
     def say_line(self, text: str) -> None:
         """Write *text* to stderr, even with ``--quiet``."""
-        print(text, file=sys.stderr)
+        tell(text)
 
     def report(
         self, *, what: str, why: str, fix: str, code: str = "error", details: Mapping[str, Any] | None = None

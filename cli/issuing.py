@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,8 @@ def hand_out_key(state: GlobalState, options: Mapping[str, Any]) -> None:
     if options["new_key"]:
         from chargepki.pki import files
 
+        # The certificate may be on its way to stdout; once the key has its name, the command is not repeated.
+        sys.stdout.flush()
         path, waiting = _key_paths(options)
         files.move_new(waiting, path)
         state.output.say(f"wrote {path}")

@@ -114,11 +114,29 @@ def main(args: list[str] | None = None) -> NoReturn:
         code = _usage_error(state, exc)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its decision, not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         code = 0
     except Exception as exc:  # noqa: BLE001 - the last resort turns every other exception into one line
         code = _other_error(state, exc)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_flushed(state, code if isinstance(code, int) else 0))
+
+
+def _flushed(state: GlobalState, code: int) -> int:
+    """Write what stdout still holds, and return the exit code that is right then."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        _give_up_stdout()
+        if code == 0 or state.json or state.json_lines:
+            # Not as JSON: that would go where nothing can be written.
+            state.say_line(f"error: cannot write to standard output: {exc.strerror}")
+            return code or EXIT_UNAVAILABLE
+    return code
+
+
+def _give_up_stdout() -> None:
+    """Drop what can no longer be written, so that the interpreter does not fail with it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_error(state: GlobalState, exc: click.ClickException) -> int:

@@ -11,6 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from chargepki.cli.telling import tell
+
 __all__ = ["Output", "jsonable", "rfc3339"]
 
 
@@ -58,12 +60,12 @@ class Output:
     def say(self, text: str) -> None:
         """Tell a person something (stderr); silent with ``--quiet``."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            tell(text)
 
     def reason(self, text: str) -> None:
         """Tell a person why (stderr); only with ``--verbose``."""
         if self.verbose and not self.quiet:
-            print(text, file=sys.stderr)
+            tell(text)
 
     def text(self, text: str) -> None:
         """Write plain data to stdout, with exactly one final newline."""

@@ -15,11 +15,15 @@ _SQLITE: Final = (
     ("database is locked", "is locked by another process", "wait until that process is done, then try again"),
     ("database table is locked", "is locked by another process", "wait until that process is done, then try again"),
     ("unable to open database file", "cannot be opened", "check that the folder exists and may be written"),
-    ("database or disk is full", "cannot grow: the disk is full", "free some space; nothing was changed"),
+    ("database or disk is full", "cannot grow: the disk is full", "free some space, then repeat the command"),
     ("attempt to write a readonly database", "is read-only", "check the permissions of the file and its folder"),
     ("file is not a database", "is not an SQLite database", "check the path, or restore the file from the backup"),
     ("disk image is malformed", "is damaged", "restore it from the backup, then run: chargepki audit verify"),
-    ("disk i/o error", "cannot be read or written (I/O error)", "check the disk; nothing was changed"),
+    (
+        "disk i/o error",
+        "cannot be read or written (I/O error)",
+        "check the disk and its free space, then repeat the command",
+    ),
     ("readonly", "is read-only", "check the permissions of the file and its folder"),
 )
 
@@ -27,7 +31,7 @@ _SQLITE: Final = (
 _POSTGRESQL: Final = (
     ("55P03", "is locked by another process", "wait until that process is done, then try again"),
     ("40", "gave up on a conflict between transactions", "try again"),
-    ("53100", "cannot grow: the disk is full", "free some space; nothing was changed"),
+    ("53100", "cannot grow: the disk is full", "free some space, then repeat the command"),
     ("53", "is out of resources", "check its connections and memory"),
     ("25006", "is read-only", "use the primary server, not a standby"),
     ("28", "refuses this user", "check user, password and pg_hba.conf"),

@@ -203,16 +203,20 @@ class Runner:
         real: bool = False,
         calls: Sequence[str] = CHANGING_CALLS,
         meanwhile: Callable[[int], None] | None = None,
+        stdout: Path | None = None,
     ) -> Outcome:
         """Run one command at *place*.
 
         Args:
             traced: record the calls.
+            stdout: a device that takes the output in place of `Outcome.stdout`.
             meanwhile: called with the process id once the command runs.
         """
         with self._lock:
             scratch = self.folder / f"run{next(self._numbers)}"
         scratch.mkdir()
+        if stdout is not None:
+            (scratch / "stdout").symlink_to(stdout)
         log = scratch / "strace"
         options = ["-f", "-y", "-s", "200", "-o", str(log), "-e", f"trace={','.join(f'?{name}' for name in calls)}"]
         if fault is not None:
@@ -225,7 +229,7 @@ class Runner:
         lines = tuple(log.read_text(errors="replace").splitlines()) if watched else ()
         outcome = Outcome(
             code,
-            (scratch / "stdout").read_bytes(),
+            (scratch / "stdout").read_bytes() if stdout is None else b"",
             (scratch / "stderr").read_text(errors="replace"),
             tuple(_calls(lines)),
             lines,

@@ -33,7 +33,8 @@ def left_the_process(place: Place, outcomes: Sequence[Outcome] = ()) -> dict[str
     """Return the DER certificates that are outside the inventory, by where they are."""
     found: dict[str, set[bytes]] = {}
     texts = {str(path): path.read_bytes() for path in place.out.iterdir() if path.suffix == ".pem"}
-    texts |= {f"stdout {number}": outcome.stdout for number, outcome in enumerate(outcomes)}
+    # With --json, the line ends of a PEM text are escapes.
+    texts |= {f"stdout {number}": outcome.stdout.replace(b"\\n", b"\n") for number, outcome in enumerate(outcomes)}
     for name, text in texts.items():
         if b"-----END CERTIFICATE-----" in text:
             whole = text[: text.rindex(b"-----END CERTIFICATE-----") + 25]

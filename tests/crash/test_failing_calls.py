@@ -1,0 +1,139 @@
+"""Let system calls fail, once or from some point on as on a full disk: one clear error, exit 4, and then it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.crash import SEED, Fault, Outcome, Place, Runner, choose, need_strace
+from testkit.crash_judge import problems
+from testkit.crash_scenarios import ISSUE, SCENARIOS, Scenario, arguments_of, goes_on, undisturbed
+from testkit.effort import CAMPAIGN
+
+pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
+
+FLUSHES = ("fsync", "fdatasync")
+SCENARIOS_TRIED = tuple(SCENARIOS) if CAMPAIGN else ("create-root", "issue", "revoke", "serve")
+
+
+def complaint(outcome: Outcome) -> Iterator[str]:
+    """Yield what is wrong with how a command reported that a file or disk failed it."""
+    if outcome.code not in (0, 4):
+        yield f"it ended with {outcome.code}: {outcome.stderr.strip()}"
+    errors = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
+    if len(errors) != (1 if outcome.code else 0) or "Traceback" in outcome.stderr:
+        yield f"it ended with {outcome.code} and said: {outcome.stderr.strip()}"
+
+
+def one_fault(
+    runner: Runner, scenario: Scenario, start: Place, fault: Fault, folder: Path
+) -> tuple[Outcome, list[str]]:
+    """Run the command under *fault*, then repeat it; return what is wrong."""
+    place = start.copy_to(folder / "failing")
+    try:
+        first = runner.run(place, *arguments_of(scenario, place), fault=fault)
+        # Its own message may be the call that failed.
+        wrong = [] if fault.name == "write" and not first.stderr else list(complaint(first))
+        wrong += goes_on(runner, scenario, place, first, start)
+        return first, [f"{fault}: {item}" for item in wrong]
+    finally:
+        shutil.rmtree(place.root)
+
+
+@pytest.mark.parametrize("name", SCENARIOS_TRIED)
+def test_a_failing_call_is_one_clear_error_and_the_repeat_succeeds(
+    name: str, runner: Runner, templates: dict[str, Place], folder: Path
+) -> None:
+    need_strace()
+    scenario = SCENARIOS[name]
+    start = templates[scenario.start]
+    calls = choose(undisturbed(runner, scenario, start, folder), sample=3, every=CAMPAIGN)
+    wrong: list[str] = []
+    silent = 0
+    for call in calls:
+        error = "EIO" if call.name in FLUSHES else "ENOSPC"
+        outcome, found = one_fault(runner, scenario, start, Fault(call.name, call.nth, f"error={error}"), folder)
+        wrong += [f"{call}: {item}" for item in found]
+        silent += outcome.code == 0
+    print(f"{name}: {len(calls)} failing calls, {silent} of them did not matter, seed {SEED}")
+    assert not wrong, "\n".join([f"seed {SEED}", *wrong])
+    assert silent < len(calls), "no fault made a difference"
+
+
+def test_a_disk_that_stays_full_is_one_clear_error_and_the_repeat_succeeds(
+    runner: Runner, templates: dict[str, Place], folder: Path
+) -> None:
+    need_strace()
+    scenario, start = SCENARIOS["issue"], templates["ready"]
+    calls = [call for call in undisturbed(runner, scenario, start, folder) if call.name == "pwrite64"]
+    wrong: list[str] = []
+    for call in choose(calls, sample=2, every=CAMPAIGN):
+        fault = Fault(call.name, call.nth, "error=ENOSPC", lasting=True)
+        wrong += one_fault(runner, scenario, start, fault, folder)[1]
+    assert not wrong, "\n".join([f"seed {SEED}", *wrong])
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kibibytes: int) -> Iterator[Path | None]:
+    """Mount a small file system in memory at *folder*; gives ``None`` where this process may not mount."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k,mode=700", "none", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_command_on_a_disk_that_is_really_full_goes_on_once_there_is_space(
+    runner: Runner, templates: dict[str, Place], folder: Path
+) -> None:
+    """A real full disk where the tests may mount one; elsewhere the injected errors above stand for it."""
+    with small_disk(folder / "disk", 2048) as disk:
+        if disk is None:
+            return
+        place = templates["ready"].copy_to(disk / "place")
+        filler = disk / "filler"
+        answers: list[int] = []
+        for free in (0, 4, 12, 24, 36, 48, 64, 80, 96, 128, 192, 256):
+            arguments = [*ISSUE, "--csr", "a.csr", "--out", f"out/{free}.pem", "--request-id", f"free-{free}"]
+            filler.write_bytes(b"")
+            room = shutil.disk_usage(disk).free - free * 1024
+            filler.write_bytes(bytes(max(0, room)))
+            first = runner.run(place, *arguments)
+            filler.unlink()
+            assert list(complaint(first)) == []
+            if first.code:
+                assert "space" in first.stderr or "full" in first.stderr, first.stderr
+            assert not (first.code and (place.out / f"{free}.pem").exists())
+            repeat = runner.run(place, *arguments)
+            assert repeat.code == 0, repeat.stderr
+            answers.append(first.code)
+        assert problems(place.copy_to(folder / "look")) == []
+        assert 4 in answers and 0 in answers, answers
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--out", "-"), ("--chain-out", "-")])
+def test_a_standard_output_that_is_full_is_exit_4_and_the_certificate_stays_to_be_fetched(
+    options: tuple[str, ...], runner: Runner, templates: dict[str, Place], folder: Path
+) -> None:
+    if not Path("/dev/full").exists():
+        return  # a device of Linux
+    place = templates["ready"].copy_to(folder / "place")
+    arguments = (*ISSUE, "--csr", "a.csr", *options)
+    first = runner.run(place, *arguments, real=True, stdout=Path("/dev/full"))
+    assert list(complaint(first)) == []
+    assert first.code == 4, first.stderr
+    repeat = runner.run(place, *arguments)
+    assert repeat.code == 0
+    assert "already issued" in repeat.stderr
+    assert problems(place, [repeat]) == []
