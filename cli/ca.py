@@ -13,6 +13,7 @@ from chargepki.cli.values import DURATION, SUBJECT
 if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
     from chargepki.pki.inventory.records import CaRecord
+    from chargepki.pki.template import Criticality
 
 __all__ = ["ca"]
 
@@ -33,6 +34,14 @@ def ca() -> None:
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="CN=…,O=…,C=…,DC=…; the CN defaults to NAME.")
 @click.option("--validity", type=DURATION, metavar="4y", help="90s 60m 12h 30d 4y; the profile's default otherwise.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm, for example secp256r1 or rsa3072.")
+@click.option(
+    "--extension-criticality",
+    "criticality",
+    type=click.Choice(["profile", "rfc5280"]),
+    default="profile",
+    show_default=True,
+    help="rfc5280 overrides what a profile marks critical against it; audited.",
+)
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def create(
@@ -43,6 +52,7 @@ def create(
     subject: tuple[tuple[str, str], ...] | None,
     validity: timedelta | None,
     algorithm: str | None,
+    criticality: Criticality,
     dry_run: bool,
 ) -> None:
     """Create the CA NAME: make its key, have its certificate signed, activate it.
@@ -59,6 +69,7 @@ def create(
         subject=subject or (),
         validity=validity,
         key_algorithm=_algorithm(algorithm),
+        criticality=criticality,
     )
     if dry_run:
         state.rehearse()
@@ -82,6 +93,14 @@ def create(
 @click.option("--organization", required=True, metavar="O", help="Organisation in every subject.")
 @click.option("--country", required=True, metavar="CC", help="Two-letter country code in every subject.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm of all; the standard's default otherwise.")
+@click.option(
+    "--extension-criticality",
+    "criticality",
+    type=click.Choice(["profile", "rfc5280"]),
+    default="profile",
+    show_default=True,
+    help="rfc5280 overrides what a profile marks critical against it; audited.",
+)
 @click.option("--dry-run", is_flag=True, help="Make all with throw-away keys, print them, change nothing.")
 @pass_state
 def create_hierarchy(
@@ -91,6 +110,7 @@ def create_hierarchy(
     organization: str,
     country: str,
     algorithm: str | None,
+    criticality: Criticality,
     dry_run: bool,
 ) -> None:
     """Create all roots and sub-CAs of STANDARD; those that exist already are left as they are.
@@ -99,7 +119,7 @@ def create_hierarchy(
     """
     from chargepki.cli.creating import HierarchyOrder, create_all, rehearse_hierarchy
 
-    order = HierarchyOrder(standard, prefix, organization, country, _algorithm(algorithm))
+    order = HierarchyOrder(standard, prefix, organization, country, _algorithm(algorithm), criticality)
     if dry_run:
         state.rehearse()
     # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.

@@ -38,6 +38,14 @@ def cert() -> None:
 @click.option("--key-out", metavar="F", help="File for the new key (PKCS#8, mode 0600, never overwritten).")
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="Replaces the subject of the request.")
 @click.option("--validity", type=DURATION, metavar="60d", help="90s 60m 12h 30d 4y.")
+@click.option(
+    "--extension-criticality",
+    "criticality",
+    type=click.Choice(["profile", "rfc5280"]),
+    default="profile",
+    show_default=True,
+    help="rfc5280 overrides what a profile marks critical against it; audited.",
+)
 @click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="dNSName (profile ocpp/csms); repeatable.")
 @click.option("--station", metavar="ID", help="Station that the certificate belongs to.")
 @click.option("--request-id", metavar="ID", help="A repeat with the same id returns the same certificate.")
@@ -55,10 +63,11 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     from chargepki.cli.issuing import hand_out_key, key_for, make_order, preview
 
     order = make_order(options, read_csr=_read_csr)
-    authority = state.workspace.authority
     if options["dry_run"]:
-        preview(state, order)
+        state.rehearse()
+        preview(state, order, options)
         return
+    authority = state.workspace.authority
     # What a crash left reserved is completed first, so that the inventory is whole before it grows.
     authority.recover(order.ca)
     order = key_for(state, order, options)
@@ -128,8 +137,9 @@ def show(state: GlobalState, certificate: str) -> None:
 @click.option("--reason", required=True, metavar="R", help="RFC 5280 name, for example keyCompromise or superseded.")
 @click.option("--revoked-at", type=INSTANT, metavar="T", help="When it became invalid; now by default.")
 @click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
-def revoke(state: GlobalState, serial: str, reason: str, revoked_at: datetime | None, yes: bool) -> None:
+def revoke(state: GlobalState, serial: str, reason: str, revoked_at: datetime | None, yes: bool, dry_run: bool) -> None:
     """Revoke the certificate SERIAL and publish its CA's CRL.
 
     A station that is connected with it loses its connection at once. Repeating it is harmless; another reason is
@@ -137,10 +147,15 @@ def revoke(state: GlobalState, serial: str, reason: str, revoked_at: datetime | 
     """
     from chargepki.cli.revoking import confirm_ca_revocation, publish_or_explain
 
+    if dry_run:
+        state.rehearse()
     workspace = state.workspace
     record = find_certificate(workspace.inventory, serial)
-    confirm_ca_revocation(state, record, yes=yes)
+    confirm_ca_revocation(state, record, yes=yes or dry_run)
     revoked = workspace.authority.revoke(record.id, reason, revoked_at=revoked_at)
+    if dry_run:
+        state.output.fields("chargepki/certificate", certificate_row(revoked))
+        return
     state.output.say(f"revoked {revoked.id} ({revoked.revocation_reason})")
     crl = publish_or_explain(state, revoked.ca)
     row = certificate_row(revoked)

@@ -16,6 +16,7 @@ from chargepki.pki.authority.issuance import Issuer
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory.records import CaRecord
 from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.template import Criticality
 from chargepki.pki.workspace import Workspace
 
 __all__ = ["HierarchyOrder", "create_all", "judge_new_ca", "rehearse_hierarchy", "show_preview"]
@@ -60,6 +61,7 @@ class HierarchyOrder:
     organization: str
     country: str
     algorithm: KeyAlgorithm | None
+    criticality: Criticality
 
 
 def create_all(state: GlobalState, workspace: Workspace, order: HierarchyOrder) -> list[CaRecord]:
@@ -72,6 +74,7 @@ def create_all(state: GlobalState, workspace: Workspace, order: HierarchyOrder) 
             organization=order.organization,
             country=order.country,
             algorithm=order.algorithm,
+            criticality=order.criticality,
             progress=advance,
         )
 

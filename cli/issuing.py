@@ -41,6 +41,7 @@ def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) 
         subject=options["subject"] or (),
         validity=options["validity"],
         dns_names=tuple(options["dns_names"]),
+        criticality=options["criticality"],
         request_id=options["request_id"],
         again=options["again"],
         station=options["station"],
@@ -112,12 +113,12 @@ def _key_paths(options: Mapping[str, Any]) -> tuple[Path, Path]:
     return path, path.with_name(f"{path.name}.part")
 
 
-def preview(state: GlobalState, order: IssueOrder) -> None:
+def preview(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -> None:
     """Print what would be signed; nothing is written."""
     from chargepki.cli.describing import describe_tbs
 
     if order.csr is None:
-        private = keys.generate_private_key(_algorithm(None, order.profile))
+        private = keys.generate_private_key(_algorithm(options["algorithm"], order.profile))
         order = replace(order, spki=keys.spki_der(private.public_key()))
     authority = state.workspace.authority
     prepared = prepare(
@@ -128,7 +129,6 @@ def preview(state: GlobalState, order: IssueOrder) -> None:
         now=utc_now(),
     )
     assert prepared.record.tbs is not None
-    state.output.say("dry run: nothing was signed or recorded")
     state.output.fields("chargepki/certificate-preview", describe_tbs(prepared.record.tbs, profile=order.profile))
 
 

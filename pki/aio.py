@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -96,7 +97,7 @@ class Authority:
             batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
             orders = [order for order, _ in batch]
             try:
-                answers = await self._run(lambda orders=orders: self._authority.issue_many(orders))
+                answers = await self._run(partial(self._authority.issue_many, orders))
             except BaseException as error:  # whatever happened, nobody may wait for ever
                 for _, future in batch:
                     if not future.done():

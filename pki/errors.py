@@ -123,7 +123,7 @@ class UnavailableError(ChargePkiError):
 
 
 def printable(text: str) -> str:
-    """Return *text* with control characters shown as escapes, so that input cannot steer a terminal or split a log line.
+    """Return *text* with control characters as escapes, so that input cannot steer a terminal or split a log line.
 
     >>> printable("a\\nb\\x1b[2J")
     'a\\\\nb\\\\x1b[2J'

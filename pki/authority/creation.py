@@ -21,6 +21,7 @@ from chargepki.pki.authority.issuance import (
     finish,
     judge_tbs,
     new_serial,
+    override_details,
 )
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -32,7 +33,7 @@ from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.hierarchy import check_issuer
 from chargepki.pki.signer import KeyStore, Signer
-from chargepki.pki.template import IssuerInfo, build_tbs, fit_pointers
+from chargepki.pki.template import Criticality, IssuerInfo, build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
 __all__ = ["CaOrder", "check_label", "create_ca", "issuer_info", "preview_ca"]
@@ -55,6 +56,8 @@ class CaOrder:
     """Short name and value, in the order in which they are typed; the CN defaults to the name of the CA."""
     validity: timedelta | None = None
     key_algorithm: KeyAlgorithm | None = None
+    criticality: Criticality = "profile"
+    """``rfc5280`` overrides what a profile marks critical against RFC 5280; the override is audited."""
 
 
 def check_label(label: str, what: str) -> str:
@@ -101,10 +104,9 @@ def create_ca(
         _preview(order, plan, now, public_url)
     ca = _reserve_row(order, plan, inventory, keystore, actor, now, public_url)
     signer = _open_key(keystore, ca, plan.algorithm)
-    profile = plan.profile
-    issuer = plan.issuer or _self_issuer(ca, profile, signer)
-    record = _reserve_certificate(order, ca, profile, signer, issuer, inventory, actor, now, public_url)
-    der = complete(record, issuer)
+    draft = _draft(order, plan, ca, signer, now, public_url)
+    record = _reserve_certificate(draft, inventory, actor)
+    der = complete(record, draft.issuer)
 
     def activate(tx: Transaction) -> CaRecord:
         recorded = finish(tx, record, der, actor=actor, now=now)
@@ -123,7 +125,7 @@ def create_ca(
             ca.id,
             now=now,
             artefact_sha256=recorded.sha256,
-            details={"profile": profile.id, "subject": ca.subject, "key": ca.key_uri, "issuer": ca.issuer},
+            details={"profile": ca.profile, "subject": ca.subject, "key": ca.key_uri, "issuer": ca.issuer},
         )
         return active
 
@@ -149,8 +151,7 @@ def preview_ca(
 def _preview(order: CaOrder, plan: _Plan, now: datetime, public_url: str | None) -> bytes:
     signer = Signer.of("preview:", generate_private_key(plan.algorithm))
     ca = _pending(order, plan, key_uri=signer.uri, now=now, public_url=public_url)
-    issuer = plan.issuer or _self_issuer(ca, plan.profile, signer)
-    return _build(order, ca, plan.profile, signer, issuer, now, public_url).tbs
+    return _build(_draft(order, plan, ca, signer, now, public_url)).tbs
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,26 @@ class _Plan:
     issuer: Issuer | None
     subject_der: bytes
     algorithm: KeyAlgorithm
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A CA whose key is there and whose certificate is not; a root issues to itself."""
+
+    order: CaOrder
+    profile: Profile
+    ca: CaRecord
+    signer: Signer
+    issuer: Issuer
+    now: datetime
+    public_url: str | None
+
+
+def _draft(order: CaOrder, plan: _Plan, ca: CaRecord, signer: Signer, now: datetime, public_url: str | None) -> _Draft:
+    issuer = plan.issuer or _self_issuer(ca, plan.profile, signer)
+    # A root's pointers lead to this installation, a sub-CA's to its issuer's.
+    url = public_url if plan.issuer is None else issuer.ca.public_url
+    return _Draft(order, plan.profile, ca, signer, issuer, now, url)
 
 
 def _judge(
@@ -182,7 +203,8 @@ def _judge(
         )
     # Judge the times before anything is written, so that a refusal leaves no pending CA behind.
     choose_window(profile, now, _window_of(issuer), order.validity)
-    choose_pointers(profile, _issuer_url(issuer, public_url), issuer.ca.id if issuer else f"{order.name}@1")
+    url = issuer.ca.public_url if issuer else public_url
+    choose_pointers(profile, url, issuer.ca.id if issuer else f"{order.name}@1")
     return _Plan(profile, issuer, subject_der, algorithm)
 
 
@@ -228,10 +250,6 @@ def _window_of(issuer: Issuer | None) -> Window | None:
         return None
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     return Window(issuer.ca.not_before, issuer.ca.not_after)
-
-
-def _issuer_url(issuer: Issuer | None, public_url: str | None) -> str | None:
-    return public_url if issuer is None else issuer.ca.public_url
 
 
 def _self_issuer(ca: CaRecord, profile: Profile, signer: Signer) -> Issuer:
@@ -312,42 +330,34 @@ def _open_key(keystore: KeyStore, ca: CaRecord, algorithm: KeyAlgorithm) -> Sign
     return signer
 
 
-def _reserve_certificate(
-    order: CaOrder,
-    ca: CaRecord,
-    profile: Profile,
-    signer: Signer,
-    issuer: Issuer,
-    inventory: Inventory,
-    actor: Actor,
-    now: datetime,
-    public_url: str | None,
-) -> CertificateRecord:
+def _reserve_certificate(draft: _Draft, inventory: Inventory, actor: Actor) -> CertificateRecord:
+    ca = draft.ca
     request_key = f"ca:{ca.id}"
+    spki = spki_sha256(draft.signer.spki_der)
     earlier = inventory.find_certificate_by_request_key(request_key)
     if earlier is not None and earlier.state is CertificateState.RESERVED:
-        if earlier.spki_sha256 != spki_sha256(signer.spki_der):
+        if earlier.spki_sha256 != spki:
             raise SignerError(
                 f"the key file of {ca.id} is not the key its reservation was made for",
                 why="the file was replaced between two runs",
                 fix="put the right file back; the reservation is kept",
             )
         return earlier
-    built = _build(order, ca, profile, signer, issuer, now, public_url)
+    built = _build(draft)
     record = CertificateRecord(
-        id=f"{issuer.ca.id}:{built.serial:x}",
-        ca=issuer.ca.id,
+        id=f"{draft.issuer.ca.id}:{built.serial:x}",
+        ca=draft.issuer.ca.id,
         serial=f"{built.serial:x}",
-        profile=profile.id,
+        profile=ca.profile,
         state=CertificateState.RESERVED,
         subject=ca.subject,
         subject_der=ca.subject_der,
-        spki_sha256=spki_sha256(signer.spki_der),
+        spki_sha256=spki,
         not_before=built.window.not_before,
         not_after=built.window.not_after,
         request_key=request_key,
         requester=actor.name,
-        reserved_at=now,
+        reserved_at=draft.now,
         tbs=built.tbs,
     )
 
@@ -361,9 +371,14 @@ def _reserve_certificate(
             actor,
             "certificate.reserve",
             record.id,
-            now=now,
+            now=draft.now,
             artefact_sha256=hashlib.sha256(built.tbs).hexdigest(),
-            details={"profile": profile.id, "subject": ca.subject, "requester": actor.name},
+            details={
+                "profile": ca.profile,
+                "subject": ca.subject,
+                "requester": actor.name,
+                **override_details(draft.order.criticality),
+            },
         )
         return record
 
@@ -377,34 +392,28 @@ class _Built:
     tbs: bytes
 
 
-def _build(
-    order: CaOrder,
-    ca: CaRecord,
-    profile: Profile,
-    signer: Signer,
-    issuer: Issuer,
-    now: datetime,
-    public_url: str | None,
-) -> _Built:
+def _build(draft: _Draft) -> _Built:
     """Build and lint the to-be-signed bytes of the CA's certificate."""
-    self_signed = profile.is_root
-    window, _ = choose_window(profile, now, None if self_signed else _window_of(issuer), order.validity)
+    profile, issuer = draft.profile, draft.issuer
+    above = None if profile.is_root else issuer
+    window, _ = choose_window(profile, draft.now, _window_of(above), draft.order.validity)
     pointers = fit_pointers(
         profile,
-        choose_pointers(profile, public_url if self_signed else issuer.ca.public_url, issuer.ca.id),
+        choose_pointers(profile, draft.public_url, issuer.ca.id),
         issuer=issuer.info,
-        subject_der=ca.subject_der,
-        spki_der=signer.spki_der,
+        subject_der=draft.ca.subject_der,
+        spki_der=draft.signer.spki_der,
     )
     serial = new_serial()
     tbs = build_tbs(
         profile,
         issuer=issuer.info,
         serial=serial,
-        subject_der=ca.subject_der,
-        spki_der=signer.spki_der,
+        subject_der=draft.ca.subject_der,
+        spki_der=draft.signer.spki_der,
         window=window,
         pointers=pointers,
+        criticality=draft.order.criticality,
     )
-    judge_tbs(tbs, profile, issuer_der=None if self_signed else issuer.ca.certificate_der, signer=issuer.signer)
+    judge_tbs(tbs, profile, issuer_der=above.ca.certificate_der if above else None, signer=issuer.signer)
     return _Built(serial, window, tbs)

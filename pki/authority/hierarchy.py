@@ -11,6 +11,7 @@ from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.hierarchy import default_issuer, hierarchy
+from chargepki.pki.template import Criticality
 
 __all__ = ["create_hierarchy"]
 
@@ -23,6 +24,7 @@ def create_hierarchy(
     organization: str,
     country: str,
     algorithm: KeyAlgorithm | None = None,
+    criticality: Criticality = "profile",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[CaRecord]:
     """Create ``PREFIX-ROLE`` for every CA role of *standard*, issuers first, and return them in that order.
@@ -39,7 +41,7 @@ def create_hierarchy(
     created: list[CaRecord] = []
     for done, profile in enumerate(profiles):
         progress(done, len(profiles))
-        created.append(_one(authority, profile, prefix, organization, country, algorithm))
+        created.append(_one(authority, profile, prefix, organization, country, algorithm, criticality))
     progress(len(profiles), len(profiles))
     return created
 
@@ -51,6 +53,7 @@ def _one(
     organization: str,
     country: str,
     algorithm: KeyAlgorithm | None,
+    criticality: Criticality,
 ) -> CaRecord:
     name = f"{prefix}-{profile.role}"
     existing = authority.inventory.find_ca(name)
@@ -70,5 +73,12 @@ def _one(
     )
     issuer = None if profile.is_root else f"{prefix}-{default_issuer(profile)}"
     return authority.create_ca(
-        CaOrder(name=name, profile=profile.id, issuer=issuer, subject=subject, key_algorithm=algorithm)
+        CaOrder(
+            name=name,
+            profile=profile.id,
+            issuer=issuer,
+            subject=subject,
+            key_algorithm=algorithm,
+            criticality=criticality,
+        )
     )

@@ -37,6 +37,7 @@ from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.hierarchy import check_issuer
 from chargepki.pki.signer import Signer
 from chargepki.pki.template import (
+    Criticality,
     IssuerInfo,
     assemble_certificate,
     build_tbs,
@@ -129,6 +130,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         window=window,
         pointers=pointers,
         dns_names=dns_names,
+        criticality=order.criticality,
     )
     judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
     record = CertificateRecord(
@@ -152,6 +154,11 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         delivery=Delivery.PENDING if order.must_deliver else None,
     )
     return Prepared(order, issuer, record, clamped)
+
+
+def override_details(criticality: Criticality) -> dict[str, str]:
+    """Return what an audit entry says of an overridden extension criticality; nothing when the profile decided."""
+    return {} if criticality == "profile" else {"extension_criticality": criticality}
 
 
 def check_may_issue(tx: Transaction, ca_id: str) -> None:
@@ -191,7 +198,12 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
         record.id,
         now=now,
         artefact_sha256=hashlib.sha256(record.tbs or b"").hexdigest(),
-        details={"profile": record.profile, "subject": record.subject, "requester": record.requester},
+        details={
+            "profile": record.profile,
+            "subject": record.subject,
+            "requester": record.requester,
+            **override_details(prepared.order.criticality),
+        },
     )
     return record
 

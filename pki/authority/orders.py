@@ -12,6 +12,7 @@ import orjson
 
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.records import CertificateRecord
+from chargepki.pki.template import Criticality
 
 __all__ = [
     "IssueOrder",
@@ -44,6 +45,8 @@ class IssueOrder:
     validity: timedelta | None = None
     """``None`` takes the profile's default, clamped to the issuer's end."""
     dns_names: tuple[str, ...] = ()
+    criticality: Criticality = "profile"
+    """``rfc5280`` overrides what a profile marks critical against RFC 5280; the override is audited."""
     request_id: str | None = None
     """The caller's idempotency key; ``None`` derives one from the content."""
     again: bool = False
@@ -82,6 +85,7 @@ def content_digest(order: IssueOrder, *, ca_id: str, csr_der: bytes | None) -> s
         "defaults": dict(order.subject_defaults),
         "validity": None if order.validity is None else int(order.validity.total_seconds()),
         "dns": list(order.dns_names),
+        "criticality": order.criticality,
         "station": order.station,
         "csr": None if csr_der is None else hashlib.sha256(csr_der).hexdigest(),
         "spki": None if order.spki is None else hashlib.sha256(order.spki).hexdigest(),
@@ -113,6 +117,7 @@ def options_to_json(order: IssueOrder) -> dict[str, Any]:
         "defaults": dict(order.subject_defaults),
         "validity_seconds": None if order.validity is None else int(order.validity.total_seconds()),
         "dns": list(order.dns_names),
+        "criticality": order.criticality,
         "request_id": order.request_id,
         "again": order.again,
         "must_deliver": order.must_deliver,
@@ -128,6 +133,7 @@ def options_from_json(base: IssueOrder, options: Mapping[str, Any]) -> IssueOrde
         subject_defaults={str(key): str(value) for key, value in dict(options.get("defaults", {})).items()},
         validity=None if seconds is None else timedelta(seconds=int(seconds)),
         dns_names=tuple(str(name) for name in options.get("dns", ())),
+        criticality="rfc5280" if options.get("criticality") == "rfc5280" else "profile",
         request_id=options.get("request_id"),
         again=bool(options.get("again", False)),
         must_deliver=bool(options.get("must_deliver", False)),

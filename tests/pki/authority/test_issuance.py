@@ -287,3 +287,18 @@ def test_a_key_algorithm_outside_the_profile_is_refused(authority: Authority) ->
     subject = (("CN", "V2G Root"), ("O", "Test CSO"), ("C", "DE"), ("DC", "V2G"))
     with pytest.raises(PolicyRefusal, match="secp521r1"):
         authority.create_ca(CaOrder("v", "iso15118-2/v2g-root", subject=subject, key_algorithm=KeyAlgorithm.SECP521R1))
+
+
+def test_an_overridden_criticality_is_emitted_and_audited(inventory: Inventory) -> None:
+    authority = make_authority(inventory)
+    subject = (("CN", "eMSP Root"), ("O", "Test MSP"), ("C", "DE"))
+    for name, criticality in (("plain", "profile"), ("softened", "rfc5280")):
+        authority.create_ca(CaOrder(f"{name}-root", "iso15118-20/emsp-root", subject=subject))
+        below = CaOrder(f"{name}-sub", "iso15118-20/emsp-sub1", issuer=f"{name}-root", subject=subject)
+        ca = authority.create_ca(replace(below, criticality=criticality))  # type: ignore[arg-type]  # a Literal
+        assert ca.certificate_der is not None
+        extensions = x509.load_der_x509_certificate(ca.certificate_der).extensions
+        identifier = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        assert identifier.critical is (criticality == "profile")  # ISO 15118-20:2022 Annex B against RFC 5280 4.2.1.1
+    marked = [entry for entry in inventory.list_audit() if "extension_criticality" in entry.details]
+    assert [entry.details["subject"] for entry in marked] == [ca.subject]
