@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from chargepki.pki import oids
 from chargepki.pki.der import DerError
-from chargepki.pki.der_tree import DerProblem, Node, decode_integer, decode_oid, read_tree
+from chargepki.pki.der_tree import (
+    DerProblem,
+    Node,
+    decode_integer,
+    decode_oid,
+    read_element,
+    read_level,
+    read_part,
+    read_tree,
+)
 from chargepki.pki.extension_view import ExtensionView, KnownExtensions, read_extensions
 
 __all__ = [
@@ -26,6 +36,8 @@ __all__ = [
 
 MAX_BYTES: Final = 256 * 1024
 """Larger certificates are not read: nothing in this domain comes near."""
+
+T = TypeVar("T")
 
 _STRING_CODECS: Final = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 
@@ -135,11 +147,13 @@ def view_certificate(der: bytes) -> CertificateView:
     """
     problems: list[DerProblem] = []
     root = _read_root(der, problems)
-    if len(root.kids) != 3 or [kid.tag for kid in root.kids] != [0x30, 0x30, 0x03]:
+    parts = read_level(der, root.content, root.end, problems)
+    if [part.tag for part in parts] != [0x30, 0x30, 0x03]:
         raise DerError(
             "not-a-certificate", root.start, "not a Certificate: expected SEQUENCE { SEQUENCE, SEQUENCE, BIT STRING }"
         )
-    tbs, algorithm, signature = root.kids
+    tbs = parts[0]
+    algorithm, signature = (read_tree(der, part.start, part.end, problems) for part in parts[1:])
     return _view(
         der,
         tbs,
@@ -158,7 +172,10 @@ def view_tbs(tbs: bytes) -> CertificateView:
 def _read_root(data: bytes, problems: list[DerProblem]) -> Node:
     if len(data) > MAX_BYTES:
         raise DerError("too-large", 0, f"{len(data)} bytes are too many for a certificate")
-    root = read_tree(data, 0, len(data), problems)
+    """Read the header of the outermost SEQUENCE."""
+    root = read_element(data, 0, len(data), problems)
+    if root.end < len(data):
+        problems.append(DerProblem(root.end, "trailing-bytes", f"{len(data) - root.end} bytes follow the object"))
     if root.tag != 0x30:
         raise DerError("unexpected-tag", root.start, "the object is not a SEQUENCE")
     return root
@@ -167,26 +184,26 @@ def _read_root(data: bytes, problems: list[DerProblem]) -> Node:
 def _view(
     data: bytes, tbs: Node, problems: list[DerProblem], *, outer_algorithm: bytes | None, signature: bytes | None
 ) -> CertificateView:
-    kids = list(tbs.kids)
+    def read(part: Node, reader: Callable[[bytes, Node], T]) -> T:
+        return read_part(data, part.start, part.end, reader, problems)
+
+    kids = read_level(data, tbs.content, tbs.end, problems)
     version = 0
     if kids and kids[0].tag == 0xA0:
         holder = kids.pop(0)
-        if len(holder.kids) != 1 or holder.kids[0].tag != 0x02:
-            raise DerError("unexpected-tag", holder.start, "version is not an INTEGER")
-        version = decode_integer(data[holder.kids[0].content : holder.kids[0].end])
+        version = read(holder, _read_version)
         if version == 0:
             problems.append(DerProblem(holder.start, "default-encoded", "the DEFAULT version v1 is encoded"))
     if [kid.tag for kid in kids[:6]] != [0x02, 0x30, 0x30, 0x30, 0x30, 0x30]:
         raise DerError("not-a-certificate", tbs.start, "not a TBSCertificate: its first fields have other tags")
     serial, algorithm, issuer, validity, subject, spki = kids[:6]
-    if len(validity.kids) != 2:
-        raise DerError("not-a-certificate", validity.start, "validity does not hold two times")
-    algorithm_oid, parameters = _read_algorithm(data, algorithm)
+    algorithm_oid, parameters = read(algorithm, _read_algorithm)
+    not_before, not_after = read(validity, _read_validity)
+    serial_content = read(serial, _read_content)
     has_unique_ids, extensions = _read_tail(data, kids[6:], problems)
     known = KnownExtensions.read(data, extensions, problems)
-    serial_content = data[serial.content : serial.end]
     issuer_der, subject_der = data[issuer.start : issuer.end], data[subject.start : subject.end]
-    issuer_attributes = _read_name(data, issuer)
+    issuer_attributes = _read_name(data, issuer, problems)
     return CertificateView(
         der=data if outer_algorithm is not None else None,
         tbs=data[tbs.start : tbs.end],
@@ -201,10 +218,10 @@ def _view(
         issuer=issuer_der,
         subject=subject_der,
         issuer_attributes=issuer_attributes,
-        subject_attributes=issuer_attributes if subject_der == issuer_der else _read_name(data, subject),
-        not_before=_read_time(data, validity.kids[0]),
-        not_after=_read_time(data, validity.kids[1]),
-        key=_read_key(data, spki),
+        subject_attributes=issuer_attributes if subject_der == issuer_der else _read_name(data, subject, problems),
+        not_before=not_before,
+        not_after=not_after,
+        key=read(spki, _read_key),
         has_unique_ids=has_unique_ids,
         extensions=extensions,
         known=known,
@@ -225,6 +242,7 @@ def _read_tail(data: bytes, kids: list[Node], problems: list[DerProblem]) -> tup
         if number == 3:
             extensions = read_extensions(data, kid, problems)
         else:
+            read_tree(data, kid.start, kid.end, problems)
             has_unique_ids = True
     return has_unique_ids, extensions
 
@@ -250,25 +268,47 @@ def _read_key(data: bytes, node: Node) -> KeyView:
     return KeyView(data[node.start : node.end], algorithm, parameters, curve, bits)
 
 
-def _read_name(data: bytes, node: Node) -> tuple[AttributeView, ...]:
-    """Flatten an RDNSequence into its attributes, in encoded order."""
+def _read_name(data: bytes, name: Node, problems: list[DerProblem]) -> tuple[AttributeView, ...]:
+    """Flatten an RDNSequence into its attributes, in encoded order; of *name* only the position counts."""
+    attributes: tuple[AttributeView, ...] = ()
+    for rdn in read_level(data, name.content, name.end, problems):
+        attributes += read_part(data, rdn.start, rdn.end, _read_rdn, problems)
+    return attributes
+
+
+def _read_rdn(data: bytes, rdn: Node) -> tuple[AttributeView, ...]:
+    if rdn.tag != 0x31 or not rdn.kids:
+        raise DerError("unexpected-tag", rdn.start, "a name is a SEQUENCE of non-empty SETs")
     attributes: list[AttributeView] = []
-    for rdn in node.kids:
-        if rdn.tag != 0x31 or not rdn.kids:
-            raise DerError("unexpected-tag", rdn.start, "a name is a SEQUENCE of non-empty SETs")
-        for pair in rdn.kids:
-            if pair.tag != 0x30 or len(pair.kids) != 2 or pair.kids[0].tag != 0x06:
-                raise DerError("unexpected-tag", pair.start, "not an AttributeTypeAndValue")
-            kind, value = pair.kids
-            oid = decode_oid(data[kind.content : kind.end])
-            attributes.append(AttributeView(oid, value.tag, data[value.content : value.end]))
+    for pair in rdn.kids:
+        if pair.tag != 0x30 or len(pair.kids) != 2 or pair.kids[0].tag != 0x06:
+            raise DerError("unexpected-tag", pair.start, "not an AttributeTypeAndValue")
+        kind, value = pair.kids
+        oid = decode_oid(data[kind.content : kind.end])
+        attributes.append(AttributeView(oid, value.tag, data[value.content : value.end]))
     return tuple(attributes)
 
 
 def view_name(name_der: bytes) -> tuple[AttributeView, ...]:
     """Return the attributes of an encoded Name. Raises `DerError` when it is none."""
-    root = read_tree(name_der, 0, len(name_der), [])
-    return _read_name(name_der, root)
+    problems: list[DerProblem] = []
+    return _read_name(name_der, read_element(name_der, 0, len(name_der), problems), problems)
+
+
+def _read_version(data: bytes, holder: Node) -> int:
+    if len(holder.kids) != 1 or holder.kids[0].tag != 0x02:
+        raise DerError("unexpected-tag", holder.start, "version is not an INTEGER")
+    return decode_integer(data[holder.kids[0].content : holder.kids[0].end])
+
+
+def _read_content(data: bytes, node: Node) -> bytes:
+    return data[node.content : node.end]
+
+
+def _read_validity(data: bytes, validity: Node) -> tuple[TimeView, TimeView]:
+    if len(validity.kids) != 2:
+        raise DerError("not-a-certificate", validity.start, "validity does not hold two times")
+    return _read_time(data, validity.kids[0]), _read_time(data, validity.kids[1])
 
 
 def _read_time(data: bytes, node: Node) -> TimeView:

@@ -111,7 +111,7 @@ _Opened: TypeAlias = tuple[Node, list[Node], Node | None, Node | None]
 def _open(data: bytes, problems: list[DerProblem]) -> _Opened:
     """Return the to-be-signed part, its fields, and the signature's two fields if they are there.
 
-    revokedCertificates, which may be most of a megabyte, is returned without its kids.
+    revokedCertificates, which may be most of a megabyte, and the extensions are returned without their kids.
     """
     if len(data) > MAX_CRL_BYTES:
         raise DerError("too-large", 0, f"{len(data)} bytes are too many for a CRL")
@@ -131,7 +131,7 @@ def _open(data: bytes, problems: list[DerProblem]) -> _Opened:
     for part in parts:
         # Only revokedCertificates is a SEQUENCE after a time.
         revoked = part.tag == 0x30 and bool(fields) and fields[-1].tag in (0x17, 0x18)
-        fields.append(part if revoked else read_tree(data, part.start, part.end, problems))
+        fields.append(part if revoked or part.tag == 0xA0 else read_tree(data, part.start, part.end, problems))
     return tbs, fields, algorithm, signature
 
 

@@ -6,17 +6,19 @@ an indefinite length) raises. The walk is written for speed: a linter runs it on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from chargepki.pki.der import DerError
 
-__all__ = ["DerProblem", "Node", "decode_integer", "decode_oid", "read_element", "read_level", "read_tree"]
+__all__ = ["DerProblem", "Node", "decode_integer", "decode_oid", "read_element", "read_level", "read_part", "read_tree"]
 
 _MAX_DEPTH: Final = 32
 _MAX_OID_OCTETS: Final = 64
+_MAX_REMEMBERED_BYTES: Final = 512
 _SEQUENCE: Final = 0x30
 _SET: Final = 0x31
 
@@ -33,6 +35,9 @@ class DerProblem:
     rule: str
     """Stable short name, as in `DerError.rule`."""
     what: str
+
+
+T = TypeVar("T")
 
 
 class Node(NamedTuple):
@@ -57,6 +62,31 @@ def read_tree(data: bytes, start: int, end: int, problems: list[DerProblem]) -> 
     if len(nodes) > 1:
         problems.append(DerProblem(nodes[1].start, "trailing-bytes", f"{end - nodes[1].start} bytes follow the object"))
     return nodes[0]
+
+
+def read_part(data: bytes, start: int, end: int, reader: Callable[[bytes, Node], T], problems: list[DerProblem]) -> T:
+    """Return what *reader* makes of the one element that fills ``data[start:end]``; raises like `read_tree`.
+
+    The certificates of one CA differ in few of their parts. What was read without a fault is remembered by its octets;
+    anything else is read again where it stands, because faults name offsets in the whole object.
+
+    Args:
+        reader: a function of a module, whose result depends on the octets alone and is never changed nor ``None``.
+    """
+    # Only short parts are remembered, so that hostile ones cannot fill the memory.
+    if end - start <= _MAX_REMEMBERED_BYTES and (found := _faultless(reader, data[start:end])) is not None:
+        return found
+    return reader(data, read_tree(data, start, end, problems))
+
+
+@lru_cache(maxsize=1024)
+def _faultless(reader: Callable[[bytes, Node], T], part: bytes) -> T | None:
+    problems: list[DerProblem] = []
+    try:
+        found = reader(part, read_tree(part, 0, len(part), problems))
+    except DerError:
+        return None
+    return None if problems else found
 
 
 def read_element(data: bytes, pos: int, end: int, problems: list[DerProblem]) -> Node:

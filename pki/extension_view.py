@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from chargepki.pki import oids
 from chargepki.pki.der import DerError
-from chargepki.pki.der_tree import DerProblem, Node, decode_integer, decode_oid, read_tree
+from chargepki.pki.der_tree import DerProblem, Node, decode_integer, decode_oid, read_level, read_part, read_tree
 
 __all__ = [
     "AccessDescription",
@@ -128,11 +129,11 @@ class KnownExtensions:
         )
 
 
-class _Unexpected(Exception):
+class _Unexpected(DerError):
     """The value is DER, but not of the type that the extension demands."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
+        super().__init__("unexpected-tag", node.start, "not of the ASN.1 type of the extension")
 
 
 def read_extension_value(
@@ -141,33 +142,55 @@ def read_extension_value(
     """Decode one value in place, so that offsets count from the start of the object; faults go to *problems*."""
     start = extension.value_offset
     try:
-        return reader(data, read_tree(data, start, start + len(extension.value), problems))
+        return read_part(data, start, start + len(extension.value), reader, problems)
+    except _Unexpected as error:
+        problems.append(
+            DerProblem(
+                error.offset, error.rule, f"extension {oids.name_of(extension.oid)} does not have its ASN.1 type"
+            )
+        )
     except DerError as error:
         problems.append(
             DerProblem(error.offset, error.rule, f"in extension {oids.name_of(extension.oid)}: {error.what}")
         )
-    except _Unexpected as error:
-        problems.append(
-            DerProblem(
-                error.node.start,
-                "unexpected-tag",
-                f"extension {oids.name_of(extension.oid)} does not have its ASN.1 type",
-            )
-        )
     return None
 
 
+_MAX_REMEMBERED_BYTES: Final = 512
+
+
+@lru_cache(maxsize=512)
+def _faultless(raw: bytes) -> ExtensionView | None:
+    """Read one extension that stands alone; ``None`` when there is any fault."""
+    problems: list[DerProblem] = []
+    try:
+        found = read_extension(raw, read_tree(raw, 0, len(raw), problems), problems)
+    except DerError:
+        return None
+    return None if problems else found
+
+
 def read_extensions(data: bytes, holder: Node, problems: list[DerProblem]) -> tuple[ExtensionView, ...]:
-    """Read ``[n] EXPLICIT Extensions``.
+    """Read ``[n] EXPLICIT Extensions``; of *holder* only the position counts, it needs no kids.
 
     Raises:
         DerError: it is not a list of extensions.
     """
-    if len(holder.kids) != 1 or holder.kids[0].tag != 0x30:
+    lists = read_level(data, holder.content, holder.end, problems)
+    if len(lists) != 1 or lists[0].tag != 0x30:
         raise DerError("unexpected-tag", holder.start, "extensions are a SEQUENCE")
-    if not holder.kids[0].kids:
+    nodes = read_level(data, lists[0].content, lists[0].end, problems)
+    if not nodes:
         problems.append(DerProblem(holder.start, "empty-extensions", "an empty list of extensions is encoded"))
-    return tuple([read_extension(data, node, problems) for node in holder.kids[0].kids])
+    return tuple([_read_placed(data, node, problems) for node in nodes])
+
+
+def _read_placed(data: bytes, node: Node, problems: list[DerProblem]) -> ExtensionView:
+    """Read the extension at *node*, or put a remembered one (see `read_part`) in that place."""
+    start, end = node.start, node.end
+    if end - start <= _MAX_REMEMBERED_BYTES and (found := _faultless(data[start:end])) is not None:
+        return ExtensionView(found.oid, found.critical, found.value, start, start + found.value_offset)
+    return read_extension(data, read_tree(data, start, end, problems), problems)
 
 
 def read_extension(data: bytes, node: Node, problems: list[DerProblem]) -> ExtensionView:

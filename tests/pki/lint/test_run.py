@@ -56,6 +56,7 @@ def test_deep_nesting_is_a_finding_not_a_recursion_error() -> None:
     data = b""
     for _ in range(2000):
         data = der.sequence(data)
+    data = der.sequence(der.sequence(), data, der.bit_string(b""))
     assert "too-deep" in lint_certificate(data, profile=None).errors[0].message
 
 
