@@ -69,32 +69,10 @@ def revoke(
 
     def work(tx: Transaction) -> CertificateRecord:
         record = tx.get_certificate(certificate_id)
-        if record.state is CertificateState.REVOKED:
-            if record.revocation_reason == reason.value:
-                return record
-            raise Conflict(
-                f"certificate {record.id} is revoked already, for {record.revocation_reason}",
-                why="relying parties have seen that reason; it is not rewritten",
-                fix="nothing needs to be done: it is revoked",
-            )
-        if record.state is not CertificateState.ISSUED:
-            raise StateError(
-                f"certificate {record.id} is {record.state.value}",
-                why="only an issued certificate can be revoked",
-                fix="a reservation is completed or voided by the next `chargepki cert issue` of its CA",
-            )
+        if record.state is CertificateState.REVOKED and record.revocation_reason == reason.value:
+            return record
         own = ca_with_key(tx, record.spki_sha256)
-        if own is not None and own.id == record.ca:
-            raise PolicyRefusal(
-                f"{record.id} is the root {own.id}'s own certificate",
-                why="a root cannot revoke itself: whoever trusts it has no reason to believe such a list",
-                fix="take the root out of the trust stores that hold it",
-            )
-        if at < record.not_before:
-            raise InputError(
-                f"the revocation date lies before the certificate's notBefore {record.not_before:%Y-%m-%dT%H:%M:%SZ}",
-                fix="pass a later --revoked-at",
-            )
+        _check_revocable(record, own, at)
         revoked = tx.revoke_certificate(record.id, at, reason.value)
         if own is not None:
             tx.update_ca(own.id, state=CaState.REVOKED)
@@ -109,6 +87,37 @@ def revoke(
         return revoked
 
     return inventory.write(work)
+
+
+def _check_revocable(record: CertificateRecord, own: CaRecord | None, at: datetime) -> None:
+    """Refuse what cannot be revoked, or not at the instant *at*.
+
+    Args:
+        own: the CA of ours whose certificate it is, if any.
+    """
+    if record.state is CertificateState.REVOKED:
+        raise Conflict(
+            f"certificate {record.id} is revoked already, for {record.revocation_reason}",
+            why="relying parties have seen that reason; it is not rewritten",
+            fix="nothing needs to be done: it is revoked",
+        )
+    if record.state is not CertificateState.ISSUED:
+        raise StateError(
+            f"certificate {record.id} is {record.state.value}",
+            why="only an issued certificate can be revoked",
+            fix="a reservation is completed or voided by the next `chargepki cert issue` of its CA",
+        )
+    if own is not None and own.id == record.ca:
+        raise PolicyRefusal(
+            f"{record.id} is the root {own.id}'s own certificate",
+            why="a root cannot revoke itself: whoever trusts it has no reason to believe such a list",
+            fix="take the root out of the trust stores that hold it",
+        )
+    if at < record.not_before:
+        raise InputError(
+            f"the revocation date lies before the certificate's notBefore {record.not_before:%Y-%m-%dT%H:%M:%SZ}",
+            fix="pass a later --revoked-at",
+        )
 
 
 def ca_with_key(reader: Inventory | Transaction, spki_sha256: str) -> CaRecord | None:
@@ -132,56 +141,19 @@ def publish_crl(
     """
 
     def work(tx: Transaction) -> CrlRecord:
-        number = tx.next_crl_number(issuer.ca.id)
-        entries = [
-            RevokedEntry(
-                serial=int(record.serial, 16),
-                revoked_at=record.revoked_at or now,
-                reason=parse_reason(record.revocation_reason) if record.revocation_reason else None,
-            )
-            for record in tx.list_revoked(issuer.ca.id)
-        ]
-        # The list ends with its issuer: nobody can check it later.
-        assert issuer.ca.not_after is not None
-        next_update = min(now + validity, issuer.ca.not_after)
-        tbs = build_crl_tbs(
-            issuer_name_der=issuer.ca.subject_der,
-            authority_key_id=issuer.info.key_identifier,
-            number=number,
-            this_update=now,
-            next_update=next_update,
-            entries=entries,
-            signature_algorithm_der=signature_algorithm(issuer.signer.algorithm).der,
-        )
-        der = assemble_crl(tbs, signature_algorithm(issuer.signer.algorithm).der, issuer.signer.sign(tbs))
-        report = lint_crl(der, issuer_der=issuer.ca.certificate_der, now=now)
-        if report.errors:
-            first = report.errors[0]
-            raise ProfileViolation(
-                f"the CRL would be malformed: {first.message}",
-                why=f"{first.clause} ({first.rule}); it was not published",
-                fix=first.hint,
-                findings=report.errors,
-            )
-        sha256 = hashlib.sha256(der).hexdigest()
-        record = CrlRecord(
-            id=f"{issuer.ca.id}/{number}",
-            ca=issuer.ca.id,
-            number=number,
-            this_update=now,
-            next_update=next_update,
-            entries=len(entries),
-            sha256=sha256,
-            der=der,
-        )
+        record = _sign_crl(tx, issuer, now, validity)
         tx.add_crl(record)
         tx.audit(
             actor,
             "crl.publish",
             record.id,
             now=now,
-            artefact_sha256=sha256,
-            details={"number": number, "entries": len(entries), "next_update": next_update.isoformat()},
+            artefact_sha256=record.sha256,
+            details={
+                "number": record.number,
+                "entries": record.entries,
+                "next_update": record.next_update.isoformat(),
+            },
         )
         return record
 
@@ -189,6 +161,52 @@ def publish_crl(
     if publish_folder is not None:
         publish_files(inventory, issuer.ca.id, publish_folder)
     return record
+
+
+def _sign_crl(tx: Transaction, issuer: Issuer, now: datetime, validity: timedelta) -> CrlRecord:
+    """Build, sign and lint the next list; nothing is written yet."""
+    number = tx.next_crl_number(issuer.ca.id)
+    entries = [
+        RevokedEntry(
+            serial=int(record.serial, 16),
+            revoked_at=record.revoked_at or now,
+            reason=parse_reason(record.revocation_reason) if record.revocation_reason else None,
+        )
+        for record in tx.list_revoked(issuer.ca.id)
+    ]
+    # The list ends with its issuer: nobody can check it later.
+    assert issuer.ca.not_after is not None
+    next_update = min(now + validity, issuer.ca.not_after)
+    algorithm = signature_algorithm(issuer.signer.algorithm).der
+    tbs = build_crl_tbs(
+        issuer_name_der=issuer.ca.subject_der,
+        authority_key_id=issuer.info.key_identifier,
+        number=number,
+        this_update=now,
+        next_update=next_update,
+        entries=entries,
+        signature_algorithm_der=algorithm,
+    )
+    der = assemble_crl(tbs, algorithm, issuer.signer.sign(tbs))
+    report = lint_crl(der, issuer_der=issuer.ca.certificate_der, now=now)
+    if report.errors:
+        first = report.errors[0]
+        raise ProfileViolation(
+            f"the CRL would be malformed: {first.message}",
+            why=f"{first.clause} ({first.rule}); it was not published",
+            fix=first.hint,
+            findings=report.errors,
+        )
+    return CrlRecord(
+        id=f"{issuer.ca.id}/{number}",
+        ca=issuer.ca.id,
+        number=number,
+        this_update=now,
+        next_update=next_update,
+        entries=len(entries),
+        sha256=hashlib.sha256(der).hexdigest(),
+        der=der,
+    )
 
 
 def needs_crl(inventory: Inventory, ca_id: str, now: datetime) -> bool:
