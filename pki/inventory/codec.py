@@ -8,6 +8,7 @@ canonical text, enums are their wire spelling.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,7 @@ Value = str | bytes | int | None
 
 _R = TypeVar("_R")
 _MISSING_DIGEST: Final = "not-encodable"
+_STORED: Final = frozenset((str, bytes, int, bool, type(None)))
 
 
 def encode_time(at: datetime) -> str:
@@ -60,10 +62,17 @@ def encode_time(at: datetime) -> str:
     '2026-03-01T00:00:00.000000Z'
     """
     zone = at.tzinfo
-    if zone is not UTC:
-        if zone is None:
-            raise TypeError("a naive datetime has no place in the inventory: give it a time zone")
-        at = at.astimezone(UTC)
+    if zone is UTC:
+        return _utc_text(at)
+    if zone is None:
+        raise TypeError("a naive datetime has no place in the inventory: give it a time zone")
+    return _utc_text(at.astimezone(UTC))
+
+
+@functools.lru_cache(maxsize=256)
+def _utc_text(at: datetime) -> str:
+    # One instant is written many times, in the rows and entries of one act. Only UTC comes here: in other zones two
+    # instants an hour apart can be equal (PEP 495), and a cache would take one for the other.
     return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
@@ -116,24 +125,23 @@ def load_json(text: str) -> Any:
 def row_digest(table: str, columns: Sequence[str], values: Sequence[object]) -> str:
     """Return the SHA-256 (lower-case hex) that the audit log holds of a row.
 
-    It is taken over the JSON array ``[table, [column, value]…]`` in column order; a byte string counts as
-    ``{"sha256": hex}`` and a boolean as 0 or 1, so that an auditor can repeat it with any language.
+    It is taken over the JSON array ``[table, {column: value, …}]`` with the columns in their order; a byte string
+    counts as ``{"sha256": hex}`` and a boolean as 0 or 1, so that an auditor can repeat it with any language.
     A value that no writer of ours stores (invalid UTF-8, a real number) gives a constant that equals no digest.
     """
-    parts: list[object] = [table]
-    for column, value in zip(columns, values, strict=True):
-        kind = value.__class__
-        if kind is str or value is None:
-            parts.append((column, value))
-        elif kind is bytes:
-            parts.append((column, {"sha256": hashlib.sha256(value).hexdigest()}))  # type: ignore[arg-type]  # bytes, just seen
-        elif kind is bool or kind is int:
-            parts.append((column, int(value)))  # type: ignore[call-overload]  # a whole number, just seen
-        else:
-            # A real number, which only tampering stores. JSON writes an infinite one as null, like a missing value.
-            return _MISSING_DIGEST
+    kinds = set(map(type, values))
+    if not kinds <= _STORED:
+        # A real number, which only tampering stores. JSON writes an infinite one as null, like a missing value.
+        return _MISSING_DIGEST
+    row: dict[str, object] = dict(zip(columns, values, strict=True))
+    if bytes in kinds or bool in kinds:
+        for column, value in row.items():
+            if value.__class__ is bytes:
+                row[column] = {"sha256": hashlib.sha256(value).hexdigest()}
+            elif value.__class__ is bool:
+                row[column] = 1 if value else 0
     try:
-        return hashlib.sha256(orjson.dumps(parts)).hexdigest()
+        return hashlib.sha256(orjson.dumps((table, row))).hexdigest()
     except TypeError:
         return _MISSING_DIGEST
 

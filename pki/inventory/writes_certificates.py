@@ -87,18 +87,17 @@ class CertificateWrites(Writes):
             Conflict: it was recorded with other bytes.
             StateError: it was voided.
         """
-        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
-        state = before["state"]
-        if state != "reserved":
-            if before["der"] == der:
-                return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
-            if state == "voided":
-                raise StateError(f"the reservation {certificate_id} was voided")
-            raise Conflict(f"the certificate {certificate_id} is recorded with other bytes")
         recorded = self.issue_reserved(certificate_id, der, sha256, issued_at)
-        if recorded is None:
+        if recorded is not None:
+            return recorded
+        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
+        if before["state"] == "voided":
+            raise StateError(f"the reservation {certificate_id} was voided")
+        if before["state"] == "reserved":
             raise StateError(f"the reservation {certificate_id} holds a certificate already", fix=_VERIFY)
-        return recorded
+        if before["der"] != der:
+            raise Conflict(f"the certificate {certificate_id} is recorded with other bytes")
+        return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
 
     def issue_reserved(
         self, certificate_id: str, der: bytes, sha256: str, issued_at: datetime

@@ -58,6 +58,14 @@ def test_every_plain_value_survives_json_which_is_canonical(value: dict[str, obj
     assert json.loads(text) == value
 
 
+def test_two_instants_that_python_calls_equal_are_stored_apart() -> None:
+    early = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    late = early.replace(fold=1)
+    assert early == late
+    assert encode_time(early) == "2026-10-25T00:30:00.000000Z"
+    assert encode_time(late) == "2026-10-25T01:30:00.000000Z"
+
+
 def test_a_deep_or_foreign_value_is_an_input_error() -> None:
     deep: list[object] = []
     for _ in range(5000):
@@ -83,12 +91,12 @@ def test_a_record_survives_its_row(kind: codec.RowKind[object], record: object) 
 
 def test_a_digest_can_be_repeated_by_hand() -> None:
     values = codec.STATION.encode(station_record())
-    array: list[object] = ["station", *[[name, values[name]] for name in codec.STATION.columns]]
+    array = ["station", {name: values[name] for name in codec.STATION.columns}]
     text = json.dumps(array, separators=(",", ":"))
     assert codec.STATION.digest(values) == hashlib.sha256(text.encode()).hexdigest()
     crl = crl_record()
-    pairs: list[object] = [[name, value] for name, value in codec.CRL.encode(crl).items() if name != "der"]
-    array = ["crl", *pairs, ["der", {"sha256": hashlib.sha256(crl.der).hexdigest()}]]
+    row = {**codec.CRL.encode(crl), "der": {"sha256": hashlib.sha256(crl.der).hexdigest()}}
+    array = ["crl", row]
     text = json.dumps(array, separators=(",", ":"))
     assert codec.CRL.digest(codec.CRL.encode(crl)) == hashlib.sha256(text.encode()).hexdigest()
 

@@ -12,13 +12,14 @@ from chargepki.pki.inventory import AuditKey, Inventory
 from testkit.inventories import add_station
 
 
-def test_a_commit_wakes_the_watcher_once(inventory: Inventory) -> None:
+def test_commits_wake_the_watcher_and_silence_does_not(inventory: Inventory) -> None:
     with inventory.watch() as watcher:
         assert not watcher.wait(0.05)
         add_station(inventory, "CS-1")
         add_station(inventory, "CS-2")
         assert watcher.wait(5)
-        assert not watcher.wait(0.05)
+        # The notice of the second commit may come by itself; then it is quiet.
+        assert sum(watcher.wait(0.3) for _ in range(4)) <= 1
 
 
 def test_a_commit_of_another_opener_wakes_within_100_ms(database_url: str, log_key: AuditKey) -> None:
