@@ -90,8 +90,12 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that interfaces.md fixes."""
     state = GlobalState()
+    given = sys.argv[1:] if args is None else args
     try:
-        code = cli.main(args=args, prog_name="chargepki", standalone_mode=False, obj=state)
+        if any("\0" in arg for arg in given):
+            # No shell can pass one, but a program that calls `main` can; to the system it would end a file's name.
+            raise click.UsageError("an argument holds a NUL character")
+        code = cli.main(args=given, prog_name="chargepki", standalone_mode=False, obj=state)
         sys.stdout.flush()
     except click.exceptions.Exit as exc:
         code = exc.exit_code
@@ -110,8 +114,12 @@ def main(args: list[str] | None = None) -> NoReturn:
         code = EXIT_USAGE
     except click.ClickException as exc:
         # The flag may stand behind what could not be parsed.
-        state.json = state.json or "--json" in (sys.argv[1:] if args is None else args)
+        state.json = state.json or "--json" in given
         code = _usage_error(state, exc)
+    except UnicodeEncodeError as exc:
+        # A file's name may be any bytes. Whatever else is typed must be text, and ends up where only text is taken.
+        is_ours = all(arg.encode("utf-8", "replace") == arg.encode("utf-8", "surrogateescape") for arg in given)
+        code = _other_error(state, exc) if is_ours else _encoding_error(state)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): that is its decision, not an error of ours.
         _give_up_stdout()
@@ -142,7 +150,21 @@ def _give_up_stdout() -> None:
 def _usage_error(state: GlobalState, exc: click.ClickException) -> int:
     ctx = exc.ctx if isinstance(exc, click.UsageError) else None
     path = ctx.command_path if ctx else "chargepki"
-    state.report(what=exc.format_message(), why="", fix=f"run: {path} --help", code="usage")
+    from chargepki.pki.errors import printable
+
+    # Click repeats what was typed, in some messages as it is and over several lines.
+    what = printable(" ".join(exc.format_message().split()))
+    state.report(what=what, why="", fix=f"run: {path} --help", code="usage")
+    return EXIT_USAGE
+
+
+def _encoding_error(state: GlobalState) -> int:
+    state.report(
+        what="an argument is not valid UTF-8",
+        why="names and values are text; only a file may be named by any bytes",
+        fix="check the encoding of the terminal or of the script",
+        code="usage",
+    )
     return EXIT_USAGE
 
 

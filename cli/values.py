@@ -58,7 +58,10 @@ class Instant(click.ParamType[datetime]):
             self.fail(f"{value!r} is no time; write for example 2026-03-01T00:00:00Z", param, ctx)
         if parsed.tzinfo is None:
             self.fail(f"{value!r} names no time zone; append Z for UTC", param, ctx)
-        return parsed.astimezone(UTC)
+        try:
+            return parsed.astimezone(UTC)
+        except OverflowError:
+            self.fail(f"{value!r} lies outside the years 1 to 9999 in UTC", param, ctx)
 
 
 class Subject(click.ParamType[tuple[tuple[str, str], ...]]):

@@ -114,7 +114,7 @@ def read_config_file(path: Path) -> Mapping[str, str]:
         raise InputError(f"{path} is larger than 1 MiB", fix="it is not a configuration file of chargepki")
     try:
         table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML", why=str(error), fix="correct the line that is named") from error
     known = {setting.name for setting in SETTINGS[1:]}
     for key, value in table.items():
@@ -124,6 +124,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
             )
         if not isinstance(value, str):
             raise InputError(f"{path}: {key} must be text", fix=f'write {key} = "…"')
+        if not value.isprintable():
+            raise InputError(f"{path}: {key} holds control characters", fix="write it as plain text")
     return table
 
 
