@@ -150,7 +150,11 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
         tbs=tbs,
         station=station.id if station else None,
         csr=request.der if request else None,
-        verdict={"content": digest, "request": verdict.to_json() if verdict else None},
+        verdict={
+            "content": digest,
+            "request": verdict.to_json() if verdict else None,
+            **({"delivery": dict(order.delivery)} if order.delivery else {}),
+        },
         delivery=Delivery.PENDING if order.must_deliver else None,
     )
     return Prepared(order, issuer, record, clamped)
@@ -246,7 +250,9 @@ def finish(tx: Transaction, record: CertificateRecord, der: bytes, *, actor: Act
             why="another process found it too old to complete",
             fix="send the request again",
         )
-    tx.audit(actor, "certificate.issue", record.id, now=now, artefact_sha256=sha256)
+    # A CSMS that follows the log sees by the station whether this is for one of its own connections.
+    details = {"station": record.station} if record.station is not None else None
+    tx.audit(actor, "certificate.issue", record.id, now=now, artefact_sha256=sha256, details=details)
     return recorded
 
 
