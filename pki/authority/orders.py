@@ -55,6 +55,9 @@ class IssueOrder:
     """Station that the certificate belongs to."""
     must_deliver: bool = False
     """True when a CSMS will hand it to the station: the certificate starts as delivery ``pending``."""
+    delivery: Mapping[str, Any] = field(default_factory=dict)
+    """What a CSMS needs to hand it over after a restart: plain JSON data, kept as ``verdict["delivery"]`` of the
+    certificate and with the queue row; no part of the request's identity."""
     requester: str | None = None
     """Who asked, for the record; ``None`` is the authority's own actor."""
 
@@ -121,6 +124,7 @@ def options_to_json(order: IssueOrder) -> dict[str, Any]:
         "request_id": order.request_id,
         "again": order.again,
         "must_deliver": order.must_deliver,
+        "delivery": dict(order.delivery),
     }
 
 
@@ -137,4 +141,5 @@ def options_from_json(base: IssueOrder, options: Mapping[str, Any]) -> IssueOrde
         request_id=options.get("request_id"),
         again=bool(options.get("again", False)),
         must_deliver=bool(options.get("must_deliver", False)),
+        delivery=dict(options.get("delivery", {})),
     )

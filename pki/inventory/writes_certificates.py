@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict, Unpack
 
@@ -147,14 +148,22 @@ class CertificateWrites(Writes):
         changes = {"state": CertificateState.REVOKED, "revoked_at": at, "revocation_reason": reason}
         return self._change(codec.CERTIFICATE, before, changes)
 
-    def set_delivery(self, certificate_id: str, delivery: Delivery) -> CertificateRecord:
+    def set_delivery(
+        self, certificate_id: str, delivery: Delivery, *, note: Mapping[str, object] | None = None
+    ) -> CertificateRecord:
         """Record what became of a certificate that belongs to a station.
+
+        Args:
+            note: plain JSON data that replaces ``verdict["delivery"]``, what a CSMS needs to hand it over.
 
         Raises:
             NotFound: there is none.
         """
         before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
-        return self._change(codec.CERTIFICATE, before, {"delivery": delivery})
+        changes: dict[str, object] = {"delivery": delivery}
+        if note is not None:
+            changes["verdict"] = {**self.get_certificate(certificate_id).verdict, "delivery": dict(note)}
+        return self._change(codec.CERTIFICATE, before, changes)
 
     def link_station(self, certificate_id: str, station: str) -> CertificateRecord:
         """Say to which station a certificate belongs.
