@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
@@ -43,7 +44,6 @@ from chargepki.pki.template import (
     build_tbs,
     fit_pointers,
     largest_certificate,
-    tbs_of,
 )
 from chargepki.pki.validity import Window, choose_window
 
@@ -107,7 +107,7 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
     subject, verdict = _judge(request, profile, order)
     subject_der = names.name_der(subject)
     dns_names = choose_dns_names(profile, subject, order.dns_names)
-    station = _station_of(inventory, order, profile, subject_der)
+    station = _station_of(inventory, order, profile, subject)
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
@@ -223,8 +223,7 @@ def complete(record: CertificateRecord, issuer: Issuer) -> bytes:
     signature = issuer.signer.sign(record.tbs)
     der = assemble_certificate(record.tbs, signature_algorithm(issuer.signer.algorithm).der, signature)
     # Read it back with a parser that is not ours: what was signed must be, byte for byte, what was linted.
-    parsed = x509.load_der_x509_certificate(der)
-    if parsed.tbs_certificate_bytes != record.tbs or tbs_of(der) != record.tbs:
+    if x509.load_der_x509_certificate(der).tbs_certificate_bytes != record.tbs:
         raise SignerError(
             f"the signed bytes of {record.id} differ from the reserved ones",
             why="the signer or the encoder changed them",
@@ -337,7 +336,7 @@ def _judge(
     return verdict.subject, verdict
 
 
-def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subject_der: bytes) -> StationRecord | None:
+def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subject: x509.Name) -> StationRecord | None:
     """Return the station the certificate belongs to: the one named, or the one whose serial number is the CN."""
     if order.station is not None:
         station = inventory.get_station(order.station)
@@ -346,12 +345,12 @@ def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subje
         return station
     if profile.id != "ocpp/charging-station":
         return None
-    common_name = names.get(subject_der, "CN")
-    if common_name is None:
+    common_names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(common_names) != 1:
         return None
     stations = [
         station
-        for station in inventory.find_stations_by_serial_number(common_name)
+        for station in inventory.find_stations_by_serial_number(str(common_names[0].value))
         if station.state is StationState.ACTIVE
     ]
     # Two stations may have been registered with one serial number; then only an explicit station is believed.

@@ -76,6 +76,7 @@ def _utc_text(at: datetime) -> str:
     return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+@functools.lru_cache(maxsize=256)
 def decode_time(text: str) -> datetime:
     """Return the instant of the stored text, aware and in UTC."""
     return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
@@ -225,12 +226,8 @@ def _checked(bare: Any, what: str) -> Callable[[Any], Value]:
 
     if bare is datetime:
         return of_type(datetime, encode_time)
-    if bare is bool:
-        return of_type(bool, lambda value: bool(value))
-    if bare is int:
-        return of_type(int, lambda value: int(value))
-    if bare is bytes:
-        return of_type(bytes, lambda value: bytes(value))
+    if bare in (bool, int, bytes):
+        return of_type(bare, bare)
     if isinstance(bare, type) and issubclass(bare, StrEnum):
         return of_type(bare, lambda value: str(value.value))
     if bare is str:

@@ -67,6 +67,11 @@ class Session:
         except self._errors as exc:
             raise self._failed(exc) from exc
 
+    def change(self, name: str, parameters: Mapping[str, object]) -> int:
+        """Run a compiled statement that writes and return how many rows it inserted or changed."""
+        self.execute(self._named[name], parameters)
+        return int(self._cursor.rowcount)
+
     def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> None:
         """Run a compiled statement that returns nothing once for each of *parameters*."""
         self._check_transaction()

@@ -83,15 +83,15 @@ def _insert(name: str) -> Executable:
 
 
 def _insert_new(name: str, dialect: str) -> Executable:
-    """Insert a row unless its key is taken; returns the key when it was not.
+    """Insert a row unless its key is taken.
 
     Not an insert that fails: on PostgreSQL a failed statement would spoil the whole transaction.
     """
     table = TABLES[name]
     make: Callable[[Table], Any] = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    keys = list(table.primary_key)
+    keys = [column.name for column in table.primary_key]
     statement = make(table).values({column.name: _param(column.name) for column in table.c})
-    result: Executable = statement.on_conflict_do_nothing(index_elements=keys).returning(keys[0])
+    result: Executable = statement.on_conflict_do_nothing(index_elements=keys)
     return result
 
 

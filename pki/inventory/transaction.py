@@ -120,7 +120,7 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
         return self._session.select(table, filters, order, limit)
 
     def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> bool:
-        if not self._session.run(f"{kind.table}_insert", values):
+        if not self._session.change(f"{kind.table}_insert", values):
             return False
         self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
         return True
