@@ -62,6 +62,8 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     """
     from chargepki.cli.issuing import hand_out_key, key_for, make_order, preview
 
+    if options["csr"] == "-" and state.settings.passphrase_file == "-":
+        raise click.UsageError("standard input cannot be both the request and the passphrase")
     order = make_order(options, read_csr=_read_csr)
     if options["dry_run"]:
         state.rehearse()
@@ -129,6 +131,7 @@ def show(state: GlobalState, certificate: str) -> None:
     row = certificate_row(record)
     if record.der is not None:
         row |= describe_certificate(record.der)
+        del row["looks_like"]  # A guess for foreign certificates; of ours the profile is known.
     state.output.fields("chargepki/certificate", row)
 
 

@@ -140,4 +140,6 @@ def _algorithm(text: str | None, profile_id: str) -> KeyAlgorithm:
         return KeyAlgorithm(text)
     except ValueError as error:
         known = ", ".join(algorithm.value for algorithm in profile.keys.algorithms)
-        raise PolicyRefusal(f"unknown key algorithm {text[:40]!r}", why=f"{profile_id} allows {known}") from error
+        raise PolicyRefusal(
+            f"unknown key algorithm {text[:40]!r}", why=f"{profile_id} allows {known}", fix="use one of these"
+        ) from error

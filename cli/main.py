@@ -43,6 +43,15 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
+# What helps where an error deep in a decoder knows only what is wrong.
+_USUAL_FIX: Mapping[str, str] = {
+    "input": "check that it is the right input, and whole",
+    "der": "check that it is the right input, and whole",
+    "unavailable": "check the name and its permissions",
+    "signer": "check the workspace, or restore its keys from the backup",
+}
+
+
 class LazyRoot(Group):
     """A group whose commands are imported on first use."""
 
@@ -176,7 +185,8 @@ def _other_error(state: GlobalState, exc: Exception) -> int:
 
         traceback.print_exc()
     if isinstance(exc, ChargePkiError):
-        state.report(what=exc.what, why=exc.why, fix=exc.fix, code=exc.code, details=_details(exc))
+        fix = exc.fix or _USUAL_FIX.get(exc.code, "")
+        state.report(what=exc.what, why=exc.why, fix=fix, code=exc.code, details=_details(exc))
         if isinstance(exc, UnavailableError | SignerError):
             return EXIT_UNAVAILABLE
         return EXIT_NO if isinstance(exc, InputError) and state.is_verdict else EXIT_REFUSED

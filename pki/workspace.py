@@ -76,12 +76,12 @@ class Workspace:
         """
         if self.access is Access.READ:
             return Inventory.open(self.settings.database, log_key=None, create=False)
+        if self.access in (Access.REHEARSE, Access.CHANGE) and not self.exists:
+            raise _absent(self.settings)
         if self.access is Access.REHEARSE:
             from chargepki.pki.inventory.rehearsal import RehearsalInventory
 
             return RehearsalInventory.open(self.settings.database, log_key=self.audit_key, create=False)
-        if self.access is Access.CHANGE and not self.exists:
-            raise _absent(self.settings)
         return Inventory.open(self.settings.database, log_key=self.audit_key)
 
     @cached_property
