@@ -74,8 +74,10 @@ def read_part(data: bytes, start: int, end: int, reader: Callable[[bytes, Node],
         reader: a function of a module, whose result depends on the octets alone and is never changed nor ``None``.
     """
     # Only short parts are remembered, so that hostile ones cannot fill the memory.
-    if end - start <= _MAX_REMEMBERED_BYTES and (found := _faultless(reader, data[start:end])) is not None:
-        return found
+    if end - start <= _MAX_REMEMBERED_BYTES:
+        found: T | None = _faultless(reader, data[start:end])
+        if found is not None:
+            return found
     return reader(data, read_tree(data, start, end, problems))
 
 

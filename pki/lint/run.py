@@ -6,10 +6,8 @@ from datetime import datetime
 from functools import lru_cache
 
 from chargepki.pki.certificate_view import CertificateView, view_certificate, view_tbs
-from chargepki.pki.crl_view import read_crl
 from chargepki.pki.der import DerError
 from chargepki.pki.findings import Finding, Severity
-from chargepki.pki.lint.crl_rules import CrlContext, choose_crl_rules
 from chargepki.pki.lint.engine import CertificateContext, LintReport, certificate_rules, collect
 from chargepki.pki.profiles.base import Profile
 
@@ -56,6 +54,10 @@ def lint_crl(der: bytes, *, issuer_der: bytes | None = None, now: datetime | Non
 
     Raises like `lint_certificate`.
     """
+    # Imported late: a command that issues one certificate starts faster without.
+    from chargepki.pki.crl_view import read_crl
+    from chargepki.pki.lint.crl_rules import CrlContext, choose_crl_rules
+
     _check_aware(now)
     issuer = None if issuer_der is None else _view_issuer(issuer_der)
     try:

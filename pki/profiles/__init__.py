@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from chargepki.pki.errors import NotFound
 from chargepki.pki.profiles import common, iso15118_2, iso15118_20, ocpp
 from chargepki.pki.profiles.base import Profile
@@ -44,6 +42,8 @@ def list_profiles() -> tuple[Profile, ...]:
 
 
 def _suggestion(profile_id: str) -> str:
+    import difflib  # needed only here, on the way to an error
+
     close = difflib.get_close_matches(profile_id, _BY_ID, n=3, cutoff=0.6)
     if not close:
         close = [known for known in _BY_ID if known.partition("/")[2] == profile_id.strip().lower()]
