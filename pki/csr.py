@@ -150,12 +150,12 @@ def _subject(name: der.Tlv) -> tuple[tuple[str, str], ...]:
         for rdn in name.children(der.SEQUENCE):
             found += (_remembered_rdn if rdn.end - rdn.offset <= _MAX_REMEMBERED_BYTES else _read_rdn)(rdn.raw)
     except der.DerError:
-        return tuple(names.attributes(name.raw))  # raises it again, with the offset in the whole name
+        return tuple(names.attributes(name.raw, text_only=True))  # raises it again, with the offset in the whole name
     return found
 
 
 def _read_rdn(rdn: bytes) -> tuple[tuple[str, str], ...]:
-    return tuple(names.attributes(der.sequence(rdn)))
+    return tuple(names.attributes(der.sequence(rdn), text_only=True))
 
 
 _remembered_rdn = lru_cache(maxsize=1024)(_read_rdn)

@@ -1,4 +1,4 @@
-"""Say whether an encoded point lies on a named curve; pure arithmetic, a few microseconds."""
+"""Say whether an encoded point is fit to be a public key; pure arithmetic, a few microseconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from chargepki.pki import oids
 
-__all__ = ["is_on_curve"]
+__all__ = ["is_degenerate", "is_on_curve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +56,33 @@ def is_on_curve(curve: str, point: bytes) -> bool | None:
         return False
     x, y = int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big")
     return x < p and y < p and (y * y - (x * x * x - 3 * x + parameters.b)) % p == 0
+
+
+_P25519: Final = 2**255 - 19
+_P448: Final = 2**448 - 2**224 - 1
+# y of the eight points of edwards25519 whose order divides its cofactor; minus one is p - 1.
+_Y_OF_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER: Final = {
+    oids.ED25519: (
+        _P25519,
+        255,
+        frozenset({0, 1, _P25519 - 1, _Y_OF_ORDER_8, _P25519 - _Y_OF_ORDER_8}),
+    ),
+    oids.ED448: (_P448, 448, frozenset({0, 1, _P448 - 1})),
+}
+
+
+def is_degenerate(algorithm: str, encoded: bytes) -> bool:
+    """Return whether *encoded*, an Ed25519 or Ed448 public key, is of small order or not the canonical encoding.
+
+    Everybody can sign for a key of small order: half of all messages, or one in eight, verify with the same octets. A
+    coordinate above the prime is a second spelling of another key. False for every other algorithm.
+
+    Clause: RFC 8032 5.1.3, 5.2.3; RFC 7748 6 (the same points for key agreement).
+    """
+    found = _SMALL_ORDER.get(algorithm)
+    if found is None:
+        return False
+    p, bits, small = found
+    y = int.from_bytes(encoded, "little") & ((1 << bits) - 1)  # the topmost bit is the sign of x
+    return y >= p or y in small

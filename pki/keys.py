@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 
 from chargepki.pki import der, oids
+from chargepki.pki.curves import is_degenerate
 from chargepki.pki.errors import InputError, SignerError
 
 __all__ = [
@@ -209,7 +210,8 @@ def load_public_key(spki: bytes) -> PublicKey:
     """Return the key object of a SubjectPublicKeyInfo in DER.
 
     Raises:
-        InputError: not a SubjectPublicKeyInfo, a point off its curve, or a type of key that cannot sign.
+        InputError: not a SubjectPublicKeyInfo, a point off its curve or of small order, or a type of key that cannot
+            sign.
     """
     try:
         key = serialization.load_der_public_key(spki)
@@ -217,6 +219,14 @@ def load_public_key(spki: bytes) -> PublicKey:
         raise InputError("the public key cannot be read", why=str(exc)) from exc
     if not isinstance(key, _PUBLIC_TYPES):
         raise _unsupported(type(key).__name__.removesuffix("PublicKey"))
+    if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        dotted = oids.ED25519 if isinstance(key, ed25519.Ed25519PublicKey) else oids.ED448
+        if is_degenerate(dotted, key.public_bytes_raw()):
+            raise InputError(
+                "the public key is a point of small order",
+                why="everybody can make signatures that verify with it (RFC 8032 5.1.3)",
+                fix="make a new key with a maintained library",
+            )
     return key
 
 

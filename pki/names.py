@@ -290,16 +290,23 @@ def _value_text(value: der.Tlv) -> str:
     return value.as_text() if value.tag in _STRING_TYPES else "#" + value.raw.hex()
 
 
-def attributes(name: x509.Name | bytes) -> list[tuple[str, str]]:
+def attributes(name: x509.Name | bytes, *, text_only: bool = False) -> list[tuple[str, str]]:
     """Return (short name or dotted identifier, value) of every attribute in order of encoding; RDNs are flattened.
 
     Values that are not character strings are shown as ``#`` and the hex of their DER (RFC 4514 2.4).
 
+    Args:
+        text_only: refuse such a value in an attribute of `SHORT_NAMES`, for callers that take the text further.
+
     Raises:
-        InputError: *name* is octets and not a Name.
+        InputError: *name* is octets and not a Name, or see *text_only*.
     """
     encoded = name if isinstance(name, bytes) else name.public_bytes()
-    return [(_BY_OID.get(oid, oid), _value_text(value)) for rdn in _rdns(encoded) for oid, value in rdn]
+    pairs = [pair for rdn in _rdns(encoded) for pair in rdn]
+    for oid, value in pairs if text_only else ():
+        if value.tag not in _STRING_TYPES and oid in _BY_OID:
+            raise value.fail("unexpected-tag", f"the value of {_BY_OID[oid]} is not a character string")
+    return [(_BY_OID.get(oid, oid), _value_text(value)) for oid, value in pairs]
 
 
 def get(name: x509.Name | bytes, short: str) -> str | None:

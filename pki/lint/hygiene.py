@@ -89,6 +89,21 @@ def rsa_exponent(context: CertificateContext) -> Verdict:
     return [Problem(f"the exponent {exponent} is small", severity=Severity.WARNING)] if exponent < 65537 else None
 
 
+@rule(
+    "e_rsa_params_not_null",
+    "RFC 3279 2.3.1; RFC 4055 1.2",
+    "an RSA key is described with NULL parameters",
+    hint="write NULL; peers that compare octets or parse strictly refuse anything else",
+    where=_KEY,
+)
+def rsa_params_not_null(context: CertificateContext) -> Verdict:
+    """Absent ones make another SubjectPublicKeyInfo, and so another fingerprint, of the same key."""
+    key = context.view.key
+    if key.algorithm == oids.RSA_ENCRYPTION and key.parameters != b"\5\0":
+        return "the AlgorithmIdentifier of the RSA key has no NULL parameters"
+    return None
+
+
 @lru_cache(maxsize=64)
 def _primes_are_close(modulus: int) -> bool:
     """Fermat's method: a few rounds suffice when p - q is tiny."""

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from chargepki.pki import names, oids
-from chargepki.pki.curves import is_on_curve
+from chargepki.pki.curves import is_degenerate, is_on_curve
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
@@ -168,13 +168,15 @@ def ec_point_compressed(context: CertificateContext) -> Verdict:
 @rule(
     "e_ec_point_not_on_curve",
     "SP 800-56A 5.6.2",
-    "the EC point is a point of its curve",
+    "the point is one of its curve, and of large order",
     hint="the key is broken or hostile: ask for another",
     where="tbsCertificate.subjectPublicKeyInfo",
 )
 def ec_point_not_on_curve(context: CertificateContext) -> Verdict:
-    """The point at infinity, a wrong length and coordinates off the curve are refused alike."""
+    """The point at infinity, a wrong length, coordinates off the curve and points of small order are refused alike."""
     key = context.view.key
+    if is_degenerate(key.algorithm, key.bits):
+        return "the public key is a point of small order, for which everybody can sign"
     if key.algorithm != oids.EC_PUBLIC_KEY or is_on_curve(key.curve, key.bits) is not False:
         return None
     return "the public key is no point of its curve"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
@@ -197,6 +198,16 @@ def _check_station_serial(value: str) -> tuple[SyntaxFault, ...]:
                 f"{value!r} looks like a URL, a host name or an IP address",
                 "OCPP A00.FR.511: it could pass as a server's certificate",
                 "use the station's serial number",
+            ),
+        )
+    if unicodedata.normalize("NFKC", value) != value:
+        # Full-width letters and ligatures: name comparison takes them for the plain ones, so for another station.
+        return (
+            SyntaxFault(
+                True,
+                f"{value!r} holds compatibility characters, which name comparison takes for plain ones",
+                "RFC 5280 7.1, RFC 4518 2.3",
+                "write the serial number in plain letters",
             ),
         )
     if len(value) > _MAX_SERIAL_NUMBER:

@@ -201,3 +201,38 @@ def test_multi_valued_and_multiple_attributes_are_shown_in_order() -> None:
     again = x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, "b")])
     request = parse_csr(make_csr(x509.Name([pair, again])))
     assert sorted(request.subject) == [("CN", "a"), ("CN", "b"), ("serialNumber", "1")]
+
+
+@pytest.mark.parametrize("value", [der.octet_string(b"SN-0001"), der.integer(1), der.sequence(), der.null()])
+def test_an_identity_that_is_no_character_string_is_not_made_into_one(value: bytes) -> None:
+    attribute = der.sequence(der.oid(oids.COMMON_NAME), value)
+    request = parse_csr(DER)
+    info = der.sequence(
+        der.integer(0), der.sequence(der.set_of(attribute)), request.spki_der, der.implicit(0, b"", True)
+    )
+    signature = der.bit_string(keys.sign(key_of(KeyAlgorithm.SECP256R1), info))
+    with pytest.raises(InputError, match="CN is not a character string"):
+        parse_csr(der.sequence(info, request.signature_algorithm_der, signature))
+
+
+def test_an_unknown_attribute_that_is_no_character_string_is_read_and_shown_in_hex() -> None:
+    attribute = der.sequence(der.oid("2.5.4.45"), der.bit_string(b"unique"))
+    request = parse_csr(DER)
+    info = der.sequence(
+        der.integer(0), der.sequence(der.set_of(attribute)), request.spki_der, der.implicit(0, b"", True)
+    )
+    signature = der.bit_string(keys.sign(key_of(KeyAlgorithm.SECP256R1), info))
+    found = parse_csr(der.sequence(info, request.signature_algorithm_der, signature))
+    assert found.subject == (("2.5.4.45", "#" + der.bit_string(b"unique").hex()),)
+
+
+def test_a_key_for_which_everybody_can_sign_proves_nothing_and_is_not_read() -> None:
+    """With A the neutral point, R neutral and s zero verify for every message (RFC 8032 5.1.7)."""
+    neutral = b"\x01" + bytes(31)
+    spki = der.sequence(der.sequence(der.oid(oids.ED25519)), der.bit_string(neutral))
+    info = der.sequence(der.integer(0), names.name_der(SUBJECT), spki, der.implicit(0, b"", True))
+    algorithm = der.sequence(der.oid(oids.ED25519))
+    forged = der.sequence(info, algorithm, der.bit_string(neutral + bytes(32)))
+    assert x509.load_der_x509_csr(forged).is_signature_valid  # the trap: a stock check is content
+    with pytest.raises(InputError, match="small order"):
+        parse_csr(forged)

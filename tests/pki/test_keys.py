@@ -231,6 +231,68 @@ def test_points_off_the_curve_are_refused() -> None:
         keys.load_public_key(bytes(spki))
 
 
+def torsion_points() -> list[tuple[int, int]]:
+    """Return the points of edwards25519 whose order divides 8, by arithmetic that shares nothing with the product."""
+    p = 2**255 - 19
+    d = -121665 * pow(121666, -1, p) % p
+
+    def add(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+        (x1, y1), (x2, y2) = one, other
+        product = d * x1 * x2 * y1 * y2 % p
+        x = (x1 * y2 + x2 * y1) * pow(1 + product, -1, p) % p
+        return x, (y1 * y2 + x1 * x2) * pow(1 - product, -1, p) % p
+
+    def point(y: int) -> tuple[int, int] | None:
+        square = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
+        x = pow(square, (p + 3) // 8, p)
+        x = x if x * x % p == square else x * pow(2, (p - 1) // 4, p) % p
+        return (x, y) if x * x % p == square else None
+
+    order = 2**252 + 27742317777372353535851937790883648493
+    found = {(0, 1)}
+    for y in range(2, 40):
+        base = point(y)
+        if base is None:
+            continue
+        multiple, scalar, doubled = (0, 1), order, base
+        while scalar:  # order * base has only the small part of base left
+            if scalar & 1:
+                multiple = add(multiple, doubled)
+            doubled, scalar = add(doubled, doubled), scalar >> 1
+        small = multiple
+        for _ in range(8):
+            found.add(small)
+            small = add(small, multiple)
+    return sorted(found)
+
+
+def test_every_ed25519_key_of_small_order_is_refused() -> None:
+    points = torsion_points()
+    assert len(points) == 8
+    for x, y in points:
+        encoded = (y | (x & 1) << 255).to_bytes(32, "little")
+        spki = der.sequence(der.sequence(der.oid(oids.ED25519)), der.bit_string(encoded))
+        with pytest.raises(InputError, match="small order"):
+            keys.load_public_key(spki)
+
+
+@pytest.mark.parametrize(
+    ("oid", "encoded"),
+    [
+        (oids.ED25519, (2**255 - 19 + 3).to_bytes(32, "little")),
+        (oids.ED25519, b"\xff" * 32),
+        (oids.ED448, b"\x01" + bytes(56)),
+        (oids.ED448, bytes(57)),
+        (oids.ED448, (2**448 - 2**224 - 2).to_bytes(57, "little")),
+        (oids.ED448, (2**448 - 1).to_bytes(57, "little")),
+    ],
+)
+def test_edwards_keys_of_small_order_or_in_a_second_spelling_are_refused(oid: str, encoded: bytes) -> None:
+    spki = der.sequence(der.sequence(der.oid(oid)), der.bit_string(encoded))
+    with pytest.raises(InputError):
+        keys.load_public_key(spki)
+
+
 @pytest.mark.parametrize("algorithm", KeyAlgorithm)
 def test_key_identifiers_agree_with_an_independent_library(algorithm: KeyAlgorithm) -> None:
     spki = keys.spki_der(made(algorithm))

@@ -360,3 +360,9 @@ def test_a_station_has_no_dns_name() -> None:
     assert choose_dns_names(STATION, subject) == ()
     with pytest.raises(PolicyRefusal, match="no subjectAltName"):
         choose_dns_names(STATION, subject, ["a.example.org"])
+
+
+@pytest.mark.parametrize("serial", ["\uff23\uff33-0001", "CS-\u2460", "CS\u2160"])
+def test_a_serial_number_that_name_comparison_takes_for_another_is_refused(serial: str) -> None:
+    verdict = judge("ocpp/charging-station", f"CN={serial},O=Example CSO")
+    assert refused(verdict) == ["subject-CN"]

@@ -113,8 +113,13 @@ def rsa_spki(modulus: int, exponent: int = 65537) -> bytes:
     return der.sequence(der.sequence(der.oid(oids.RSA_ENCRYPTION), der.null()), der.bit_string(numbers))
 
 
+def ed25519_spki(point: bytes) -> bytes:
+    return der.sequence(der.sequence(der.oid(oids.ED25519)), der.bit_string(point))
+
+
 POINT = keys.public_key_bits(keys.spki_der(key_of(P256, 0)))
 RSA_SPKI = keys.spki_der(key_of(RSA2048, 0))
+RSA_BITS = keys.public_key_bits(RSA_SPKI)
 PRIME_1024 = 2**1024 - 105  # prime
 # The ROCA library multiplies these primes to M; its moduli are powers of 65537 modulo M.
 ROCA_M = 1
@@ -194,6 +199,7 @@ CASES = (
     ),
     Case("e_ec_point_not_on_curve", SECC, change(spki=ec_spki(POINT[:-1] + bytes((POINT[-1] ^ 1,))))),
     Case("e_ec_point_not_on_curve", SECC, change(spki=ec_spki(b"\x00"))),
+    Case("e_ec_point_not_on_curve", STATION, change(spki=ed25519_spki(b"\x01" + bytes(31)))),
     Case("e_utctime_year_ge_2050", SECC, change(not_after=der.tlv(0x17, b"550101000000Z"))),
     Case("e_utctime_year_ge_2050", SECC, change(not_after=der.tlv(0x18, b"20260201000000Z"))),
     Case("e_time_not_zulu_or_no_seconds", SECC, change(not_after=der.tlv(0x17, b"2602010000Z"))),
@@ -282,6 +288,11 @@ CASES = (
     # Hygiene
     Case("e_rsa_lt_2048", STATION, change(spki=rsa_spki(2**1023 + 1155))),
     Case("w_rsa_in_v2g", SECC, change(spki=RSA_SPKI)),
+    Case(
+        "e_rsa_params_not_null",
+        STATION,
+        change(spki=der.sequence(der.sequence(der.oid(oids.RSA_ENCRYPTION)), der.bit_string(RSA_BITS))),
+    ),
     Case("e_rsa_exponent", STATION, change(spki=rsa_spki(3 * PRIME_1024 * PRIME_1024))),
     Case("e_rsa_exponent", STATION, change(spki=rsa_spki(PRIME_1024 * PRIME_1024))),
     Case("e_rsa_exponent", STATION, change(spki=rsa_spki(PRIME_1024, 4))),
