@@ -15,7 +15,9 @@ from chargepki.pki.inventory.audit import AuditKey
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.signer import SoftwareKeyStore
 
-__all__ = ["make_authority", "make_request"]
+__all__ = ["ACTOR", "make_authority", "make_request"]
+
+ACTOR = Actor("benchmark", ActorKind.SYSTEM, authenticated=False)
 
 
 def make_request(common_name: str) -> bytes:
@@ -36,8 +38,7 @@ def make_authority(folder: Path) -> Authority:
     inventory = Inventory.open(
         f"sqlite:///{folder / 'inventory.db'}", log_key=AuditKey.load_or_create(folder / "audit.key")
     )
-    actor = Actor("benchmark", ActorKind.SYSTEM, authenticated=False)
-    authority = Authority(inventory, SoftwareKeyStore(folder / "keys", lambda: b"benchmark"), actor=actor)
+    authority = Authority(inventory, SoftwareKeyStore(folder / "keys", lambda: b"benchmark"), actor=ACTOR)
     subject = (("CN", "Benchmark"), ("O", "Example"))
     authority.create_ca(CaOrder("root", "ocpp/cso-root", subject=subject))
     authority.create_ca(CaOrder("sub", "ocpp/cso-sub", issuer="root", subject=subject))
