@@ -206,12 +206,14 @@ def check_certificate_record(record: CertificateRecord | None, station: StationR
     return record
 
 
-def check_boot_serial_number(boot: BootReceived, common_name: str, version: OcppVersion) -> None:
+def check_boot_serial_number(
+    boot: BootReceived, common_name: str, version: OcppVersion, *, require_16: bool = False
+) -> None:
     """Refuse a BootNotification, on a profile-3 connection, whose serial number is not the certificate's CN.
 
     The schemas make the number optional. In 2.x a missing one is a mismatch, because B01.FR.11 demands the
     comparison. 1.6 has no such rule, so there a number counts only when it is given, and the deprecated
-    chargeBoxSerialNumber may hold it instead.
+    chargeBoxSerialNumber may hold it instead; *require_16* demands that one of the two does.
 
     Raises:
         IdentityMismatch: the WebSocket is to be closed.
@@ -219,7 +221,7 @@ def check_boot_serial_number(boot: BootReceived, common_name: str, version: Ocpp
     Clause: B01.FR.11, B01.FR.12.
     """
     reported = {boot.serial_number} if boot.serial_number is not None else set()
-    if version is OcppVersion.V16 and (not reported or common_name in boot.other_serial_numbers):
+    if version is OcppVersion.V16 and (common_name in boot.other_serial_numbers or not (reported or require_16)):
         return
     if reported == {common_name}:
         return

@@ -124,7 +124,9 @@ class OperationStore:
         *,
         version: OcppVersion,
         security_profile: int,
-        connected_at: datetime,
+        sent_here: bool = False,
+        password_sent_here: bool = False,
+        admitted_pending: str | None = None,
         profile: str | None = None,
         delivered: str | None = None,
         refusal: str | None = None,
@@ -132,6 +134,7 @@ class OperationStore:
         """Read what `operations.next_step` needs.
 
         Args:
+            sent_here: see `Snapshot`, as for `password_sent_here` and `admitted_pending`.
             profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`.
             delivered: see `Snapshot.delivered`.
             refusal: see `Snapshot.refusal`.
@@ -151,7 +154,9 @@ class OperationStore:
             station=self._inventory.get_station(operation.station),
             version=version,
             security_profile=security_profile,
-            connected_at=connected_at,
+            sent_here=sent_here,
+            password_sent_here=password_sent_here,
+            admitted_pending=admitted_pending,
             secret=secret,
             certificates=certificates,
             delivered=delivered,

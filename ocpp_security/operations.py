@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from chargepki.ocpp_security import wire
+from chargepki.ocpp_security.deliveries import received_at
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
@@ -123,7 +124,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class AskReconnect:
-    """Close the station's connection (1012), so that it comes back and shows which password it holds."""
+    """Close the station's connection (1012), so that it comes back and shows which password it holds.
+
+    Whether a connection is newer than an attempt or a password is never read off two clocks, which may be those of two
+    machines: `sent_here`, `password_sent_here` and `admitted_pending` of `Snapshot` are facts about the connection.
+    """
 
     why: str
 
@@ -152,7 +157,12 @@ class Snapshot:
     """Of the live connection."""
     security_profile: int
     """Of the live connection."""
-    connected_at: datetime
+    sent_here: bool = False
+    """Whether the last attempt went out over this very connection; otherwise the station has come back since."""
+    password_sent_here: bool = False
+    """Whether any operation sent a new password over this connection: the station may have taken it since."""
+    admitted_pending: str | None = field(default=None, repr=False)
+    """The station's pending password hash as it was on record when this connection was authenticated."""
     secret: PasswordSecret | None = field(default=None, repr=False)
     certificates: tuple[CertificateRecord, ...] = ()
     """`trigger-renewal`: this station's certificates of the triggered use, any order."""
@@ -272,7 +282,7 @@ def _step_renewal(snapshot: Snapshot, now: datetime) -> Step:
     # The CSR is what reads the station back. Without one after a while, asking again is harmless: a station has one
     # renewal of a use under way, and we keep one request open.
     again_at = last.sent_at + _ASK_AGAIN_AFTER
-    if snapshot.connected_at <= last.sent_at and now < again_at:
+    if snapshot.sent_here and now < again_at:
         return Wait(
             "no usable answer to the trigger; a CSR would show that it arrived", again_at, OperationState.UNKNOWN
         )
@@ -299,14 +309,16 @@ def _shown_by_certificates(snapshot: Snapshot) -> Step | None:
     """Read the outcome from what came of the trigger: a delivered, refused or travelling certificate."""
     if snapshot.delivered is not None:
         return Finish(OperationState.DONE, {"certificate": snapshot.delivered})
+    # Reservations know whole seconds; the CSR's arrival is known exactly, and also tells when an old certificate is the
+    # answer to a new request.
     since = snapshot.attempts[0].sent_at
     newer = sorted(
         (
             item
             for item in snapshot.certificates
-            if item.reserved_at >= since and item.state is not CertificateState.VOIDED
+            if received_at(item) >= since and item.state is not CertificateState.VOIDED
         ),
-        key=lambda item: item.reserved_at,
+        key=received_at,
     )
     for item in reversed(newer):
         if item.delivery in (Delivery.DELIVERED, Delivery.IN_USE, Delivery.SUPERSEDED):
@@ -363,7 +375,10 @@ def _first_password_attempt(snapshot: Snapshot, secret: PasswordSecret) -> Step:
     except InputError as error:
         return Finish(OperationState.FAILED, {"password": "unchanged", "why": str(error)})
     leftover = station.pending_password_hash not in (None, secret.password_hash)
-    if leftover and _uses_password(snapshot) and snapshot.connected_at <= snapshot.operation.created_at:
+    # A connection that was authenticated when the leftover was accepted already, and did not use it, has shown enough.
+    shown = snapshot.admitted_pending == station.pending_password_hash and not snapshot.password_sent_here
+    unresolved = leftover and not shown
+    if unresolved and _uses_password(snapshot):
         # An earlier change stayed unanswered and the station may hold that password: overwriting it could lock the
         # station out. A fresh connection shows which one it holds.
         return AskReconnect("an earlier password change is unresolved")
@@ -384,7 +399,9 @@ def _unknown_password(snapshot: Snapshot, secret: PasswordSecret, last: AttemptR
             deadline,
             OperationState.UNKNOWN,
         )
-    if snapshot.connected_at <= last.sent_at:
+    # Authenticated before both passwords counted, the connection shows nothing either, whoever sent the attempt.
+    unseen = snapshot.admitted_pending != snapshot.station.pending_password_hash == secret.password_hash
+    if snapshot.sent_here or unseen:
         return AskReconnect("no usable answer to the password change; a new connection shows which one holds")
     # It has come back with the old password: the change did not take place.
     if len(snapshot.attempts) < _MAX_ATTEMPTS and now < deadline:

@@ -26,9 +26,11 @@ __all__ = [
     "IssuePlan",
     "MakeKey",
     "MarkDelivered",
+    "MarkSuperseded",
     "MarkUndelivered",
     "MarkUnknown",
     "Payload",
+    "PendingDelivery",
     "PendingRequest",
     "RaiseEvent",
     "Reconnect",
@@ -109,6 +111,28 @@ class SigningOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """A certificate that the inventory has for the station and that the station has not confirmed."""
+
+    certificate_id: str
+    use: CertificateUse
+    plan: IssuePlan
+    request: CertificateRequest
+    """The CSR that it answers."""
+    chain: tuple[bytes, ...]
+    """DER, leaf first."""
+    received_at: datetime
+    typed: bool
+    request_id: int | None = None
+    attempts: int = 0
+    """CALLs that were begun; after the first one the station may have it."""
+    given_up: bool = False
+    """Not to be sent again unless the station asks."""
+    superseded_by: str | None = None
+    """A certificate that answers a later CSR of the same use and subject."""
+
+
+@dataclass(frozen=True, slots=True)
 class Issue:
     """Have the CA sign; then call `CsmsCertificateFlow.issued` or `.refused`."""
 
@@ -117,11 +141,18 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class SendCall:
-    """Send a CALL to the station. With an order, report its fate with `.answered` or `.not_sent`."""
+    """Send a CALL to the station.
+
+    With an order, ask the inventory first whether the certificate may still be handed over (`.withdrawn` when not),
+    and report its fate with `.answered` or `.not_sent`.
+    """
 
     action: str
     payload: Payload = field(repr=False)
     order: SigningOrder | None = None
+    certificate_id: str = ""
+    resumed: bool = False
+    """Sent because the inventory says that it is pending, not because the station has just asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +182,16 @@ class MarkUnknown:
     order: SigningOrder
     certificate_id: str
     why: str
+    final: bool = False
+    """It is not sent again unless the station asks: the station may have it, and has refused it since."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSuperseded:
+    """The station asked for another one since, and may hold this one all the same: record `Delivery.SUPERSEDED`."""
+
+    order: SigningOrder
+    certificate_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +205,7 @@ class RecordRefusal:
     order: SigningOrder | None = None
 
 
-CsmsEffect = Issue | SendCall | MarkDelivered | MarkUndelivered | MarkUnknown | RecordRefusal
+CsmsEffect = Issue | SendCall | MarkDelivered | MarkUndelivered | MarkUnknown | MarkSuperseded | RecordRefusal
 
 
 # --- station side ----------------------------------------------------------------------------------------------------

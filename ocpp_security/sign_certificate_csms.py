@@ -17,9 +17,11 @@ from chargepki.ocpp_security.sign_certificate import (
     Issue,
     IssuePlan,
     MarkDelivered,
+    MarkSuperseded,
     MarkUndelivered,
     MarkUnknown,
     Payload,
+    PendingDelivery,
     RecordRefusal,
     SendCall,
     SigningOrder,
@@ -34,6 +36,7 @@ from chargepki.ocpp_security.wire import (
     max_chain_characters,
     parse_sign_certificate,
     status_answer,
+    supports_use,
 )
 from chargepki.pki import names
 from chargepki.pki.csr import CertificateRequest, parse_csr
@@ -46,6 +49,8 @@ from chargepki.pki.profiles import get_profile
 __all__ = ["CsmsCertificateFlow"]
 
 _MAX_INFO_CHARACTERS = 512
+_REMEMBERED = 16
+"""Certificates whose fate was reported last: the inventory may still show them as pending for an instant."""
 
 
 class _Phase(StrEnum):
@@ -56,6 +61,9 @@ class _Phase(StrEnum):
     UNANSWERED = "unanswered"
 
 
+_AT_REST = frozenset({_Phase.READY, _Phase.UNANSWERED})
+
+
 @dataclass(slots=True)
 class _Entry:
     order: SigningOrder
@@ -64,12 +72,17 @@ class _Entry:
     certificate_id: str = ""
     doubtful: bool = False
     """An earlier CALL stayed unanswered: a later Rejected may mean "I have it already"."""
+    replaced: bool = False
+    """The station has asked for another one since."""
+    resumed: bool = False
+    """Taken from the inventory; the CSR came to another process, or on an earlier connection."""
 
 
 class CsmsCertificateFlow:
     """The certificate flow of one station; keep it across reconnects of that station.
 
-    One request is open per use. The same CSR again continues it; another CSR replaces it. Whatever order the reports
+    The inventory is what remembers: a flow that begins empty takes up every delivery that is pending there. One
+    request is open per use. The same CSR again continues it; another CSR replaces it. Whatever order the reports
     come in, the flow neither blocks a later request nor delivers a certificate for a key that was not asked for.
     """
 
@@ -104,6 +117,7 @@ class CsmsCertificateFlow:
         self._open: dict[CertificateUse, str] = {}
         self._accepted_at: deque[datetime] = deque()
         self._count = 0
+        self._settled: deque[str] = deque(maxlen=_REMEMBERED)
 
     def trigger(self, use: CertificateUse, *, evse_id: int | None = None) -> SendCall:
         """Return the CALL that asks the station to renew its certificate of *use*.
@@ -145,7 +159,7 @@ class CsmsCertificateFlow:
             return status_answer(self.version, told), [refusal]
         typed = received.use is not CertificateUse.COMBINED  # always in 1.6, which has one use alone
         if open_entry is not None and open_entry.order.request.der == request.der:
-            return {"status": "Accepted"}, self._repeat(open_entry, received.request_id, typed=typed)
+            return {"status": "Accepted"}, self._repeat(open_entry, received.request_id, now, typed=typed)
         effects = self._replace_open(use)
         self._count += 1
         order = SigningOrder(
@@ -165,13 +179,20 @@ class CsmsCertificateFlow:
         return {"status": "Accepted"}, [*effects, Issue(order)]
 
     def issued(
-        self, order: SigningOrder, chain: Sequence[bytes], now: datetime, *, certificate_id: str
+        self,
+        order: SigningOrder,
+        chain: Sequence[bytes],
+        now: datetime,
+        *,
+        certificate_id: str,
+        known_to_station: bool = False,
     ) -> list[CsmsEffect]:
         """Take the CA's certificate for *order* and return its delivery.
 
         Args:
             chain: DER, leaf first; a root at its end is left out of what is sent.
             certificate_id: the inventory's id of the leaf; comes back in the effects.
+            known_to_station: the request was answered before, and the station may have that certificate.
         """
         _require_aware(now)
         entry = self._entries.get(order.id)
@@ -179,14 +200,16 @@ class CsmsCertificateFlow:
             return [self._undelivered(order, certificate_id, "nobody waits for this certificate")]
         if entry.phase is not _Phase.ISSUING:
             return []
-        if self._open.get(order.use) != order.id:
+        entry.certificate_id, entry.doubtful = certificate_id, known_to_station
+        if certificate_id in self._settled:
+            self._settled.remove(certificate_id)
+        if entry.replaced:
             self._close(entry)
-            return [self._undelivered(order, certificate_id, "the station replaced its request by another one")]
+            return [self._given_up(entry)]
         problem = self._load_chain(entry, chain)
         if problem is not None:
             self._close(entry)
             return [self._undelivered(entry.order, certificate_id, problem)]
-        entry.certificate_id = certificate_id
         return [self._deliver(entry)]
 
     def refused(self, order: SigningOrder, error: ChargePkiError, now: datetime) -> list[CsmsEffect]:
@@ -218,14 +241,18 @@ class CsmsCertificateFlow:
         if status is not None and is_unprocessed(status) and not entry.doubtful:
             self._close(entry)
             return [self._undelivered(entry.order, entry.certificate_id, f"the station answered {status}")]
-        if status == "Rejected" or self._open.get(entry.order.use) != order.id:
-            # Rejected after an unanswered try proves nothing: the station may have installed it the first time, and
-            # then this one was unasked. And a replaced order is not tried again.
+        if entry.replaced:
+            self._close(entry)
+            return [MarkSuperseded(entry.order, entry.certificate_id)]
+        what = "no answer came" if status is None else f"the station answered {printable(status)[:60]}"
+        # Rejected after an unanswered try proves nothing: the station may have installed it the first time, and then
+        # this one was unasked.
+        final = status == "Rejected"
+        if final:
             self._close(entry)
         entry.phase = _Phase.UNANSWERED
         entry.doubtful = True
-        what = "no answer came" if status is None else f"the station answered {printable(status)[:60]}"
-        return [MarkUnknown(entry.order, entry.certificate_id, what)]
+        return [MarkUnknown(entry.order, entry.certificate_id, what, final)]
 
     def not_sent(self, order: SigningOrder, now: datetime) -> list[CsmsEffect]:
         """Take the report that the CertificateSigned of *order* never left: it is delivered on the next connection."""
@@ -233,29 +260,93 @@ class CsmsCertificateFlow:
         entry = self._entries.get(order.id)
         if entry is None or entry.phase is not _Phase.SENT:
             return []
-        if self._open.get(order.use) != order.id:
+        if entry.replaced:
             self._close(entry)
-            return [self._undelivered(entry.order, entry.certificate_id, "the station replaced its request")]
+            return [self._given_up(entry)]
         entry.phase = _Phase.UNANSWERED if entry.doubtful else _Phase.READY
         return []
 
-    def reconnected(self, now: datetime, *, certificate_id: str | None = None) -> list[CsmsEffect]:
+    def withdrawn(self, order: SigningOrder, now: datetime) -> list[CsmsEffect]:
+        """Take the report that the certificate of *order* may not be handed over any more: revoked, or settled."""
+        _require_aware(now)
+        entry = self._entries.get(order.id)
+        if entry is not None and entry.phase is _Phase.SENT:
+            self._close(entry)
+        return []
+
+    def reconnected(
+        self, pending: Sequence[PendingDelivery], now: datetime, *, certificate_id: str | None = None
+    ) -> list[CsmsEffect]:
         """Return what is to be delivered after the station connected again.
 
         Args:
+            pending: what the inventory says now; nothing else is delivered, so nothing revoked either.
             certificate_id: the certificate that opened the connection (profile 3): it arrived, whatever was answered.
         """
         _require_aware(now)
         effects: list[CsmsEffect] = []
-        for entry in list(self._entries.values()):
-            if entry.phase in (_Phase.ISSUING, _Phase.SENT):
-                continue
+        known = {item.certificate_id for item in pending}
+        for entry in [entry for entry in self._entries.values() if entry.phase in _AT_REST]:
             if entry.certificate_id == certificate_id:
-                self._close(entry)
                 effects.append(MarkDelivered(entry.order, entry.certificate_id))
-            else:
-                effects.append(self._deliver(entry))
+                self._close(entry)
+            elif entry.certificate_id not in known:
+                self._forget(entry)
+        return effects + self._resume([item for item in pending if item.certificate_id != certificate_id], again=True)
+
+    def noticed(self, pending: Sequence[PendingDelivery], now: datetime) -> list[CsmsEffect]:
+        """Return what is to be delivered because another process issued it while the station is connected here."""
+        _require_aware(now)
+        return self._resume(pending, again=False)
+
+    def _resume(self, pending: Sequence[PendingDelivery], *, again: bool) -> list[CsmsEffect]:
+        effects: list[CsmsEffect] = []
+        for item in sorted(pending, key=lambda item: item.received_at):
+            entry = next((one for one in self._entries.values() if one.certificate_id == item.certificate_id), None)
+            if entry is None and any(
+                one.phase is _Phase.ISSUING and one.order.request.spki_der == item.request.spki_der
+                for one in self._entries.values()
+            ):
+                continue  # whoever waits for it here delivers it
+            if (entry is not None and entry.phase is _Phase.SENT) or (
+                entry is None and item.certificate_id in self._settled
+            ):
+                continue
+            if entry is None:
+                entry = self._take_up(item)
+            current = self._find_open(item.use)
+            outrun = current is not None and not current.resumed and current is not entry
+            if entry.replaced or item.superseded_by is not None or outrun:
+                self._close(entry)
+                effects.append(self._given_up(entry))
+            elif item.given_up or not supports_use(self.version, item.use):
+                self._close(entry)
+            elif not entry.chain_pem and (problem := self._load_chain(entry, item.chain)) is not None:
+                self._close(entry)
+                effects.append(self._undelivered(entry.order, entry.certificate_id, problem))
+            elif again or entry.phase is _Phase.READY:
+                effects.append(self._deliver(entry, resumed=True))
         return effects
+
+    def _take_up(self, item: PendingDelivery) -> _Entry:
+        self._count += 1
+        order = SigningOrder(
+            id=f"{self.station.id}/{self._count}",
+            station=self.station.id,
+            use=item.use,
+            plan=item.plan,
+            request=item.request,
+            subject_defaults={},
+            received_at=item.received_at,
+            typed=item.typed,
+            request_id=item.request_id,
+        )
+        entry = _Entry(
+            order, _Phase.READY, certificate_id=item.certificate_id, doubtful=item.attempts > 0, resumed=True
+        )
+        self._entries[order.id] = entry
+        self._open.setdefault(item.use, order.id)
+        return entry
 
     # --- judging a request
 
@@ -329,22 +420,28 @@ class CsmsCertificateFlow:
         order_id = self._open.get(use)
         return None if order_id is None else self._entries[order_id]
 
-    def _repeat(self, entry: _Entry, request_id: int | None, *, typed: bool) -> list[CsmsEffect]:
+    def _repeat(self, entry: _Entry, request_id: int | None, now: datetime, *, typed: bool) -> list[CsmsEffect]:
         """Continue with the same CSR: the newest requestId is answered, and what was lost is sent again."""
-        entry.order = replace(entry.order, request_id=request_id, typed=typed)
-        return [self._deliver(entry)] if entry.phase in (_Phase.READY, _Phase.UNANSWERED) else []
+        entry.order = replace(entry.order, request_id=request_id, typed=typed, received_at=now)
+        return [self._deliver(entry)] if entry.phase in _AT_REST else []
 
     def _replace_open(self, use: CertificateUse) -> list[CsmsEffect]:
         entry = self._find_open(use)
         if entry is None:
             return []
         del self._open[use]
+        entry.replaced = True
         # An order that is being issued or sent stays until that is reported; only then its fate is known.
-        if entry.phase in (_Phase.READY, _Phase.UNANSWERED):
-            self._close(entry)
-        if entry.phase is _Phase.READY:
-            return [self._undelivered(entry.order, entry.certificate_id, "the station replaced its request")]
-        return []
+        if entry.phase not in _AT_REST:
+            return []
+        self._close(entry)
+        return [self._given_up(entry)]
+
+    def _given_up(self, entry: _Entry) -> CsmsEffect:
+        """Return what becomes of an issued certificate that a later request has replaced."""
+        if entry.doubtful:
+            return MarkSuperseded(entry.order, entry.certificate_id)
+        return self._undelivered(entry.order, entry.certificate_id, "the station replaced its request by another one")
 
     def _load_chain(self, entry: _Entry, chain: Sequence[bytes]) -> str | None:
         """Put the chain to send into *entry*, or return why it cannot be sent."""
@@ -359,17 +456,24 @@ class CsmsCertificateFlow:
         entry.chain_pem = pem
         return None
 
-    def _deliver(self, entry: _Entry) -> SendCall:
+    def _deliver(self, entry: _Entry, *, resumed: bool = False) -> SendCall:
         entry.phase = _Phase.SENT
         order = entry.order
         use = order.use if order.typed else CertificateUse.COMBINED
+        if not supports_use(self.version, use):
+            use = order.use  # 1.6 names no type
         call = build_certificate_signed(self.version, use, entry.chain_pem, request_id=order.request_id)
-        return SendCall(call.action, call.payload, order)
+        return SendCall(call.action, call.payload, order, entry.certificate_id, resumed)
 
     def _undelivered(self, order: SigningOrder, certificate_id: str, why: str) -> MarkUndelivered:
         return MarkUndelivered(order, certificate_id, why, self._revoke_refused)
 
     def _close(self, entry: _Entry) -> None:
+        if entry.certificate_id:
+            self._settled.append(entry.certificate_id)
+        self._forget(entry)
+
+    def _forget(self, entry: _Entry) -> None:
         self._entries.pop(entry.order.id, None)
         if self._open.get(entry.order.use) == entry.order.id:
             del self._open[entry.order.use]

@@ -77,8 +77,12 @@ class TlsIdentity:
         pem = files.read_limited(certificate, _MAX_FILE_BYTES, "TLS certificate")
         try:
             chain = x509.load_pem_x509_certificates(pem)
-        except ValueError as error:
-            raise InputError(f"{certificate} holds no PEM certificate", why=str(error)) from error
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+            raise InputError(
+                f"{certificate} holds no PEM certificate that can be read",
+                why=str(error),
+                fix="pass the certificate file of the server, leaf first, in PEM",
+            ) from error
         private_key = load_private_key(files.read_private(key))
         return cls(tuple(item.public_bytes(serialization.Encoding.DER) for item in chain), private_key)
 
@@ -321,5 +325,5 @@ def reload_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
 def _load_certificate(der: bytes, what: str) -> x509.Certificate:
     try:
         return x509.load_der_x509_certificate(der)
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise InputError(f"{what} cannot be decoded", why=str(error)) from error

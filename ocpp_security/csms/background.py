@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from chargepki.pki.errors import ChargePkiError
@@ -35,6 +35,11 @@ class Background:
             _log.error("%s: %s", what, exc)
         except Exception:  # noqa: BLE001 (nobody awaits this task: an unlogged bug here would be invisible)
             _log.exception("%s failed", what)
+
+    def cancel(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """Cancel those of *tasks* that still run here."""
+        for task in self._tasks & set(tasks):
+            task.cancel()
 
     async def finish(self, *, seconds: float) -> None:
         """Wait up to *seconds* for what runs, then cancel it."""

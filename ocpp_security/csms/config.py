@@ -45,6 +45,8 @@ class CsmsLimits:
     """Zero switches our pings off."""
     ping_timeout: timedelta = timedelta(seconds=30)
     call_timeout: timedelta = timedelta(seconds=30)
+    silence: timedelta = timedelta(seconds=5)
+    """A connected station that sends nothing gets what waits for it after so long; one that boots, after that."""
     failed_attempts: int = 10
     """Refused upgrades per identity and address within `failed_window`; more are answered 429 unread."""
     failed_window: timedelta = timedelta(minutes=1)
@@ -79,10 +81,15 @@ class CsmsConfig:
     """From `ocpp_security.tls.server_context`; required for profiles 2 and 3, forbidden for profile 1."""
     plans: Mapping[CertificateUse, IssuePlan] = field(default_factory=dict)
     """What a CSR of each use becomes; a use without a plan is refused."""
+    revoke_refused: str | None = "cessationOfOperation"
+    """RFC 5280 reason under which a certificate that its station never took is revoked; ``None`` leaves it marked."""
     sealing_key: SealingKey | None = None
     """Opens the secret parameters of operations (new passwords); without it such operations fail."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
+    require_serial_number_16: bool = False
+    """Close a profile-3 connection of OCPP 1.6 whose BootNotification names no serial number. A wrong one closes it in
+    any case; a missing one does in 2.x (B01.FR.11), while 1.6 has no such rule and its field is optional."""
     owner: str = field(default_factory=_process_name)
     """Names this process in presence rows and leases."""
     limits: CsmsLimits = field(default_factory=CsmsLimits)

@@ -64,6 +64,11 @@ class StationConnection:
             name=f"{self.station.id} ({peer})",
         )
         self.renewal = services.renewals.renewal_for(services, self.station, version)
+        self.attempted: set[str] = set()
+        """Operations with an attempt over this connection; a later one over another would have displaced this."""
+        self.password_sent = False
+        self.is_ready = False
+        """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
         self._presence_at = now
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
 
@@ -95,16 +100,33 @@ class StationConnection:
         self.note(incident)
         self.link.close_soon(_POLICY_VIOLATION, reason)
 
+    def become_ready(self) -> None:
+        """Hand the station what waits for it; once a connection, after it has shown that it is up.
+
+        A station that boots sends BootNotification before anything else and nothing else before that is accepted; one
+        that only lost its link sends no BootNotification, and perhaps nothing at all for a while.
+        """
+        if self.is_ready or self.link.is_closing:
+            return
+        self.is_ready = True
+        self.renewal.reconnected(self)
+
     # What the station sends
 
     async def _on_call(self, event: CallReceived) -> Reply:
+        reply = await self._handle(event)
+        if event.action != "BootNotification":
+            self.become_ready()
+        return reply
+
+    async def _handle(self, event: CallReceived) -> Reply:
         now = self._services.clock()
         payload = cast("dict[str, Any]", event.payload)
         match event.action:
             case "BootNotification":
                 return self._boot(payload, now)
             case "SignCertificate":
-                return self.renewal.sign_requested(payload, now)
+                return await self.renewal.sign_requested(payload, now)
             case "SecurityEventNotification":
                 return await self._security_event(payload, now)
             case "Heartbeat":
@@ -122,7 +144,12 @@ class StationConnection:
         if self.profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
             try:
                 # The admission found that the certificate's CN is the registered serial number.
-                check_boot_serial_number(boot, self.station.serial_number, self.version)
+                check_boot_serial_number(
+                    boot,
+                    self.station.serial_number,
+                    self.version,
+                    require_16=self._services.config.require_serial_number_16,
+                )
             except IdentityMismatch as exc:
                 event = SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE
                 self.close_for(
@@ -138,12 +165,17 @@ class StationConnection:
             self.note(
                 Incident("serial-number-differs", cause, "correct the record, or its certificate will be refused")
             )
+
+        async def then() -> None:
+            self.become_ready()
+
         return Reply(
             {
                 "status": "Accepted",
                 "currentTime": wire_time(now),
                 "interval": int(self._services.config.heartbeat_interval.total_seconds()),
-            }
+            },
+            then,
         )
 
     async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> Reply:

@@ -136,6 +136,7 @@ class CsmsServer:
             connection.link.close_soon(_GOING_AWAY, "the CSMS stops")
         await self._worker.stop()
         await self._listener.wait_handlers()
+        self._services.background.cancel(self._services.renewals.waiting)
         await self._services.background.finish(seconds=5)
         await self._journal.drain()
         self._verifier.close()
@@ -213,6 +214,7 @@ class CsmsServer:
     # After the upgrade
 
     async def _run(self, connection: StationConnection) -> None:
+        timer: asyncio.TimerHandle | None = None
         displaced = self._services.registry.enter(connection)
         if displaced is not None:
             self.displace(displaced, connection.peer)
@@ -222,7 +224,8 @@ class CsmsServer:
             )
             if arrival is Arrival.WELCOME:
                 self._worker.connected(connection)
-                connection.renewal.reconnected(connection.certificate.id if connection.certificate else None)
+                silence = self.config.limits.silence.total_seconds()
+                timer = asyncio.get_running_loop().call_later(silence, connection.become_ready)
             else:
                 connection.close_for(arrival.incident(), arrival.value)
             _log.info(
@@ -234,6 +237,8 @@ class CsmsServer:
             _log.error("%s: the connection cannot be served: %s", connection.station.id, exc)
             await connection.link.close_soon(1011, "try again later")
         finally:
+            if timer is not None:
+                timer.cancel()
             await self._leave(connection)
 
     async def _leave(self, connection: StationConnection) -> None:

@@ -17,6 +17,7 @@ from chargepki.ocpp_security.operation_store import OperationStore
 from chargepki.ocpp_security.operations import (
     AskReconnect,
     Finish,
+    OperationKind,
     SendAttempt,
     Snapshot,
     Wait,
@@ -164,7 +165,9 @@ class OperationRunner:
             operation,
             version=connection.version,
             security_profile=int(connection.profile),
-            connected_at=connection.connected_at,
+            sent_here=operation.id in connection.attempted,
+            password_sent_here=connection.password_sent,
+            admitted_pending=connection.station.pending_password_hash,
             profile=profile,
         )
         if use is None or not snapshot.attempts:
@@ -179,6 +182,8 @@ class OperationRunner:
     async def _attempt(self, connection: StationConnection, operation: OperationRecord, step: SendAttempt) -> None:
         clock = self._services.clock
         attempt = await self._off(self._store.begin_attempt, operation, step, clock())
+        connection.attempted.add(operation.id)
+        connection.password_sent |= operation.kind == OperationKind.SET_PASSWORD
         payload, error = None, None
         try:
             payload = await connection.call(step.action, step.payload)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
+from chargepki.ocpp_security.deliveries import begin_delivery, delivery_note, give_up, list_pending, was_attempted
 from chargepki.ocpp_security.link import CallRefused, CallUnanswered, Reply
 from chargepki.ocpp_security.rpc import Origin
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
     Issue,
     MarkDelivered,
+    MarkSuperseded,
     MarkUndelivered,
     MarkUnknown,
     RecordRefusal,
@@ -24,12 +29,19 @@ from chargepki.ocpp_security.sign_certificate import (
 from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
-from chargepki.pki.authority import IssueOrder
-from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.authority import IssuedCertificate, IssueOrder
+from chargepki.pki.errors import ChargePkiError, InputError, StateError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import CertificateState, Delivery, StationRecord
 
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.csms.connection import StationConnection
+
 __all__ = ["Renewal", "Renewals"]
+
+_log = logging.getLogger("chargepki.csms")
+_ANSWER_SECONDS = 5.0
+"""How long a certificate waits for the answer to its request to be written; then that connection is gone."""
 
 
 class Renewals:
@@ -38,12 +50,17 @@ class Renewals:
     def __init__(self, *, max_stations: int = 20_000) -> None:
         self._max_stations = max_stations
         self._renewals: OrderedDict[str, Renewal] = OrderedDict()
+        self.waiting: set[asyncio.Task[None]] = set()
+        """Tasks that wait for the CA. Cancelling them loses nothing: the inventory remembers their orders."""
 
     def renewal_for(self, services: Services, station: StationRecord, version: OcppVersion) -> Renewal:
         """Return the renewal of *station*, a new one when its OCPP version has changed."""
         renewal = self._renewals.get(station.id)
         if renewal is None or renewal.flow.version is not version:
-            renewal = Renewal(services, CsmsCertificateFlow(version, station, services.config.plans))
+            flow = CsmsCertificateFlow(
+                version, station, services.config.plans, revoke_refused=services.config.revoke_refused
+            )
+            renewal = Renewal(services, flow)
         # The record may have been corrected since; the next CSR is judged by what it says now.
         renewal.flow.station = station
         self._renewals[station.id] = renewal
@@ -54,7 +71,11 @@ class Renewals:
 
 
 class Renewal:
-    """The certificate flow of one station. Issuance goes on when its connection drops, and is delivered on the next."""
+    """The certificate flow of one station. Issuance goes on when its connection drops, and is delivered on the next.
+
+    What was accepted is in the inventory before the station is told so: as a queued request, then as a certificate
+    with delivery ``pending``. So the flow may be lost with its process at any point; the next one reads them back.
+    """
 
     def __init__(self, services: Services, flow: CsmsCertificateFlow) -> None:
         self.flow = flow
@@ -62,12 +83,32 @@ class Renewal:
         self._delivered: dict[CertificateUse, tuple[datetime, str]] = {}
         self._refused: dict[CertificateUse, tuple[datetime, str]] = {}
 
-    def sign_requested(self, payload: dict[str, Any], now: datetime) -> Reply:
-        """Answer a SignCertificate request at once; the CA is asked after the answer is on its way (A02.FR.11)."""
+    async def sign_requested(self, payload: dict[str, Any], now: datetime) -> Reply:
+        """Answer a SignCertificate request once it is durable; the CA signs afterwards (A02.FR.11, A02.FR.04)."""
         answer, effects = self.flow.sign_requested(payload, now)
+        order = next((effect.order for effect in effects if isinstance(effect, Issue)), None)
+        ticket: asyncio.Future[IssuedCertificate] | None = None
+        if order is not None:
+            try:
+                ticket = await self._services.issuer.submit(self._issue_order(order))
+            except ChargePkiError as exc:
+                effects = [effect for effect in effects if not isinstance(effect, Issue)]
+                effects += self.flow.refused(order, exc, self._services.clock())
+                # A 2.x station whose request was accepted asks again when nothing comes (A02.FR.17), one whose request
+                # was rejected does not. In 1.6 nobody asks again: then the truth serves the operator best.
+                if self.flow.version is OcppVersion.V16:
+                    answer = {"status": "Rejected"}
+        answered = asyncio.Event()
+        # Not left to `then`: a connection that ends before its answer is written must not end the order.
+        task = self._services.background.spawn(
+            self._follow(effects, ticket, answered), f"certificate flow of {self.flow.station.id}"
+        )
+        if ticket is not None:
+            self._services.renewals.waiting.add(task)
+            ticket.add_done_callback(lambda _: self._services.renewals.waiting.discard(task))
 
         async def then() -> None:
-            self.start(effects)
+            answered.set()
 
         return Reply(answer, then)
 
@@ -81,24 +122,52 @@ class Renewal:
         at, why = self._refused.get(use, (None, ""))
         return why if at is not None and at >= since else None
 
-    def start(self, effects: Sequence[CsmsEffect]) -> None:
-        """Carry out *effects* in the background."""
-        if effects:
-            what = f"certificate flow of {self.flow.station.id}"
-            self._services.background.spawn(self.perform(effects), what)
+    def reconnected(self, connection: StationConnection) -> None:
+        """Deliver what the inventory has for the station of *connection*, whichever process it was accepted by."""
+        arrived = connection.certificate.id if connection.certificate is not None else None
+        self._spawn(self._take_up(arrived, again=True))
 
-    def reconnected(self, certificate_id: str | None) -> None:
-        """Deliver what could not be delivered on an earlier connection."""
-        self.start(self.flow.reconnected(self._services.clock(), certificate_id=certificate_id))
+    def noticed(self) -> None:
+        """Deliver what was issued for the station in the inventory, unless somebody here waits for it."""
+        self._spawn(self._take_up(None, again=False))
 
-    async def perform(self, effects: Sequence[CsmsEffect]) -> None:
-        """Carry out *effects* and whatever follows from them, in order."""
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._services.background.spawn(work, f"certificate flow of {self.flow.station.id}")
+
+    async def _take_up(self, arrived: str | None, *, again: bool) -> None:
+        services = self._services
+        pending = await services.offload.run(
+            list_pending, services.inventory, self.flow.station.id, services.config.plans, services.clock()
+        )
+        if again:
+            await self.perform(self.flow.reconnected(pending, services.clock(), certificate_id=arrived))
+        else:
+            await self.perform(self.flow.noticed(pending, services.clock()))
+
+    async def _follow(
+        self, effects: Sequence[CsmsEffect], ticket: asyncio.Future[IssuedCertificate] | None, answered: asyncio.Event
+    ) -> None:
+        # The certificate must not overtake the answer to its request.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await answered.wait()
+        await self.perform(effects, ticket)
+
+    async def perform(
+        self, effects: Sequence[CsmsEffect], ticket: asyncio.Future[IssuedCertificate] | None = None
+    ) -> None:
+        """Carry out *effects* and whatever follows from them, in order.
+
+        Args:
+            ticket: brings the certificate of the order in *effects* that is to be issued.
+        """
         queue = list(effects)
         while queue:
             effect = queue.pop(0)
             match effect:
                 case Issue():
-                    queue += await self._issue(effect.order)
+                    assert ticket is not None, "an order was submitted before it came here"
+                    queue += await self._issued(effect.order, ticket)
                 case SendCall():
                     queue += await self._send(effect)
                 case MarkDelivered():
@@ -108,46 +177,96 @@ class Renewal:
                     await self._mark(effect.certificate_id, Delivery.UNDELIVERED, effect.why, revoke=effect.revoke)
                     cause = f"certificate {effect.certificate_id} was not taken: {effect.why}"
                     self._note("certificate-undelivered", cause, "trigger the renewal again", "CertificateUndelivered")
+                case MarkSuperseded():
+                    await self._mark(effect.certificate_id, Delivery.SUPERSEDED, "the station asked for another one")
                 case MarkUnknown():
-                    cause = f"whether certificate {effect.certificate_id} arrived is not known: {effect.why}"
-                    self._note("delivery-unknown", cause, "it is sent again when the station reconnects or asks", None)
+                    await self._mark_unknown(effect)
                 case RecordRefusal():
                     await self._record_refusal(effect)
 
-    async def _issue(self, order: SigningOrder) -> Sequence[CsmsEffect]:
-        services = self._services
+    def _issue_order(self, order: SigningOrder) -> IssueOrder:
+        return IssueOrder(
+            ca=order.plan.ca,
+            profile=order.plan.profile,
+            csr=order.request.der,
+            subject_defaults=order.subject_defaults,
+            station=order.station,
+            must_deliver=True,
+            delivery=delivery_note(order, self.flow.version),
+            requester=order.station,
+        )
+
+    async def _issued(self, order: SigningOrder, ticket: asyncio.Future[IssuedCertificate]) -> Sequence[CsmsEffect]:
+        clock = self._services.clock
         try:
-            issued = await services.issuer.issue(
-                IssueOrder(
-                    ca=order.plan.ca,
-                    profile=order.plan.profile,
-                    csr=order.request.der,
-                    subject_defaults=order.subject_defaults,
-                    station=order.station,
-                    must_deliver=True,
-                    requester=order.station,
-                )
-            )
+            issued = await ticket
         except ChargePkiError as exc:
-            return self.flow.refused(order, exc, services.clock())
-        return self.flow.issued(order, issued.chain, services.clock(), certificate_id=issued.record.id)
+            return self.flow.refused(order, exc, clock())
+        record = issued.record
+        known = record.delivery is not Delivery.PENDING or was_attempted(record)
+        return self.flow.issued(order, issued.chain, clock(), certificate_id=record.id, known_to_station=known)
 
     async def _send(self, effect: SendCall) -> Sequence[CsmsEffect]:
         services, order = self._services, effect.order
         status: str | None = None
         connection = services.registry.find(self.flow.station.id)
         try:
-            if connection is None:
+            if connection is None or connection.link.is_closing or connection.version is not self.flow.version:
                 raise CallUnanswered(effect.action, sent=False)
+            if order is not None and not await self._begin(effect, order):
+                cause = f"certificate {effect.certificate_id} is not sent: it was revoked, has expired, or is settled"
+                self._note("delivery-withdrawn", cause, "", None)
+                return self.flow.withdrawn(order, services.clock())
             answer = await connection.call(effect.action, effect.payload)
             status = str(answer.get("status"))
         except CallRefused as exc:
             # An answer that we could not read proves nothing about what the station did.
             status = exc.rpc_code if exc.origin is Origin.PEER else None
+        except (InputError, StateError) as exc:
+            _log.warning("%s: %s cannot be sent: %s", self.flow.station.id, effect.action, exc)
+            return [] if order is None else self.flow.not_sent(order, services.clock())
         except CallUnanswered as exc:
             if order is not None and not exc.sent:
-                return self.flow.not_sent(order, services.clock())
-        return [] if order is None else self.flow.answered(order, status, services.clock())
+                effects = self.flow.not_sent(order, services.clock())
+                return [*effects, *self._missed(connection)]
+        if order is None:
+            return []
+        effects = self.flow.answered(order, status, services.clock())
+        return effects if status is not None else [*effects, *self._missed(connection)]
+
+    def _missed(self, connection: StationConnection | None) -> Sequence[CsmsEffect]:
+        """Look again when the station has come back while the CALL was on its way over its old connection."""
+        current = self._services.registry.find(self.flow.station.id)
+        if current is not None and current is not connection and current.is_ready and current.renewal is self:
+            self.reconnected(current)
+        return ()
+
+    async def _begin(self, effect: SendCall, order: SigningOrder) -> bool:
+        services, now = self._services, self._services.clock()
+        return await services.offload.run(
+            services.inventory.write,
+            lambda tx: begin_delivery(
+                tx,
+                effect.certificate_id,
+                order,
+                self.flow.version,
+                resumed=effect.resumed,
+                actor=services.actor,
+                now=now,
+            ),
+        )
+
+    async def _mark_unknown(self, effect: MarkUnknown) -> None:
+        services, now = self._services, self._services.clock()
+        cause = f"whether certificate {effect.certificate_id} arrived is not known: {effect.why}"
+        if not effect.final:
+            self._note("delivery-unknown", cause, "it is sent again when the station reconnects or asks", None)
+            return
+        self._note("delivery-unknown", cause, "trigger the renewal again unless the station comes in with it", None)
+        await services.offload.run(
+            services.inventory.write,
+            lambda tx: give_up(tx, effect.certificate_id, effect.why, actor=services.actor, now=now),
+        )
 
     async def _mark(self, certificate_id: str, delivery: Delivery, why: str, *, revoke: str | None = None) -> None:
         services, now = self._services, self._services.clock()

@@ -112,8 +112,9 @@ class Worker:
             self._woken.set()
             try:
                 await self.operations.sweep()
+                await self._services.issuer.resume()
             except ChargePkiError as exc:
-                _log.error("operations cannot be read: %s; trying again", exc)
+                _log.error("operations and queued requests cannot be read: %s; trying again", exc)
 
     async def _read(self) -> bool:
         services = self._services
@@ -125,10 +126,12 @@ class Worker:
         return len(entries) == _BATCH
 
     async def _act_on(self, entries: Iterable[AuditEntry]) -> None:
-        certificates, stations, operations = set[str](), set[str](), set[str]()
+        certificates, stations, operations, issued = set[str](), set[str](), set[str](), set[str]()
         for entry in entries:
             if entry.action == REPLACED_ACTION:
                 self._replaced_elsewhere(entry)
+            if entry.action == "certificate.issue" and isinstance(entry.details.get("station"), str):
+                issued.add(str(entry.details["station"]))
             self.operations.wake(entry.actor.name)
             self.operations.wake(entry.subject)
             for table, key, _digest in entry.effects:
@@ -137,6 +140,10 @@ class Worker:
             own = connection.certificate.id if connection.certificate is not None else None
             if own in certificates or connection.station.id in stations:
                 await self._check(connection)
+        for station in issued:
+            holder = self._services.registry.find(station)
+            if holder is not None and holder.is_ready:
+                holder.renewal.noticed()
         if operations:
             await self.operations.look(operations)
 

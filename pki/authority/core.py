@@ -21,13 +21,21 @@ from chargepki.pki.authority.issuance import (
     with_public_url,
 )
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
-from chargepki.pki.authority.queue import serve_once
+from chargepki.pki.authority.queue import enqueue, serve_once
 from chargepki.pki.authority.recovery import recover_reservations
 from chargepki.pki.authority.revocation import needs_crl, parse_reason, publish_crl, revoke
 from chargepki.pki.crl import ReasonCode
 from chargepki.pki.errors import ChargePkiError, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord
+from chargepki.pki.inventory.records import (
+    Actor,
+    CaRecord,
+    CaState,
+    CertificateRecord,
+    CertificateState,
+    CrlRecord,
+    IssuanceRecord,
+)
 from chargepki.pki.keys import spki_sha256
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import KeyStore
@@ -183,6 +191,15 @@ class Authority:
                 continue  # `ca create` itself continues the creation of a CA
             settled += recover_reservations(self.inventory, self.open_issuer(ca_id), actor=self._actor, now=now)
         return settled
+
+    def queue(self, order: IssueOrder) -> IssuanceRecord:
+        """Put *order* into the queue, durably; `serve_queue_once` answers it, here or in another process.
+
+        Raises:
+            InputError: the order holds no CSR.
+            NotFound: there is no such CA.
+        """
+        return enqueue(self.inventory, order, actor=self._actor, now=self._clock())
 
     def serve_queue_once(self, owner: str, *, limit: int = 64) -> int:
         """Answer queued requests of other processes (interfaces, ``authority serve``); return how many."""

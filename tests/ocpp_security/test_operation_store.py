@@ -65,7 +65,7 @@ class Rig:
         return self.first.create(kind, "CS1", parameters, **{**options, **more})  # type: ignore[arg-type]  # by name
 
     def snapshot(self, operation: OperationRecord) -> Snapshot:
-        return self.first.snapshot(operation, version=OcppVersion.V201, security_profile=2, connected_at=NOW)
+        return self.first.snapshot(operation, version=OcppVersion.V201, security_profile=2)
 
     @property
     def station(self) -> StationRecord:
@@ -121,7 +121,7 @@ def test_no_secret_is_stored_in_the_clear(rig: Rig, tmp_path: Path) -> None:
         assert "new-new" not in str(entry)
     other = OperationStore(rig.inventory, SealingKey(bytes(32)), owner="x", actor=CSMS)
     with pytest.raises(SignerError):
-        other.snapshot(created, version=OcppVersion.V201, security_profile=2, connected_at=NOW)
+        other.snapshot(created, version=OcppVersion.V201, security_profile=2)
 
 
 def test_two_processes_never_act_on_one_operation(rig: Rig) -> None:

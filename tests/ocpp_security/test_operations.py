@@ -71,7 +71,7 @@ def renewal(*attempts: AttemptRecord, **changes: object) -> Snapshot:
         station=OLD,
         version=V201,
         security_profile=3,
-        connected_at=NOW - timedelta(hours=1),
+        sent_here=True,
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # by name
 
@@ -192,7 +192,7 @@ def test_an_unanswered_trigger_is_not_repeated_before_a_csr_could_have_shown_its
     early = next_step(renewal(attempt()), NOW + SECOND)
     assert early == Wait(early.why, NOW + 60 * SECOND, OperationState.UNKNOWN)  # type: ignore[union-attr]
     assert isinstance(next_step(renewal(attempt()), NOW + 61 * SECOND), SendAttempt)
-    assert isinstance(next_step(renewal(attempt(), connected_at=NOW + SECOND), NOW + 2 * SECOND), SendAttempt)
+    assert isinstance(next_step(renewal(attempt(), sent_here=False), NOW + 2 * SECOND), SendAttempt)
     travelling = renewal(attempt(), certificates=(certificate(Delivery.PENDING),))
     assert isinstance(next_step(travelling, NOW + 61 * SECOND), Wait)
 
@@ -258,7 +258,7 @@ def test_a01_fr_04_any_other_status_leaves_the_old_password(version: OcppVersion
 @pytest.mark.parametrize("version", OcppVersion)
 def test_reboot_required_keeps_both_passwords_until_the_station_is_back(version: OcppVersion) -> None:
     pending = attempt(answer=answered(version, "RebootRequired"))
-    assert isinstance(next_step(password(pending, connected_at=NOW + SECOND), NOW + 2 * SECOND), Wait)
+    assert isinstance(next_step(password(pending, sent_here=False), NOW + 2 * SECOND), Wait)
     promoted = replace(OLD, password_hash="$new")
     step = next_step(password(pending, station=promoted), NOW)
     assert isinstance(step, Finish) and step.state is OperationState.DONE
@@ -271,14 +271,14 @@ def test_an_unanswered_change_is_resolved_by_a_reconnect_before_anything_is_sent
 ) -> None:
     tried = attempt(answer=answer)
     assert isinstance(next_step(password(tried), NOW + SECOND), AskReconnect)
-    with_old = next_step(password(tried, connected_at=NOW + SECOND), NOW + 2 * SECOND)
+    with_old = next_step(password(tried, sent_here=False), NOW + 2 * SECOND)
     assert isinstance(with_old, SendAttempt), "it came back with the old one: the change did not take place"
     with_new = next_step(password(tried, station=replace(OLD, password_hash="$new")), NOW + 2 * SECOND)
     assert isinstance(with_new, Finish) and with_new.state is OperationState.DONE
 
 
 def test_on_profile_3_an_unanswered_change_stays_unknown_and_both_passwords_stay() -> None:
-    step = next_step(password(attempt(), security_profile=3, connected_at=NOW + SECOND), NOW + 2 * SECOND)
+    step = next_step(password(attempt(), security_profile=3, sent_here=False), NOW + 2 * SECOND)
     assert isinstance(step, Wait) and step.state is OperationState.UNKNOWN
     late = next_step(password(attempt(), security_profile=3), NOW + timedelta(hours=2))
     assert isinstance(late, Finish) and late.state is OperationState.EXPIRED and late.password is None
@@ -286,14 +286,14 @@ def test_on_profile_3_an_unanswered_change_stays_unknown_and_both_passwords_stay
 
 def test_a_station_that_keeps_its_old_password_three_times_fails_the_operation() -> None:
     attempts = tuple(attempt(number) for number in (1, 2, 3))
-    step = next_step(password(*attempts, connected_at=NOW + SECOND), NOW + 2 * SECOND)
+    step = next_step(password(*attempts, sent_here=False), NOW + 2 * SECOND)
     assert isinstance(step, Finish) and step.password == PasswordChange(PasswordStep.DROP, "$new")
 
 
 def test_an_unresolved_earlier_change_is_resolved_before_its_password_is_forgotten() -> None:
     leftover = replace(OLD, pending_password_hash="$earlier")
     assert isinstance(next_step(password(station=leftover), NOW), AskReconnect)
-    fresh = next_step(password(station=leftover, connected_at=NOW + SECOND), NOW + 2 * SECOND)
+    fresh = next_step(password(station=leftover, admitted_pending="$earlier"), NOW + 2 * SECOND)
     assert isinstance(fresh, SendAttempt)
 
 
@@ -321,7 +321,8 @@ class PasswordMachine(RuleBasedStateMachine):
         self.station: StationRecord = OLD
         self.holds = "$old"
         self.number = 0
-        self.connected_at = NOW
+        self.sent_here = self.password_sent = False
+        self.admitted_pending: str | None = None
         self.open: OperationRecord | None = None
         self.attempts: list[AttemptRecord] = []
         self.secret = SECRET
@@ -344,13 +345,15 @@ class PasswordMachine(RuleBasedStateMachine):
         assert self.holds in (self.station.password_hash, self.station.pending_password_hash), "locked out"
         if self.holds == self.station.pending_password_hash:
             self.apply(PasswordChange(PasswordStep.PROMOTE, self.holds))
-        self.connected_at = self.tick()
+        self.tick()
+        self.sent_here, self.password_sent = False, False
+        self.admitted_pending = self.station.pending_password_hash
 
     def ask(self) -> OperationRecord:
         """An operator asks for a new password."""
         self.number += 1
         self.secret = PasswordSecret(b"new-new-new-%04d" % self.number, f"$new{self.number}")
-        self.attempts = []
+        self.attempts, self.sent_here = [], False
         now = self.tick()
         return operation(OperationKind.SET_PASSWORD, created_at=now, deadline=now + timedelta(seconds=20))
 
@@ -364,8 +367,10 @@ class PasswordMachine(RuleBasedStateMachine):
         elif late:
             self.now += timedelta(seconds=30)
         snapshot = Snapshot(
-            self.open, tuple(self.attempts), self.station, V201, 2, self.connected_at, secret=self.secret
-        )
+            self.open, tuple(self.attempts), self.station, V201, 2,
+            sent_here=self.sent_here, password_sent_here=self.password_sent,
+            admitted_pending=self.admitted_pending, secret=self.secret,
+        )  # fmt: skip
         step = next_step(snapshot, self.tick())
         if isinstance(step, Finish):
             self.apply(step.password)
@@ -385,6 +390,7 @@ class PasswordMachine(RuleBasedStateMachine):
             answer = {"status": fate, "meaning": "accepted" if fate == "Accepted" else "refused"}
         elif fate in ("InternalError", "half"):
             answer = {"error": "InternalError"}
+        self.sent_here = self.password_sent = True
         self.attempts.append(replace(record, answer=answer, answered_at=self.tick() if answer is not None else None))
 
     @rule()

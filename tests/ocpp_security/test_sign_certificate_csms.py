@@ -22,9 +22,11 @@ from chargepki.ocpp_security.sign_certificate import (
     Issue,
     IssuePlan,
     MarkDelivered,
+    MarkSuperseded,
     MarkUndelivered,
     MarkUnknown,
     Payload,
+    PendingDelivery,
     RecordRefusal,
     SendCall,
     SigningOrder,
@@ -83,6 +85,15 @@ def deliver(flow: CsmsCertificateFlow, order: SigningOrder, certificate_id: str 
     assert isinstance(call, SendCall)
     check_payload(flow.version, call.action, Kind.REQUEST, call.payload, sending=True)
     return call
+
+
+def waiting(order: SigningOrder, certificate_id: str = "c1", **changes: object) -> PendingDelivery:
+    """What the inventory says of *order* while its certificate is on its way."""
+    made = PendingDelivery(
+        certificate_id, order.use, order.plan, order.request, issue(order), order.received_at,
+        order.typed, order.request_id,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]  # by name
 
 
 @pytest.mark.parametrize("version", OcppVersion)
@@ -243,7 +254,7 @@ def test_without_a_usable_answer_the_outcome_is_unknown_and_a_reconnect_delivers
     call = deliver(flow, order)
     (unknown,) = flow.answered(order, status, NOW)
     assert isinstance(unknown, MarkUnknown)
-    assert flow.reconnected(NOW) == [call]
+    assert flow.reconnected([waiting(order)], NOW) == [replace(call, resumed=True)]
 
 
 def test_rejected_after_an_unanswered_try_proves_nothing_and_revokes_nothing() -> None:
@@ -251,10 +262,10 @@ def test_rejected_after_an_unanswered_try_proves_nothing_and_revokes_nothing() -
     order = accept(flow, request(V201, csr()))
     deliver(flow, order)
     flow.answered(order, None, NOW)
-    flow.reconnected(NOW)
+    flow.reconnected([waiting(order)], NOW)
     (effect,) = flow.answered(order, "Rejected", NOW)
-    assert isinstance(effect, MarkUnknown)
-    assert flow.open_order(USE) is None and flow.reconnected(NOW) == []
+    assert isinstance(effect, MarkUnknown) and effect.final
+    assert flow.open_order(USE) is None and flow.reconnected([waiting(order, given_up=True)], NOW) == []
 
 
 def test_a_station_that_comes_back_with_the_certificate_has_received_it() -> None:
@@ -262,8 +273,8 @@ def test_a_station_that_comes_back_with_the_certificate_has_received_it() -> Non
     order = accept(flow, request(V201, csr()))
     deliver(flow, order)
     flow.answered(order, None, NOW)
-    assert flow.reconnected(NOW, certificate_id="c1") == [MarkDelivered(order, "c1")]
-    assert flow.reconnected(NOW) == []
+    assert flow.reconnected([], NOW, certificate_id="c1") == [MarkDelivered(order, "c1")]
+    assert flow.reconnected([], NOW) == []
 
 
 def test_a_certificate_issued_while_the_station_was_away_is_delivered_when_it_is_back() -> None:
@@ -271,7 +282,7 @@ def test_a_certificate_issued_while_the_station_was_away_is_delivered_when_it_is
     order = accept(flow, request(V201, csr()))
     call = deliver(flow, order)
     assert flow.not_sent(order, NOW) == []
-    assert flow.reconnected(NOW) == [call]
+    assert flow.reconnected([waiting(order)], NOW) == [replace(call, resumed=True)]
     (effect,) = flow.answered(order, "Rejected", NOW)
     assert isinstance(effect, MarkUndelivered)
 
@@ -322,6 +333,82 @@ def test_a_naive_time_is_a_type_error() -> None:
         make_flow().sign_requested(request(V201, csr()), datetime(2026, 6, 1))  # noqa: DTZ001 - on purpose
 
 
+# --- a process that has just started ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", OcppVersion)
+def test_another_process_delivers_what_the_inventory_has_with_type_and_request_id(version: OcppVersion) -> None:
+    order = accept(make_flow(version), request(version, csr(), request_id=42))
+    (call,) = make_flow(version).reconnected([waiting(order)], NOW)
+    assert isinstance(call, SendCall) and call.resumed and call.certificate_id == "c1"
+    check_payload(version, call.action, Kind.REQUEST, call.payload, sending=True)
+    assert ("certificateType" in call.payload) == (version is not V16)
+    assert call.payload.get("requestId") == (42 if version is V21 else None)
+
+
+def test_a_taken_up_certificate_that_was_never_sent_and_is_rejected_is_undelivered_and_revoked() -> None:
+    order = accept(make_flow(), request(V201, csr()))
+    flow = make_flow()
+    (call,) = flow.reconnected([waiting(order)], NOW)
+    assert isinstance(call, SendCall) and call.order is not None
+    (effect,) = flow.answered(call.order, "Rejected", NOW)
+    assert isinstance(effect, MarkUndelivered) and effect.revoke == "cessationOfOperation"
+
+
+def test_a_taken_up_certificate_that_may_have_arrived_is_never_revoked_for_being_rejected() -> None:
+    order = accept(make_flow(), request(V201, csr()))
+    flow = make_flow()
+    (call,) = flow.reconnected([waiting(order, attempts=1)], NOW)
+    assert isinstance(call, SendCall) and call.order is not None
+    (effect,) = flow.answered(call.order, "Rejected", NOW)
+    assert isinstance(effect, MarkUnknown) and effect.final
+
+
+def test_a_certificate_that_a_newer_one_superseded_is_marked_and_not_delivered() -> None:
+    order = accept(make_flow(), request(V201, csr()))
+    (unsent,) = make_flow().reconnected([waiting(order, superseded_by="c2")], NOW)
+    assert isinstance(unsent, MarkUndelivered)
+    (doubtful,) = make_flow().reconnected([waiting(order, superseded_by="c2", attempts=1)], NOW)
+    assert isinstance(doubtful, MarkSuperseded)
+
+
+def test_a_new_csr_outruns_what_was_pending_from_before() -> None:
+    order = accept(make_flow(), request(V201, csr()))
+    flow = make_flow()
+    accept(flow, request(V201, csr()))
+    (effect,) = flow.reconnected([waiting(order)], NOW)
+    assert isinstance(effect, MarkUndelivered)
+
+
+def test_a_certificate_that_somebody_here_waits_for_is_not_delivered_twice() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    assert flow.noticed([waiting(order)], NOW) == []
+    deliver(flow, order)
+    assert flow.noticed([waiting(order, attempts=1)], NOW) == []
+    flow.answered(order, "Accepted", NOW)
+    assert flow.noticed([waiting(order, attempts=1)], NOW) == [], "the inventory has yet to record it"
+
+
+def test_what_was_revoked_meanwhile_is_not_delivered() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    deliver(flow, order)
+    assert flow.not_sent(order, NOW) == []
+    assert flow.reconnected([], NOW) == [] and flow.open_order(USE) is None
+    order = accept(flow, request(V201, csr()))
+    deliver(flow, order)
+    assert flow.withdrawn(order, NOW) == [] and flow.open_order(USE) is None
+
+
+def test_the_same_csr_again_after_it_was_answered_revokes_nothing_when_it_is_rejected() -> None:
+    flow = make_flow()
+    order = accept(flow, request(V201, csr()))
+    flow.issued(order, issue(order), NOW, certificate_id="c1", known_to_station=True)
+    (effect,) = flow.answered(order, "Rejected", NOW)
+    assert isinstance(effect, MarkUnknown)
+
+
 # --- every order of events ---------------------------------------------------------------------------------------
 
 KEYS = [new_key() for _ in range(3)]
@@ -347,29 +434,43 @@ class CsmsMachine(RuleBasedStateMachine):
         self.flow = make_flow(V21, max_requests_per_hour=10_000)
         self.seen = Seen()
         self.count = 0
-        self.last_request_id: dict[str, int] = {}
+        self.pending: dict[str, PendingDelivery] = {}
+        """What the inventory would say: issued, and neither confirmed nor given up."""
 
     def perform(self, effects: list[CsmsEffect]) -> None:
         for effect in effects:
             match effect:
                 case Issue(order):
                     self.seen.to_issue.append(order)
-                case SendCall(_, payload, order):
+                case SendCall(_, payload, order, certificate_id, resumed):
                     assert order is not None
                     leaf = pem_blocks(str(payload["certificateChain"]).encode(), max_bytes=20_000)[0].der
                     sent_key = x509.load_der_x509_certificate(leaf).public_key()
                     assert sent_key == order.request.public_key, "a certificate for a key that was not asked for"
                     assert payload["requestId"] == order.request_id
+                    assert certificate_id not in self.seen.revoked
+                    assert not resumed or certificate_id in self.pending, "sent again though nothing is pending"
+                    assert order.id not in [one.id for one in self.seen.sent], "sent twice at once"
+                    if certificate_id in self.pending:
+                        item = self.pending[certificate_id]
+                        self.pending[certificate_id] = replace(item, attempts=item.attempts + 1)
                     self.seen.sent.append(order)
                 case MarkDelivered(_, certificate_id):
                     assert certificate_id not in self.seen.revoked
                     self.seen.fate[certificate_id] = "delivered"
+                    self.pending.pop(certificate_id, None)
                 case MarkUndelivered(_, certificate_id, _, _):
                     # Delivered, or perhaps delivered: the station may be using it.
                     assert certificate_id not in self.seen.fate, "a certificate that may be in use was revoked"
                     self.seen.revoked.add(certificate_id)
-                case MarkUnknown(_, certificate_id, _):
+                    self.pending.pop(certificate_id, None)
+                case MarkUnknown(_, certificate_id, _, final):
                     self.seen.fate.setdefault(certificate_id, "unknown")
+                    if final:
+                        self.pending.pop(certificate_id, None)
+                case MarkSuperseded(_, certificate_id):
+                    self.seen.fate.setdefault(certificate_id, "unknown")
+                    self.pending.pop(certificate_id, None)
                 case RecordRefusal():
                     pass
 
@@ -388,8 +489,10 @@ class CsmsMachine(RuleBasedStateMachine):
         self.seen.to_issue.remove(order)
         which = next(i for i, key in enumerate(KEYS) if key.public_key() == order.request.public_key)
         self.count += 1
-        chain = LEAVES[(which + foreign) % 3]
-        self.perform(self.flow.issued(order, chain, NOW, certificate_id=f"c{self.count}"))
+        chain, certificate_id = LEAVES[(which + foreign) % 3], f"c{self.count}"
+        if not foreign:
+            self.pending[certificate_id] = waiting(order, certificate_id, chain=chain)
+        self.perform(self.flow.issued(order, chain, NOW, certificate_id=certificate_id))
 
     @rule(data=st.data())
     def ca_refuses(self, data: st.DataObject) -> None:
@@ -415,16 +518,40 @@ class CsmsMachine(RuleBasedStateMachine):
         for order in self.seen.sent:
             self.perform(self.flow.answered(order, None, NOW))
         self.seen.sent.clear()
-        self.perform(self.flow.reconnected(NOW))
+        self.perform(self.flow.reconnected(list(self.pending.values()), NOW))
+
+    @rule()
+    def another_process_issues(self) -> None:
+        self.perform(self.flow.noticed(list(self.pending.values()), NOW))
+
+    @rule()
+    def the_process_dies_and_the_station_comes_back_to_another(self) -> None:
+        # Open orders are in the queue; what was sent is in doubt, as the inventory remembers.
+        self.flow = make_flow(V21, max_requests_per_hour=10_000)
+        for certificate_id, item in self.pending.items():
+            if item.attempts:
+                self.seen.fate.setdefault(certificate_id, "unknown")
+        self.seen.sent.clear()
+        self.seen.to_issue.clear()
+        self.perform(self.flow.reconnected(list(self.pending.values()), NOW))
+
+    @rule(data=st.data())
+    def a_pending_certificate_is_revoked(self, data: st.DataObject) -> None:
+        in_flight = {order.request.der for order in self.seen.sent}
+        idle = sorted(key for key, item in self.pending.items() if item.request.der not in in_flight)
+        if idle:
+            gone = data.draw(st.sampled_from(idle))
+            del self.pending[gone]
+            self.seen.revoked.add(gone)
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
-        known = {order.id for order in (*self.seen.to_issue, *self.seen.sent)}
-        for use in (USE,):
-            order = self.flow.open_order(use)
-            if order is not None and order.id not in known:
-                # Issued, and lost on its way: it is sent again on the next connection or request.
-                assert any(fate == "unknown" for fate in self.seen.fate.values())
+        """What is pending, and neither on its way nor replaced, is delivered by the next connection."""
+        order = self.flow.open_order(USE)
+        if order is None or order.id in {one.id for one in (*self.seen.to_issue, *self.seen.sent)}:
+            return
+        # Issued, and lost on its way: it is sent again on the next connection or request.
+        assert any(fate == "unknown" for fate in self.seen.fate.values()) or self.pending or self.seen.revoked
 
 
 CsmsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

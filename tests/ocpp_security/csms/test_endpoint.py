@@ -412,9 +412,12 @@ def test_a_certificate_that_is_issued_after_the_link_dropped_is_delivered_on_the
     gate = asyncio.Event()
 
     class SlowIssuer(aio.Authority):
-        async def issue(self, order: IssueOrder) -> IssuedCertificate:
-            await gate.wait()
-            return await super().issue(order)
+        async def submit(self, order: IssueOrder) -> asyncio.Future[IssuedCertificate]:
+            async def late() -> IssuedCertificate:
+                await gate.wait()
+                return await self.issue(order)
+
+            return asyncio.ensure_future(late())
 
     async def story() -> None:
         issuer = SlowIssuer(rig.authority)
