@@ -138,7 +138,7 @@ def options_from_json(base: IssueOrder, options: Mapping[str, Any]) -> IssueOrde
         validity=None if seconds is None else timedelta(seconds=int(seconds)),
         dns_names=tuple(str(name) for name in options.get("dns", ())),
         criticality="rfc5280" if options.get("criticality") == "rfc5280" else "profile",
-        request_id=options.get("request_id"),
+        request_id=None if options.get("request_id") is None else str(options["request_id"]),
         again=bool(options.get("again", False)),
         must_deliver=bool(options.get("must_deliver", False)),
         delivery=dict(options.get("delivery", {})),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from chargepki.pki import oids
 from chargepki.pki.authority.issuance import chain_of
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, options_from_json, options_to_json
 from chargepki.pki.errors import (
     ChargePkiError,
+    Conflict,
     InputError,
     IssuerOutlived,
     NotFound,
@@ -22,8 +26,9 @@ from chargepki.pki.errors import (
 )
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CertificateState, IssuanceRecord, IssuanceState
+from chargepki.pki.profiles import get_profile
 
-__all__ = ["LEASE", "answer_of", "enqueue", "order_of", "serve_once"]
+__all__ = ["LEASE", "answer_of", "check_for_queue", "enqueue", "order_of", "serve_once"]
 
 LEASE = timedelta(seconds=60)
 """How long a taken request belongs to one process; after a crash another one takes it over."""
@@ -32,6 +37,7 @@ _RAISED_AGAIN: Mapping[str, type[ChargePkiError]] = {
     kind.code: kind
     for kind in (
         InputError,
+        Conflict,
         PolicyRefusal,
         ProfileViolation,
         IssuerOutlived,
@@ -48,10 +54,12 @@ def enqueue(inventory: Inventory, order: IssueOrder, *, actor: Actor, now: datet
 
     Raises:
         InputError: the order holds no CSR; a bare public key is only taken by the authority itself.
-        NotFound: there is no such CA.
+        PolicyRefusal: the profile is not for the queue, see `check_for_queue`.
+        NotFound: there is no such CA or profile.
     """
     if order.csr is None:
         raise InputError("only requests with a CSR can be queued", fix="issue it where the authority runs")
+    check_for_queue(order.profile)
     record = IssuanceRecord(
         id=uuid.uuid4().hex,
         ca=inventory.get_ca(order.ca).id,
@@ -79,12 +87,43 @@ def enqueue(inventory: Inventory, order: IssueOrder, *, actor: Actor, now: datet
     return inventory.write(work)
 
 
+def check_for_queue(profile_id: str) -> None:
+    """Refuse what no process without a CA key may have issued: certificates that sign certificates, CRLs or OCSP.
+
+    The queue is filled by processes that face the internet. Whoever takes one over must not get a CA by it.
+
+    Raises:
+        PolicyRefusal: the profile is a CA's or an OCSP signer's.
+        NotFound: there is no such profile.
+    """
+    profile = get_profile(profile_id)
+    if profile.is_ca or oids.EKU_OCSP_SIGNING in profile.extended_key_usage:
+        raise PolicyRefusal(
+            f"{profile.id} is not issued by queue",
+            why="whoever fills the queue could speak for the CA",
+            fix="issue it at the authority: chargepki cert issue",
+        )
+
+
 def order_of(record: IssuanceRecord) -> IssueOrder:
-    """Return the order that a queue row stands for."""
+    """Return the order that a queue row stands for; the row is not believed, for another process wrote it.
+
+    Raises:
+        InputError: its options are not those of an order.
+        PolicyRefusal: see `check_for_queue`.
+    """
+    check_for_queue(record.profile)
     base = IssueOrder(
         ca=record.ca, profile=record.profile, csr=record.csr, station=record.station, requester=record.requester
     )
-    return options_from_json(base, record.options)
+    try:
+        order = options_from_json(base, record.options)
+    except (TypeError, ValueError, OverflowError, AttributeError) as exc:
+        raise InputError("the options of the queued request cannot be read", why=str(exc)) from exc
+    if not order.again:
+        return order
+    # "Another one" means one for each row, also when a crash lets the row be taken twice.
+    return replace(order, again=False, request_id=f"queue:{record.id}")
 
 
 def serve_once(
@@ -104,21 +143,43 @@ def serve_once(
     taken = inventory.write(lambda tx: tx.take_issuances(owner, now + LEASE, now, limit))
     if not taken:
         return 0
-    answers = issue_many([order_of(record) for record in taken])
+    orders = [_read(record) for record in taken]
+    made = iter(issue_many([order for order in orders if isinstance(order, IssueOrder)]))
+    answers = [next(made) if isinstance(order, IssueOrder) else order for order in orders]
 
     def work(tx: Transaction) -> None:
         for record, answer in zip(taken, answers, strict=True):
-            if isinstance(answer, ChargePkiError):
-                refusal = refusal_of(answer)
-                tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.REFUSED, refusal=refusal)
-                tx.audit(actor, "issuance.refuse", record.id, now=now, outcome="refused", details=refusal)
-                continue
-            made = answer.record.id
-            tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.ISSUED, certificate=made)
-            tx.audit(actor, "issuance.answer", record.id, now=now, details={"certificate": made})
+            # Whoever lost one lease by being slow still answers the rest.
+            with contextlib.suppress(Conflict):
+                _answer(tx, record, answer, actor=actor, now=now)
 
     inventory.write(work)
     return len(taken)
+
+
+def _read(record: IssuanceRecord) -> IssueOrder | ChargePkiError:
+    try:
+        return order_of(record)
+    except ChargePkiError as error:
+        return error
+
+
+def _answer(
+    tx: Transaction,
+    record: IssuanceRecord,
+    answer: IssuedCertificate | ChargePkiError,
+    *,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    if isinstance(answer, ChargePkiError):
+        refusal = refusal_of(answer)
+        tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.REFUSED, refusal=refusal)
+        tx.audit(actor, "issuance.refuse", record.id, now=now, outcome="refused", details=refusal)
+        return
+    made = answer.record.id
+    tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.ISSUED, certificate=made)
+    tx.audit(actor, "issuance.answer", record.id, now=now, details={"certificate": made})
 
 
 def answer_of(inventory: Inventory, record_id: str) -> IssuedCertificate | ChargePkiError | None:

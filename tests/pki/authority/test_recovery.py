@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from chargepki.pki import keys
-from chargepki.pki.authority import Authority, CaOrder, IssueOrder, core, creation, issuance
+from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, core, creation, issuance
 from chargepki.pki.authority.queue import answer_of, enqueue
 from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
+from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceRecord, IssuanceState
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
 
 
@@ -229,3 +230,96 @@ def test_a_crash_between_issuing_and_answering_leads_to_the_same_certificate(
     assert inventory.get_issuance(queued.id).state is IssuanceState.ISSUED
     assert inventory.get_issuance(queued.id).certificate == made[0]
     assert [record.id for record in inventory.list_certificates(profile="ocpp/charging-station")] == made
+
+
+def put(inventory: Inventory, record: IssuanceRecord) -> None:
+    """Write a queue row as another process could: nothing has judged it."""
+
+    def work(tx: Transaction) -> None:
+        tx.queue_issuance(record)
+        tx.audit(ACTOR, "issuance.queue", record.id, now=NOW)
+
+    inventory.write(work)
+
+
+@pytest.mark.parametrize("profile", ["ocpp/cso-sub", "iso15118-20/cross", "common/ocsp-signer"])
+def test_the_queue_makes_nothing_that_speaks_for_a_ca(authority: Authority, profile: str) -> None:
+    inventory = authority.inventory
+    wanted = IssueOrder(ca="t-root", profile=profile, csr=make_csr("Sub"))
+    with pytest.raises(PolicyRefusal, match="not issued by queue"):
+        enqueue(inventory, wanted, actor=ACTOR, now=NOW)
+    sound = enqueue(inventory, order(make_csr()), actor=ACTOR, now=NOW)
+    put(inventory, replace(sound, id="planted", ca="t-root@1", profile=profile))
+    assert authority.serve_queue_once("me") == 2
+    refused = answer_of(inventory, "planted")
+    assert isinstance(refused, PolicyRefusal) and "not issued by queue" in refused.what
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validity_seconds": "soon"},
+        {"validity_seconds": 10**17},
+        {"validity_seconds": [1]},
+        {"subject": [["CN"]]},
+        {"subject": 7},
+        {"defaults": "CN"},
+        {"dns": 5},
+        {"request_id": {"a": 1}, "subject": [["C", "D\u0001"]]},
+        {"delivery": 3},
+        {"subject": [["DC", "\u00fc"]]},
+        {"subject": [["1.2.999999999999999999999999.3", "x"]]},
+        {"subject": [["9.9", "x"]]},
+        {"dns": ["a\u0001b"]},
+    ],
+)
+def test_a_malformed_queue_row_is_refused_and_the_others_are_answered(
+    authority: Authority, options: dict[str, object]
+) -> None:
+    inventory = authority.inventory
+    sound = enqueue(inventory, order(make_csr()), actor=ACTOR, now=NOW)
+    put(inventory, replace(sound, id="a-poisoned-row", options=options))
+    assert authority.serve_queue_once("me") == 2
+    assert isinstance(answer_of(inventory, "a-poisoned-row"), ChargePkiError)
+    assert inventory.get_issuance(sound.id).state is IssuanceState.ISSUED
+
+
+def test_another_certificate_is_made_once_for_each_queue_row_however_often_it_is_taken(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = replace(order(make_csr()), again=True)
+    rows = [enqueue(inventory, wanted, actor=ACTOR, now=NOW) for _ in range(2)]
+    real = authority.issue_many
+
+    def crash(orders: list[IssueOrder]) -> list[object]:
+        real(orders)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authority, "issue_many", crash)
+        with pytest.raises(Crash):
+            authority.serve_queue_once("first")
+    later = make_authority(inventory, keystore=keystore, clock=lambda: NOW + timedelta(minutes=2))
+    assert later.serve_queue_once("second") == 2
+    made = {inventory.get_issuance(row.id).certificate for row in rows}
+    assert made == {record.id for record in inventory.list_certificates(profile="ocpp/charging-station")}
+    assert len(made) == 2
+
+
+def test_a_lost_lease_costs_its_own_row_alone(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = (enqueue(inventory, order(make_csr(name)), actor=ACTOR, now=NOW) for name in ("CS-1", "CS-2"))
+    real = authority.issue_many
+
+    def lose(orders: list[IssueOrder]) -> list[IssuedCertificate | ChargePkiError]:
+        answers = real(orders)
+        fence = inventory.get_issuance(slow.id).fence
+        inventory.write(lambda tx: tx.release_issuance(slow.id, fence=fence))
+        inventory.write(lambda tx: tx.take_issuances("other", NOW + timedelta(hours=1), NOW, 1))
+        return answers
+
+    monkeypatch.setattr(authority, "issue_many", lose)
+    authority.serve_queue_once("me")
+    assert inventory.get_issuance(quick.id).state is IssuanceState.ISSUED
+    assert answer_of(inventory, slow.id) is None
