@@ -260,7 +260,10 @@ def make_folder(path: Path | str) -> Path:
     """
     path = Path(path)
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _flush_folder(folder.parent)
     except OSError as exc:
         raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
     return path

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from testkit.effort import CAMPAIGN
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
 
 FLUSHES = ("fsync", "fdatasync")
+MOST = 36
+"""At most so many calls are tried in an ordinary test run."""
 SCENARIOS_TRIED = tuple(SCENARIOS) if CAMPAIGN else ("create-root", "issue", "revoke", "serve")
 
 
@@ -53,6 +58,8 @@ def test_a_failing_call_is_one_clear_error_and_the_repeat_succeeds(
     scenario = SCENARIOS[name]
     start = templates[scenario.start]
     calls = choose(undisturbed(runner, scenario, start, folder), sample=3, every=CAMPAIGN)
+    if len(calls) > MOST and not CAMPAIGN:
+        calls = random.Random(SEED).sample(calls, MOST)
     wrong: list[str] = []
     silent = 0
     for call in calls:
@@ -100,6 +107,11 @@ def test_a_command_on_a_disk_that_is_really_full_goes_on_once_there_is_space(
     """A real full disk where the tests may mount one; elsewhere the injected errors above stand for it."""
     with small_disk(folder / "disk", 2048) as disk:
         if disk is None:
+            reason = "this process may not mount a small file system; the injected errors stand for it"
+            if "CI" not in os.environ:
+                pytest.skip(reason)
+            # Not every CI may mount, and nothing that could be installed would change that.
+            warnings.warn(reason, stacklevel=1)
             return
         place = templates["ready"].copy_to(disk / "place")
         filler = disk / "filler"

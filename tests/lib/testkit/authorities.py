@@ -22,6 +22,7 @@ from chargepki.pki.signer import Signer
 __all__ = [
     "ACTOR",
     "NOW",
+    "PUBLIC_URL",
     "MemoryKeyStore",
     "log_findings",
     "make_authority",

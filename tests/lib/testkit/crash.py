@@ -202,15 +202,15 @@ class Runner:
         traced: bool = False,
         real: bool = False,
         calls: Sequence[str] = CHANGING_CALLS,
-        meanwhile: Callable[[int], None] | None = None,
+        meanwhile: Callable[[int, Path], None] | None = None,
         stdout: Path | None = None,
     ) -> Outcome:
         """Run one command at *place*.
 
         Args:
             traced: record the calls.
+            meanwhile: called with the process id and the file that strace writes, once the command runs.
             stdout: a device that takes the output in place of `Outcome.stdout`.
-            meanwhile: called with the process id once the command runs.
         """
         with self._lock:
             scratch = self.folder / f"run{next(self._numbers)}"
@@ -244,7 +244,7 @@ class Runner:
         arguments: Sequence[str],
         scratch: Path,
         options: Sequence[str] | None,
-        meanwhile: Callable[[int], None] | None,
+        meanwhile: Callable[[int, Path], None] | None,
     ) -> int:
         request = {
             "arguments": list(arguments),
@@ -263,7 +263,7 @@ class Runner:
                 if options is not None:
                     os.kill(pid, signal.SIGUSR1)
                 if meanwhile is not None:
-                    meanwhile(pid)
+                    meanwhile(pid, scratch / "strace")
                 return int(answers.readline())
 
     @staticmethod

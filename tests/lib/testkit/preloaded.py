@@ -26,6 +26,8 @@ _PR_SET_PTRACER = 0x59616D61  # "Yama": who may attach to this process
 
 def _warm_up() -> None:
     """Run commands that load every module the tests need; nothing stays open, so a fork is safe afterwards."""
+    import psycopg  # noqa: F401 - loaded for the children
+
     from chargepki.cli.main import main
 
     with tempfile.TemporaryDirectory() as folder:

