@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from chargepki.pki import oids
 from chargepki.pki.der import DerError
@@ -42,8 +41,7 @@ T = TypeVar("T")
 _STRING_CODECS: Final = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 
 
-@dataclass(frozen=True, slots=True)
-class TimeView:
+class TimeView(NamedTuple):
     """A Time as it stands in the bytes."""
 
     tag: int
@@ -53,8 +51,7 @@ class TimeView:
     """``None`` when the text is not in the form that RFC 5280 4.1.2.5 demands."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeView:
+class AttributeView(NamedTuple):
     """One attribute of a distinguished name."""
 
     oid: str
@@ -67,8 +64,7 @@ class AttributeView:
         return self.content.decode(_STRING_CODECS.get(self.tag, "latin-1"), "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyView:
+class KeyView(NamedTuple):
     """SubjectPublicKeyInfo."""
 
     der: bytes
@@ -81,8 +77,7 @@ class KeyView:
     """Value of the BIT STRING without its count of unused bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateView:
+class CertificateView(NamedTuple):
     """A certificate, or only its to-be-signed part (`der` is ``None`` then). Nothing here has been verified."""
 
     der: bytes | None

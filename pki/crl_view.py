@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
@@ -33,8 +32,7 @@ class EntryContent(NamedTuple):
     """OID of a critical entry extension that we do not know, or the empty string."""
 
 
-@dataclass(frozen=True, slots=True)
-class CrlContent:
+class CrlContent(NamedTuple):
     """A CertificateList, or only its to-be-signed part (`outer_algorithm` is ``None`` then)."""
 
     der: bytes

@@ -7,7 +7,6 @@ an indefinite length) raises. The walk is written for speed: a linter runs it on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple, TypeVar
@@ -26,8 +25,7 @@ _PRIMITIVE_ONLY: Final = frozenset({1, 2, 3, 4, 5, 6, 9, 10, 12, 18, 19, 20, 22,
 _PRINTABLE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
 
 
-@dataclass(frozen=True, slots=True)
-class DerProblem:
+class DerProblem(NamedTuple):
     """One violation of DER that did not stop the reading."""
 
     offset: int

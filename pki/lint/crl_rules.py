@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from chargepki.pki import names, oids
 from chargepki.pki.certificate_view import CertificateView, TimeView
@@ -30,8 +29,7 @@ _KNOWN: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CrlContext:
+class CrlContext(NamedTuple):
     """Everything that a CRL rule may look at."""
 
     crl: CrlContent

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from chargepki.pki.certificate_view import CertificateView
 from chargepki.pki.errors import printable
@@ -47,8 +47,7 @@ Verdict: TypeAlias = "str | Sequence[Problem] | None"
 """What a check returns: ``None`` (nothing wrong), one message, or several problems."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateContext:
+class CertificateContext(NamedTuple):
     """Everything that a certificate rule may look at."""
 
     view: CertificateView
@@ -67,8 +66,7 @@ class CertificateContext:
         return "" if self.profile is None else self.profile.role
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What a rule cannot do without; it is left out, and not counted as run, when it is missing."""
 
     issuer: bool = False
@@ -76,6 +74,8 @@ class Needs:
     signature: bool = False
     """The whole certificate; not available for to-be-signed bytes."""
 
+
+_NOTHING: Final = Needs()
 
 ContextT = TypeVar("ContextT")
 
@@ -96,7 +96,7 @@ class Rule(Generic[ContextT]):
     check: Callable[[ContextT], Verdict]
     where: str = ""
     severity_by_standard: Mapping[Standard, Severity] = field(default_factory=dict)
-    needs: Needs = Needs()
+    needs: Needs = _NOTHING
 
     def severity_for(self, standard: Standard | None) -> Severity:
         """Severity under *standard*."""
@@ -218,8 +218,7 @@ def tokens_of(profile: Profile | None, *, is_ca: bool) -> frozenset[str]:
     return frozenset({"any", "ca" if profile.is_ca else "leaf", profile.kind.value, profile.role})
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """The rules for one kind of object, chosen once, so that judging a certificate does not look at the others."""
 
     checks: tuple[tuple[Rule[CertificateContext], Severity], ...]
