@@ -62,7 +62,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     """
     from chargepki.cli.issuing import hand_out_key, key_for, make_order, preview
 
-    if options["csr"] == "-" and state.settings.passphrase_file == "-":
+    if {options["csr"], state.settings.passphrase_file} == {"-"}:
         raise click.UsageError("standard input cannot be both the request and the passphrase")
     order = make_order(options, read_csr=_read_csr)
     if options["dry_run"]:

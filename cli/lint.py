@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargepki.cli.globals import GlobalState, command, pass_state
+from chargepki.pki.errors import printable
+
+if TYPE_CHECKING:
+    from chargepki.pki.profiles.base import Profile
 
 __all__ = ["lint"]
 
@@ -47,11 +51,8 @@ def lint(state: GlobalState, files: tuple[str, ...], profile_id: str | None, lis
 
 def _judge_file(file: str, profile_id: str | None) -> list[dict[str, Any]]:
     from chargepki.pki import files as io
-    from chargepki.pki.certificate_view import view_certificate
     from chargepki.pki.der import pem_blocks
     from chargepki.pki.errors import InputError
-    from chargepki.pki.lint import guess_profile, lint_certificate, lint_crl
-    from chargepki.pki.profiles import get_profile
 
     data = io.read_limited(file, _MAX_BYTES, "file")
     if not data:
@@ -63,24 +64,36 @@ def _judge_file(file: str, profile_id: str | None) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     for position, (label, der) in enumerate(objects):
         name = file if len(objects) == 1 else f"{file}#{position + 1}"
-        if label == "X509 CRL":
-            reports.append({"object": name, "kind": "crl", **lint_crl(der).to_json()})
-            continue
-        if label not in ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"):
-            raise InputError(
-                f"{name} is a {label!r} block, not a certificate or CRL",
-                why="lint judges certificates and CRLs",
-                fix="judge a CSR with: chargepki csr check",
-            )
-        if profile_id:
-            profile, reason = get_profile(profile_id), "given"
-        else:
-            profile, reason = guess_profile(view_certificate(der))  # type: ignore[assignment]  # may be None
-        report = lint_certificate(der, profile=profile).to_json()
-        reports.append({"object": name, "kind": "certificate", "profile_reason": reason, **report})
+        try:
+            reports.append(_judge_object(name, label, der, profile_id))
+        except InputError as error:
+            raise InputError(f"{name}: {error.what}", why=error.why, fix=error.fix) from error
     if not reports:
         raise InputError(f"{file} holds no certificate or CRL", fix="pass PEM or DER")
     return reports
+
+
+def _judge_object(name: str, label: str, der: bytes, profile_id: str | None) -> dict[str, Any]:
+    from chargepki.pki.certificate_view import view_certificate
+    from chargepki.pki.errors import InputError
+    from chargepki.pki.lint import guess_profile, lint_certificate, lint_crl
+    from chargepki.pki.profiles import get_profile
+
+    if label == "X509 CRL":
+        return {"object": name, "kind": "crl", **lint_crl(der).to_json()}
+    if label not in ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"):
+        raise InputError(
+            f"a {label!r} block is no certificate or CRL",
+            why="lint judges certificates and CRLs",
+            fix="judge a CSR with: chargepki csr check",
+        )
+    profile: Profile | None
+    if profile_id:
+        profile, reason = get_profile(profile_id), "given"
+    else:
+        profile, reason = guess_profile(view_certificate(der))
+    report = lint_certificate(der, profile=profile).to_json()
+    return {"object": name, "kind": "certificate", "profile_reason": reason, **report}
 
 
 def _looks_like_crl(der: bytes) -> bool:
@@ -98,10 +111,10 @@ def _print_findings(state: GlobalState, reports: list[dict[str, Any]]) -> None:
     for report in reports:
         profile = report.get("profile") or "no profile"
         reason = f" ({report['profile_reason']})" if report.get("profile_reason") else ""
-        state.output.text(f"{report['object']}: {report['kind']}, {profile}{reason}")
+        state.output.text(printable(f"{report['object']}: {report['kind']}, {profile}{reason}"))
         for finding in report["findings"]:
             where = f" [{finding['where']}]" if finding["where"] else ""
-            state.output.text(f"  {finding['severity']}: {finding['message']}{where}")
+            state.output.text(printable(f"  {finding['severity']}: {finding['message']}{where}"))
             state.output.text(f"    rule {finding['rule']}, {finding['clause']}")
             if finding["hint"]:
                 state.output.text(f"    cure: {finding['hint']}")

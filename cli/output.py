@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chargepki.cli.telling import tell
+from chargepki.pki.errors import printable
 
 __all__ = ["Output", "jsonable", "rfc3339"]
 
@@ -139,6 +140,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     plain = jsonable(value)
+    if isinstance(plain, str):
+        # Stations and requests wrote some of this: it must not steer the terminal. PEM is ours, and has lines.
+        return plain if plain.startswith("-----BEGIN ") else printable(plain)
     if isinstance(plain, list):
         return "\n".join(_inline(item) for item in plain) if plain else "-"
     if isinstance(plain, dict):

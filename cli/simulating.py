@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from chargepki.cli.output import rfc3339
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.pki import files
+from chargepki.pki.errors import StateError, printable
 
 __all__ = ["simulate"]
 
@@ -30,13 +32,34 @@ def simulate(state: GlobalState, options: Mapping[str, Any]) -> None:
         InputError: a bad URL, identity, password or trust file.
     """
     until = _milestone(options["until"])
-    store = StationStore(Path(options["store"]))
-    if options["trust"]:
-        store.set_trust(files.read_limited(options["trust"], _MAX_TRUST_BYTES, "trust file"))
+    trust = files.read_limited(options["trust"], _MAX_TRUST_BYTES, "trust file") if options["trust"] else None
+    password = None
     if options["password_file"]:
         data = files.read_limited(options["password_file"], _MAX_PASSWORD_BYTES, "password file")
-        store.set_password(parse_operator_password(data))
-    simulator = StationSimulator(
+        password = parse_operator_password(data)
+    if password is None and not Path(options["store"]).exists():
+        raise StateError(
+            f"station {options['identity']} has neither a certificate nor a password",
+            why="its store is new",
+            fix="pass --password-file",
+        )
+    # Tried in a throw-away store first: what is refused leaves the station's own store as it was.
+    with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
+        _station(state, options, Path(folder) / "store", trust, password)
+    simulator = _station(state, options, Path(options["store"]), trust, password)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_run(simulator, until))
+
+
+def _station(
+    state: GlobalState, options: Mapping[str, Any], folder: Path, trust: bytes | None, password: bytes | None
+) -> StationSimulator:
+    store = StationStore(folder)
+    if trust is not None:
+        store.set_trust(trust)
+    if password is not None:
+        store.set_password(password)
+    return StationSimulator(
         options["url"],
         options["identity"],
         store,
@@ -46,8 +69,6 @@ def simulate(state: GlobalState, options: Mapping[str, Any]) -> None:
         enrol=not options["no_enrol"],
         progress=lambda event: _tell(state, event),
     )
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_run(simulator, until))
 
 
 async def _run(simulator: StationSimulator, until: Milestone | None) -> None:
@@ -76,4 +97,4 @@ def _tell(state: GlobalState, event: Progress) -> None:
     if state.output.for_machines:
         state.output.document("chargepki/station-progress", row)
     else:
-        state.output.text(f"{rfc3339(event.at)}  {event.milestone.value:<22}  {event.text}")
+        state.output.text(printable(f"{rfc3339(event.at)}  {event.milestone.value:<22}  {event.text}"))

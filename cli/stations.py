@@ -17,6 +17,7 @@ from chargepki.ocpp_security.operation_store import OperationStore, new_operatio
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
 from chargepki.ocpp_security.passwords import hash_password
 from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki import names
 from chargepki.pki.authority import utc_now
 from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory import Transaction
@@ -59,12 +60,17 @@ def add_station(
         Conflict: an active station of that identity exists.
     """
     check_identity(station_id)
-    check_serial_number(serial_number or station_id)
+    if serial_number is None:
+        serial_number = station_id
+    check_serial_number(serial_number)
+    if organization is not None:
+        # What no certificate can hold would refuse every request of the station later.
+        names.build_name([("O", organization)])
     now = utc_now()
     hashed = hash_password(password) if password is not None else None
     record = StationRecord(
         id=station_id,
-        serial_number=serial_number or station_id,
+        serial_number=serial_number,
         organization=organization,
         security_profile=security_profile,
         state=StationState.ACTIVE,
@@ -131,6 +137,7 @@ def remove_station(workspace: Workspace, station_id: str) -> StationRecord:
 
 def record_password(workspace: Workspace, station_id: str, password: bytes) -> StationRecord:
     """Replace the recorded password without telling the station."""
+    workspace.inventory.get_station(station_id)
     store = _store(workspace)
     return store.record_password(station_id, hash_password(password), actor=workspace.actor, now=utc_now())
 
@@ -140,6 +147,7 @@ def start_password_change(
 ) -> OperationRecord:
     """Queue a password change; the new password waits sealed in the inventory."""
     now = utc_now()
+    workspace.inventory.get_station(station_id)  # before a sealing key is made for it
     return _store(workspace).create(
         OperationKind.SET_PASSWORD,
         station_id,
@@ -155,6 +163,7 @@ def start_password_change(
 def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: timedelta) -> OperationRecord:
     """Queue a renewal of the certificate of *use* (the option's spelling)."""
     now = utc_now()
+    workspace.inventory.get_station(station_id)
     return _store(workspace).create(
         OperationKind.TRIGGER_RENEWAL,
         station_id,

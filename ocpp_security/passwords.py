@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from unicodedata import category
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -112,14 +113,28 @@ def parse_operator_password(text: bytes) -> bytes:
     """Return the octets of a password as an operator wrote it into a file: one trailing line end is dropped.
 
     Raises:
-        InputError: fits no version.
+        InputError: fits no version, or is text with control characters: most likely the wrong file.
     """
     password = text.removesuffix(b"\n").removesuffix(b"\r")
+    if _has_control_characters(password):
+        raise InputError(
+            "the password holds line breaks or other control characters",
+            why="a password file holds one line of text, or the octets of a binary password of OCPP 1.6",
+            fix="check that it is the right file",
+        )
     try:
         check_password(password, OcppVersion.V16)
     except InputError:
         check_password(password, OcppVersion.V201)
     return password
+
+
+def _has_control_characters(password: bytes) -> bool:
+    try:
+        text = password.decode("utf-8")
+    except UnicodeDecodeError:
+        return False  # Octets that are no text may be anything.
+    return any(category(character) == "Cc" for character in text)
 
 
 def password_from_wire(value: str, version: OcppVersion) -> bytes:

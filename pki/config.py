@@ -76,6 +76,10 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
             (Origin.ENVIRONMENT, environ.get(setting.variable) or None),
             (Origin.FILE, filed.get(setting.name)),
         ):
+            if value == "":
+                # `--database "$UNSET"` must not silently mean another database.
+                name = setting.flag if origin is Origin.FLAG else f"{setting.name} in {CONFIG_FILE}"
+                raise InputError(f"{name} is empty", fix="give it a value, or leave it out")
             if value is not None:
                 origins[setting.name] = origin
                 return value

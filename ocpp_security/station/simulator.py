@@ -341,8 +341,13 @@ class _NoRedirect(connect):
 
 
 def _endpoint(url: str, identity: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username is not None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.username is None
+        usable = usable and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no port, or half an IPv6 address
+        usable = False
+    if not usable:
         raise InputError(f"not the URL of a CSMS: {url[:100]!r}", fix="use ws://HOST:PORT or wss://HOST:PORT")
     path = parts.path.rstrip("/") or "/ocpp"
     return f"{parts.scheme}://{parts.netloc}{path}/{quote(identity, safe='')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,8 +48,9 @@ class Checkpoint:
         if len(raw) > MAX_BYTES:
             raise InputError(f"a checkpoint has at most {MAX_BYTES} bytes")
         try:
-            fields = orjson.loads(raw)
-        except orjson.JSONDecodeError as exc:
+            # Not orjson: it takes the last of two equal keys, so that two readers may see two checkpoints in one file.
+            fields = json.loads(raw, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as exc:
             raise InputError("the checkpoint is not JSON", why=str(exc)) from exc
         if not isinstance(fields, dict) or fields.get("schema") != _SCHEMA:
             raise InputError(
@@ -69,3 +71,11 @@ class Checkpoint:
         """Return the checkpoint as JSON text with a final newline."""
         fields = {"schema": _SCHEMA, "schema_version": 1, **self.head.to_values()}
         return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the object of *pairs*; a key that comes twice is refused."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key comes twice")
+    return found

@@ -66,7 +66,16 @@ def test_settings_of_the_file_reach_the_commands(run: CommandLine, place: Path) 
     assert sorted(path.name for path in (place / "www").rglob("t-*")) == ["t-cso-sub@1.cer", "t-cso-sub@1.crl"]
 
 
+@pytest.mark.parametrize("setting", ["home", *VALUES])
+def test_an_empty_flag_is_refused_and_not_taken_for_the_default(run: CommandLine, setting: str) -> None:
+    """A script that passes an unset variable must not change another inventory than it means."""
+    flag = f"--{setting.replace('_', '-')}"
+    assert f"{flag} is empty" in run.run("ca", "list", flag, "").check_one_error(3).stderr
+
+
 HOSTILE_FILES = {
+    "empty value": b'database = ""\n',
+    "control characters": b'publish_dir = "a\\u0000b"\n',
     "no TOML": b"this is no toml",
     "cut": b'public_url = "http://a',
     "binary": bytes(range(256)),
