@@ -73,7 +73,8 @@ def choose_window(
     duration = profile.validity.default if requested is None else requested
     if duration < _SECOND:
         raise InputError(f"a validity of {duration} is no validity", fix="give at least one second, for example 60d")
-    begin = now.astimezone(UTC).replace(microsecond=0) - BACKDATING
+    now = now.astimezone(UTC).replace(microsecond=0)
+    begin = now - BACKDATING
     if issuer is not None:
         begin = max(begin, issuer.not_before.astimezone(UTC))
         if now > issuer.not_after:

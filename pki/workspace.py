@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 from collections.abc import Callable
@@ -37,12 +36,22 @@ class Access(Enum):
 
 
 def os_actor() -> Actor:
-    """Return the operating-system user as an unauthenticated actor: a local name is no proof."""
+    """Return the operating-system user as an unauthenticated actor: a local name is no proof.
+
+    The kernel's user, not the one that ``LOGNAME`` or ``USER`` claims: whoever runs a command chooses those.
+    """
     try:
+        import pwd
+    except ImportError:  # Windows
+        import getpass
+
         name = getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a number that no passwd file names.
-        name = f"uid-{os.getuid()}"
+    else:
+        try:
+            name = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            # A container may run under a number that no passwd file names.
+            name = f"uid-{os.getuid()}"
     return Actor(name=name, kind=ActorKind.OS_USER, authenticated=False)
 
 

@@ -62,6 +62,13 @@ def test_an_expired_issuer_signs_nothing() -> None:
             choose_window(SECC, NOW, gone, requested)
 
 
+def test_an_issuer_signs_until_the_end_of_its_last_second() -> None:
+    last = Window(WHOLE - timedelta(days=9), WHOLE)
+    assert choose_window(SECC, NOW, last, None) == (Window(WHOLE - BACKDATING, WHOLE), True)
+    with pytest.raises(IssuerOutlived):
+        choose_window(SECC, WHOLE + SECOND, last, None)
+
+
 @pytest.mark.parametrize("requested", [timedelta(0), timedelta(days=-1), timedelta(milliseconds=999)])
 def test_less_than_a_second_is_no_validity(requested: timedelta) -> None:
     with pytest.raises(InputError, match="no validity"):
