@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Writes = Literal["", "change", "create", "rehearse"]
 
-__all__ = ["GlobalState", "Group", "command", "global_params", "group", "pass_state"]
+__all__ = ["GlobalState", "Group", "ReaderGone", "command", "global_params", "group", "pass_state"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -38,6 +38,10 @@ _FLAG_OPTIONS = (
     ("verbose", ("-v", "--verbose"), "Add reasons."),
     ("debug", ("--debug",), "Show tracebacks."),
 )
+
+
+class ReaderGone(Exception):
+    """Nobody reads our output any more (``| head``): the reader's decision, not an error."""
 
 
 class GlobalState:
@@ -200,6 +204,9 @@ class Command(_WithGlobals, click.Command):
         state.writes = self.writes
         try:
             return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            # Click would turn it into exit code 1, which means "the answer is no" here.
+            raise ReaderGone from exc
         finally:
             state.close()
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from chargepki.cli.globals import GlobalState, Group
+from chargepki.cli.globals import GlobalState, Group, ReaderGone
 
 __all__ = ["EXIT_BUG", "EXIT_INTERRUPTED", "EXIT_NO", "EXIT_REFUSED", "EXIT_UNAVAILABLE", "EXIT_USAGE", "cli", "main"]
 
@@ -129,7 +129,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         # A file's name may be any bytes. Whatever else is typed must be text, and ends up where only text is taken.
         is_ours = all(arg.encode("utf-8", "replace") == arg.encode("utf-8", "surrogateescape") for arg in given)
         code = _other_error(state, exc) if is_ours else _encoding_error(state)
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # The reader of our output went away (`| head`): that is its decision, not an error of ours.
         _give_up_stdout()
         code = 0
