@@ -7,7 +7,7 @@ import sys
 import click
 
 from chargepki.cli.globals import GlobalState
-from chargepki.pki.authority.revocation import ca_with_key
+from chargepki.pki.authority.revocation import ca_of
 from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlRecord
 
@@ -21,7 +21,7 @@ def confirm_ca_revocation(state: GlobalState, record: CertificateRecord, *, yes:
         StateError: there is no terminal to ask on and ``--yes`` was not given.
     """
     inventory = state.workspace.inventory
-    own = ca_with_key(inventory, record.spki_sha256)
+    own = ca_of(inventory, record)
     if own is None or yes:
         return
     leaves = sum(inventory.count_certificates(ca_id).get(CertificateState.ISSUED, 0) for ca_id in _below(state, own.id))

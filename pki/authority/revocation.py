@@ -9,14 +9,14 @@ from pathlib import Path
 
 from chargepki.pki import files
 from chargepki.pki.authority.issuance import Issuer
-from chargepki.pki.crl import ReasonCode, RevokedEntry, assemble_crl, build_crl_tbs
+from chargepki.pki.crl import ReasonCode, RevokedEntry, assemble_crl, build_crl_tbs, parse_crl
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord
 from chargepki.pki.keys import signature_algorithm
 from chargepki.pki.lint import lint_crl
 
-__all__ = ["CRL_VALIDITY", "ca_with_key", "needs_crl", "parse_reason", "publish_crl", "publish_files", "revoke"]
+__all__ = ["CRL_VALIDITY", "ca_of", "needs_crl", "parse_reason", "publish_crl", "publish_files", "revoke"]
 
 CRL_VALIDITY = timedelta(days=7)
 """thisUpdate to nextUpdate; a week is also the bound that ISO 15118-20 sets for OCSP answers (V2G20-1021)."""
@@ -52,6 +52,9 @@ def revoke(
 ) -> CertificateRecord:
     """Revoke one certificate; doing it again with the same reason changes nothing.
 
+    A certificate on hold may be revoked for good: it keeps the date from which it counted as invalid. A hold is not
+    lifted: `removeFromCRL` belongs to delta lists.
+
     Args:
         revoked_at: when the key is to count as invalid; *now* when ``None``; never in the future.
 
@@ -71,7 +74,7 @@ def revoke(
         record = tx.get_certificate(certificate_id)
         if record.state is CertificateState.REVOKED and record.revocation_reason == reason.value:
             return record
-        own = ca_with_key(tx, record.spki_sha256)
+        own = ca_of(tx, record)
         _check_revocable(record, own, at)
         revoked = tx.revoke_certificate(record.id, at, reason.value)
         if own is not None:
@@ -82,7 +85,11 @@ def revoke(
             record.id,
             now=now,
             artefact_sha256=record.sha256,
-            details={"reason": reason.value, "revoked_at": at.isoformat(), "station": record.station},
+            details={
+                "reason": reason.value,
+                "revoked_at": (revoked.revoked_at or at).isoformat(),
+                "station": record.station,
+            },
         )
         return revoked
 
@@ -95,13 +102,14 @@ def _check_revocable(record: CertificateRecord, own: CaRecord | None, at: dateti
     Args:
         own: the CA of ours whose certificate it is, if any.
     """
-    if record.state is CertificateState.REVOKED:
+    held = record.revocation_reason == ReasonCode.CERTIFICATE_HOLD.value
+    if record.state is CertificateState.REVOKED and not held:
         raise Conflict(
             f"certificate {record.id} is revoked already, for {record.revocation_reason}",
             why="relying parties have seen that reason; it is not rewritten",
             fix="nothing needs to be done: it is revoked",
         )
-    if record.state is not CertificateState.ISSUED:
+    if record.state is not CertificateState.ISSUED and not held:
         raise StateError(
             f"certificate {record.id} is {record.state.value}",
             why="only an issued certificate can be revoked",
@@ -120,9 +128,14 @@ def _check_revocable(record: CertificateRecord, own: CaRecord | None, at: dateti
         )
 
 
-def ca_with_key(reader: Inventory | Transaction, spki_sha256: str) -> CaRecord | None:
-    """Return the CA generation that holds the key *spki_sha256*, if it is one of ours."""
-    return next((ca for ca in reader.list_cas() if ca.spki_sha256 == spki_sha256), None)
+def ca_of(reader: Inventory | Transaction, record: CertificateRecord) -> CaRecord | None:
+    """Return the CA generation of ours whose certificate *record* is.
+
+    Not merely whose key it certifies: a cross-certificate holds the key of a CA, and that CA outlives its revocation.
+    """
+    if record.der is None:
+        return None
+    return next((ca for ca in reader.list_cas() if ca.certificate_der == record.der), None)
 
 
 def publish_crl(
@@ -135,6 +148,9 @@ def publish_crl(
     validity: timedelta = CRL_VALIDITY,
 ) -> CrlRecord:
     """Sign the next full CRL of *issuer*, record it, then write it where relying parties fetch it.
+
+    A revoked CA signs too, when it is asked to: its last list still tells those who have not heard of its own
+    revocation. Nothing renews such a list by itself, so that they too stop believing the CA when it expires.
 
     The list is signed inside the transaction that numbers it: no revocation can be committed between reading the
     list and recording the CRL, and a number is never used twice (RFC 5280 5.2.3).
@@ -165,6 +181,13 @@ def publish_crl(
 
 def _sign_crl(tx: Transaction, issuer: Issuer, now: datetime, validity: timedelta) -> CrlRecord:
     """Build, sign and lint the next list; nothing is written yet."""
+    assert issuer.ca.not_after is not None
+    if now >= issuer.ca.not_after:
+        raise StateError(
+            f"CA {issuer.ca.id} expired on {issuer.ca.not_after:%Y-%m-%d %H:%M:%S} UTC",
+            why="a list that it signs now could be checked by nobody",
+            fix="nothing needs to be published for it any more",
+        )
     number = tx.next_crl_number(issuer.ca.id)
     entries = [
         RevokedEntry(
@@ -175,7 +198,6 @@ def _sign_crl(tx: Transaction, issuer: Issuer, now: datetime, validity: timedelt
         for record in tx.list_revoked(issuer.ca.id)
     ]
     # The list ends with its issuer: nobody can check it later.
-    assert issuer.ca.not_after is not None
     next_update = min(now + validity, issuer.ca.not_after)
     algorithm = signature_algorithm(issuer.signer.algorithm).der
     tbs = build_crl_tbs(
@@ -215,7 +237,23 @@ def needs_crl(inventory: Inventory, ca_id: str, now: datetime) -> bool:
     if latest is None:
         return True
     half = latest.this_update + (latest.next_update - latest.this_update) / 2
-    return now >= half or latest.entries != inventory.count_certificates(ca_id).get(CertificateState.REVOKED, 0)
+    revoked = inventory.count_certificates(ca_id).get(CertificateState.REVOKED, 0)
+    return now >= half or latest.entries != revoked or _tells_of_an_ended_hold(inventory, latest)
+
+
+_HOLD = bytes((0x0A, 0x01, ReasonCode.CERTIFICATE_HOLD.number))
+"""The reason as an entry has it: ENUMERATED; lists without these octets need not be decoded."""
+
+
+def _tells_of_an_ended_hold(inventory: Inventory, latest: CrlRecord) -> bool:
+    """Say whether a certificate that *latest* has on hold was revoked for good since."""
+    if _HOLD not in latest.der:
+        return False
+    held = {entry.serial for entry in parse_crl(latest.der).entries if entry.reason is ReasonCode.CERTIFICATE_HOLD}
+    return any(
+        int(record.serial, 16) in held and record.revocation_reason != ReasonCode.CERTIFICATE_HOLD.value
+        for record in inventory.list_revoked(latest.ca)
+    )
 
 
 def publish_files(inventory: Inventory, ca_id: str, folder: Path) -> list[Path]:

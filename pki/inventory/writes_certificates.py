@@ -16,6 +16,8 @@ __all__ = ["CaChanges", "CertificateWrites"]
 
 _HEX = frozenset("0123456789abcdef")
 _VERIFY = "run: chargepki audit verify"
+_HOLD = "certificateHold"
+"""The one reason of RFC 5280 5.3.1 that is not final."""
 
 
 class CaChanges(TypedDict, total=False):
@@ -125,7 +127,7 @@ class CertificateWrites(Writes):
         return self._change(codec.CERTIFICATE, before, {"state": CertificateState.VOIDED})
 
     def revoke_certificate(self, certificate_id: str, at: datetime, reason: str) -> CertificateRecord:
-        """Revoke an issued certificate; repeating it with the same reason keeps the first instant.
+        """Revoke an issued certificate, or one on hold for good; the first instant at which it was invalid is kept.
 
         Args:
             reason: RFC 5280 name, for example ``keyCompromise``.
@@ -136,6 +138,10 @@ class CertificateWrites(Writes):
         """
         before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
         state = str(before["state"])
+        if state == "revoked" and before["revocation_reason"] == _HOLD != reason:
+            since = self.get_certificate(certificate_id).revoked_at
+            changes = {"revoked_at": min(at, since or at), "revocation_reason": reason}
+            return self._change(codec.CERTIFICATE, before, changes)
         if state == "revoked":
             if before["revocation_reason"] != reason:
                 raise StateError(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from chargepki.pki.authority import Authority, IssueOrder
+from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.revocation import needs_crl
-from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal
+from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
 from testkit.authorities import NOW, MemoryKeyStore, make_authority, make_csr, ocpp_authority
@@ -75,6 +75,64 @@ def test_revoking_a_ca_certificate_revokes_the_ca(authority: Authority) -> None:
     assert own is not None
     authority.revoke(own.id, "cACompromise")
     assert authority.inventory.get_ca("t-sub").state is CaState.REVOKED
+
+
+def test_a_hold_becomes_final_with_its_first_date_and_the_lists_say_so(authority: Authority) -> None:
+    record = issue(authority)
+    since = NOW - timedelta(minutes=3)
+    authority.revoke(record.id, "certificateHold", revoked_at=since)
+    first = load(authority.publish_crl("t-sub").der)
+    assert reasons(first) == [x509.ReasonFlags.certificate_hold]
+    final = authority.revoke(record.id, "keyCompromise")
+    assert (final.revocation_reason, final.revoked_at) == ("keyCompromise", since)
+    assert needs_crl(authority.inventory, "t-sub@1", NOW)
+    second = load(authority.publish_crl("t-sub").der)
+    assert reasons(second) == [x509.ReasonFlags.key_compromise]
+    assert not needs_crl(authority.inventory, "t-sub@1", NOW)
+    with pytest.raises(Conflict, match="keyCompromise"):
+        authority.revoke(record.id, "certificateHold")
+
+
+def test_a_hold_that_turns_out_older_counts_from_the_older_date(authority: Authority) -> None:
+    record = issue(authority)
+    authority.revoke(record.id, "certificateHold")
+    earlier = NOW - timedelta(minutes=4)
+    assert authority.revoke(record.id, "superseded", revoked_at=earlier).revoked_at == earlier
+
+
+def reasons(crl: x509.CertificateRevocationList) -> list[x509.ReasonFlags]:
+    """Return the reasons of all entries."""
+    return [entry.extensions.get_extension_for_class(x509.CRLReason).value.reason for entry in crl]
+
+
+def test_revoking_a_cross_certificate_leaves_the_certified_ca_active(
+    inventory: Inventory, keystore: MemoryKeyStore
+) -> None:
+    authority = make_authority(inventory, keystore=keystore)
+    for name in ("v2g-root", "oem-root"):
+        order = CaOrder(name, f"iso15118-20/{name}", subject=(("CN", name), ("O", "Example")))
+        authority.create_ca(order)
+    certified = inventory.get_ca("oem-root")
+    cross = authority.issue(
+        IssueOrder(
+            ca="v2g-root",
+            profile="iso15118-20/cross",
+            spki=keystore.open(certified.key_uri).spki_der,
+            subject=(("CN", "oem-root"), ("O", "Example")),
+        )
+    )
+    authority.revoke(cross.record.id, "superseded")
+    assert inventory.get_ca("oem-root").state is CaState.ACTIVE
+
+
+def test_a_ca_that_expired_publishes_nothing(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+    authority = ocpp_authority(inventory, keystore=keystore)
+    end = authority.inventory.get_ca("t-sub").not_after
+    assert end is not None
+    late = make_authority(inventory, keystore=keystore, clock=lambda: end + timedelta(seconds=1))
+    with pytest.raises(StateError, match="expired"):
+        late.publish_crl("t-sub")
+    assert inventory.latest_crl("t-sub@1") is None
 
 
 def test_an_unknown_certificate_cannot_be_revoked(authority: Authority) -> None:
