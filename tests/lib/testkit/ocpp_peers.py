@@ -126,6 +126,8 @@ class ForeignStation:
         self.charge_point, self.version, self.socket = charge_point, version, socket
         self.triggers: asyncio.Queue[str] = asyncio.Queue()
         self.chains: asyncio.Queue[str] = asyncio.Queue()
+        self.signed: list[dict[str, Any]] = []
+        """Everything beside the chain that came with each CertificateSigned (snake_case)."""
         self.verdict = "Accepted"
         """What the station answers to CertificateSigned."""
 
@@ -179,7 +181,8 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
         owner: ForeignStation
 
         @on("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
-        async def on_certificate_signed(self, certificate_chain: str, **_: Any) -> Any:
+        async def on_certificate_signed(self, certificate_chain: str, **fields: Any) -> Any:
+            self.owner.signed.append(fields)
             return result.CertificateSigned(status=self.owner.verdict)
 
         @after("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
