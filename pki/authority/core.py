@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from chargepki.pki.authority.creation import CaOrder, create_ca, issuer_info
 from chargepki.pki.authority.issuance import (
     Issuer,
     Prepared,
@@ -15,16 +15,13 @@ from chargepki.pki.authority.issuance import (
     check_may_issue,
     complete,
     finish,
+    issuer_info,
     prepare,
     released,
     reserve,
     with_public_url,
 )
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
-from chargepki.pki.authority.queue import enqueue, serve_once
-from chargepki.pki.authority.recovery import recover_reservations
-from chargepki.pki.authority.revocation import needs_crl, parse_reason, publish_crl, revoke
-from chargepki.pki.crl import ReasonCode
 from chargepki.pki.errors import ChargePkiError, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import (
@@ -39,6 +36,11 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.keys import spki_sha256
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import KeyStore
+
+# What issuing does not need is imported by the methods that do: a command that issues one certificate starts faster.
+if TYPE_CHECKING:
+    from chargepki.pki.authority.creation import CaOrder
+    from chargepki.pki.crl import ReasonCode
 
 __all__ = ["Authority", "utc_now"]
 
@@ -90,6 +92,8 @@ class Authority:
             Conflict: the name is taken.
             PolicyRefusal: profile, issuer, subject or key algorithm do not fit together.
         """
+        from chargepki.pki.authority.creation import create_ca
+
         return create_ca(
             order,
             inventory=self.inventory,
@@ -154,6 +158,9 @@ class Authority:
             Conflict: it is revoked for another reason already.
             NotFound: there is no such certificate.
         """
+        from chargepki.pki.authority.revocation import parse_reason, revoke
+        from chargepki.pki.crl import ReasonCode
+
         code = reason if isinstance(reason, ReasonCode) else parse_reason(reason)
         return revoke(self.inventory, certificate_id, code, actor=self._actor, now=self._clock(), revoked_at=revoked_at)
 
@@ -163,6 +170,8 @@ class Authority:
         Raises:
             SignerError: the CA's key cannot be opened.
         """
+        from chargepki.pki.authority.revocation import publish_crl
+
         return publish_crl(
             self.inventory,
             self.open_issuer(ca, may_be_retired=True),
@@ -173,6 +182,8 @@ class Authority:
 
     def refresh_crls(self) -> list[CrlRecord]:
         """Publish the CRL of every active CA whose list is missing, misses a revocation, or is past its half life."""
+        from chargepki.pki.authority.revocation import needs_crl
+
         now = self._clock()
         active = self.inventory.list_cas(state=CaState.ACTIVE)
         return [self.publish_crl(ca.id) for ca in active if needs_crl(self.inventory, ca.id, now)]
@@ -183,6 +194,8 @@ class Authority:
         Returns:
             The settled certificates.
         """
+        from chargepki.pki.authority.recovery import recover_reservations
+
         now = self._clock()
         open_cas = {record.ca for record in self.inventory.list_reserved(None if ca is None else self._id_of(ca))}
         settled: list[CertificateRecord] = []
@@ -199,10 +212,14 @@ class Authority:
             InputError: the order holds no CSR.
             NotFound: there is no such CA.
         """
+        from chargepki.pki.authority.queue import enqueue
+
         return enqueue(self.inventory, order, actor=self._actor, now=self._clock())
 
     def serve_queue_once(self, owner: str, *, limit: int = 64) -> int:
         """Answer queued requests of other processes (interfaces, ``authority serve``); return how many."""
+        from chargepki.pki.authority.queue import serve_once
+
         return serve_once(
             self.inventory, self.issue_many, owner=owner, actor=self._actor, now=self._clock(), limit=limit
         )

@@ -19,6 +19,7 @@ from chargepki.pki.authority.issuance import (
     Issuer,
     complete,
     finish,
+    issuer_info,
     judge_tbs,
     new_serial,
     override_details,
@@ -26,17 +27,17 @@ from chargepki.pki.authority.issuance import (
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
-from chargepki.pki.keys import KeyAlgorithm, generate_private_key, key_identifier, spki_sha256
+from chargepki.pki.keys import KeyAlgorithm, generate_private_key, spki_sha256
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.hierarchy import check_issuer
 from chargepki.pki.signer import KeyStore, Signer
-from chargepki.pki.template import Criticality, IssuerInfo, build_tbs, fit_pointers
+from chargepki.pki.template import Criticality, build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
-__all__ = ["CaOrder", "check_label", "create_ca", "issuer_info", "preview_ca"]
+__all__ = ["CaOrder", "check_label", "create_ca", "preview_ca"]
 
 IssuerOpener = Callable[[str], Issuer]
 """Finds an active CA by name and opens its key."""
@@ -73,12 +74,6 @@ def check_label(label: str, what: str) -> str:
             fix="choose such a name",
         )
     return label
-
-
-def issuer_info(signer: Signer, subject_der: bytes, profile: Profile) -> IssuerInfo:
-    """Return what certificates signed by *signer* take over from it."""
-    identifier = key_identifier(signer.spki_der, 8 if profile.ski_bytes == 8 else 20)
-    return IssuerInfo(name_der=subject_der, key_identifier=identifier, key_algorithm=signer.algorithm)
 
 
 def create_ca(

@@ -29,7 +29,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
-from chargepki.pki.keys import algorithm_of, load_public_key, signature_algorithm, spki_sha256
+from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_tbs
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
@@ -54,6 +54,7 @@ __all__ = [
     "check_may_issue",
     "complete",
     "finish",
+    "issuer_info",
     "new_serial",
     "prepare",
     "reserve",
@@ -83,6 +84,12 @@ class Prepared:
     issuer: Issuer
     record: CertificateRecord
     clamped: bool
+
+
+def issuer_info(signer: Signer, subject_der: bytes, profile: Profile) -> IssuerInfo:
+    """Return what certificates signed by *signer* take over from it."""
+    identifier = key_identifier(signer.spki_der, 8 if profile.ski_bytes == 8 else 20)
+    return IssuerInfo(name_der=subject_der, key_identifier=identifier, key_algorithm=signer.algorithm)
 
 
 def new_serial() -> int:
