@@ -21,7 +21,12 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_PTRACER = 0x59616D61  # "Yama": who may attach to this process
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
 def _warm_up() -> None:
@@ -106,6 +111,8 @@ def _run(request: dict[str, Any]) -> NoReturn:
 
 def _handle(connection: socket.socket) -> None:
     """Fork the command, say its process id, wait for it and say how it ended."""
+    # A test that is given up takes its command with it.
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile("rb").readline())
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
@@ -113,7 +120,8 @@ def _handle(connection: socket.socket) -> None:
     if pid == 0:
         connection.close()
         # A tracer that is no ancestor may attach where the kernel is strict about it.
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+        _prctl(_PR_SET_PTRACER, -1)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _run(request)
     connection.sendall(f"{pid}\n".encode())
     _, status = os.waitpid(pid, 0)
