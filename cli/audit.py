@@ -45,6 +45,7 @@ def show(state: GlobalState, last: int | None) -> None:
 @pass_state
 def verify(state: GlobalState, checkpoint: str | None) -> None:
     """Check every entry, the chain, the signed head and every row that the log speaks of; exit 1 on tampering."""
+    from chargepki.cli.output import counted
     from chargepki.cli.progress import progress
     from chargepki.pki import files
     from chargepki.pki.inventory.audit import Checkpoint, verify_log
@@ -60,7 +61,8 @@ def verify(state: GlobalState, checkpoint: str | None) -> None:
         for finding in findings:
             place = f"entry {finding['seq']}: " if finding["seq"] is not None else ""
             state.output.text(f"{finding['code']}: {place}{finding['what']}")
-        state.output.text(f"{report.entries} entries, {len(findings)} findings")
+        entries = counted(report.entries, "entry", "entries")
+        state.output.text(f"{entries}, {counted(len(findings), 'finding')}")
     if findings:
         raise click.exceptions.Exit(1)
 

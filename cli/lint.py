@@ -27,6 +27,7 @@ def lint(state: GlobalState, files: tuple[str, ...], profile_id: str | None, lis
 
     Exit 1 when any finding is an error. A PEM file may hold several objects.
     """
+    from chargepki.cli.output import counted
     from chargepki.pki.findings import Severity
 
     if list_rules:
@@ -44,7 +45,8 @@ def lint(state: GlobalState, files: tuple[str, ...], profile_id: str | None, lis
     else:
         _print_findings(state, reports)
     errors = sum(1 for finding in findings if finding["severity"] == Severity.ERROR)
-    state.output.say(f"{len(reports)} objects, {len(findings)} findings, {errors} errors")
+    sums = (counted(len(reports), "object"), counted(len(findings), "finding"), counted(errors, "error"))
+    state.output.say(", ".join(sums))
     if errors:
         raise click.exceptions.Exit(1)
 

@@ -14,12 +14,21 @@ from typing import Any
 from chargepki.cli.telling import tell
 from chargepki.pki.errors import printable
 
-__all__ = ["Output", "jsonable", "rfc3339"]
+__all__ = ["Output", "counted", "jsonable", "rfc3339"]
 
 
 def rfc3339(instant: datetime) -> str:
     """Return *instant* as RFC 3339 UTC with seconds, for example ``2026-03-01T00:00:00Z``."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return *number* with its noun in the right form.
+
+    >>> counted(1, "object"), counted(0, "object"), counted(2, "entry", "entries")
+    ('1 object', '0 objects', '2 entries')
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def jsonable(value: Any) -> Any:
@@ -105,12 +114,16 @@ class Output:
             self.document(schema, content, version=version)
             return
         shown = {name: _cell(value) for name, value in content.items() if value is not None}
+        # PEM goes below, flush left: indented, it could not be copied into a file.
+        blocks = [shown.pop(name) for name in list(shown) if shown[name].startswith("-----BEGIN ")]
         width = max((len(name) for name in shown), default=0)
         for name, value in shown.items():
             first, *rest = value.splitlines() or [""]
             self.text(f"{name.replace('_', ' '):<{width}}  {first}")
             for line in rest:
                 self.text(f"{'':<{width}}  {line}")
+        for block in blocks:
+            self.text(block)
 
     def _table(self, columns: Sequence[str], rows: list[Mapping[str, Any]], title: str) -> None:
         cells = [[_cell(row.get(column)) for column in columns] for row in rows]

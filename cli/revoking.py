@@ -7,6 +7,7 @@ import sys
 import click
 
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.output import counted
 from chargepki.pki.authority.revocation import ca_of
 from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlRecord
@@ -25,7 +26,10 @@ def confirm_ca_revocation(state: GlobalState, record: CertificateRecord, *, yes:
     if own is None or yes:
         return
     leaves = sum(inventory.count_certificates(ca_id).get(CertificateState.ISSUED, 0) for ca_id in _below(state, own.id))
-    radius = f"{record.id} is the certificate of CA {own.id}: {leaves} issued certificates become untrusted"
+    radius = (
+        f"{record.id} is the certificate of CA {own.id}: "
+        f"{counted(leaves, 'issued certificate')} under it can no longer be trusted"
+    )
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise StateError(radius, why="revoking a CA cannot be undone", fix="pass --yes if that is what you want")
     if not click.confirm(f"{radius}. Revoke it?", err=True):
@@ -40,7 +44,7 @@ def publish_or_explain(state: GlobalState, ca: str) -> CrlRecord | None:
         state.output.say(f"the CRL of {ca} was not renewed: {error.what}")
         state.output.say(f"next: chargepki crl publish --ca {ca} --passphrase-file PATH")
         return None
-    state.output.say(f"published CRL {crl.number} of {ca} with {crl.entries} entries")
+    state.output.say(f"published CRL {crl.number} of {ca} with {counted(crl.entries, 'entry', 'entries')}")
     return crl
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.output import counted
 from chargepki.pki.errors import ChargePkiError
 from chargepki.pki.inventory.records import CaState
 
@@ -37,17 +38,17 @@ def serve_authority(state: GlobalState, *, once: bool) -> None:
         authority.open_issuer(ca.id)
     settled = authority.recover()
     if settled:
-        state.output.say(f"settled {len(settled)} reservations that an interrupted run left")
+        state.output.say(f"settled {counted(len(settled), 'reservation')} that an interrupted run left")
     owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
     if once:
         answered = 0
         while taken := authority.serve_queue_once(owner):
             answered += taken
         authority.refresh_crls()
-        state.output.say(f"answered {answered} requests")
+        state.output.say(f"answered {counted(answered, 'request')}")
         return
     stop = _stop_event()
-    state.output.say(f"authority ready: {len(active)} CAs, stop with Ctrl-C")
+    state.output.say(f"authority ready: {counted(len(active), 'CA')}, stop with Ctrl-C")
     watcher = workspace.inventory.watch()
     try:
         _loop(state, owner, stop, watcher.wait)
@@ -63,11 +64,13 @@ def _loop(state: GlobalState, owner: str, stop: threading.Event, wait: Wait) -> 
         try:
             taken = authority.serve_queue_once(owner)
             if taken:
-                state.output.say(f"answered {taken} requests")
+                state.output.say(f"answered {counted(taken, 'request')}")
                 continue
             if waited >= _CRL_CHECK_SECONDS:
                 for crl in authority.refresh_crls():
-                    state.output.say(f"published CRL {crl.number} of {crl.ca} with {crl.entries} entries")
+                    state.output.say(
+                        f"published CRL {crl.number} of {crl.ca} with {counted(crl.entries, 'entry', 'entries')}"
+                    )
                 waited = 0.0
         except ChargePkiError as error:
             # The database or a folder may be away for a while; the queue is durable, so waiting loses nothing.

@@ -248,6 +248,8 @@ def test_show_takes_serials_in_every_spelling_and_files(run: CommandLine, place:
         f"t-cso-sub@1:{serial}",
     ):
         assert run("cert", "show", spelling, "--json").json() == shown
+    text = run("cert", "show", live).out
+    assert text.endswith((place / "live.pem").read_text()), "PEM stands alone, so that it can be copied"
     from_file = run("cert", "show", place / "live.pem", "--json").json()
     assert from_file["sha256"] == shown["sha256"] and "id" not in from_file
     assert "looks_like" in from_file and "looks_like" not in shown
