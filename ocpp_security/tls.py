@@ -59,7 +59,11 @@ class TlsIdentity:
         leaf = _load_certificate(self.chain_der[0], "the TLS certificate")
         encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         own = self.private_key.public_key().public_bytes(encoding, form)
-        if leaf.public_key().public_bytes(encoding, form) != own:
+        try:
+            certified = leaf.public_key().public_bytes(encoding, form)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise InputError("the public key of the TLS certificate cannot be read", why=str(error)) from error
+        if certified != own:
             raise SignerError(
                 "the private key does not belong to the TLS certificate",
                 fix="pass the key that the certificate was issued for; the leaf comes first in the certificate file",
@@ -273,7 +277,9 @@ def _load_anchors(context: ssl.SSLContext, anchors: Sequence[bytes]) -> None:
         certificate = _load_certificate(der, "a trust anchor")
         try:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        except (
+            x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError
+        ) as error:  # fmt: skip
             raise InputError(
                 f"trust anchor {certificate.subject.rfc4514_string()!r} is no CA certificate",
                 why="it has no readable basicConstraints extension",

@@ -176,6 +176,11 @@ def test_in_1_6_only_a_serial_number_that_is_given_must_match() -> None:
     check_boot_serial_number(boot(None), "CS-0001", V16)
     check_boot_serial_number(boot("CS-0001", "BOX-7"), "CS-0001", V16)
     check_boot_serial_number(boot("MODEL-7", "CS-0001"), "CS-0001", V16)
+    check_boot_serial_number(boot(None, "CS-0001"), "CS-0001", V16, require_16=True)
+    for other in ((), ("BOX-7",)):
+        check_boot_serial_number(boot(None, *other), "CS-0001", V16)
+        with pytest.raises(IdentityMismatch, match="no serial number"):
+            check_boot_serial_number(boot(None, *other), "CS-0001", V16, require_16=True)
     with pytest.raises(IdentityMismatch):
         check_boot_serial_number(boot("CS-0002", "BOX-7"), "CS-0001", V16)
 

@@ -174,6 +174,48 @@ def test_a_certificate_from_before_the_trigger_proves_nothing() -> None:
     assert isinstance(next_step(renewal(attempt(answer={"status": "Accepted"}), certificates=(older,)), NOW), Wait)
 
 
+def test_a_certificate_of_the_triggers_own_second_is_placed_by_when_its_csr_came() -> None:
+    trigger = attempt(answer={"status": "Accepted"}, at=NOW + timedelta(milliseconds=700))
+
+    def asked(milliseconds: int) -> CertificateRecord:
+        at = NOW + timedelta(milliseconds=milliseconds)
+        # The authority knows whole seconds.
+        return replace(certificate(Delivery.DELIVERED, NOW), verdict={"delivery": {"received_at": at.isoformat()}})
+
+    assert isinstance(next_step(renewal(trigger, certificates=(asked(600),)), NOW + SECOND), Wait)
+    after = next_step(renewal(trigger, sent_here=False, certificates=(asked(800),)), NOW + SECOND)
+    assert after == Finish(OperationState.DONE, {"certificate": "c1"})
+
+
+def test_an_old_certificate_that_answers_a_request_after_the_trigger_shows_the_outcome() -> None:
+    again = {"delivery": {"received_at": (NOW + SECOND).isoformat()}}
+    old = replace(certificate(Delivery.DELIVERED, NOW - timedelta(days=30)), verdict=again)
+    step = next_step(renewal(attempt(answer={"status": "Accepted"}), certificates=(old,)), NOW + 2 * SECOND)
+    assert isinstance(step, Finish) and step.state is OperationState.DONE
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=-3), timedelta(0), timedelta(hours=3)])
+def test_clocks_that_differ_between_processes_change_no_step_of_a_password_change(skew: timedelta) -> None:
+    tried = attempt(at=NOW + skew)
+    pending = replace(OLD, pending_password_hash="$new")
+    change = operation(OperationKind.SET_PASSWORD, created_at=NOW + skew, deadline=NOW + timedelta(hours=9))
+    made = password(tried, operation=change, station=pending)
+    assert isinstance(next_step(replace(made, sent_here=True), NOW), AskReconnect)
+    # Another process's connection, authenticated before both passwords counted.
+    assert isinstance(next_step(replace(made, sent_here=False), NOW), AskReconnect)
+    back = replace(made, sent_here=False, admitted_pending="$new")
+    assert isinstance(next_step(back, NOW), SendAttempt), "it has come back with the old one"
+    # An operator who corrects the record meanwhile must not send the station round in circles.
+    corrected = replace(made, sent_here=False, station=OLD)
+    assert isinstance(next_step(corrected, NOW), SendAttempt)
+
+
+def test_a_password_that_went_out_over_this_connection_may_be_held_whatever_its_admission_showed() -> None:
+    leftover = replace(OLD, pending_password_hash="$earlier")
+    step = next_step(password(station=leftover, admitted_pending="$earlier", password_sent_here=True), NOW)
+    assert isinstance(step, AskReconnect)
+
+
 @pytest.mark.parametrize("answer", [{"status": "Rejected"}, {"status": "NotImplemented"}, {"error": "NotSupported"}])
 def test_a_refused_trigger_fails_the_renewal(answer: dict[str, object]) -> None:
     step = next_step(renewal(attempt(answer=answer)), NOW)

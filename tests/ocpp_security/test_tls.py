@@ -30,6 +30,7 @@ from chargepki.ocpp_security.tls import (
     server_context,
 )
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
+from chargepki.pki.pem import to_pem
 
 P1, P2, P3 = SecurityProfile
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -335,6 +336,30 @@ def test_an_identity_is_read_from_its_two_files_and_never_shows_its_key(tmp_path
     cert_file.write_bytes(b"nothing")
     with pytest.raises(InputError):
         TlsIdentity.load(cert_file, key_file)
+
+
+def broken(how: str) -> bytes:
+    """A certificate that `cryptography` refuses in another way each."""
+    der = bytearray(certificate("localhost", "ec-server"))
+    version = der.index(bytes.fromhex("a003020102"))
+    if how == "version 5":
+        der[version + 4] = 4
+    else:
+        curve = der.index(bytes.fromhex("06082a8648ce3d030107"))
+        der[curve + 9] = 0x63
+    return bytes(der)
+
+
+@pytest.mark.parametrize("how", ["version 5", "unknown curve"])
+def test_a_certificate_that_cannot_be_read_is_one_clear_error_whatever_is_wrong(tmp_path: Path, how: str) -> None:
+    cert_file, key_file = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert_file.write_text(to_pem("CERTIFICATE", broken(how)))
+    key_file.write_bytes(key("ec-server").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key_file.chmod(0o600)
+    with pytest.raises(InputError, match="certificate"):
+        TlsIdentity.load(cert_file, key_file)
+    with pytest.raises(InputError):
+        server_context({P3}, [server_identity()], client_trust=[broken(how)])
 
 
 def test_a_serving_context_takes_a_new_certificate_for_new_handshakes() -> None:

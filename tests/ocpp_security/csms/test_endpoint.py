@@ -229,6 +229,28 @@ def test_a_missing_serial_number_is_a_mismatch_on_profile_3(rig: Rig, version: s
     run_on("asyncio", story())
 
 
+@pytest.mark.parametrize("required", [False, True])
+def test_a_missing_serial_number_of_ocpp_1_6_is_tolerated_unless_configured_otherwise(rig: Rig, required: bool) -> None:
+    station = f"NOSERIAL-{required}"
+    rig.add_station(station, profile=3)
+    credential, _ = rig.credential(station)
+
+    async def story() -> None:
+        async with (
+            rig.server(3, require_serial_number_16=required) as server,
+            foreign_station(rig.url_of(server), station, "ocpp1.6", tls=rig.client_tls(credential)) as peer,
+        ):
+            if not required:
+                assert await peer.boot(None) == "Accepted"
+                return
+            with pytest.raises(Exception, match=r"SecurityError|serial number"):
+                await peer.boot(None)
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 1008
+
+    run_on("asyncio", story())
+
+
 def test_removing_a_station_closes_its_connection(rig: Rig) -> None:
     rig.add_station("GONE")
 
