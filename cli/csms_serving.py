@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography import x509
 
 from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
@@ -74,8 +75,10 @@ async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
         issuer = aio.Authority(workspace.authority)
     else:
         issuer = aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
+    # Read what others wrote before server certificates are issued: a refusal must have changed nothing.
+    client_trust = _client_trust(state, options, plans) if 3 in profiles else []
     identities = _identities(state, options, host) if profiles != {1} else []
-    context = _context(state, options, profiles, identities, plans)
+    context = _context(state, options, profiles, identities, client_trust)
     config = CsmsConfig(
         host=host,
         port=port,
@@ -222,7 +225,7 @@ def _context(
     options: Mapping[str, Any],
     profiles: set[int],
     identities: Sequence[TlsIdentity],
-    plans: Mapping[CertificateUse, IssuePlan],
+    client_trust: Sequence[bytes],
 ) -> ssl.SSLContext | None:
     if profiles == {1}:
         if options["tls_certs"] or options["tls_ca"]:
@@ -236,7 +239,7 @@ def _context(
     return server_context(
         [SecurityProfile(number) for number in sorted(profiles)],
         identities,
-        client_trust=_client_trust(state, options, plans) if 3 in profiles else (),
+        client_trust=client_trust,
         forward_secrecy_only=options["forward_secrecy_only"],
         # OpenSSL would refuse an expired certificate without telling whose it is; our own check names the station.
         ignore_client_validity=3 in profiles,
@@ -252,6 +255,11 @@ def _client_trust(
         found = [block.der for block in pem_blocks(data, max_bytes=_MAX_TRUST_BYTES) if block.label == "CERTIFICATE"]
         if not found:
             raise InputError(f"{path} holds no PEM certificate", fix="write it with: chargepki ca chain NAME --out F")
+        for der in found:
+            try:
+                x509.load_der_x509_certificate(der)
+            except ValueError as error:
+                raise InputError(f"{path} holds something that is no certificate", why=str(error)) from error
         return found
     inventory = state.workspace.inventory
     trust: dict[str, bytes] = {}
