@@ -18,7 +18,7 @@ def crl() -> None:
 
 @crl.command("publish", writes="change", example="chargepki crl publish --all --publish-dir /srv/www/pki")
 @click.option("--ca", metavar="NAME", help="The CA whose CRL is signed.")
-@click.option("--all", "every", is_flag=True, help="All active CAs.")
+@click.option("--all", "every", is_flag=True, help="All active and retired CAs that have not expired.")
 @click.option("--out", "-o", metavar="F", help="Also write the CRL of --ca to this file.")
 @click.option("--pem", is_flag=True, help="Write PEM instead of DER to --out.")
 @click.option("--dry-run", is_flag=True, help="Build and lint, print what would be published, change nothing.")
@@ -28,7 +28,6 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
     from chargepki.cli.progress import progress
     from chargepki.cli.results import write_result
     from chargepki.pki.der import to_pem
-    from chargepki.pki.inventory.records import CaState
 
     if bool(ca) == every:
         raise click.UsageError("pass either --ca NAME or --all")
@@ -38,9 +37,8 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         raise click.UsageError("--pem belongs to --out")
     if dry_run:
         state.rehearse()
-    workspace = state.workspace
-    authority = workspace.authority
-    names = [ca] if ca else [item.id for item in workspace.inventory.list_cas() if item.state is CaState.ACTIVE]
+    authority = state.workspace.authority
+    names = [ca] if ca else [item.id for item in authority.crl_issuers()]
     records = []
     with progress(state, "publishing CRLs") as advance:
         for done, name in enumerate(names):

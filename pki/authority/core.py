@@ -13,6 +13,7 @@ from chargepki.pki.authority.issuance import (
     Prepared,
     chain_of,
     check_may_issue,
+    check_stored,
     complete,
     finish,
     issuer_info,
@@ -141,9 +142,11 @@ class Authority:
                 answers[position] = self._release(reserved, item)
             else:
                 try:
+                    if reserved.id != item.record.id:
+                        check_stored(reserved, item.issuer)
                     signed.append((position, item, reserved, complete(reserved, item.issuer)))
-                except SignerError as error:
-                    # The reservation stays: the next run with a working key completes it.
+                except ChargePkiError as error:
+                    # The reservation stays: the next run with a working key completes it, or voids it.
                     answers[position] = error
         for (position, item, _, _), recorded in zip(signed, self._finish_all(signed, now), strict=True):
             answers[position] = recorded if isinstance(recorded, ChargePkiError) else self._release(recorded, item)
@@ -165,43 +168,77 @@ class Authority:
         return revoke(self.inventory, certificate_id, code, actor=self._actor, now=self._clock(), revoked_at=revoked_at)
 
     def publish_crl(self, ca: str) -> CrlRecord:
-        """Sign, record and publish the next full CRL of *ca* (name or id).
+        """Sign, record and publish the next full CRL of *ca* (name or id), be it active, retired or revoked.
 
         Raises:
             SignerError: the CA's key cannot be opened.
+            StateError: the CA has expired, or is not there yet.
         """
         from chargepki.pki.authority.revocation import publish_crl
 
         return publish_crl(
             self.inventory,
-            self.open_issuer(ca, may_be_retired=True),
+            self.open_issuer(ca, for_crl=True),
             actor=self._actor,
             now=self._clock(),
             publish_folder=self._publish_folder,
         )
 
     def refresh_crls(self) -> list[CrlRecord]:
-        """Publish the CRL of every active CA whose list is missing, misses a revocation, or is past its half life."""
+        """Publish the CRL of every CA of `crl_issuers` whose list is missing, misses a revocation, or is half over.
+
+        Raises:
+            ChargePkiError: the first that went wrong, after all other lists were published.
+        """
         from chargepki.pki.authority.revocation import needs_crl
 
         now = self._clock()
-        active = self.inventory.list_cas(state=CaState.ACTIVE)
-        return [self.publish_crl(ca.id) for ca in active if needs_crl(self.inventory, ca.id, now)]
+        published: list[CrlRecord] = []
+        failure: ChargePkiError | None = None
+        for ca in self.crl_issuers():
+            try:
+                if needs_crl(self.inventory, ca.id, now):
+                    published.append(self.publish_crl(ca.id))
+            except ChargePkiError as error:
+                # One lost key file must not let the lists of all other CAs expire.
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return published
+
+    def crl_issuers(self) -> list[CaRecord]:
+        """Return the CAs whose lists are kept fresh: active and retired ones, whose certificates are still believed.
+
+        Not a revoked CA, see `revocation.publish_crl`, and not an expired one.
+        """
+        now = self._clock()
+        return [
+            ca
+            for ca in self.inventory.list_cas()
+            if ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after
+        ]
 
     def recover(self, ca: str | None = None) -> list[CertificateRecord]:
         """Complete or void what an interrupted run left reserved, for one CA or for all whose key opens.
 
+        What a CA had reserved that may not issue any more is voided.
+
         Returns:
             The settled certificates.
         """
-        from chargepki.pki.authority.recovery import recover_reservations
+        from chargepki.pki.authority.recovery import recover_reservations, void_reservations
 
         now = self._clock()
         open_cas = {record.ca for record in self.inventory.list_reserved(None if ca is None else self._id_of(ca))}
         settled: list[CertificateRecord] = []
         for ca_id in sorted(open_cas):
-            if self.inventory.get_ca(ca_id).state is not CaState.ACTIVE:
+            if self.inventory.get_ca(ca_id).state is CaState.PENDING:
                 continue  # `ca create` itself continues the creation of a CA
+            try:
+                check_may_issue(self.inventory, ca_id)
+            except StateError as error:
+                settled += void_reservations(self.inventory, ca_id, actor=self._actor, now=now, reason=error.what)
+                continue
             settled += recover_reservations(self.inventory, self.open_issuer(ca_id), actor=self._actor, now=now)
         return settled
 
@@ -224,15 +261,18 @@ class Authority:
             self.inventory, self.issue_many, owner=owner, actor=self._actor, now=self._clock(), limit=limit
         )
 
-    def open_issuer(self, ca: str, *, may_be_retired: bool = False) -> Issuer:
+    def open_issuer(self, ca: str, *, for_crl: bool = False) -> Issuer:
         """Return the CA *ca* (name or id) with its key opened; cached while its certificate stays the same.
+
+        Args:
+            for_crl: to sign a list, which a retired or revoked CA may.
 
         Raises:
             StateError: the CA is not active.
             SignerError: its key cannot be opened, or is not the key of its certificate.
         """
         record = self.inventory.get_ca(ca)
-        usable = (CaState.ACTIVE, CaState.RETIRED) if may_be_retired else (CaState.ACTIVE,)
+        usable = (CaState.ACTIVE, CaState.RETIRED, CaState.REVOKED) if for_crl else (CaState.ACTIVE,)
         if record.state not in usable or record.certificate_der is None:
             raise StateError(
                 f"CA {record.id} is {record.state.value}",

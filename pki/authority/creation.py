@@ -17,6 +17,8 @@ from cryptography import x509
 from chargepki.pki import names
 from chargepki.pki.authority.issuance import (
     Issuer,
+    check_may_issue,
+    check_stored,
     complete,
     finish,
     issuer_info,
@@ -24,14 +26,14 @@ from chargepki.pki.authority.issuance import (
     new_serial,
     override_details,
 )
-from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError
+from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
 from chargepki.pki.keys import KeyAlgorithm, generate_private_key, spki_sha256
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
-from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.base import Profile, RoleKind
 from chargepki.pki.profiles.hierarchy import check_issuer
 from chargepki.pki.signer import KeyStore, Signer
 from chargepki.pki.template import Criticality, build_tbs, fit_pointers
@@ -106,6 +108,10 @@ def create_ca(
     def activate(tx: Transaction) -> CaRecord:
         recorded = finish(tx, record, der, actor=actor, now=now)
         assert recorded.der is not None
+        if recorded.state is not CertificateState.ISSUED:
+            raise StateError(
+                f"the certificate of {ca.id} is {recorded.state.value}", fix="run it again: it gets another"
+            )
         active = tx.update_ca(
             ca.id,
             state=CaState.ACTIVE,
@@ -209,6 +215,12 @@ def _check_place(order: CaOrder, profile: Profile, open_issuer: IssuerOpener) ->
             f"{profile.id} is not a CA profile",
             why=f"{profile.clause}: its certificates sign nothing",
             fix="issue such a certificate with: chargepki cert issue",
+        )
+    if profile.kind is RoleKind.CROSS:
+        raise PolicyRefusal(
+            f"{profile.id} certifies a CA that exists already; nothing is created",
+            why=profile.clause,
+            fix="pass the other CA's request to: chargepki cert issue --profile " + profile.id,
         )
     if profile.is_root:
         if order.issuer is not None:
@@ -330,13 +342,15 @@ def _reserve_certificate(draft: _Draft, inventory: Inventory, actor: Actor) -> C
     request_key = f"ca:{ca.id}"
     spki = spki_sha256(draft.signer.spki_der)
     earlier = inventory.find_certificate_by_request_key(request_key)
-    if earlier is not None and earlier.state is CertificateState.RESERVED:
+    if earlier is not None and earlier.state in (CertificateState.RESERVED, CertificateState.ISSUED):
         if earlier.spki_sha256 != spki:
             raise SignerError(
                 f"the key file of {ca.id} is not the key its reservation was made for",
                 why="the file was replaced between two runs",
                 fix="put the right file back; the reservation is kept",
             )
+        if earlier.state is CertificateState.RESERVED:
+            check_stored(earlier, draft.issuer)
         return earlier
     built = _build(draft)
     record = CertificateRecord(
@@ -359,8 +373,10 @@ def _reserve_certificate(draft: _Draft, inventory: Inventory, actor: Actor) -> C
     def work(tx: Transaction) -> CertificateRecord:
         # Another process may have run the same command at the same time; the first reservation counts.
         meanwhile = tx.find_certificate_by_request_key(request_key)
-        if meanwhile is not None:
+        if meanwhile is not None and meanwhile.state is not CertificateState.REVOKED:
             return meanwhile
+        if draft.issuer.ca.id != ca.id:
+            check_may_issue(tx, draft.issuer.ca.id)
         tx.reserve_certificate(record)
         tx.audit(
             actor,

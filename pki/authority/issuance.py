@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
+from chargepki.pki.certificate_view import view_tbs
 from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -52,6 +53,7 @@ __all__ = [
     "Prepared",
     "chain_of",
     "check_may_issue",
+    "check_stored",
     "complete",
     "finish",
     "issuer_info",
@@ -172,15 +174,24 @@ def override_details(criticality: Criticality) -> dict[str, str]:
     return {} if criticality == "profile" else {"extension_criticality": criticality}
 
 
-def check_may_issue(tx: Transaction, ca_id: str) -> None:
+def check_may_issue(reader: Inventory | Transaction, ca_id: str) -> None:
     """Refuse to reserve under a CA that was retired or revoked since it was opened; ask once a transaction.
 
     Raises:
-        StateError: the CA is not active.
+        StateError: the CA is not active, or one above it is revoked: nothing that it signs would be believed.
     """
-    ca = tx.get_ca(ca_id)
+    ca = reader.get_ca(ca_id)
     if ca.state is not CaState.ACTIVE:
         raise StateError(f"CA {ca.id} is {ca.state.value}", why="it may not issue any more", fix="use another --ca")
+    above = ca
+    while above.issuer is not None:
+        above = reader.get_ca(above.issuer)
+        if above.state is CaState.REVOKED:
+            raise StateError(
+                f"CA {ca.id} stands below {above.id}, which is revoked",
+                why="whoever knows of that revocation refuses every certificate below",
+                fix="use a CA of another chain",
+            )
 
 
 def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime) -> CertificateRecord:
@@ -191,6 +202,7 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
 
     Raises:
         Conflict: the request id was used for another request.
+        PolicyRefusal: a certificate of the same key was revoked because somebody else has the key.
     """
     record = prepared.record
     earlier = None if prepared.order.again else tx.find_certificate_by_request_key(record.request_key)
@@ -202,6 +214,7 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
                 fix="pass a new --request-id",
             )
         return earlier
+    _check_key_is_secret(tx, record)
     tx.reserve_certificate(record)
     tx.audit(
         actor,
@@ -217,6 +230,41 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
         },
     )
     return record
+
+
+def _check_key_is_secret(tx: Transaction, record: CertificateRecord) -> None:
+    compromised = tx.find_compromised(record.spki_sha256)
+    if compromised is not None:
+        raise PolicyRefusal(
+            "the key of the request is known to be compromised",
+            why=f"certificate {compromised.id} of the same key was revoked for {compromised.revocation_reason}",
+            fix="make a new key and request a certificate for it",
+        )
+
+
+def check_stored(record: CertificateRecord, issuer: Issuer) -> None:
+    """Judge a reservation that another run made before its bytes are signed: what is stored may have been changed.
+
+    Raises:
+        ProfileViolation: the bytes break the profile of the record.
+        PolicyRefusal: *issuer* does not issue that profile.
+        StateError: the bytes are not those of the record.
+    """
+    assert record.tbs is not None
+    profile = get_profile(record.profile)
+    check_issuer(issuer.profile, profile)
+    profile = adapt_to_issuer(profile, issuer.profile, issuer.signer.algorithm)
+    issuer_der = None if profile.is_root else issuer.ca.certificate_der
+    judge_tbs(record.tbs, profile, issuer_der=issuer_der, signer=issuer.signer)
+    view = view_tbs(record.tbs)
+    stored = (view.serial, view.issuer, view.subject, view.not_before.value, view.not_after.value)
+    wanted = (int(record.serial, 16), issuer.info.name_der, record.subject_der, record.not_before, record.not_after)
+    if stored != wanted or spki_sha256(view.key.der) != record.spki_sha256:
+        raise StateError(
+            f"the stored bytes of {record.id} are not those that were reserved",
+            why="the inventory was changed behind our back",
+            fix="run: chargepki audit verify",
+        )
 
 
 def complete(record: CertificateRecord, issuer: Issuer) -> bytes:
@@ -365,10 +413,8 @@ def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subje
 
 
 def _answers(record: CertificateRecord, now: datetime) -> bool:
-    """Whether *record* still answers a repeat of its request: reserved, or issued, unrevoked and in date."""
-    if record.state is CertificateState.RESERVED:
-        return True
-    return record.state is CertificateState.ISSUED and record.not_after >= now
+    """Whether *record* still answers a repeat of its request: reserved or issued, unrevoked and in date."""
+    return record.state in (CertificateState.RESERVED, CertificateState.ISSUED) and record.not_after >= now
 
 
 def with_public_url(ca: CaRecord, public_url: str | None) -> CaRecord:

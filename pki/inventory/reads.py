@@ -102,6 +102,10 @@ class Reads(ABC):
         """Return the certificates with this serial (lower-case hex without leading zeros); two CAs may share one."""
         return self._all(codec.CERTIFICATE, "certificates_by_serial", {"serial": serial})
 
+    def find_compromised(self, spki_sha256: str) -> CertificateRecord | None:
+        """Return a certificate of this key (lower-case hex) that was revoked because the key is no secret any more."""
+        return self._first(codec.CERTIFICATE, "certificate_compromised", {"spki_sha256": spki_sha256})
+
     def find_certificate_by_sha256(self, sha256: str) -> CertificateRecord | None:
         """Return the certificate whose whole DER has this digest (lower-case hex)."""
         return self._first(codec.CERTIFICATE, "certificate_by_sha256", {"sha256": sha256})

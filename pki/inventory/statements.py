@@ -147,6 +147,13 @@ def _certificates() -> dict[str, Executable]:
         .where(certificate.c.serial == _param("serial"))
         .order_by(certificate.c.id),
         "certificate_by_sha256": _record("certificate").where(certificate.c.sha256 == _param("sha256")),
+        "certificate_compromised": _record("certificate")
+        .where(
+            certificate.c.spki_sha256 == _param("spki_sha256"),
+            certificate.c.state == "revoked",
+            or_(*(certificate.c.revocation_reason == f"{who}Compromise" for who in ("key", "cA", "aA"))),
+        )
+        .limit(1),
         "certificate_counts": select(certificate.c.state, func.count())
         .where(certificate.c.ca == _param("ca"))
         .group_by(certificate.c.state),

@@ -93,6 +93,12 @@ class CertificateRow(SQLModel, table=True):
             sqlite_where=text("state = 'revoked'"),
             postgresql_where=text("state = 'revoked'"),
         ),
+        Index(
+            "ix_certificate_revoked_key",
+            "spki_sha256",
+            sqlite_where=text("state = 'revoked'"),
+            postgresql_where=text("state = 'revoked'"),
+        ),
     )
 
     id: WordsKey

@@ -12,8 +12,12 @@ from chargepki.pki import keys
 from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, core, creation, issuance
 from chargepki.pki.authority.queue import answer_of, enqueue
 from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, SignerError, StateError
-from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory import Inventory, Transaction, codec
 from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceRecord, IssuanceState
+from chargepki.pki.pointers import Pointers
+from chargepki.pki.profiles import get_profile
+from chargepki.pki.template import build_tbs
+from chargepki.pki.validity import Window
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
 
 
@@ -182,6 +186,100 @@ def test_a_refused_ca_leaves_nothing_behind(inventory: Inventory, keystore: Memo
             authority.create_ca(bad)
     assert inventory.audit_head() == head
     assert len(keystore.signers) == 2
+
+
+# --- what is stored is not believed ---
+
+
+def tamper(inventory: Inventory, **changes: object) -> str:
+    """Change the open reservation behind the audit log's back, as whoever can write to the database could."""
+    (open_id,) = reserved(inventory)
+
+    def work(tx: Transaction) -> None:
+        before = tx._stored(codec.CERTIFICATE, "certificate", id=open_id)
+        tx._change(codec.CERTIFICATE, before, changes)
+        tx.audit(ACTOR, "test.tamper", open_id, now=NOW)
+
+    inventory.write(work)
+    return open_id
+
+
+def other_tbs(authority: Authority, profile: str, **fields: object) -> bytes:
+    """Return to-be-signed bytes that would verify under t-sub."""
+    issuer = authority.open_issuer("t-sub")
+    values: dict[str, object] = {
+        "issuer": issuer.info,
+        "serial": 12345,
+        "subject_der": issuer.ca.subject_der,
+        "spki_der": keys.spki_der(keys.generate_private_key(keys.KeyAlgorithm.SECP256R1)),
+        "window": Window(NOW, NOW + timedelta(days=1)),
+        "pointers": Pointers(),
+    }
+    return build_tbs(get_profile(profile), **{**values, **fields})  # type: ignore[arg-type]  # a test's short form
+
+
+@pytest.mark.parametrize("profile", ["ocpp/cso-sub", "ocpp/charging-station"])
+def test_bytes_that_were_put_in_place_of_the_reserved_ones_are_voided_not_signed(
+    authority: Authority, reserved_only: bytes, profile: str
+) -> None:
+    open_id = tamper(authority.inventory, tbs=other_tbs(authority, profile))
+    with pytest.raises(ChargePkiError):
+        authority.issue(order(reserved_only))
+    (settled,) = authority.recover("t-sub")
+    assert (settled.id, settled.state, settled.der) == (open_id, CertificateState.VOIDED, None)
+    assert authority.issue(order(reserved_only)).record.id != open_id
+
+
+def test_a_reservation_whose_profile_was_changed_is_voided(authority: Authority, reserved_only: bytes) -> None:
+    tamper(authority.inventory, profile="ocpp/cso-sub")
+    (settled,) = authority.recover("t-sub")
+    assert settled.state is CertificateState.VOIDED
+
+
+def test_what_a_revoked_ca_had_reserved_is_voided(authority: Authority, reserved_only: bytes) -> None:
+    (open_id,) = reserved(authority.inventory)
+    own = authority.inventory.find_certificate_by_request_key("ca:t-sub@1")
+    assert own is not None
+    authority.revoke(own.id, "cACompromise")
+    (settled,) = authority.recover()
+    assert (settled.id, settled.state) == (open_id, CertificateState.VOIDED)
+
+
+def test_a_repeat_does_not_complete_a_reservation_whose_validity_is_over(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority, reserved_only: bytes
+) -> None:
+    (open_id,) = reserved(inventory)
+    end = inventory.get_certificate(open_id).not_after
+    later = make_authority(inventory, keystore=keystore, clock=lambda: end + timedelta(seconds=1))
+    assert later.issue(order(reserved_only)).record.id != open_id
+    assert inventory.get_certificate(open_id).state is CertificateState.RESERVED
+
+
+def test_a_ca_whose_certificate_was_revoked_before_it_was_activated_gets_another(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The issuer's recovery completes a sub-CA's certificate before `ca create` is run again."""
+    inventory = authority.inventory
+    wanted = CaOrder("late", "ocpp/cso-sub", issuer="t-root", subject=(("CN", "Late"), ("O", "Test CSO")))
+
+    def crash(*args: object, **kwargs: object) -> bytes:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(creation, "complete", crash)
+        with pytest.raises(Crash):
+            authority.create_ca(wanted)
+    (settled,) = authority.recover("t-root")
+    authority.revoke(settled.id, "superseded")
+    made = authority.create_ca(wanted)
+    assert made.state is CaState.ACTIVE
+    assert made.certificate_der != inventory.get_certificate(settled.id).der
+
+
+def test_a_cross_certificate_is_not_created_as_a_ca(authority: Authority) -> None:
+    authority.create_ca(CaOrder("v", "iso15118-20/v2g-root", subject=(("CN", "V"), ("O", "Example"))))
+    with pytest.raises(PolicyRefusal, match="exists already"):
+        authority.create_ca(CaOrder("x", "iso15118-20/cross", issuer="v", subject=(("CN", "X"), ("O", "Example"))))
 
 
 # --- the queue ---

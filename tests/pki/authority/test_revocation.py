@@ -10,10 +10,12 @@ from cryptography import x509
 
 from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.revocation import needs_crl
-from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, StateError
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, SignerError, StateError
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
-from testkit.authorities import NOW, MemoryKeyStore, make_authority, make_csr, ocpp_authority
+from testkit.authorities import ACTOR, NOW, MemoryKeyStore, make_authority, make_csr, make_key, ocpp_authority
+
+STATION = "ocpp/charging-station"
 
 
 def issue(authority: Authority, name: str = "CS-0001") -> CertificateRecord:
@@ -198,3 +200,86 @@ def test_a_list_does_not_outlive_its_issuer(inventory: Inventory, keystore: Memo
     assert end is not None
     late = make_authority(inventory, keystore=keystore, clock=lambda: end - timedelta(days=1))
     assert late.publish_crl("t-sub").next_update == end
+
+
+def own_certificate(authority: Authority, ca_id: str) -> CertificateRecord:
+    """Return the record of a CA's own certificate."""
+    found = authority.inventory.find_certificate_by_request_key(f"ca:{ca_id}")
+    assert found is not None
+    return found
+
+
+def test_a_revoked_ca_still_publishes_when_asked_to_and_is_left_alone_otherwise(authority: Authority) -> None:
+    leaf = issue(authority)
+    authority.revoke(own_certificate(authority, "t-sub@1").id, "cessationOfOperation")
+    authority.revoke(leaf.id, "cessationOfOperation")
+    assert [crl.ca for crl in authority.refresh_crls()] == ["t-root@1"]
+    last = load(authority.publish_crl("t-sub").der)
+    assert last.get_revoked_certificate_by_serial_number(int(leaf.serial, 16)) is not None
+    with pytest.raises(StateError, match="revoked"):
+        issue(authority, "CS-9")
+
+
+def test_a_retired_ca_keeps_its_list_fresh(authority: Authority) -> None:
+    retire(authority.inventory, "t-sub@1")
+    assert [crl.ca for crl in authority.refresh_crls()] == ["t-root@1", "t-sub@1"]
+
+
+def retire(inventory: Inventory, ca_id: str) -> None:
+    """Take a CA out of service, as a later generation does."""
+
+    def work(tx: Transaction) -> None:
+        tx.update_ca(ca_id, state=CaState.RETIRED)
+        tx.audit(ACTOR, "ca.retire", ca_id, now=NOW)
+
+    inventory.write(work)
+
+
+def test_one_lost_key_does_not_let_the_other_lists_expire(
+    inventory: Inventory, keystore: MemoryKeyStore, authority: Authority
+) -> None:
+    del keystore.signers["memory:t-root@1"]
+    fresh = make_authority(inventory, keystore=keystore)
+    with pytest.raises(SignerError):
+        fresh.refresh_crls()
+    assert inventory.latest_crl("t-sub@1") is not None
+    assert inventory.latest_crl("t-root@1") is None
+
+
+def test_an_expired_ca_does_not_stop_the_other_lists(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+    ocpp_authority(inventory, keystore=keystore)
+    end = inventory.get_ca("t-sub").not_after
+    assert end is not None
+    late = make_authority(inventory, keystore=keystore, clock=lambda: end + timedelta(days=1))
+    assert [crl.ca for crl in late.refresh_crls()] == ["t-root@1"]
+
+
+def test_nothing_is_issued_below_a_revoked_ca(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+    authority = make_authority(inventory, keystore=keystore)
+    above = None
+    for role in ("v2g-root", "cpo-sub1", "cpo-sub2"):
+        authority.create_ca(CaOrder(role, f"iso15118-2/{role}", issuer=above, subject=(("CN", role), ("O", "Example"))))
+        above = role
+    authority.revoke(own_certificate(authority, "cpo-sub1@1").id, "keyCompromise")
+    wanted = IssueOrder(ca="cpo-sub2", profile="iso15118-2/secc", csr=make_csr("DEABCSECC0001"))
+    with pytest.raises(StateError, match="below cpo-sub1@1"):
+        authority.issue(wanted)
+
+
+@pytest.mark.parametrize("reason", ["keyCompromise", "cACompromise", "aACompromise"])
+def test_a_compromised_key_is_certified_by_nobody_again(authority: Authority, reason: str) -> None:
+    key = make_key()
+    first = authority.issue(IssueOrder(ca="t-sub", profile=STATION, csr=make_csr(key=key)))
+    authority.revoke(first.record.id, reason)
+    for name, again in (("CS-0001", False), ("CS-0001", True), ("CS-0002", False)):
+        with pytest.raises(PolicyRefusal, match="compromised") as caught:
+            authority.issue(IssueOrder(ca="t-sub", profile=STATION, csr=make_csr(name, key=key), again=again))
+        assert first.record.id in caught.value.why
+
+
+@pytest.mark.parametrize("reason", ["superseded", "certificateHold", "unspecified"])
+def test_a_key_that_is_still_a_secret_may_be_certified_again(authority: Authority, reason: str) -> None:
+    key = make_key()
+    first = authority.issue(IssueOrder(ca="t-sub", profile=STATION, csr=make_csr(key=key)))
+    authority.revoke(first.record.id, reason)
+    authority.issue(IssueOrder(ca="t-sub", profile=STATION, csr=make_csr(key=key)))

@@ -163,6 +163,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'revoked'"),
         postgresql_where=sa.text("state = 'revoked'"),
     )
+    op.create_index(
+        "ix_certificate_revoked_key",
+        "certificate",
+        ["spki_sha256"],
+        unique=False,
+        sqlite_where=sa.text("state = 'revoked'"),
+        postgresql_where=sa.text("state = 'revoked'"),
+    )
     op.create_index("ix_certificate_serial", "certificate", ["serial"], unique=False)
     op.create_index("ix_certificate_sha256", "certificate", ["sha256"], unique=False)
     op.create_index(
