@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -163,14 +164,17 @@ def check_station_certificate(certificate_der: bytes, station: StationRecord, no
     return identity
 
 
-def check_certificate_record(record: CertificateRecord | None, station: StationRecord) -> CertificateRecord:
+def check_certificate_record(
+    record: CertificateRecord | None, station: StationRecord, *, profiles: Collection[str] | None = None
+) -> CertificateRecord:
     """Return the inventory's record of a client certificate when it may open this station's connection.
 
     Args:
         record: looked up by the SHA-256 of the whole certificate, never by serial number alone.
+        profiles: ids of the certificate profiles that may open a connection; ``None`` allows every one.
 
     Raises:
-        IdentityMismatch: unknown to the inventory, another station's, or not issued.
+        IdentityMismatch: unknown to the inventory, another station's, not issued, or for another purpose.
         RevocationError: revoked.
 
     Clause: A00.FR.705 (1.6: FR.704), validity is checked with the CA; A00.FR.427, one certificate a device.
@@ -186,6 +190,12 @@ def check_certificate_record(record: CertificateRecord | None, station: StationR
             f"certificate {record.id} is linked to {record.station or 'no station'}, not to {station.id}",
             why="one unique certificate a device (A00.FR.427)",
             fix="issue it again with `--station`",
+        )
+    if profiles is not None and record.profile not in profiles:
+        raise IdentityMismatch(
+            f"certificate {record.id} has the profile {record.profile}, which opens no connection",
+            why="only a charging station certificate authenticates a station (A00.FR.401)",
+            fix="let the station use its charging station certificate",
         )
     if record.state is CertificateState.REVOKED:
         at = f" since {record.revoked_at:%Y-%m-%d %H:%M:%S} UTC" if record.revoked_at is not None else ""

@@ -132,6 +132,10 @@ class CsmsCertificateFlow:
         call = build_trigger(self.version, use, evse=evse_id)
         return SendCall(call.action, call.payload)
 
+    def take_over(self, previous: CsmsCertificateFlow) -> None:
+        """Go on counting where *previous* stopped: another OCPP version is no way round the limit of requests."""
+        self._accepted_at = previous._accepted_at
+
     def open_order(self, use: CertificateUse) -> SigningOrder | None:
         """Return the order that is open for *use*, if any."""
         order_id = self._open.get(use)

@@ -25,6 +25,7 @@ from chargepki.ocpp_security.security_profile import (
     check_profile_allowed,
     choose_profile,
 )
+from chargepki.ocpp_security.sign_certificate import opens_link
 from chargepki.pki.errors import ChargePkiError, InputError, PolicyRefusal, RevocationError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateRecord, StationRecord, StationState
@@ -85,6 +86,9 @@ class Admission:
     def __init__(self, config: CsmsConfig, inventory: Inventory, offload: Offload, verifier: PasswordVerifier) -> None:
         self._inventory, self._offload, self._verifier = inventory, offload, verifier
         self._profiles = {SecurityProfile(number) for number in config.security_profiles}
+        # What issues certificates for the link here, and what `cert issue` makes for stations.
+        planned = (plan.profile for use, plan in config.plans.items() if opens_link(use))
+        self._certificate_profiles = frozenset({"ocpp/charging-station", *planned})
         self._failures = WindowCounter(config.limits.failed_window, config.limits.failed_attempts)
 
     async def judge(self, approach: Approach, now: datetime) -> Admitted | Denied:
@@ -131,7 +135,7 @@ class Admission:
         station, record = await self._offload.run(self._look_up, identity, sha256)
         try:
             known = check_station_known(station, identity)
-            record = check_certificate_record(record, known)
+            record = check_certificate_record(record, known, profiles=self._certificate_profiles)
             check_station_certificate(der, known, now)
         except RevocationError as exc:
             return self._refuse_certificate("certificate-revoked", exc, identity, station)

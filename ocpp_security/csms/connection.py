@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,8 @@ _log = logging.getLogger("chargepki.csms")
 _POLICY_VIOLATION = 1008
 _PRESENCE_REFRESH = timedelta(minutes=1)
 _MAX_VIOLATIONS = 50
+_MAX_EVENTS = 300
+"""Security events a minute that are stored without delay: a queue that was offline for long. Then one a second."""
 
 
 class StationConnection:
@@ -70,6 +73,7 @@ class StationConnection:
         self.is_ready = False
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
         self._presence_at = now
+        self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
 
     async def call(self, action: str, payload: dict[str, Any], timeout: timedelta | None = None) -> dict[str, Any]:
@@ -180,6 +184,11 @@ class StationConnection:
 
     async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> Reply:
         """Store the event; unknown types too (the list is open), and what its time says even if that is odd."""
+        if self._events.reached(self.id, now):
+            # Each event stays for good. Calls are answered one after the other, so waiting holds the sender up alone.
+            self.note(Incident("too-many-security-events", "it reports security events without end"))
+            await asyncio.sleep(1)
+        self._events.add(self.id, now)
         kind = printable(str(payload["type"]))[:MAX_TYPE]
         standard = find_event(kind)
         tech_info = printable(str(payload.get("techInfo", "")))[:MAX_TECH_INFO]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chargepki.ocpp_security.csms.offload import Offload
-from chargepki.ocpp_security.csms.throttle import RepeatFilter
+from chargepki.ocpp_security.csms.throttle import RepeatFilter, WindowCounter
 from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, is_critical
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import UnavailableError, printable
@@ -21,6 +21,11 @@ __all__ = ["Incident", "SecurityJournal"]
 _log = logging.getLogger("chargepki.csms")
 _REPEAT_WINDOW = timedelta(minutes=1)
 _MAX_PENDING_WRITES = 256
+_MAX_CLAIMED = 64
+"""Characters of a claimed identity that count and are shown; a request line may hold eight thousand."""
+_MAX_UNPROVEN_PER_HOST = 60
+_MAX_UNPROVEN = 600
+"""Incidents within a minute about peers that proved nothing: who makes up identities must not fill log and disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ class SecurityJournal:
         self._actor = actor
         self._inventory, self._offload, self._clock = inventory, offload, clock
         self._filter = RepeatFilter(_REPEAT_WINDOW)
+        self._per_host = WindowCounter(_REPEAT_WINDOW, _MAX_UNPROVEN_PER_HOST)
+        self._unproven = WindowCounter(_REPEAT_WINDOW, _MAX_UNPROVEN)
+        self._suppressed = RepeatFilter(_REPEAT_WINDOW)
         self._writes: set[asyncio.Task[None]] = set()
 
     def note(self, incident: Incident, *, station: str | None, peer: str, claimed: str = "") -> bool:
@@ -57,22 +65,37 @@ class SecurityJournal:
         """
         now = self._clock()
         host = peer.rpartition(":")[0]
+        proven = station is not None and not claimed
+        claimed = claimed[:_MAX_CLAIMED]
         held_back = self._filter.admit((f"{incident.code} {incident.variant}", station or claimed, host), now)
-        if held_back is None:
+        if held_back is None or not (proven or self._has_room(host, now)):
             return False
-        who = station or (f"{printable(claimed)[:64]} (claimed)" if claimed else "unknown station")
+        who = station or (f"{printable(claimed)[:_MAX_CLAIMED]} (claimed)" if claimed else "unknown station")
         repeats = f" ({held_back} more like it held back)" if held_back else ""
         cure = f"; to fix: {incident.cure}" if incident.cure else ""
         level = logging.ERROR if incident.alert else logging.WARNING
         _log.log(level, "%s from %s: [%s] %s%s%s", who, peer, incident.code, printable(incident.cause), cure, repeats)
-        if incident.event is not None:
+        # A flood from many addresses is logged; the database is not where it may pile up, nor may it keep out what is
+        # recorded about stations that proved who they are.
+        room = _MAX_PENDING_WRITES if proven else _MAX_PENDING_WRITES // 2
+        if incident.event is not None and len(self._writes) < room:
             self._record(incident, station, f"{who} {peer}: {incident.code}: {printable(incident.cause)}", now)
         return True
 
+    def _has_room(self, host: str, now: datetime) -> bool:
+        """Count an incident about a peer that proved nothing; false when there were too many within a minute."""
+        if not (self._per_host.reached(host, now) or self._unproven.reached("all", now)):
+            self._per_host.add(host, now)
+            self._unproven.add("all", now)
+            return True
+        where = host if self._per_host.reached(host, now) else "many addresses"
+        more = self._suppressed.admit(where, now)
+        if more is not None:
+            so_far = f" ({more} since the last such line)" if more else ""
+            _log.warning("refused peers at %s are no longer reported one by one for a minute%s", where, so_far)
+        return False
+
     def _record(self, incident: Incident, station: str | None, tech_info: str, now: datetime) -> None:
-        # A flood from many addresses is logged; the database is not where it may pile up.
-        if len(self._writes) >= _MAX_PENDING_WRITES:
-            return
         event = incident.event
         critical = incident.alert or (isinstance(event, SecurityEvent) and is_critical(OcppVersion.V21, event))
         actor = self._actor

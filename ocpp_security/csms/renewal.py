@@ -60,6 +60,8 @@ class Renewals:
             flow = CsmsCertificateFlow(
                 version, station, services.config.plans, revoke_refused=services.config.revoke_refused
             )
+            if renewal is not None:
+                flow.take_over(renewal.flow)
             renewal = Renewal(services, flow)
         # The record may have been corrected since; the next CSR is judged by what it says now.
         renewal.flow.station = station
