@@ -18,7 +18,7 @@ from cryptography import x509
 
 from chargepki.cli.csms_serving import server_identities
 from chargepki.cli.globals import GlobalState
-from chargepki.cli.stations import add_station
+from chargepki.cli.stations import add_station, record_profile
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer
 from chargepki.ocpp_security.passwords import generate_password
 from chargepki.ocpp_security.security_profile import SecurityProfile
@@ -26,13 +26,12 @@ from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
 from chargepki.ocpp_security.station import CsrForgery, Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.tls import server_context
 from chargepki.pki import aio, files
-from chargepki.pki.authority import utc_now
 from chargepki.pki.authority.hierarchy import create_hierarchy
 from chargepki.pki.config import load_settings
 from chargepki.pki.crl import parse_crl
 from chargepki.pki.der import to_pem
 from chargepki.pki.errors import StateError
-from chargepki.pki.inventory import Transaction, verify_log
+from chargepki.pki.inventory import verify_log
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery
 from chargepki.pki.workspace import Workspace
 
@@ -213,11 +212,7 @@ async def _enrol(story: _Story, url: str) -> None:
     )
     story.facts["certificate"] = record.id
 
-    def raise_profile(tx: Transaction) -> None:
-        tx.update_station(_GOOD, security_profile=3)
-        tx.audit(story.workspace.actor, "station.change", _GOOD, now=utc_now(), details={"security_profile": 3})
-
-    story.workspace.inventory.write(raise_profile)
+    record_profile(story.workspace, _GOOD, 3)
     story.line("its record now says profile 3: the password alone does not let it in any more (A05.FR.07)")
 
 

@@ -164,6 +164,8 @@ class _WithGlobals:
         # The marker keeps click from re-wrapping the lines: an example is there to be copied.
         lines = "".join(f"\n  {line}" for line in example.splitlines())
         kwargs["epilog"] = f"\b\nExample:{lines}" if example else None
+        # Not left to the root's context: click remembers a command's help option from whoever asks for it first.
+        kwargs["context_settings"] = {"help_option_names": ["-h", "--help"], **(kwargs.get("context_settings") or {})}
         super().__init__(*args, **kwargs)
         self.own_params: Sequence[click.Parameter] = list(self.params)
         self.params = [*self.params, *global_params()]

@@ -28,6 +28,7 @@ __all__ = [
     "add_station",
     "confirm_removal",
     "record_password",
+    "record_profile",
     "remove_station",
     "start_password_change",
     "start_renewal",
@@ -131,6 +132,25 @@ def remove_station(workspace: Workspace, station_id: str) -> StationRecord:
         removed = tx.remove_station(station_id)
         tx.audit(workspace.actor, "station.remove", station_id, now=utc_now())
         return removed
+
+    return workspace.inventory.write(work)
+
+
+def record_profile(workspace: Workspace, station_id: str, profile: int) -> StationRecord:
+    """Set the expected security profile without telling the station; setting it again changes nothing.
+
+    Raises:
+        NotFound: no such station.
+    """
+
+    def work(tx: Transaction) -> StationRecord:
+        record = tx.get_station(station_id)
+        if record.security_profile == profile:
+            return record
+        changed = tx.update_station(station_id, security_profile=profile)
+        details = {"security_profile": profile, "before": record.security_profile}
+        tx.audit(workspace.actor, "station.change", station_id, now=utc_now(), details=details)
+        return changed
 
     return workspace.inventory.write(work)
 

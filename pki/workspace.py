@@ -11,7 +11,7 @@ from functools import cached_property
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
 from chargepki.pki.config import Settings
-from chargepki.pki.errors import UnavailableError
+from chargepki.pki.errors import SignerError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.audit import AuditKey
@@ -99,8 +99,25 @@ class Workspace:
         path = self.settings.home / "audit.key"
         if self.access in (Access.READ, Access.REHEARSE):
             return AuditKey.load(path)
+        if not path.exists() and self._has_log() and not path.exists():  # asked again: somebody may just have made it
+            raise SignerError(
+                f"the log key {path} is missing",
+                why="the inventory has a log whose head it signed; a new key would look as if somebody had swapped it",
+                fix="restore it from the backup, or copy it from another machine that shares the inventory",
+            )
         files.make_private_folder(self.settings.home)
         return AuditKey.load_or_create(path)
+
+    def _has_log(self) -> bool:
+        """Whether the inventory has a log already: a new key beside it would look as if somebody had swapped it."""
+        try:
+            existing = Inventory.open(self.settings.database, log_key=None, create=False)
+        except UnavailableError:
+            return False  # there is no inventory yet, or the next opening says what is wrong with it
+        try:
+            return existing.audit_head() is not None
+        finally:
+            existing.close()
 
     @cached_property
     def sealing_key(self) -> SealingKey:
