@@ -280,7 +280,9 @@ def locked(path: Path | str) -> Iterator[None]:
     """
     path = Path(path)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        # Whoever can write to the folder must not choose with a link which file we create.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        handle = os.open(path, flags, 0o644)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
     try:

@@ -18,7 +18,8 @@ _END: Final = "-----END "
 _DASHES: Final = "-----"
 _LABEL: Final = re.compile(r"[!-,.-~]+(?:[ -][!-,.-~]+)*\Z")
 _HEADER: Final = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,63}): ?(.*)\Z")
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*\Z")
+# Nothing here can match in two ways: a text that is none must not cost the square of its length.
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]+(?:=\s*){0,2}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +85,18 @@ def pem_blocks(data: bytes, *, max_bytes: int) -> list[PemBlock]:
 
 def _split_headers(body: str) -> tuple[tuple[tuple[str, str], ...], str]:
     lines = body.strip().splitlines()
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[str, list[str]]] = []
+    body_at = len(lines)
     for count, line in enumerate(lines):
         match = _HEADER.match(line.strip())
         if match:
-            headers.append((match[1], match[2]))
+            headers.append((match[1], [match[2]]))
         elif headers and line[:1].isspace() and line.strip():
-            headers[-1] = (headers[-1][0], headers[-1][1] + line.strip())  # RFC 1421 4.6: folded header
+            headers[-1][1].append(line.strip())  # RFC 1421 4.6: folded header
         else:
-            return tuple(headers), "".join(lines[count:])
-    return tuple(headers), ""
+            body_at = count
+            break
+    return tuple((name, "".join(parts)) for name, parts in headers), "".join(lines[body_at:])
 
 
 def _decode_base64(text: str, what: str) -> bytes:

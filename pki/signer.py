@@ -182,7 +182,8 @@ class SoftwareKeyStore:
 
 def _present(path: Path) -> bool:
     try:
-        return path.exists()
+        # A link that leads nowhere takes the name too: `create` would refuse to write there.
+        return path.exists() or path.is_symlink()
     except OSError as exc:  # a folder we may not look into
         raise UnavailableError(f"cannot look for {path}", why=exc.strerror or type(exc).__name__) from exc
 

@@ -282,3 +282,10 @@ def test_a_locked_file_makes_another_wait_until_it_is_released(tmp_path: Path) -
     assert order == ["first", "second"]
     with pytest.raises(UnavailableError), files.locked(tmp_path / "absent" / "lock"):
         raise AssertionError("entered without the lock")
+
+
+def test_a_lock_is_not_made_where_a_planted_link_leads(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnavailableError), files.locked(tmp_path / ".lock"):
+        pytest.fail("the lock was taken")
+    assert not (tmp_path / "elsewhere").exists()

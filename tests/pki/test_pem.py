@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -139,6 +140,34 @@ def test_many_begin_lines_take_linear_time() -> None:
     # A search that began anew at each would need hours for this.
     with pytest.raises(InputError):
         pem_blocks(b"-----BEGIN X-----\n" * 50_000, max_bytes=2_000_000)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b" " * 500_000 + b"!", b"A" + b"\n" * 500_000 + b"!", b"A" * 500_000 + b"=!=", b"\n" * 500_000 + b"==="],
+    ids=["blanks", "line ends", "letters", "padding"],
+)
+def test_what_is_nearly_base64_takes_linear_time(hostile: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(InputError):
+        decode_der_or_pem(hostile, ("CERTIFICATE REQUEST",), "certificate request", 1 << 20)
+    assert time.process_time() - started < 2  # the square of the length took minutes
+
+
+def test_a_header_folded_many_times_takes_linear_time() -> None:
+    lines = 50_000
+    text = b"-----BEGIN X-----\nComment: a\n" + b" bbbbbbbb\n" * lines + b"\nAAAA\n-----END X-----\n"
+    started = time.process_time()
+    (block,) = pem_blocks(text, max_bytes=len(text))
+    assert block.headers == (("Comment", "a" + "bbbbbbbb" * lines),)
+    assert time.process_time() - started < 2
+
+
+def test_padding_may_stand_on_lines_of_its_own() -> None:
+    encoded = base64.b64encode(sequence(integer(1), octet_string(b"123")))
+    assert encoded.endswith(b"==")
+    broken = encoded[:-2] + b"\r\n=\r\n=\r\n"
+    assert decode_der_or_pem(broken, ("X",), "x", 100) == sequence(integer(1), octet_string(b"123"))
 
 
 def test_repr_of_a_block_shows_no_content() -> None:

@@ -83,6 +83,11 @@ def test_the_passphrase_is_asked_once_and_only_when_needed(tmp_path: Path) -> No
     assert asked.times == 2  # once for each store
 
 
+def test_a_link_that_leads_nowhere_takes_a_name_too(tmp_path: Path) -> None:
+    (tmp_path / "a.key").symlink_to(tmp_path / "elsewhere")
+    assert SoftwareKeyStore(tmp_path, lambda: b"pass").exists("a")
+
+
 def test_a_wrong_passphrase_names_the_key_and_not_itself(tmp_path: Path) -> None:
     uri = store_in(tmp_path).create("root", P256)
     with pytest.raises(SignerError, match=r"root\.key") as caught:
