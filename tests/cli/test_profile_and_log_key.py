@@ -24,9 +24,7 @@ def test_setting_the_same_profile_again_changes_nothing(run: CommandLine) -> Non
     assert run("audit", "show", "--json").json() == before
 
 
-@pytest.mark.parametrize(
-    "arguments", [("CS-0002", "3"), ("CS-0002", "4", "--record-only"), ("CS-0002", "--record-only")]
-)
+@pytest.mark.parametrize("arguments", ["CS-0002 3", "CS-0002 4 --record-only", "CS-0002 --record-only"])
 def test_a_profile_is_not_set_by_half_a_command(run: CommandLine, arguments: str) -> None:
     assert run.run("station", "set-profile", *arguments.split()).code == 2
 
