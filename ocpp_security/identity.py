@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +29,7 @@ __all__ = [
     "certificate_identity",
     "check_boot_serial_number",
     "check_certificate_record",
+    "check_fallback",
     "check_serial_number",
     "check_station_certificate",
     "check_station_known",
@@ -214,6 +215,37 @@ def check_certificate_record(
             why="a certificate that the station discarded must not open a connection (A02.FR.07)",
         )
     return record
+
+
+def check_fallback(record: CertificateRecord, certificates: Iterable[CertificateRecord]) -> None:
+    """Refuse a superseded certificate when a later one of its station was revoked; any other certificate passes.
+
+    A station keeps its old certificate in case the new one does not work (A02.FR.10). A revocation says that the
+    station as a whole is not to be let in by certificate: an older key must not be the way round it.
+
+    Args:
+        certificates: those of the same station, in any order; other profiles are passed over.
+
+    Raises:
+        RevocationError: as above.
+
+    Clause: A02.FR.10, A00.FR.407, A00.FR.705.
+    """
+    if record.delivery is not Delivery.SUPERSEDED:
+        return
+    for other in certificates:
+        # What the station itself refused was never its certificate; that it was revoked then says nothing about it.
+        if other.state is not CertificateState.REVOKED or other.delivery is Delivery.UNDELIVERED:
+            continue
+        # Within one second nobody can tell which came first: refuse.
+        if other.profile == record.profile and other.reserved_at >= record.reserved_at:
+            raise RevocationError(
+                f"certificate {record.id} was superseded, and the later certificate {other.id} is revoked "
+                f"({other.revocation_reason or 'unspecified'})",
+                status="revoked",
+                why="an older certificate is no way round a revocation (A02.FR.10, A00.FR.705)",
+                fix="let the station enrol again with its password, or issue it a new certificate",
+            )
 
 
 def check_boot_serial_number(

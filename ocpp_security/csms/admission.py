@@ -15,6 +15,7 @@ from chargepki.ocpp_security.csms.throttle import WindowCounter
 from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.identity import (
     check_certificate_record,
+    check_fallback,
     check_station_certificate,
     check_station_known,
 )
@@ -28,7 +29,7 @@ from chargepki.ocpp_security.security_profile import (
 from chargepki.ocpp_security.sign_certificate import opens_link
 from chargepki.pki.errors import ChargePkiError, InputError, PolicyRefusal, RevocationError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CertificateRecord, StationRecord, StationState
+from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, StationRecord, StationState
 
 __all__ = ["Admission", "Admitted", "Approach", "Denied"]
 
@@ -132,19 +133,28 @@ class Admission:
 
     async def _judge_certificate(self, identity: str, der: bytes, now: datetime) -> Admitted | Denied:
         sha256 = hashlib.sha256(der).hexdigest()
-        station, record = await self._offload.run(self._look_up, identity, sha256)
+        station, record, others = await self._offload.run(self._look_up, identity, sha256)
         try:
             known = check_station_known(station, identity)
             record = check_certificate_record(record, known, profiles=self._certificate_profiles)
             check_station_certificate(der, known, now)
+            check_fallback(record, others)
         except RevocationError as exc:
             return self._refuse_certificate("certificate-revoked", exc, identity, station)
         except (PolicyRefusal, InputError) as exc:
             return self._refuse_certificate("certificate-refused", exc, identity, station)
         return Admitted(known, SecurityProfile.TLS_CLIENT_CERTIFICATE, record)
 
-    def _look_up(self, identity: str, sha256: str) -> tuple[StationRecord | None, CertificateRecord | None]:
-        return self._inventory.find_station(identity), self._inventory.find_certificate_by_sha256(sha256)
+    def _look_up(
+        self, identity: str, sha256: str
+    ) -> tuple[StationRecord | None, CertificateRecord | None, tuple[CertificateRecord, ...]]:
+        """Return the station, the certificate, and what else that station has had if the certificate is superseded."""
+        inventory = self._inventory
+        station, record = inventory.find_station(identity), inventory.find_certificate_by_sha256(sha256)
+        others: tuple[CertificateRecord, ...] = ()
+        if station is not None and record is not None and record.delivery is Delivery.SUPERSEDED:
+            others = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))
+        return station, record, others
 
     @staticmethod
     def _refuse_certificate(code: str, exc: ChargePkiError, identity: str, station: StationRecord | None) -> Denied:

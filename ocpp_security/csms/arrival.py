@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.identity import check_fallback
+from chargepki.pki.errors import RevocationError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import (
     CertificateRecord,
@@ -31,6 +33,7 @@ class Arrival(StrEnum):
 
     WELCOME = "welcome"
     CERTIFICATE_REVOKED = "certificate revoked"
+    SUCCESSOR_REVOKED = "superseded certificate, and its successor is revoked"
     STATION_REMOVED = "station removed"
 
     def incident(self) -> Incident:
@@ -40,6 +43,14 @@ class Arrival(StrEnum):
                 "revoked-while-connected",
                 "the certificate of this connection was revoked, so the connection is closed",
                 "let the station enrol again with its password",
+                SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
+            )
+        if self is Arrival.SUCCESSOR_REVOKED:
+            return Incident(
+                "successor-revoked",
+                "the certificate of this connection is superseded and a later one of the station was revoked, "
+                "so the connection is closed",
+                "let the station enrol again with its password, or issue it a new certificate",
                 SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
             )
         return Incident("station-removed", "the station was removed from the inventory", "", "StationRemoved")
@@ -58,8 +69,17 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
         record = tx.get_certificate(connection.certificate.id)
         if record.state is not CertificateState.ISSUED:
             return Arrival.CERTIFICATE_REVOKED
-        if record.delivery is not Delivery.IN_USE:
+        if record.delivery is Delivery.SUPERSEDED:
+            others = tuple(tx.list_certificates(station=station.id))
+            try:
+                check_fallback(record, others)
+            except RevocationError:
+                return Arrival.SUCCESSOR_REVOKED
+            connection.is_fallback = any(_is_successor(other, record) for other in others)
+        # A fallback stays superseded: taken into use again it would outlive the revocation of its successor.
+        if record.delivery is not Delivery.IN_USE and not connection.is_fallback:
             _take_into_use(tx, record, station.id, now)
+            connection.took_into_use = True
     # Only the very hash that was matched is promoted: the record may have changed since (A01.FR.03).
     if connection.pending_password and station.pending_password_hash == connection.station.pending_password_hash:
         tx.update_station(
@@ -76,6 +96,17 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
         tx.audit(station_actor(station.id), REPLACED_ACTION, station.id, now=now, details=details)
     tx.set_presence(connection.presence(now))
     return Arrival.WELCOME
+
+
+def _is_successor(other: CertificateRecord, record: CertificateRecord) -> bool:
+    """Say whether *other* is in use and later than *record*, which then is no more than a fallback."""
+    return (
+        other.id != record.id
+        and other.profile == record.profile
+        and other.delivery is Delivery.IN_USE
+        and other.state is CertificateState.ISSUED
+        and other.reserved_at >= record.reserved_at
+    )
 
 
 def _take_into_use(tx: Transaction, record: CertificateRecord, station: str, now: datetime) -> None:

@@ -70,6 +70,10 @@ class StationConnection:
         self.attempted: set[str] = set()
         """Operations with an attempt over this connection; a later one over another would have displaced this."""
         self.password_sent = False
+        self.is_fallback = False
+        """Whether it was opened with a superseded certificate, which holds only until its successor is revoked."""
+        self.took_into_use = False
+        """Whether its certificate was proven by this connection for the first time."""
         self.is_ready = False
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
         self._presence_at = now

@@ -232,6 +232,7 @@ class CsmsServer:
                 "%s connected from %s (%s, profile %d)",
                 connection.station.id, connection.peer, connection.version.value, connection.profile,
             )  # fmt: skip
+            _log_certificate(connection)
             await connection.link.run()
         except ChargePkiError as exc:
             _log.error("%s: the connection cannot be served: %s", connection.station.id, exc)
@@ -271,6 +272,18 @@ class CsmsServer:
                     alert=True,
                 )
             )
+
+
+def _log_certificate(connection: StationConnection) -> None:
+    certificate = connection.certificate
+    if certificate is not None and connection.took_into_use:
+        _log.info("%s: certificate %s taken into use", connection.station.id, certificate.id)
+    if certificate is not None and connection.is_fallback:
+        _log.warning(
+            "%s: connected with the superseded certificate %s, not with the one that it used last; "
+            "to fix: chargepki station trigger-renewal %s",
+            connection.station.id, certificate.id, connection.station.id,
+        )  # fmt: skip
 
 
 def _deny(socket: ServerConnection, status: HTTPStatus) -> Response:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
-from chargepki.pki.errors import ChargePkiError
-from chargepki.pki.inventory.records import AuditEntry, CertificateState, StationState
+from chargepki.ocpp_security.identity import check_fallback
+from chargepki.pki.errors import ChargePkiError, RevocationError
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import AuditEntry, CertificateRecord, CertificateState, Delivery, StationState
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.connection import StationConnection
@@ -138,7 +140,8 @@ class Worker:
                 {"certificate": certificates, "station": stations, "operation": operations}.get(table, set()).add(key)
         for connection in self._services.registry:
             own = connection.certificate.id if connection.certificate is not None else None
-            if own in certificates or connection.station.id in stations:
+            # What a fallback hangs on is another certificate of its station; fallbacks are few.
+            if own in certificates or connection.station.id in stations or (certificates and connection.is_fallback):
                 await self._check(connection)
         for station in issued:
             holder = self._services.registry.find(station)
@@ -160,6 +163,16 @@ class Worker:
             if record is None or record.state is not CertificateState.ISSUED:
                 connection.close_for(Arrival.CERTIFICATE_REVOKED.incident(), Arrival.CERTIFICATE_REVOKED.value)
                 return
+            try:
+                await services.offload.run(_check_fallback, services.inventory, record)
+            except RevocationError:
+                connection.close_for(Arrival.SUCCESSOR_REVOKED.incident(), Arrival.SUCCESSOR_REVOKED.value)
+                return
         station = await services.offload.run(services.inventory.find_station, connection.station.id)
         if station is None or station.state is not StationState.ACTIVE:
             connection.close_for(Arrival.STATION_REMOVED.incident(), Arrival.STATION_REMOVED.value)
+
+
+def _check_fallback(inventory: Inventory, record: CertificateRecord) -> None:
+    if record.delivery is Delivery.SUPERSEDED and record.station is not None:
+        check_fallback(record, inventory.list_certificates(station=record.station, state=CertificateState.REVOKED))

@@ -458,3 +458,62 @@ def test_a_certificate_that_is_issued_after_the_link_dropped_is_delivered_on_the
         await issuer.aclose()
 
     run_on("asyncio", story())
+
+
+async def superseded_and_successor(rig: Rig, url: str, station: str) -> tuple[tuple[Credential, str], str]:
+    """Let *station* use one certificate and then another; return the older with its id, and the newer's id."""
+    old, old_id = await asyncio.to_thread(rig.credential, station)
+    new, new_id = await asyncio.to_thread(rig.credential, station)
+    for credential in (old, new):
+        async with foreign_station(url, station, "ocpp2.0.1", tls=rig.client_tls(credential)) as peer:
+            assert await peer.boot(station) == "Accepted"
+    assert deliveries(rig, station) == {old_id: Delivery.SUPERSEDED, new_id: Delivery.IN_USE}
+    return (old, old_id), new_id
+
+
+def test_a_superseded_certificate_is_no_way_round_the_revocation_of_its_successor(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.add_station("BACK-DOOR", profile=3)
+
+    async def story() -> None:
+        async with rig.server(3) as server:
+            url = rig.url_of(server)
+            (old, old_id), new_id = await superseded_and_successor(rig, url, "BACK-DOOR")
+            await asyncio.to_thread(rig.authority.revoke, new_id, "keyCompromise")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await open_socket(url, "BACK-DOOR", protocols=("ocpp2.0.1",), tls=rig.client_tls(old))
+            assert refused.value.response.status_code == 403
+            assert deliveries(rig, "BACK-DOOR")[old_id] is Delivery.SUPERSEDED
+
+    run_on("asyncio", story())
+    assert "was superseded, and the later certificate" in caplog.text
+    assert "to fix: let the station enrol again with its password" in caplog.text
+    events = [event.type for event in rig.inventory.list_security_events(station="BACK-DOOR")]
+    assert "InvalidChargingStationCertificate" in events
+
+
+def test_a_superseded_certificate_stays_a_fallback_until_its_successor_is_revoked(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.add_station("FALLS-BACK", profile=3)
+
+    async def story() -> None:
+        async with rig.server(3) as server:
+            url = rig.url_of(server)
+            (old, old_id), new_id = await superseded_and_successor(rig, url, "FALLS-BACK")
+            async with foreign_station(url, "FALLS-BACK", "ocpp2.0.1", tls=rig.client_tls(old)) as peer:
+                assert await peer.boot("FALLS-BACK") == "Accepted"
+                # It does not become the one in use again, or it would outlive what is revoked next.
+                assert deliveries(rig, "FALLS-BACK") == {old_id: Delivery.SUPERSEDED, new_id: Delivery.IN_USE}
+                await asyncio.to_thread(rig.authority.revoke, new_id, "keyCompromise")
+                await peer.socket.wait_closed()
+                assert (peer.socket.close_code, peer.socket.close_reason) == (
+                    1008, "superseded certificate, and its successor is revoked",
+                )  # fmt: skip
+
+    with caplog.at_level(logging.INFO, "chargepki.csms"):
+        run_on("asyncio", story())
+    (said,) = [record for record in caplog.records if "connected with the superseded" in record.getMessage()]
+    assert said.levelno == logging.WARNING and "trigger-renewal FALLS-BACK" in said.getMessage()
+    assert sum("taken into use" in record.getMessage() for record in caplog.records) == 2
