@@ -7,8 +7,12 @@ from typing import Any
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.pki.inventory.records import IssuanceState
 
 __all__ = ["inventory"]
+
+_MANY = 100_000
+"""More queued requests than this are not counted."""
 
 
 @group("inventory", example="chargepki inventory list")
@@ -19,7 +23,7 @@ def inventory() -> None:
 @inventory.command("list", example="chargepki inventory list --json")
 @pass_state
 def list_all(state: GlobalState) -> None:
-    """Count what there is: CAs, certificates by state, CRLs, stations, open operations, audit entries."""
+    """Count what there is: CAs, certificates by state, CRLs, stations, open work, audit entries."""
     store = state.workspace.inventory
     rows: list[dict[str, Any]] = []
     for ca in store.list_cas():
@@ -44,6 +48,9 @@ def list_all(state: GlobalState) -> None:
     totals = {
         "stations": sum(1 for _ in store.list_stations()),
         "open_operations": sum(1 for item in store.list_operations() if not item.state.is_final),
+        "queued_requests": sum(
+            1 for item in store.list_issuances(open_only=True, limit=_MANY) if item.state is IssuanceState.QUEUED
+        ),
         "audit_entries": head.count if head else 0,
     }
     if state.output.is_json:
