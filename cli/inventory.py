@@ -70,6 +70,7 @@ def show(state: GlobalState, item: str) -> None:
     from chargepki.cli.cert import certificate_row
     from chargepki.cli.station_rows import station_row
     from chargepki.cli.values import find_certificate
+    from chargepki.pki.errors import InputError, NotFound
 
     store = state.workspace.inventory
     ca = store.find_ca(item)
@@ -80,7 +81,15 @@ def show(state: GlobalState, item: str) -> None:
     if station is not None:
         state.output.fields("chargepki/station", station_row(station, store.find_presence(station.id)))
         return
-    state.output.fields("chargepki/certificate", certificate_row(find_certificate(store, item)))
+    try:
+        record = find_certificate(store, item)
+    except (NotFound, InputError) as error:
+        raise NotFound(
+            f"there is neither a CA nor a station nor a certificate {item[:100]}",
+            why="a CA is named NAME or NAME@N, a station by its identity, a certificate CA:SERIAL or by its serial",
+            fix="list them with: chargepki ca list, chargepki station list, chargepki cert list",
+        ) from error
+    state.output.fields("chargepki/certificate", certificate_row(record))
 
 
 @inventory.command("export", example="chargepki inventory export --out inventory.ndjson")
