@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,34 @@ import click
 
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import rfc3339
+from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.pki import files
-from chargepki.pki.errors import StateError, printable
+from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError, printable
 
 __all__ = ["simulate"]
 
 _MAX_PASSWORD_BYTES = 1024
 _MAX_TRUST_BYTES = 1 << 20
+_TRIES = 3
+"""So often the CSMS may answer 401 before that counts as its last word."""
 
 
 def simulate(state: GlobalState, options: Mapping[str, Any]) -> None:
     """Connect and stay connected until the milestone ``--until`` or an interruption.
 
     Raises:
-        click.UsageError: an unknown milestone.
+        click.UsageError: an unknown milestone, or ``--timeout`` without one.
         InputError: a bad URL, identity, password or trust file.
+        PolicyRefusal: the CSMS refuses for good what the milestone needs.
+        UnavailableError: the milestone was not reached within ``--timeout``.
     """
-    until = _milestone(options["until"])
+    until, timeout = _milestone(options["until"]), options["timeout"]
+    if timeout is not None and until is None:
+        raise click.UsageError("--timeout needs --until: without a milestone there is nothing to be late for")
+    if options["re_enrol"] and not options["password_file"]:
+        raise click.UsageError("--re-enrol needs --password-file: the station enrols again with its password")
     trust = files.read_limited(options["trust"], _MAX_TRUST_BYTES, "trust file") if options["trust"] else None
     password = None
     if options["password_file"]:
@@ -44,15 +54,16 @@ def simulate(state: GlobalState, options: Mapping[str, Any]) -> None:
             fix="pass --password-file",
         )
     # Tried in a throw-away store first: what is refused leaves the station's own store as it was.
+    watch = _Watch(until, lambda event: _tell(state, event))
     with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
-        _station(state, options, Path(folder) / "store", trust, password)
-    simulator = _station(state, options, Path(options["store"]), trust, password)
+        _station(options, Path(folder) / "store", trust, password, watch)
+    simulator = _station(options, Path(options["store"]), trust, password, watch)
     with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(_run(simulator, until))
+        asyncio.run(_run(simulator, until, timeout, watch))
 
 
 def _station(
-    state: GlobalState, options: Mapping[str, Any], folder: Path, trust: bytes | None, password: bytes | None
+    options: Mapping[str, Any], folder: Path, trust: bytes | None, password: bytes | None, watch: _Watch
 ) -> StationSimulator:
     store = StationStore(folder)
     if trust is not None:
@@ -67,12 +78,63 @@ def _station(
         serial_number=options["serial_number"],
         organization=options["organization"],
         enrol=not options["no_enrol"],
-        progress=lambda event: _tell(state, event),
+        enrol_again=options["re_enrol"],
+        progress=watch.told,
     )
 
 
-async def _run(simulator: StationSimulator, until: Milestone | None) -> None:
-    await simulator.run(until=None if until is None else lambda event: event.milestone is until)
+class _Watch:
+    """What `--until` waits for, and whether that can still come: a script must not wait for ever for nothing."""
+
+    def __init__(self, until: Milestone | None, tell: Callable[[Progress], None]) -> None:
+        self.until, self._tell = until, tell
+        self.last: Progress | None = None
+        self.failure: PolicyRefusal | None = None
+        self._refused: tuple[int | None, int | None, int] = (None, None, 0)
+
+    def told(self, event: Progress) -> None:
+        """Take one thing that happened, and show it."""
+        self._tell(event)
+        self.last = event
+        if event.milestone is Milestone.CONNECTED:
+            self._refused = (None, None, 0)
+        if event.milestone is Milestone.REFUSED:
+            profile, status, times = self._refused
+            again = (profile, status) == (event.profile, event.status)
+            self._refused = (event.profile, event.status, times + 1 if again else 1)
+
+    def is_over(self, event: Progress) -> bool:
+        """Say whether *event* is the milestone, or a failure that waiting does not mend."""
+        if event.milestone is self.until:
+            return True
+        if event.milestone is Milestone.CSR_REFUSED:
+            self.failure = PolicyRefusal(
+                f"the station did not reach {self.until}: {event.text}",
+                why="a request that was refused is refused again",
+                fix="see the log of the CSMS, and correct the station's record, its options or the --issue of the CSMS",
+            )
+        if self._refused[1] == 401 and self._refused[2] >= _TRIES:
+            self.failure = PolicyRefusal(
+                f"the station did not reach {self.until}: the CSMS refused its password {_TRIES} times in a row",
+                why=event.text,
+                fix="register the station, or correct its password: chargepki station set-password ID --record-only",
+            )
+        return self.failure is not None
+
+
+async def _run(simulator: StationSimulator, until: Milestone | None, timeout: timedelta | None, watch: _Watch) -> None:
+    try:
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            await simulator.run(until=None if until is None else watch.is_over)
+    except TimeoutError as exc:
+        last = "nothing happened" if watch.last is None else f"last: {watch.last.text}"
+        raise UnavailableError(
+            f"the station did not reach {until} within {format_duration(timeout or timedelta())}",
+            why=printable(last),
+            fix="see the log of the CSMS, or allow more time with --timeout",
+        ) from exc
+    if watch.failure is not None:
+        raise watch.failure
 
 
 def _milestone(text: str | None) -> Milestone | None:

@@ -111,7 +111,10 @@ class StationSession:
         await self._status()
         await self.send_events()
         station = self._station
-        has_certificate = any(item.use is CertificateUse.CHARGING_STATION for item in station.flow.installed)
+        has_certificate = any(
+            item.use is CertificateUse.CHARGING_STATION and not station.lost_certificate(item)
+            for item in station.flow.installed
+        )
         if station.enrol and not has_certificate:
             await self.perform(station.flow.renew(CertificateUse.CHARGING_STATION))
         while True:

@@ -37,6 +37,8 @@ __all__ = ["RetryPolicy", "StationSimulator"]
 _MODEL, _VENDOR = "Simulator", "chargepki"
 _MAX_MESSAGE_BYTES = 262_144
 _OPEN_SECONDS = 20
+_REFUSALS = 3
+"""So often in a row a certificate is refused before `enrol_again` takes it for lost: a CSMS may err once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class StationSimulator:
             url: ``ws://`` or ``wss://``; without a path ``/ocpp`` is meant. The identity is appended, percent-encoded.
             serial_number: what BootNotification reports and the CN asks for; the identity unless given.
             organization: OrganizationName (1.6: CpoName), the O of its CSR.
-            enrol_again: go back to the password when the only certificate is refused. A real station never lowers its
+            enrol_again: go back to the password when its certificate is refused three times in a row, and ask for a
+                new one (if it has no other one that works, and `enrol`). A real station never lowers its
                 profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
             forgery: make CSRs ask for what an honest station would not (an attack tool, see `CsrForgery`).
             progress: called with everything that happens.
@@ -126,7 +129,7 @@ class StationSimulator:
         self._profile: int | None = None
         self._reconnect_at_once = False
         self._password_turn = 0
-        self._certificate_refused = False
+        self._refusals: tuple[str, int] = ("", 0)
         self._until: Callable[[Progress], bool] | None = None
         self._reached: asyncio.Future[Progress] | None = None
 
@@ -162,6 +165,10 @@ class StationSimulator:
             self._progress(event)
         if self._reached is not None and not self._reached.done() and self._until is not None and self._until(event):
             self._reached.set_result(event)
+
+    def lost_certificate(self, certificate: InstalledCertificate) -> bool:
+        """Say whether the CSMS refuses *certificate* for good and the station goes back to its password."""
+        return self._enrol_again and self._refusals[0] == certificate.sha256 and self._refusals[1] >= _REFUSALS
 
     def reconnect(self, why: str) -> None:
         """Close the connection and come back at once."""
@@ -222,7 +229,7 @@ class StationSimulator:
         if not self._endpoint.startswith("wss:"):
             return _Credentials(1, self._password())
         certificate = self.flow.client_certificate(self.clock())
-        if certificate is None or (self._certificate_refused and self._enrol_again):
+        if certificate is None or self.lost_certificate(certificate):
             return _Credentials(2, self._password())
         return _Credentials(3, certificate=certificate)
 
@@ -285,14 +292,17 @@ class StationSimulator:
         if not isinstance(exc, ssl.SSLCertVerificationError):
             if credentials.certificate is not None:
                 self.flow.connection_failed(credentials.certificate.sha256, self.clock())
-                self._certificate_refused = True
+                if status == 403 or isinstance(exc, ssl.SSLError):
+                    sha256 = credentials.certificate.sha256
+                    self._refusals = (sha256, self._refusals[1] + 1 if self._refusals[0] == sha256 else 1)
             elif status == 401:
                 self._password_turn += 1
         self.tell(Milestone.REFUSED, text, status=status)
 
     async def _serve(self, socket: ClientConnection, credentials: _Credentials) -> None:
         certificate = credentials.certificate
-        self._certificate_refused = False
+        if certificate is not None:
+            self._refusals = ("", 0)
         self.store.set_profile(credentials.profile)
         self.device.put("SecurityProfile", str(credentials.profile))
         self.tell(Milestone.CONNECTED, f"connected on security profile {credentials.profile}")

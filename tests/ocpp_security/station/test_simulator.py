@@ -255,3 +255,22 @@ def test_the_tls_module_is_used_with_verification(rig: Rig) -> None:
     station = new_station(rig, "wss://localhost:1", "VERIFIES")
     context = station._tls(None)
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+
+
+def test_a_station_whose_only_certificate_is_refused_for_good_enrols_again_if_it_is_told_to(rig: Rig) -> None:
+    rig.add_station("ENROLS-AGAIN")
+    told: list[Progress] = []
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            await new_station(rig, url, "ENROLS-AGAIN").run(reaches(Milestone.CERTIFICATE_PROVEN))
+            (first,) = rig.inventory.list_certificates(station="ENROLS-AGAIN")
+            await asyncio.to_thread(rig.authority.revoke, first.id, "keyCompromise")
+            again = new_station(rig, url, "ENROLS-AGAIN", enrol_again=True, progress=told.append)
+            await again.run(reaches(Milestone.CERTIFICATE_PROVEN))
+
+    run_on("asyncio", story())
+    tries = [(e.profile, e.milestone) for e in told if e.milestone in (Milestone.REFUSED, Milestone.CONNECTED)]
+    assert tries == [*[(3, Milestone.REFUSED)] * 3, (2, Milestone.CONNECTED), (3, Milestone.CONNECTED)]
+    assert len(list(rig.inventory.list_certificates(station="ENROLS-AGAIN"))) == 2

@@ -1,0 +1,110 @@
+"""What runs for long, `csms serve`, `authority serve` and `station simulate`: what it says, when it ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from chargepki.pki.pem import to_pem
+from testkit.command_line import CommandLine
+from testkit.hierarchy import make_node
+
+COMMAND = Path(sys.executable).parent / "chargepki"
+ACME = ("--organization", "Acme Charging")
+PASSWORD = "a-password-of-20-chr"
+
+
+class Service:
+    """`csms serve` on a free port of 127.0.0.1."""
+
+    def __init__(self, run: CommandLine, place: Path, *words: str | Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.log = place / "csms.log"
+        environment = {**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "csms", "serve", "--listen", f"127.0.0.1:{self.port}", *words],
+                env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while "ready: " not in self.said() and time.monotonic() < deadline and self.process.poll() is None:
+            time.sleep(0.05)
+        assert "ready: " in self.said(), self.said()
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def queueing(run: CommandLine, place: Path) -> Iterator[Service]:
+    """An endpoint of profile 1 that queues CSRs of CS-0001, whose password is in the file ``password``."""
+    (place / "password").write_text(PASSWORD)
+    for identity in ("CS-9", "CS-10"):
+        run("station", "add", identity, "--security-profile", "1", "--password-file", place / "password")
+    service = Service(
+        run, place, "--security-profile", "1", "--issue", "ChargingStationCertificate=t-cso-sub:ocpp/charging-station"
+    )
+    yield service
+    service.stop()
+
+
+def simulated(service: Service, place: Path, identity: str, *words: str) -> tuple[str | Path, ...]:
+    return (
+        "station", "simulate", f"ws://127.0.0.1:{service.port}", "--id", identity, "--store", place / identity,
+        "--protocol", "ocpp2.0.1", "--password-file", place / "password", "--trust", place / "chain.pem", *words,
+    )  # fmt: skip
+
+
+def test_a_queued_csr_is_counted_and_its_answer_is_told(run: CommandLine, place: Path, queueing: Service) -> None:
+    assert "queued for `chargepki authority serve`" in queueing.said()
+    run(*simulated(queueing, place, "CS-9", *ACME, "--until", "csr-accepted", "--timeout", "15s"))
+    assert run("inventory", "list", "--json").json()["queued_requests"] == 1
+    said = run("authority", "serve", "--once").stderr
+    (made,) = run("station", "show", "CS-9", "--json").json()["certificates"]
+    (line,) = [line for line in said.splitlines() if "CS-9" in line]
+    assert line.startswith("20") and "ocpp/charging-station  issued t-cso-sub@1 serial " in line
+    assert made["id"].partition(":")[2] in line
+    assert run("inventory", "list", "--json").json()["queued_requests"] == 0
+
+
+def test_a_simulation_that_does_not_get_there_ends(run: CommandLine, place: Path, queueing: Service) -> None:
+    late = run.run(*simulated(queueing, place, "CS-9", *ACME, "--until", "certificate-proven", "--timeout", "1s"))
+    late.check_one_error(4)
+    assert "did not reach certificate-proven" in late.stderr
+    stranger = run.run(*simulated(queueing, place, "STRANGER", "--until", "booted"))
+    stranger.check_one_error(3)
+    assert "3 times in a row" in stranger.stderr
+    refused = run.run(*simulated(queueing, place, "CS-10", "--until", "certificate-proven"))
+    refused.check_one_error(3)
+    assert "the request has no O" in refused.stderr
+    run.run(*simulated(queueing, place, "CS-9", "--timeout", "1s")).check_one_error(2)
+
+
+def test_a_server_chain_that_ends_too_early_is_told_with_its_cure(run: CommandLine, place: Path) -> None:
+    leaf = make_node("localhost", make_node("Some intermediate", None, ca=True), ca=False)
+    (place / "leaf.pem").write_text(to_pem("CERTIFICATE", leaf.der))
+    key = place / "leaf.key"
+    key.write_bytes(leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key.chmod(0o600)
+    service = Service(
+        run, place, "--security-profile", "2", "--tls-cert", place / "leaf.pem", "--tls-key", key, "--issue-here"
+    )
+    service.stop()
+    said = service.said()
+    assert "the server chain ends below CN=Some intermediate" in said and "to fix: append the certificate" in said
+    assert "to fix: add an RSA pair of --tls-cert and --tls-key" in said
+    assert "queued for" not in said
