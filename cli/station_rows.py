@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, SecurityEventRecord, StationRecord
 
 __all__ = ["event_row", "operation_row", "station_row"]
 
+_STALE = timedelta(minutes=15)
+"""A connection of which nothing was recorded for three heartbeat intervals is gone: its process was killed."""
 
-def station_row(station: StationRecord, presence: PresenceRecord | None) -> dict[str, Any]:
-    """Return what is known of a station; never a password hash, only whether there is one."""
-    connected = presence is not None and presence.connected
+
+def station_row(
+    station: StationRecord, presence: PresenceRecord | None, *, now: datetime | None = None
+) -> dict[str, Any]:
+    """Return what is known of a station; never a password hash, only whether there is one.
+
+    It counts as connected only while its CSMS process goes on recording that it is: for 15 minutes after the last word.
+
+    Args:
+        now: the present unless given.
+    """
+    alive = presence is not None and (now or datetime.now(UTC)) - presence.last_seen_at < _STALE
+    connected = presence is not None and presence.connected and alive
     return {
         "id": station.id,
         "serial_number": station.serial_number,

@@ -33,6 +33,8 @@ __all__ = ["StationConnection"]
 _log = logging.getLogger("chargepki.csms")
 _POLICY_VIOLATION = 1008
 _PRESENCE_REFRESH = timedelta(minutes=1)
+"""How often Heartbeats are recorded; other messages only every `_PRESENCE_REFRESH_BUSY`."""
+_PRESENCE_REFRESH_BUSY = timedelta(minutes=5)
 _MAX_VIOLATIONS = 50
 _MAX_EVENTS = 300
 """Security events a minute that are stored without delay: a queue that was offline for long. Then one a second."""
@@ -123,6 +125,10 @@ class StationConnection:
 
     async def _on_call(self, event: CallReceived) -> Reply:
         reply = await self._handle(event)
+        # A station that has other things to say need not send Heartbeats.
+        if self._is_presence_old(_PRESENCE_REFRESH_BUSY):
+            refresh = self._refresh_presence(self._services.clock(), _PRESENCE_REFRESH_BUSY)
+            self._services.background.spawn(refresh, f"presence of {self.station.id}")
         if event.action != "BootNotification":
             self.become_ready()
         return reply
@@ -138,7 +144,7 @@ class StationConnection:
             case "SecurityEventNotification":
                 return await self._security_event(payload, now)
             case "Heartbeat":
-                await self._refresh_presence(now)
+                await self._refresh_presence(now, _PRESENCE_REFRESH)
         answer = plain_answer(self.version, event.action, payload, now)
         if answer is None:
             raise OcppRefusal(
@@ -213,8 +219,11 @@ class StationConnection:
         await self._services.offload.run(self._services.inventory.write, work)
         return Reply({})
 
-    async def _refresh_presence(self, now: datetime) -> None:
-        if now - self._presence_at < _PRESENCE_REFRESH:
+    def _is_presence_old(self, age: timedelta) -> bool:
+        return self._services.clock() - self._presence_at >= age
+
+    async def _refresh_presence(self, now: datetime, age: timedelta) -> None:
+        if not self._is_presence_old(age):
             return
         self._presence_at = now
         services, station, connection = self._services, self.station.id, self.id

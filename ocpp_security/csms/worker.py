@@ -22,7 +22,6 @@ from chargepki.pki.inventory.records import (
     CertificateRecord,
     CertificateState,
     Delivery,
-    IssuanceState,
     StationState,
 )
 
@@ -137,7 +136,9 @@ class Worker:
         for request in await services.offload.run(lambda: services.inventory.list_issuances(open_only=True, limit=1)):
             now = services.clock()
             waited = now - request.created_at
-            if request.state is not IssuanceState.QUEUED or waited <= _QUEUE_PATIENCE:
+            # One whose lease ended was taken by a process that has died since.
+            is_held = request.lease_until is not None and request.lease_until > now
+            if is_held or waited <= _QUEUE_PATIENCE:
                 continue
             if self._queue_warnings.admit("queue", now) is not None:
                 _log.warning(

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from chargepki.cli.station_rows import station_row
+from chargepki.pki.inventory.records import PresenceRecord, StationRecord, StationState
 from chargepki.pki.pem import to_pem
 from testkit.command_line import CommandLine
 from testkit.hierarchy import make_node
@@ -108,3 +111,12 @@ def test_a_server_chain_that_ends_too_early_is_told_with_its_cure(run: CommandLi
     assert "the server chain ends below CN=Some intermediate" in said and "to fix: append the certificate" in said
     assert "to fix: add an RSA pair of --tls-cert and --tls-key" in said
     assert "queued for" not in said
+
+
+def test_a_connection_whose_process_was_killed_counts_as_gone_after_a_while() -> None:
+    now = datetime.now(UTC)
+    station = StationRecord("CS-1", "CS-1", None, 2, StationState.ACTIVE, now)
+    presence = PresenceRecord("CS-1", True, "dead", "c1", "ocpp2.1", 2, None, "127.0.0.1:1", now, now)
+    assert station_row(station, presence, now=now + timedelta(minutes=14))["connected"] is True
+    row = station_row(station, presence, now=now + timedelta(minutes=16))
+    assert (row["connected"], row["connected_profile"], row["last_seen_at"]) == (False, None, now)

@@ -570,3 +570,27 @@ def test_a_queue_that_nobody_answers_is_complained_about_once_a_minute(
     rig.authority.serve_queue_once("authority")
     (complaint,) = complaints()
     assert complaint.startswith("PATIENT: ") and "chargepki authority serve" in complaint
+
+
+def test_a_busy_station_without_heartbeats_stays_present(rig: Rig) -> None:
+    rig.add_station("BUSY", profile=1)
+    ahead = timedelta(0)
+
+    async def story() -> None:
+        nonlocal ahead
+        async with (
+            rig.server(1, clock=lambda: datetime.now(UTC) + ahead) as server,
+            foreign_station(rig.url_of(server), "BUSY", "ocpp2.0.1", password=PASSWORD) as peer,
+        ):
+            await peer.boot("BUSY")
+            before = seen()
+            ahead = timedelta(minutes=6)
+            await peer.boot("BUSY")
+            await wait_for(lambda: seen() > before + timedelta(minutes=5))
+
+    def seen() -> datetime:
+        presence = rig.inventory.find_presence("BUSY")
+        assert presence is not None
+        return presence.last_seen_at
+
+    run_on("asyncio", story())
