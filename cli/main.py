@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 _USUAL_FIX: Mapping[str, str] = {
     "input": "check that it is the right input, and whole",
     "der": "check that it is the right input, and whole",
+    "not-found": "check its spelling; see what there is with: chargepki inventory list",
     "unavailable": "check the name and its permissions",
     "signer": "check the workspace, or restore its keys from the backup",
 }
@@ -88,7 +89,7 @@ class LazyRoot(Group):
 
 @click.command(
     cls=LazyRoot,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "CHARGEPKI"},
+    context_settings={"auto_envvar_prefix": "CHARGEPKI"},
     example="chargepki ca create-hierarchy ocpp --prefix acme --organization 'Acme Charging' --country DE",
 )
 @click.version_option(package_name="chargepki", message="%(package)s %(version)s")
@@ -186,7 +187,8 @@ def _other_error(state: GlobalState, exc: Exception) -> int:
         traceback.print_exc()
     if isinstance(exc, ChargePkiError):
         fix = exc.fix or _USUAL_FIX.get(exc.code, "")
-        state.report(what=exc.what, why=exc.why, fix=fix, code=exc.code, details=_details(exc))
+        why = exc.why + _origin_of_passphrase(state) if "wrong passphrase" in exc.why else exc.why
+        state.report(what=exc.what, why=why, fix=fix, code=exc.code, details=_details(exc))
         if isinstance(exc, UnavailableError | SignerError):
             return EXIT_UNAVAILABLE
         return EXIT_NO if isinstance(exc, InputError) and state.is_verdict else EXIT_REFUSED
@@ -201,6 +203,16 @@ def _other_error(state: GlobalState, exc: Exception) -> int:
         code="bug",
     )
     return EXIT_BUG
+
+
+def _origin_of_passphrase(state: GlobalState) -> str:
+    """Return where the passphrase that did not fit came from, never the passphrase itself."""
+    source = state.settings.passphrase_file
+    if source is None:
+        return "; it was typed"
+    from chargepki.pki.errors import printable
+
+    return f"; it was read from {printable(source)} (named by {state.settings.origins['passphrase_file']})"
 
 
 def _details(exc: Exception) -> dict[str, Any]:

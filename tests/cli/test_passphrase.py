@@ -125,6 +125,16 @@ def test_on_a_terminal_it_is_asked_for_and_not_shown(run: CommandLine, prepared:
     os.close(terminal)
 
 
+def test_a_wrong_passphrase_is_told_with_where_it_came_from(run: CommandLine, place: Path) -> None:
+    (place / "wrong").write_bytes(b"hunter2-hunter2")
+    (place / "wrong").chmod(0o600)
+    words = ("crl", "publish", "--ca", "t-cso-sub")
+    by_flag = run.run(*words, "--passphrase-file", place / "wrong").check_one_error(4).stderr
+    assert "share one passphrase" in by_flag and f"read from {place / 'wrong'} (named by flag)" in by_flag
+    by_variable = run.run(*words, variables={"CHARGEPKI_PASSPHRASE_FILE": str(place / "wrong")}).check_one_error(4)
+    assert "(named by environment)" in by_variable.stderr and "hunter2" not in by_flag + by_variable.stderr
+
+
 def test_a_passphrase_file_that_others_can_read_is_warned_of(run: CommandLine, place: Path) -> None:
     (place / "passphrase").chmod(0o640)
     done = run("crl", "publish", "--ca", "t-cso-sub")
