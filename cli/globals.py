@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Writes = Literal["", "change", "create", "rehearse"]
 
-__all__ = ["GlobalState", "Group", "ReaderGone", "command", "global_params", "group", "pass_state"]
+__all__ = ["GlobalState", "Group", "HelpNames", "ReaderGone", "command", "global_params", "group", "pass_state"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -155,7 +155,19 @@ def global_params() -> list[click.Parameter]:
     return params
 
 
-class _WithGlobals:
+class HelpNames:
+    """Mixin: ``-h`` and ``--help``, whatever the context says.
+
+    click remembers a command's help option from whoever asks for it first, and a context made for documentation does
+    not know the settings of the root.
+    """
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Return the names of the help option."""
+        return ["-h", "--help"]
+
+
+class _WithGlobals(HelpNames):
     """Mixin: add the global options and show them in a section of their own."""
 
     params: list[click.Parameter]
@@ -164,8 +176,6 @@ class _WithGlobals:
         # The marker keeps click from re-wrapping the lines: an example is there to be copied.
         lines = "".join(f"\n  {line}" for line in example.splitlines())
         kwargs["epilog"] = f"\b\nExample:{lines}" if example else None
-        # Not left to the root's context: click remembers a command's help option from whoever asks for it first.
-        kwargs["context_settings"] = {"help_option_names": ["-h", "--help"], **(kwargs.get("context_settings") or {})}
         super().__init__(*args, **kwargs)
         self.own_params: Sequence[click.Parameter] = list(self.params)
         self.params = [*self.params, *global_params()]

@@ -95,7 +95,7 @@ class Authority:
         """
         from chargepki.pki.authority.creation import create_ca
 
-        return create_ca(
+        created = create_ca(
             order,
             inventory=self.inventory,
             keystore=self._keystore,
@@ -104,6 +104,12 @@ class Authority:
             now=self._clock(),
             public_url=self._public_url,
         )
+        if self._publish_folder is not None:
+            # Certificates that it issues point there from the first one on.
+            from chargepki.pki.authority.revocation import publish_files
+
+            publish_files(self.inventory, created.id, self._publish_folder)
+        return created
 
     def issue(self, order: IssueOrder) -> IssuedCertificate:
         """Issue one certificate, or return the one that already answers the same request.

@@ -178,6 +178,16 @@ def test_the_published_file_is_the_newest_list(inventory: Inventory, keystore: M
     assert (folder / "ca" / "t-sub@1.cer").read_bytes() == ca.certificate_der
 
 
+def test_a_new_ca_is_published_before_its_first_list(
+    inventory: Inventory, keystore: MemoryKeyStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "www"
+    ocpp_authority(inventory, keystore=keystore, publish_folder=folder)
+    ca = inventory.get_ca("t-sub")
+    assert (folder / "ca" / "t-sub@1.cer").read_bytes() == ca.certificate_der
+    assert not list((folder / "crl").iterdir())
+
+
 def test_a_list_is_due_when_missing_outdated_or_past_half_its_life(
     inventory: Inventory, keystore: MemoryKeyStore, authority: Authority
 ) -> None:
