@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Final, NamedTuple, TypeVar
 
 from chargepki.pki import der, keys, names, oids
-from chargepki.pki.certificate_view import AttributeView, parse_time, view_name
+from chargepki.pki.certificate_view import AttributeView, parse_time
 from chargepki.pki.chain.extensions import (
     DistributionPoint,
     GeneralName,
@@ -38,6 +39,7 @@ class Extension(NamedTuple):
     value: bytes
 
 
+@cache
 def _content(dotted: str) -> bytes:
     return der.oid(dotted)[2:]
 
@@ -45,6 +47,7 @@ def _content(dotted: str) -> bytes:
 # Extensions are found by the content octets of their identifier, so that only unknown ones are ever decoded to text.
 _BASIC_CONSTRAINTS: Final = _content(oids.BASIC_CONSTRAINTS)
 _KEY_USAGE: Final = _content(oids.KEY_USAGE)
+_P256: Final = der.oid(oids.SECP256R1)
 _POLICY_RESTRICTIONS: Final = frozenset(
     map(_content, (oids.POLICY_CONSTRAINTS, oids.POLICY_MAPPINGS, oids.INHIBIT_ANY_POLICY))
 )
@@ -191,8 +194,16 @@ class PathCertificate:
     def _read_list(self, data: bytes, at: int, end: int) -> None:
         extensions = self.extensions
         while at < end:
-            _, content, stop = _expect(data, at, end, 0x30)
-            _, oid, oid_end = _expect(data, content, stop, 0x06)
+            oid, oid_end, stop = at + 4, at + 7, at + 2 + data[at + 1] if at + 9 <= end else 0
+            # SEQUENCE { OBJECT IDENTIFIER of three octets, … } with short lengths is what nearly all are.
+            if not (
+                oid_end + 2 <= stop <= end
+                and data[at + 1] < 0x80
+                and data[at] == 0x30
+                and data[at + 2 : oid] == b"\x06\x03"
+            ):
+                _, content, stop = _expect(data, at, end, 0x30)
+                _, oid, oid_end = _expect(data, content, stop, 0x06)
             tag, value, value_end = _header(data, oid_end, stop)
             critical = False
             if tag == 0x01:
@@ -247,6 +258,11 @@ class PathCertificate:
     def label(self) -> str:
         """Subject and serial number, for messages."""
         return f"{names.text(self.subject) or '(empty subject)'}, serial {self.serial:x}"
+
+    @property
+    def is_on_p256(self) -> bool:
+        """Whether the key is on secp256r1, which ISO 15118-2 alone uses; the key itself is not decoded for this."""
+        return _P256 in self.spki[:32]
 
     def may(self, bit: int) -> bool:
         """Whether KeyUsage is absent or has bit number *bit*."""
@@ -315,17 +331,32 @@ class PathCertificate:
         """The keyIdentifier of AuthorityKeyIdentifier."""
         return self._get(oids.AUTHORITY_KEY_IDENTIFIER, _key_id) or None
 
-    @property
-    def subject_attributes(self) -> tuple[AttributeView, ...]:
-        """The attributes of the subject, in encoded order; empty when it is no Name."""
-        try:
-            return view_name(self.subject)
-        except DerError:
-            return ()
-
     def subject_values(self, dotted: str) -> list[str]:
-        """Return the values of one subject attribute type, in order."""
-        return [attribute.text for attribute in self.subject_attributes if attribute.oid == dotted]
+        """Return the values of one subject attribute type, in order; none when the subject is no Name."""
+        wanted = _content(dotted)
+        data = self.subject
+        try:
+            return [
+                AttributeView(dotted, data[value], data[content:end]).text
+                for oid, value, content, end in _attributes(data)
+                if oid == wanted
+            ]
+        except DerError:
+            return []
+
+
+def _attributes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Yield the identifier of each attribute of a Name, and offset, content offset and end of its value."""
+    _, at, end = _expect(data, 0, len(data), 0x30)
+    while at < end:
+        _, pair, rdn_end = _expect(data, at, end, 0x31)
+        while pair < rdn_end:
+            _, oid, pair_end = _expect(data, pair, rdn_end, 0x30)
+            _, start, value = _expect(data, oid, pair_end, 0x06)
+            _, content, stop = _header(data, value, pair_end)
+            yield data[start:value], value, content, stop
+            pair = pair_end
+        at = rdn_end
 
 
 def same_name(a: bytes, b: bytes) -> bool:

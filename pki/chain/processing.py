@@ -341,19 +341,13 @@ def _unusable(leaf: PathCertificate, policy: ChainPolicy, rule: str, why: str, c
     return refuse(leaf, 0, f"not usable as {policy.purpose}", rule=rule, clause=clause, why=why, fix=fix)
 
 
-def _is_iso15118_2(leaf: PathCertificate) -> bool:
-    """ISO 15118-2 knows P-256 alone, and -20 does not know it."""
-    curve = getattr(leaf.key, "curve", None)
-    return curve is not None and curve.name == "secp256r1"
-
-
 def _check_domain_component(path: Sequence[PathCertificate], policy: ChainPolicy) -> None:
     """Hold a -2 leaf (its key is on P-256) below a sub-CA to its DC.
 
     A private root signs its leaves directly and is not held to it.
     """
     leaf = path[0]
-    if policy.domain_component is None or len(path) < 3 or not _is_iso15118_2(leaf):
+    if policy.domain_component is None or len(path) < 3 or not leaf.is_on_p256:
         return
     found = leaf.subject_values(oids.DOMAIN_COMPONENT)
     if found != [policy.domain_component]:
@@ -368,7 +362,7 @@ def _check_depth(path: Sequence[PathCertificate], policy: ChainPolicy) -> None:
     below = len(path) - 1
     if policy.max_below_anchor is None:
         return
-    limit = policy.max_below_anchor + (0 if _is_iso15118_2(path[0]) else 1)
+    limit = policy.max_below_anchor + (0 if path[0].is_on_p256 else 1)
     if below > limit:
         raise refuse(
             path[-1],
