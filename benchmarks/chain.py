@@ -30,7 +30,7 @@ CACHED = Limit(1.3, "issue 3: CA certificates cached, the leaf parsed in the tim
 COLD = Limit(1.8, "issue 3: everything read and decoded anew")
 
 
-def make_chain(curve: ec.EllipticCurve, digest: hashes.HashAlgorithm) -> list[x509.Certificate]:
+def make_chain(curve: ec.EllipticCurve, digest: hashes.SHA256 | hashes.SHA512) -> list[x509.Certificate]:
     """Return SECC leaf, sub-CA 2, sub-CA 1 and V2G root, with the extensions that such certificates have."""
     keypairs = [ec.generate_private_key(curve) for _ in range(4)]
     subjects = [
