@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 from chargepki.cli.globals import GlobalState, group, pass_state
 
 if TYPE_CHECKING:
+    from chargepki.pki.inventory.audit import AuditFinding, AuditReport
     from chargepki.pki.inventory.records import AuditEntry
 
 __all__ = ["audit"]
@@ -45,7 +48,6 @@ def show(state: GlobalState, last: int | None) -> None:
 @pass_state
 def verify(state: GlobalState, checkpoint: str | None) -> None:
     """Check every entry, the chain, the signed head and every row that the log speaks of; exit 1 on tampering."""
-    from chargepki.cli.output import counted
     from chargepki.cli.progress import progress
     from chargepki.pki import files
     from chargepki.pki.inventory.audit import Checkpoint, verify_log
@@ -54,17 +56,62 @@ def verify(state: GlobalState, checkpoint: str | None) -> None:
     seal = Checkpoint.parse(files.read_limited(checkpoint, _MAX_CHECKPOINT_BYTES, "checkpoint")) if checkpoint else None
     with progress(state, "verifying the log"):
         report = verify_log(workspace.inventory, checkpoint=seal, pinned_keys=[workspace.audit_key.public])
-    findings = [{"code": item.code, "seq": item.seq, "what": item.what} for item in report.findings]
+    findings = sorted(report.findings, key=_weight)
+    tested = "not tested" if seal is None else "agreed" if not _contradicts(findings) else "contradicted"
     if state.output.for_machines:
-        state.output.document("chargepki/audit-report", {"entries": report.entries, "findings": findings})
+        state.output.document(
+            "chargepki/audit-report",
+            {
+                "entries": report.entries,
+                "rows": report.rows,
+                "head": report.head.count if report.head else None,
+                "key_id": report.head.key_id if report.head else None,
+                "checkpoint": tested,
+                "findings": [{"code": item.code, "seq": item.seq, "what": item.what} for item in findings],
+                "omitted": report.omitted,
+            },
+        )
     else:
         for finding in findings:
-            place = f"entry {finding['seq']}: " if finding["seq"] is not None else ""
-            state.output.text(f"{finding['code']}: {place}{finding['what']}")
-        entries = counted(report.entries, "entry", "entries")
-        state.output.text(f"{entries}, {counted(len(findings), 'finding')}")
+            state.output.text(f"{finding.code}: {_place(finding)}{finding.what}")
+        state.output.text(_verdict(report))
+        if seal is None:
+            state.output.text("truncation was not tested: pass --checkpoint")
+        else:
+            state.output.text(f"the checkpoint of entry {seal.head.count} {tested}")
     if findings:
+        state.output.say("next: keep a copy of the database as it is now; then find out who could write to it,")
+        state.output.say("and compare it with your last backup and with what `chargepki audit export` once wrote")
         raise click.exceptions.Exit(1)
+
+
+def _weight(finding: AuditFinding) -> tuple[int, int]:
+    """Order what an auditor reads first: the head and the checkpoint, the entries, then the rows."""
+    code = finding.code.value
+    is_seal = code.startswith(("head-", "checkpoint-", "table-", "tail-"))
+    return 0 if is_seal else 2 if code.startswith("row-") else 1, finding.seq or 0
+
+
+def _contradicts(findings: Iterable[AuditFinding]) -> bool:
+    return any(finding.code.value.startswith("checkpoint-") for finding in findings)
+
+
+def _place(finding: AuditFinding) -> str:
+    """Return where a finding is, unless it says so itself."""
+    if finding.seq is None or re.search(rf"\b(entry|entries) {finding.seq}\b", finding.what):
+        return ""
+    return f"entry {finding.seq}: "
+
+
+def _verdict(report: AuditReport) -> str:
+    from chargepki.cli.output import counted
+
+    seen = f"{counted(report.entries, 'entry', 'entries')}, {counted(report.rows, 'row')}"
+    found = counted(len(report.findings) + report.omitted, "finding")
+    if report.findings:
+        return f"{seen}, {found}: log and inventory contradict each other"
+    head = f"head {report.head.count} signed by log key {report.head.key_id[:16]}" if report.head else "no head"
+    return f"{seen}, {found}: log and inventory are whole; {head}"
 
 
 @audit.command("checkpoint", example="chargepki audit checkpoint --out audit-2026-03.json")

@@ -59,6 +59,7 @@ def create(
 
     An interrupted creation is continued by the same command.
     """
+    from chargepki.cli.cautions import ca_warnings, tell_warnings
     from chargepki.cli.creating import judge_new_ca, show_preview
     from chargepki.pki.authority import CaOrder
 
@@ -80,7 +81,12 @@ def create(
     state.workspace.check_passphrase()
     record = state.workspace.authority.create_ca(order)
     state.output.say(f"created {record.id}")
-    state.output.fields("chargepki/ca", ca_row(record))
+    warnings = ca_warnings(state.workspace.inventory, record)
+    tell_warnings(state, warnings)
+    row = ca_row(record)
+    if state.output.for_machines:
+        row["warnings"] = warnings
+    state.output.fields("chargepki/ca", row)
 
 
 @ca.command(
@@ -117,17 +123,27 @@ def create_hierarchy(
 
     STANDARD is the first half of a profile id, for example ocpp, iso15118-2 or iso15118-20.
     """
+    from chargepki.cli.cautions import tell_warnings
     from chargepki.cli.creating import HierarchyOrder, create_all, rehearse_hierarchy
+    from chargepki.cli.output import counted
 
     order = HierarchyOrder(standard, prefix, organization, country, _algorithm(algorithm), criticality)
     if dry_run:
         state.rehearse()
     # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.
-    records = rehearse_hierarchy(state, order) if dry_run or not state.workspace.exists else []
+    made = rehearse_hierarchy(state, order) if dry_run or not state.workspace.exists else None
     if not dry_run:
         state.workspace.check_passphrase()
-        records = create_all(state, state.workspace, order)
-    state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
+        made = create_all(state, state.workspace, order)
+    assert made is not None
+    if not dry_run:
+        existed = f", {made.existed} existed already" if made.existed else ""
+        state.output.say(f"created {counted(len(made.records) - made.existed, 'CA')}{existed}")
+    tell_warnings(state, (warning for found in made.warnings for warning in found))
+    rows = [ca_row(record) for record in made.records]
+    if state.output.for_machines:
+        rows = [{**row, "warnings": found} for row, found in zip(rows, made.warnings, strict=True)]
+    state.output.rows("chargepki/ca-list", _COLUMNS, rows, key="cas")
 
 
 @ca.command("list", example="chargepki ca list --json")

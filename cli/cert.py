@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
-from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate
+from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate, read_certificate_file
 from chargepki.cli.verifying import add_verify
 
 if TYPE_CHECKING:
-    from chargepki.pki.authority import IssuedCertificate, IssueOrder
+    from chargepki.pki.authority import IssuedCertificate
     from chargepki.pki.inventory.records import CertificateRecord
 
 __all__ = ["cert"]
@@ -39,7 +39,11 @@ add_verify(cert)
 @click.option("--csr", metavar="FILE|-", help="PKCS#10 request, PEM or DER.")
 @click.option("--new-key", is_flag=True, help="Make a key here instead of taking a CSR; needs --key-out.")
 @click.option("--key", "algorithm", metavar="ALG", help="Algorithm of the new key.")
-@click.option("--key-out", metavar="F", help="File for the new key (PKCS#8, mode 0600, never overwritten).")
+@click.option(
+    "--key-out",
+    metavar="F",
+    help="File for the new key (PKCS#8, mode 0600, never overwritten); F.part until the certificate is written.",
+)
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="Replaces the subject of the request.")
 @click.option("--validity", type=DURATION, metavar="60d", help="90s 60m 12h 30d 4y.")
 @click.option(
@@ -64,11 +68,14 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     The certificate is durable in the inventory before it is written anywhere. The same request again returns the
     same certificate while it is valid and unrevoked.
     """
-    from chargepki.cli.issuing import hand_out_key, key_for, make_order, preview
+    from chargepki.cli.issuing import explain_unwritten, hand_out_key, key_for, make_order, preview
+    from chargepki.cli.results import check_folder
 
     if {options["csr"], state.settings.passphrase_file} == {"-"}:
         raise click.UsageError("standard input cannot be both the request and the passphrase")
     order = make_order(options, read_csr=_read_csr)
+    for option in ("key_out", "out", "chain_out"):
+        check_folder(f"--{option.replace('_', '-')}", options[option])
     if options["dry_run"]:
         state.rehearse()
         preview(state, order, options)
@@ -78,8 +85,10 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     authority.recover(order.ca)
     order = key_for(state, order, options)
     issued = authority.issue(order)
-    _write_issued(state, issued, order, out=options["out"], chain_out=options["chain_out"])
-    hand_out_key(state, options)
+    with explain_unwritten(issued, options):
+        by_default = options["validity"] is None and not issued.repeated
+        _write_issued(state, issued, out=options["out"], chain_out=options["chain_out"], by_default=by_default)
+        hand_out_key(state, options)
 
 
 @cert.command(
@@ -102,6 +111,10 @@ def list_certificates(
     limit: int,
 ) -> None:
     """List certificates, by issuing CA and serial."""
+    if profile is not None:
+        from chargepki.pki.profiles import get_profile
+
+        get_profile(profile)  # A misspelt one would be answered by an empty list.
     inventory = state.workspace.inventory
     records = inventory.list_certificates(
         ca=inventory.get_ca(ca).id if ca else None,
@@ -119,17 +132,13 @@ def list_certificates(
 @pass_state
 def show(state: GlobalState, certificate: str) -> None:
     """Show a certificate of the inventory by its serial, or the one in a file (any issuer)."""
-    from pathlib import Path
-
     from chargepki.cli.describing import describe_certificate
+    from chargepki.cli.revoking import describe_ours
 
-    path = Path(certificate)
-    if path.suffix or path.is_file():
-        from chargepki.pki import der, files
-
-        data = files.read_limited(certificate, 1 << 20, "certificate file")
-        found = der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", 1 << 20)
-        state.output.fields("chargepki/certificate", describe_certificate(found))
+    found = read_certificate_file(certificate)
+    if found is not None:
+        described = describe_certificate(found)
+        state.output.fields("chargepki/certificate", described | describe_ours(state, described["sha256"]))
         return
     record = find_certificate(state.workspace.inventory, certificate)
     row = certificate_row(record)
@@ -140,31 +149,40 @@ def show(state: GlobalState, certificate: str) -> None:
 
 
 @cert.command("revoke", writes="change", example="chargepki cert revoke acme-cso-sub:5f0c9a --reason keyCompromise")
-@click.argument("serial")
+@click.argument("certificate", metavar="SERIAL|FILE")
 @click.option("--reason", required=True, metavar="R", help="RFC 5280 name, for example keyCompromise or superseded.")
 @click.option("--revoked-at", type=INSTANT, metavar="T", help="When it became invalid; now by default.")
 @click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
-def revoke(state: GlobalState, serial: str, reason: str, revoked_at: datetime | None, yes: bool, dry_run: bool) -> None:
-    """Revoke the certificate SERIAL and publish its CA's CRL.
+def revoke(
+    state: GlobalState, certificate: str, reason: str, revoked_at: datetime | None, yes: bool, dry_run: bool
+) -> None:
+    """Revoke a certificate, named by its serial or by a file that holds it, and publish its CA's CRL.
 
     A station that is connected with it loses its connection at once. Repeating it is harmless; another reason is
     refused.
     """
-    from chargepki.cli.revoking import confirm_ca_revocation, publish_or_explain
+    from chargepki.cli.revoking import confirm_ca_revocation, find_operand, publish_or_explain, tell_other_certificates
 
     if dry_run:
         state.rehearse()
     workspace = state.workspace
-    record = find_certificate(workspace.inventory, serial)
+    record = find_operand(workspace.inventory, certificate)
     confirm_ca_revocation(state, record, yes=yes or dry_run)
     revoked = workspace.authority.revoke(record.id, reason, revoked_at=revoked_at)
     if dry_run:
         state.output.fields("chargepki/certificate", certificate_row(revoked))
         return
-    state.output.say(f"revoked {revoked.id} ({revoked.revocation_reason})")
-    crl = publish_or_explain(state, revoked.ca)
+    repeated = record.revoked_at is not None and record.revocation_reason == revoked.revocation_reason
+    if repeated:
+        state.output.say(
+            f"{revoked.id} was already revoked on {record.revoked_at:%Y-%m-%d %H:%M:%S}Z ({revoked.revocation_reason})"
+        )
+    else:
+        state.output.say(f"revoked {revoked.id} ({revoked.revocation_reason})")
+    crl = publish_or_explain(state, revoked.ca, only_if_needed=repeated)
+    tell_other_certificates(state, revoked)
     row = certificate_row(revoked)
     row["crl_number"] = crl.number if crl else None
     state.output.fields("chargepki/certificate", row)
@@ -212,8 +230,10 @@ def _state(text: str | None) -> Any:
 
 
 def _write_issued(
-    state: GlobalState, issued: IssuedCertificate, order: IssueOrder, *, out: str | None, chain_out: str | None
+    state: GlobalState, issued: IssuedCertificate, *, out: str | None, chain_out: str | None, by_default: bool
 ) -> None:
+    from chargepki.cli.cautions import certificate_warnings, tell_warnings
+    from chargepki.cli.issuing import tell_lifetime
     from chargepki.cli.results import write_result
     from chargepki.pki.der import to_pem
 
@@ -224,13 +244,17 @@ def _write_issued(
     state.output.say(f"{verb} {record.id} for {record.subject}, valid until {record.not_after:%Y-%m-%d %H:%M:%S}Z")
     if issued.clamped:
         state.output.say(f"its validity was cut to the end of its issuer {record.ca}")
+    tell_lifetime(state, record, by_default=by_default)
+    warnings = certificate_warnings(state.workspace.inventory, record)
+    tell_warnings(state, warnings)
     if out:
         write_result(state, leaf.encode(), out)
     if chain_out:
         write_result(state, chain.encode(), chain_out)
     if state.output.for_machines:
         row = certificate_row(record)
-        row |= {"repeated": issued.repeated, "clamped": issued.clamped, "certificate_pem": leaf, "chain_pem": chain}
+        row |= {"repeated": issued.repeated, "clamped": issued.clamped, "warnings": warnings}
+        row |= {"certificate_pem": leaf, "chain_pem": chain}
         state.output.document("chargepki/certificate", row)
     elif not out and not chain_out:
         state.output.text(leaf)

@@ -6,7 +6,9 @@ import secrets
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from chargepki.cli.cautions import ca_warnings
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.progress import progress
 from chargepki.pki.authority import CaOrder, utc_now
@@ -14,12 +16,12 @@ from chargepki.pki.authority.creation import preview_ca
 from chargepki.pki.authority.hierarchy import create_hierarchy
 from chargepki.pki.authority.issuance import Issuer
 from chargepki.pki.errors import NotFound
-from chargepki.pki.inventory.records import CaRecord
+from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.template import Criticality
 from chargepki.pki.workspace import Workspace
 
-__all__ = ["HierarchyOrder", "create_all", "judge_new_ca", "rehearse_hierarchy", "show_preview"]
+__all__ = ["HierarchyOrder", "MadeHierarchy", "create_all", "judge_new_ca", "rehearse_hierarchy", "show_preview"]
 
 
 def judge_new_ca(state: GlobalState, order: CaOrder) -> None:
@@ -64,10 +66,21 @@ class HierarchyOrder:
     criticality: Criticality
 
 
-def create_all(state: GlobalState, workspace: Workspace, order: HierarchyOrder) -> list[CaRecord]:
+@dataclass(frozen=True, slots=True)
+class MadeHierarchy:
+    """The CAs of a standard, issuers first; how many of them were there before; what the linter says about each."""
+
+    records: list[CaRecord]
+    existed: int
+    warnings: list[list[dict[str, Any]]]
+
+
+def create_all(state: GlobalState, workspace: Workspace, order: HierarchyOrder) -> MadeHierarchy:
     """Create the CAs of *order* in *workspace* under a progress bar."""
+    inventory = workspace.inventory
+    before = {record.id for record in inventory.list_cas() if record.state is CaState.ACTIVE}
     with progress(state, f"creating the {order.standard} hierarchy") as advance:
-        return create_hierarchy(
+        records = create_hierarchy(
             workspace.authority,
             order.standard,
             prefix=order.prefix,
@@ -77,9 +90,11 @@ def create_all(state: GlobalState, workspace: Workspace, order: HierarchyOrder) 
             criticality=order.criticality,
             progress=advance,
         )
+    existed = sum(record.id in before for record in records)
+    return MadeHierarchy(records, existed, [ca_warnings(inventory, record) for record in records])
 
 
-def rehearse_hierarchy(state: GlobalState, order: HierarchyOrder) -> list[CaRecord]:
+def rehearse_hierarchy(state: GlobalState, order: HierarchyOrder) -> MadeHierarchy:
     """Create the CAs of *order* with throw-away keys in a temporary workspace, and return what was made."""
     with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
         home = Path(folder) / "workspace"

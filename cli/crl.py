@@ -26,7 +26,8 @@ def crl() -> None:
 def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pem: bool, dry_run: bool) -> None:
     """Sign the next full CRL, record it, then write it to the publish folder and to --out."""
     from chargepki.cli.progress import progress
-    from chargepki.cli.results import write_result
+    from chargepki.cli.results import check_folder, write_result
+    from chargepki.cli.revoking import tell_unwritten
     from chargepki.pki.der import to_pem
 
     if bool(ca) == every:
@@ -35,6 +36,7 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         raise click.UsageError("--out belongs to --ca; with --all use --publish-dir")
     if pem and not out:
         raise click.UsageError("--pem belongs to --out")
+    check_folder("--out", out)
     if dry_run:
         state.rehearse()
     authority = state.workspace.authority
@@ -59,6 +61,8 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         for record in records
     ]
     state.output.rows("chargepki/crl-list", ("ca", "number", "entries", "this_update", "next_update"), rows, key="crls")
+    if not dry_run and not out and state.settings.publish_dir is None:
+        tell_unwritten(state, cure="pass --publish-dir" + (" or --out" if ca else ""))
 
 
 @crl.command("show", example="chargepki crl show cso.crl")

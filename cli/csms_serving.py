@@ -21,11 +21,11 @@ from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
-from chargepki.ocpp_security.tls import TlsIdentity, missing_suites, reload_identity, server_context
+from chargepki.ocpp_security.tls import TlsIdentity, missing_issuer, missing_suites, reload_identity, server_context
 from chargepki.pki import aio, files, keys
 from chargepki.pki.authority import IssueOrder
 from chargepki.pki.der import pem_blocks
-from chargepki.pki.errors import ChargePkiError, InputError
+from chargepki.pki.errors import ChargePkiError, InputError, printable
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.workspace import Workspace
@@ -75,6 +75,10 @@ async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
         issuer = aio.Authority(workspace.authority)
     else:
         issuer = aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
+        if plans:
+            state.output.say(
+                "CSRs are queued for `chargepki authority serve`: run it beside this, or pass --issue-here"
+            )
     # Read what others wrote before server certificates are issued: a refusal must have changed nothing.
     client_trust = _client_trust(state, options, plans) if 3 in profiles else []
     identities = _identities(state, options, host) if profiles != {1} else []
@@ -235,7 +239,22 @@ def _context(
         )
         return None
     for suite in missing_suites(identities, forward_secrecy_only=options["forward_secrecy_only"]):
-        state.output.say(f"warning: no certificate serves the mandated suite {suite} (A00.FR.318)")
+        kind = "an EC" if suite.startswith("ECDHE-ECDSA") else "an RSA"
+        state.output.say(
+            f"warning: no certificate serves the mandated suite {suite} (A00.FR.318); "
+            f"to fix: add {kind} pair of --tls-cert and --tls-key"
+        )
+    roots = [ca.certificate_der for ca in state.workspace.inventory.list_cas() if ca.certificate_der and not ca.issuer]
+    for identity in identities:
+        issuer = missing_issuer(identity, client_trust=client_trust, roots=roots)
+        if issuer is not None:
+            state.output.say(
+                printable(
+                    f"warning: the server chain ends below {issuer}, which is no root that we know; stations that "
+                    "hold the root alone cannot verify it; to fix: append the certificate of that issuer to the "
+                    "--tls-cert file, unless it is the root"
+                )
+            )
     return server_context(
         [SecurityProfile(number) for number in sorted(profiles)],
         identities,

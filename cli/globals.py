@@ -77,7 +77,7 @@ class GlobalState:
 
         self._opened = Workspace(
             self.settings,
-            passphrase=passphrase_source(self.settings.passphrase_file),
+            passphrase=passphrase_source(self.settings.passphrase_file, warn=self.output.say),
             access=Access(self.writes or "read"),
         )
         return self._opened

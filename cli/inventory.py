@@ -7,8 +7,12 @@ from typing import Any
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.pki.inventory.records import IssuanceState
 
 __all__ = ["inventory"]
+
+_MANY = 100_000
+"""More queued requests than this are not counted."""
 
 
 @group("inventory", example="chargepki inventory list")
@@ -19,7 +23,7 @@ def inventory() -> None:
 @inventory.command("list", example="chargepki inventory list --json")
 @pass_state
 def list_all(state: GlobalState) -> None:
-    """Count what there is: CAs, certificates by state, CRLs, stations, open operations, audit entries."""
+    """Count what there is: CAs, certificates by state, CRLs, stations, open work, audit entries."""
     store = state.workspace.inventory
     rows: list[dict[str, Any]] = []
     for ca in store.list_cas():
@@ -44,6 +48,9 @@ def list_all(state: GlobalState) -> None:
     totals = {
         "stations": sum(1 for _ in store.list_stations()),
         "open_operations": sum(1 for item in store.list_operations() if not item.state.is_final),
+        "queued_requests": sum(
+            1 for item in store.list_issuances(open_only=True, limit=_MANY) if item.state is IssuanceState.QUEUED
+        ),
         "audit_entries": head.count if head else 0,
     }
     if state.output.is_json:
@@ -63,6 +70,7 @@ def show(state: GlobalState, item: str) -> None:
     from chargepki.cli.cert import certificate_row
     from chargepki.cli.station_rows import station_row
     from chargepki.cli.values import find_certificate
+    from chargepki.pki.errors import InputError, NotFound
 
     store = state.workspace.inventory
     ca = store.find_ca(item)
@@ -73,7 +81,15 @@ def show(state: GlobalState, item: str) -> None:
     if station is not None:
         state.output.fields("chargepki/station", station_row(station, store.find_presence(station.id)))
         return
-    state.output.fields("chargepki/certificate", certificate_row(find_certificate(store, item)))
+    try:
+        record = find_certificate(store, item)
+    except (NotFound, InputError) as error:
+        raise NotFound(
+            f"there is neither a CA nor a station nor a certificate {item[:100]}",
+            why="a CA is named NAME or NAME@N, a station by its identity, a certificate CA:SERIAL or by its serial",
+            fix="list them with: chargepki ca list, chargepki station list, chargepki cert list",
+        ) from error
+    state.output.fields("chargepki/certificate", certificate_row(record))
 
 
 @inventory.command("export", example="chargepki inventory export --out inventory.ndjson")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import click
 
 from chargepki.cli.globals import GlobalState
 from chargepki.pki import keys
-from chargepki.pki.authority import IssueOrder, utc_now
+from chargepki.pki.authority import IssuedCertificate, IssueOrder, utc_now
 from chargepki.pki.authority.issuance import prepare
-from chargepki.pki.errors import Conflict, PolicyRefusal
+from chargepki.pki.errors import Conflict, PolicyRefusal, UnavailableError
+from chargepki.pki.inventory.records import CertificateRecord
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["hand_out_key", "key_for", "make_order", "preview"]
+__all__ = ["explain_unwritten", "hand_out_key", "key_for", "make_order", "preview", "tell_lifetime"]
+
+_SHORT = timedelta(days=1)
 
 
 def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) -> IssueOrder:
@@ -106,6 +111,35 @@ def hand_out_key(state: GlobalState, options: Mapping[str, Any]) -> None:
         path, waiting = _key_paths(options)
         files.move_new(waiting, path)
         state.output.say(f"wrote {path}")
+
+
+@contextmanager
+def explain_unwritten(issued: IssuedCertificate, options: Mapping[str, Any]) -> Iterator[None]:
+    """Say how to get what was issued when it cannot be written.
+
+    Raises:
+        UnavailableError: with that cure, in place of the one that told only what could not be written.
+    """
+    try:
+        yield
+    except (UnavailableError, Conflict) as error:
+        fix = "repeat this command: it returns the same certificate"
+        if options["again"] and not options["new_key"]:
+            fix = f"get it with: chargepki cert show {issued.record.id}"
+        if options["new_key"] and (waiting := _key_paths(options)[1]).exists():
+            fix += f"; its key waits in {waiting}"
+        why = f"{issued.record.id} is issued and recorded" + (f"; {error.why}" if error.why else "")
+        raise UnavailableError(error.what, why=why, fix=fix) from error
+
+
+def tell_lifetime(state: GlobalState, record: CertificateRecord, *, by_default: bool) -> None:
+    """Say that a certificate lasts less than a day when nobody asked for that."""
+    lasts = record.not_after - record.not_before
+    if by_default and lasts < _SHORT:
+        hours = round(lasts / timedelta(hours=1))
+        state.output.say(
+            f"{record.profile} lasts {hours} hours unless told otherwise; for another time: --validity 60d"
+        )
 
 
 def _key_paths(options: Mapping[str, Any]) -> tuple[Path, Path]:

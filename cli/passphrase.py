@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable
 
@@ -12,27 +14,30 @@ __all__ = ["passphrase_source"]
 _MAX_BYTES = 4096
 
 
-def passphrase_source(setting: str | None) -> Callable[[], bytes]:
+def passphrase_source(setting: str | None, *, warn: Callable[[str], None] | None = None) -> Callable[[], bytes]:
     """Return a function that obtains the passphrase once and then remembers it.
 
     Args:
         setting: path of a file, ``-`` for standard input, ``None`` to ask on a terminal.
+        warn: is told when others than the owner can read the file.
     """
     remembered: list[bytes] = []
 
     def obtain() -> bytes:
         if not remembered:
-            remembered.append(_checked(_read(setting)))
+            remembered.append(_checked(_read(setting, warn)))
         return remembered[0]
 
     return obtain
 
 
-def _read(setting: str | None) -> bytes:
+def _read(setting: str | None, warn: Callable[[str], None] | None) -> bytes:
     from chargepki.pki import files
 
     if setting is not None:
         data = files.read_limited(setting, _MAX_BYTES, "passphrase file")
+        if warn is not None:
+            _judge_permissions(setting, warn)
         # An editor's newline at the end is not part of the passphrase.
         return data.removesuffix(b"\n").removesuffix(b"\r")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -44,6 +49,17 @@ def _read(setting: str | None) -> bytes:
     import getpass
 
     return getpass.getpass("Passphrase of the CA keys: ", stream=sys.stderr).encode()
+
+
+def _judge_permissions(setting: str, warn: Callable[[str], None]) -> None:
+    """Warn when group or others can read the plain file *setting*; a pipe of a shell has no such readers."""
+    try:
+        mode = os.stat(setting).st_mode  # noqa: PTH116 - a name as it was typed, "-" included
+    except OSError:
+        return
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & 0o077:
+        warn(f"warning: others can read the passphrase file {setting} (mode {stat.S_IMODE(mode):04o})")
+        warn(f"cure: chmod 600 {setting}")
 
 
 def _checked(passphrase: bytes) -> bytes:

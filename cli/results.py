@@ -7,7 +7,26 @@ from pathlib import Path
 
 from chargepki.cli.globals import GlobalState
 
-__all__ = ["write_result"]
+__all__ = ["check_folder", "write_result"]
+
+
+def check_folder(option: str, path: str | None) -> None:
+    """Refuse a file that cannot be written because its folder is not there, before anything is done for it.
+
+    Raises:
+        UnavailableError: the folder of *path* is missing, or *path* is a folder itself.
+    """
+    from chargepki.pki.errors import UnavailableError
+
+    if path is None or path == "-":
+        return
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UnavailableError(
+            f"{option}: there is no folder {folder}", why="nothing was done yet", fix="create it, or name another file"
+        )
+    if Path(path).is_dir():
+        raise UnavailableError(f"{option}: {path} is a folder", why="nothing was done yet", fix="name a file in it")
 
 
 def write_result(state: GlobalState, data: bytes, out: str | None, *, private: bool = False) -> None:

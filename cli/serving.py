@@ -8,12 +8,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import FrameType
 
 from chargepki.cli.globals import GlobalState
-from chargepki.cli.output import counted
-from chargepki.pki.errors import ChargePkiError
-from chargepki.pki.inventory.records import CaState
+from chargepki.cli.output import counted, rfc3339
+from chargepki.pki.authority import IssuedCertificate
+from chargepki.pki.errors import ChargePkiError, printable
+from chargepki.pki.inventory.records import CaState, IssuanceRecord
 
 __all__ = ["serve_authority"]
 
@@ -42,7 +44,7 @@ def serve_authority(state: GlobalState, *, once: bool) -> None:
     owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
     if once:
         answered = 0
-        while taken := authority.serve_queue_once(owner):
+        while taken := authority.serve_queue_once(owner, answered=teller(state)):
             answered += taken
         authority.refresh_crls()
         state.output.say(f"answered {counted(answered, 'request')}")
@@ -57,14 +59,25 @@ def serve_authority(state: GlobalState, *, once: bool) -> None:
     state.output.say("stopped")
 
 
+def teller(state: GlobalState) -> Callable[[IssuanceRecord, IssuedCertificate | ChargePkiError], None]:
+    """Return what says one line about each answered request: when, for whom, and the serial or the refusal."""
+
+    def tell(request: IssuanceRecord, answer: IssuedCertificate | ChargePkiError) -> None:
+        about = f"{rfc3339(datetime.now(UTC))}  {request.station or request.requester}  {request.profile}"
+        if isinstance(answer, ChargePkiError):
+            state.output.say(printable(f"{about}  refused: {answer}"))
+        else:
+            state.output.say(printable(f"{about}  issued {answer.record.ca} serial {answer.record.serial}"))
+
+    return tell
+
+
 def _loop(state: GlobalState, owner: str, stop: threading.Event, wait: Wait) -> None:
     authority = state.workspace.authority
     waited = _CRL_CHECK_SECONDS
     while not stop.is_set():
         try:
-            taken = authority.serve_queue_once(owner)
-            if taken:
-                state.output.say(f"answered {counted(taken, 'request')}")
+            if authority.serve_queue_once(owner, answered=teller(state)):
                 continue
             if waited >= _CRL_CHECK_SECONDS:
                 for crl in authority.refresh_crls():

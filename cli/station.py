@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import click
 
@@ -177,7 +178,9 @@ def set_profile(state: GlobalState, station_id: str, profile: int, record_only: 
 @click.argument("station_id", metavar="ID")
 @click.option("--password-file", metavar="F|-", help="The new password; one is made when this is left out.")
 @click.option("--record-only", is_flag=True, help="Correct our record without talking to the station.")
-@click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
+@click.option(
+    "--wait", type=DURATION, metavar="60s", help="How long to wait; by default 60s on a terminal, else not at all."
+)
 @click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
 @click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
@@ -224,7 +227,9 @@ def set_password(
 )
 @click.argument("station_id", metavar="ID")
 @click.option("--use", type=click.Choice(_USES), default="charging-station", show_default=True, help="Which one.")
-@click.option("--wait", type=DURATION, metavar="60s", help="How long to wait for the outcome.")
+@click.option(
+    "--wait", type=DURATION, metavar="60s", help="How long to wait; by default 60s on a terminal, else not at all."
+)
 @click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
 @click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
@@ -261,9 +266,11 @@ def trigger_renewal(
 @click.option("--serial-number", metavar="S", help="Serial number; ID otherwise.")
 @click.option("--organization", metavar="O", help="Organisation in its CSR.")
 @click.option("--no-enrol", is_flag=True, help="Do not ask for a certificate by itself.")
+@click.option("--re-enrol", is_flag=True, help="Enrol with the password when its certificate is refused for good.")
 @click.option("--until", metavar="MILESTONE", help="Stop at this milestone, for example certificate-proven.")
+@click.option("--timeout", type=DURATION, metavar="60s", help="Give up when --until is not reached in this time.")
 @pass_state
-def simulate(state: GlobalState, /, **options: str) -> None:
+def simulate(state: GlobalState, /, **options: Any) -> None:
     """Run a charging station of our own against the CSMS at URL, until Ctrl-C or --until.
 
     It makes real keys, keeps them in its store, checks every certificate that it is given, and keeps the old one

@@ -208,7 +208,9 @@ def wait_for(state: GlobalState, operation: OperationRecord, *, wait: timedelta 
         current = _await_outcome(state, operation, patience.total_seconds(), time.monotonic)
     row = operation_row(current)
     if not current.state.is_final and state.writes != "rehearse":
-        state.output.say(f"not finished yet; look again with: chargepki station show {operation.station}")
+        waited = not no_wait and patience > timedelta(0)
+        word = "not finished yet" if waited else "queued"
+        state.output.say(f"{word}; look at it with: chargepki station show {operation.station}")
     state.output.fields("chargepki/operation", row)
     if current.state in (OperationState.FAILED, OperationState.EXPIRED):
         why = str((current.outcome or {}).get("why", "the station did not do it"))

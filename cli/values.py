@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
     from chargepki.pki.inventory.records import CertificateRecord
 
-__all__ = ["DURATION", "INSTANT", "SUBJECT", "find_certificate", "format_duration"]
+__all__ = ["DURATION", "INSTANT", "SUBJECT", "find_certificate", "format_duration", "read_certificate_file"]
 
 _UNITS = {
     "s": timedelta(seconds=1),
@@ -22,6 +23,9 @@ _UNITS = {
     "y": timedelta(days=365),
 }
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdy])\Z")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_OCTETS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2})*\Z")
+_MAX_FILE_BYTES = 1 << 20
 _SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}\Z")
 
 
@@ -44,7 +48,7 @@ class Duration(click.ParamType[timedelta]):
 
 
 class Instant(click.ParamType[datetime]):
-    """RFC 3339 with an offset, for example ``2026-03-01T00:00:00Z``."""
+    """RFC 3339 with an offset, for example ``2026-03-01T00:00:00Z``; a day alone begins at midnight UTC."""
 
     name = "time"
 
@@ -52,10 +56,11 @@ class Instant(click.ParamType[datetime]):
         """Return *value* as aware UTC."""
         if isinstance(value, datetime):
             return value
+        text = str(value)
         try:
-            parsed = datetime.fromisoformat(str(value))
+            parsed = datetime.fromisoformat(f"{text}T00:00:00+00:00" if _DAY.match(text) else text)
         except ValueError:
-            self.fail(f"{value!r} is no time; write for example 2026-03-01T00:00:00Z", param, ctx)
+            self.fail(f"{value!r} is no time; write for example 2026-03-01T00:00:00Z, or 2026-03-01", param, ctx)
         if parsed.tzinfo is None:
             self.fail(f"{value!r} names no time zone; append Z for UTC", param, ctx)
         try:
@@ -101,8 +106,26 @@ def format_duration(span: timedelta) -> str:
     return f"{int(span.total_seconds())}s"
 
 
+def read_certificate_file(operand: str) -> bytes | None:
+    """Return the certificate (DER) in the file *operand* (PEM or DER), or ``None`` when that is no name of a file.
+
+    Raises:
+        InputError: the file holds no certificate.
+        UnavailableError: *operand* has the form of a file's name, and there is no such file.
+    """
+    # A name of ours may hold a dot as well, but a serial follows it behind a colon.
+    if not os.path.isfile(operand) and (":" in operand or not os.path.splitext(operand)[1]):  # noqa: PTH113, PTH122 - they answer for overlong names too
+        return None
+    from chargepki.pki import der, files
+
+    data = files.read_limited(operand, _MAX_FILE_BYTES, "certificate file")
+    return der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", _MAX_FILE_BYTES)
+
+
 def find_certificate(inventory: Inventory, operand: str) -> CertificateRecord:
     """Return the certificate that *operand* names: ``CA:SERIAL``, or a hex serial that only one CA used.
+
+    The octets of the serial may be parted by colons, as other tools print them.
 
     Raises:
         NotFound: no such certificate.
@@ -110,8 +133,11 @@ def find_certificate(inventory: Inventory, operand: str) -> CertificateRecord:
     """
     from chargepki.pki.errors import InputError, NotFound, StateError
 
-    head, colon, tail = operand.rpartition(":")
-    serial = (tail if colon else operand).lower().removeprefix("0x").lstrip("0")
+    head, colon, tail = operand.partition(":")
+    if colon and _OCTETS.match(operand) and (":" in tail or inventory.find_ca(head) is None):
+        head, colon, tail = "", "", operand
+    text = tail if colon else tail or head
+    serial = (text.replace(":", "") if _OCTETS.match(text) else text).lower().removeprefix("0x").lstrip("0")
     if not _SERIAL.match(serial):
         raise InputError(
             f"{operand[:100]!r} is no serial number",

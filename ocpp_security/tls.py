@@ -26,6 +26,7 @@ __all__ = [
     "TlsIdentity",
     "check_no_wildcard",
     "client_context",
+    "missing_issuer",
     "missing_suites",
     "reload_identity",
     "server_context",
@@ -115,6 +116,29 @@ def missing_suites(identities: Sequence[TlsIdentity], *, forward_secrecy_only: b
     if not forward_secrecy_only and not any(identity.is_rsa for identity in identities):
         missing += _RSA_SUITES
     return missing
+
+
+def missing_issuer(
+    identity: TlsIdentity, *, client_trust: Sequence[bytes] = (), roots: Sequence[bytes] = ()
+) -> str | None:
+    """Return the issuer (RFC 4514) that the chain of *identity* lacks as far as we know; ``None`` when it is whole.
+
+    A station holds the root alone, so every certificate below the root has to come with the handshake.
+
+    Args:
+        client_trust: DER, as for `server_context`. From these OpenSSL completes the chain of a lone leaf by itself.
+        roots: DER of self-signed certificates that stations may hold.
+    """
+    last = _load_certificate(identity.chain_der[-1], "the TLS certificate")
+    if last.issuer == last.subject:
+        return None
+    for der in (*client_trust, *roots):
+        known = _load_certificate(der, "the trusted certificate")
+        # A chain of several certificates is sent as it is.
+        completes = len(identity.chain_der) == 1 or known.issuer == known.subject
+        if completes and known.subject == last.issuer:
+            return None
+    return last.issuer.rfc4514_string()
 
 
 def server_context(

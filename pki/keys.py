@@ -442,7 +442,9 @@ def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:
         # InternalError is how the library passes on OpenSSL's refusal of damaged scrypt parameters.
         # Which of the two it is cannot be told apart reliably, and telling would help a guesser only.
         raise SignerError(
-            "the private key cannot be opened", why="wrong passphrase or damaged key", fix="check the passphrase"
+            "the private key cannot be opened",
+            why="wrong passphrase or damaged key; all keys of a workspace share one passphrase",
+            fix="check the passphrase",
         ) from exc
     return _signing_key(key)
 

@@ -72,6 +72,7 @@ class Denied:
     """Registered station that the attempt was about; it need not have come from that station."""
 
 
+_UNKNOWN_CURE = "register it: chargepki station add {}"
 _UNAUTHORIZED_CURE = (
     "compare the station's identity and password with its record (`station show`); "
     "`station set-password --record-only` corrects the record"
@@ -190,7 +191,10 @@ class Admission:
             return Denied(HTTPStatus.TOO_MANY_REQUESTS, _too_many(exc.what), identity)
         if match is None or station is None:
             known = station.id if station is not None else None
-            return Denied(HTTPStatus.UNAUTHORIZED, _unauthorized("wrong-credentials", cause), identity, known)
+            incident = _unauthorized("wrong-credentials", cause)
+            if known is None:
+                incident = replace(incident, cure=_UNKNOWN_CURE.format(identity))
+            return Denied(HTTPStatus.UNAUTHORIZED, incident, identity, known)
         try:
             check_profile_allowed(profile, station.security_profile)
         except ProfileTooLow as exc:

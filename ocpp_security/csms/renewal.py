@@ -91,6 +91,7 @@ class Renewal:
         order = next((effect.order for effect in effects if isinstance(effect, Issue)), None)
         ticket: asyncio.Future[IssuedCertificate] | None = None
         if order is not None:
+            _log.info("%s: CSR for a %s received", self.flow.station.id, order.use.value)
             try:
                 ticket = await self._services.issuer.submit(self._issue_order(order))
             except ChargePkiError as exc:
@@ -174,6 +175,7 @@ class Renewal:
                     queue += await self._send(effect)
                 case MarkDelivered():
                     self._delivered[effect.order.use] = (self._services.clock(), effect.certificate_id)
+                    _log.info("%s: certificate %s delivered", self.flow.station.id, effect.certificate_id)
                     await self._mark(effect.certificate_id, Delivery.DELIVERED, "the station accepted it")
                 case MarkUndelivered():
                     await self._mark(effect.certificate_id, Delivery.UNDELIVERED, effect.why, revoke=effect.revoke)
@@ -205,6 +207,7 @@ class Renewal:
         except ChargePkiError as exc:
             return self.flow.refused(order, exc, clock())
         record = issued.record
+        _log.info("%s: certificate %s issued for its CSR", self.flow.station.id, record.id)
         known = record.delivery is not Delivery.PENDING or was_attempted(record)
         return self.flow.issued(order, issued.chain, clock(), certificate_id=record.id, known_to_station=known)
 

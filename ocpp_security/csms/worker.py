@@ -7,15 +7,24 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
+from chargepki.ocpp_security.csms.throttle import RepeatFilter
 from chargepki.ocpp_security.identity import check_fallback
 from chargepki.pki.errors import ChargePkiError, RevocationError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import AuditEntry, CertificateRecord, CertificateState, Delivery, StationState
+from chargepki.pki.inventory.records import (
+    AuditEntry,
+    CertificateRecord,
+    CertificateState,
+    Delivery,
+    IssuanceState,
+    StationState,
+)
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.connection import StationConnection
@@ -28,6 +37,8 @@ _WATCH_SECONDS = 1.0
 _TICK_SECONDS = 2.0
 """How often deadlines, expired leases and missed announcements are looked for."""
 _BATCH = 500
+_QUEUE_PATIENCE = timedelta(seconds=10)
+_QUEUE_WARNINGS = timedelta(minutes=1)
 
 
 class Worker:
@@ -46,6 +57,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._seq = 0
+        self._queue_warnings = RepeatFilter(_QUEUE_WARNINGS)
         self.operations = OperationRunner(services)
 
     async def start(self) -> None:
@@ -115,8 +127,24 @@ class Worker:
             try:
                 await self.operations.sweep()
                 await self._services.issuer.resume()
+                await self._warn_of_queue()
             except ChargePkiError as exc:
                 _log.error("operations and queued requests cannot be read: %s; trying again", exc)
+
+    async def _warn_of_queue(self) -> None:
+        """Say that nobody answers the queue, once a minute: nothing else tells why no certificate comes."""
+        services = self._services
+        for request in await services.offload.run(lambda: services.inventory.list_issuances(open_only=True, limit=1)):
+            now = services.clock()
+            waited = now - request.created_at
+            if request.state is not IssuanceState.QUEUED or waited <= _QUEUE_PATIENCE:
+                continue
+            if self._queue_warnings.admit("queue", now) is not None:
+                _log.warning(
+                    "%s: its CSR has been queued for %d s and no authority has taken it; "
+                    "to fix: start `chargepki authority serve`, or look at what it says",
+                    request.station or request.requester, waited.total_seconds(),
+                )  # fmt: skip
 
     async def _read(self) -> bool:
         services = self._services

@@ -253,12 +253,28 @@ class Authority:
 
         return enqueue(self.inventory, order, actor=self._actor, now=self._clock())
 
-    def serve_queue_once(self, owner: str, *, limit: int = 64) -> int:
-        """Answer queued requests of other processes (interfaces, ``authority serve``); return how many."""
+    def serve_queue_once(
+        self,
+        owner: str,
+        *,
+        limit: int = 64,
+        answered: Callable[[IssuanceRecord, IssuedCertificate | ChargePkiError], None] | None = None,
+    ) -> int:
+        """Answer queued requests of other processes (interfaces, ``authority serve``); return how many.
+
+        Args:
+            answered: told of each request with its answer, once all of them are durable.
+        """
         from chargepki.pki.authority.queue import serve_once
 
         return serve_once(
-            self.inventory, self.issue_many, owner=owner, actor=self._actor, now=self._clock(), limit=limit
+            self.inventory,
+            self.issue_many,
+            owner=owner,
+            actor=self._actor,
+            now=self._clock(),
+            limit=limit,
+            answered=answered,
         )
 
     def open_issuer(self, ca: str, *, for_crl: bool = False) -> Issuer:

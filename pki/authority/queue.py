@@ -134,8 +134,12 @@ def serve_once(
     actor: Actor,
     now: datetime,
     limit: int = 64,
+    answered: Callable[[IssuanceRecord, IssuedCertificate | ChargePkiError], None] | None = None,
 ) -> int:
     """Take up to *limit* requests, answer them, and return how many were taken.
+
+    Args:
+        answered: told of each request with its answer, once all of them are durable.
 
     A crash between issuing and answering loses nothing: the lease ends, the request is taken again, and the request
     key leads to the certificate that was made.
@@ -154,6 +158,9 @@ def serve_once(
                 _answer(tx, record, answer, actor=actor, now=now)
 
     inventory.write(work)
+    if answered is not None:
+        for record, answer in zip(taken, answers, strict=True):
+            answered(record, answer)
     return len(taken)
 
 

@@ -32,7 +32,7 @@ def test_the_first_ca_creates_the_workspace_for_its_owner_alone(fresh: CommandLi
 def test_create_prints_one_documented_object(run: CommandLine) -> None:
     options = ("--issuer", "t-cso-root", "--subject", "CN=Sub,O=Acme,C=DE", "--validity", "2y", "--key", "secp384r1")
     row = run("ca", "create", "s", "--profile", "ocpp/cso-sub", *options, "--json").json()
-    assert row.keys() == CA_FIELDS | {"schema", "schema_version"}
+    assert row.keys() == CA_FIELDS | {"schema", "schema_version", "warnings"}
     assert (row["schema"], row["id"], row["issuer"], row["state"]) == ("chargepki/ca", "s@1", "t-cso-root@1", "active")
     shown = run("ca", "show", "s", "--json").json()
     certificate = x509.load_pem_x509_certificate(shown["certificate_pem"].encode())
@@ -188,3 +188,20 @@ def test_showing_what_is_not_there_is_refused(run: CommandLine, name: str) -> No
 def test_an_argument_that_is_no_text_is_a_usage_error(run: CommandLine, name: str, said: str) -> None:
     for words in (("ca", "show", name), ("station", "show", name), ("cert", "list", "--station", name)):
         assert said in run.run(*words).check_one_error(2).stderr
+
+
+def test_a_hierarchy_says_what_it_made_and_warns_once(fresh: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"a passphrase")
+    (tmp_path / "p").chmod(0o600)
+    words = ("--passphrase-file", tmp_path / "p", "--prefix", "h", "--organization", "Acme")
+    create = ("ca", "create-hierarchy", "ocpp", *words)
+    assert "no country code" in fresh.run(*create, "--country", "Germany").check_one_error(3).stderr
+    assert not fresh.home.exists()
+    done = fresh(*create, "--country", "DE")
+    assert "created 3 CAs\n" in done.stderr
+    assert "created 0 CAs, 3 existed already" in fresh(*create, "--country", "DE").stderr
+    assert "another subject" in fresh.run(*create, "--country", "FR").check_one_error(3).stderr
+    https = ("--public-url", "https://pki.acme.com", "--country", "DE")
+    words = ("--passphrase-file", tmp_path / "p", "--prefix", "i", "--organization", "Acme")
+    done = fresh("ca", "create-hierarchy", "iso15118-20", *words, *https)
+    assert done.stderr.count("is an https URL") == 1, "one rule, one warning"

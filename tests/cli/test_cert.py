@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from chargepki.pki import names
+from chargepki.pki import files, names
+from chargepki.pki.errors import UnavailableError
 from testkit.command_line import CommandLine, snapshot, without_privileges
 from testkit.requests import make_csr
 
@@ -51,7 +52,7 @@ def test_out_and_chain_out_take_leaf_and_chain_without_root(run: CommandLine, tm
 def test_json_carries_record_and_pem(run: CommandLine, tmp_path: Path) -> None:
     row = run(*ISSUE, "--csr", csr_for(tmp_path), "--json").json()
     assert row.keys() == CERTIFICATE_FIELDS | {
-        "schema", "schema_version", "repeated", "clamped", "certificate_pem", "chain_pem",
+        "schema", "schema_version", "repeated", "clamped", "warnings", "certificate_pem", "chain_pem",
     }  # fmt: skip
     assert row["schema"] == "chargepki/certificate" and row["state"] == "issued" and row["repeated"] is False
     assert row["station"] == "CS-0002", "a CN that is a station's serial number links by itself"
@@ -181,10 +182,26 @@ def test_a_profile_that_needs_pointers_refuses_without_a_public_url(run: Command
     assert not bare.home.exists()
 
 
+def disk_full(path: Path, data: bytes) -> None:
+    raise UnavailableError(f"cannot write {path}", why="No space left on device")
+
+
 def test_a_lost_output_is_got_back_by_the_same_command(run: CommandLine, tmp_path: Path) -> None:
-    request = csr_for(tmp_path)
+    request, before = csr_for(tmp_path), len(ids(run))
     done = run.run(*ISSUE, "--csr", request, "--out", tmp_path / "no" / "leaf.pem")
-    assert "cannot write" in done.stderr and done.code == 4
+    assert "there is no folder" in done.check_one_error(4).stderr
+    (tmp_path / "leaf.pem").mkdir()
+    assert "is a folder" in run.run(*ISSUE, "--csr", request, "--out", tmp_path / "leaf.pem").check_one_error(4).stderr
+    assert len(ids(run)) == before, "nothing was issued for files that cannot be written"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "write_durable", disk_full)
+        done = run.run(*ISSUE, "--csr", request, "--out", tmp_path / "l", "-q").check_one_error(4)
+        words = (*ISSUE, "--new-key", "--subject", "CN=CS-0005,O=Acme", "--key-out", tmp_path / "k")
+        keyed = run.run(*words, "--out", tmp_path / "l", "-q").check_one_error(4)
+    assert "fix: repeat this command" in done.stderr and len(ids(run)) == before + 2
+    assert "its key waits in" in keyed.stderr and "k.part" in keyed.stderr
+    run(*words, "--out", tmp_path / "l")
+    assert len(ids(run)) == before + 2 and (tmp_path / "k").exists() and not (tmp_path / "k.part").exists()
     assert b"BEGIN CERTIFICATE" in run(*ISSUE, "--csr", request).stdout
 
 
@@ -229,7 +246,7 @@ def test_a_bad_filter_is_one_clear_error(run: CommandLine, words: tuple[str, ...
     run.run("cert", "list", *words).check_one_error(code)
 
 
-@pytest.mark.parametrize("words", [("--profile", "none"), ("--station", "none")], ids=repr)
+@pytest.mark.parametrize("words", [("--profile", "ocpp/csms"), ("--station", "none")], ids=repr)
 def test_a_filter_that_matches_nothing_is_an_empty_list(run: CommandLine, words: tuple[str, ...]) -> None:
     assert ids(run, *words) == []
 
@@ -251,7 +268,13 @@ def test_show_takes_serials_in_every_spelling_and_files(run: CommandLine, place:
     text = run("cert", "show", live).out
     assert text.endswith((place / "live.pem").read_text()), "PEM stands alone, so that it can be copied"
     from_file = run("cert", "show", place / "live.pem", "--json").json()
-    assert from_file["sha256"] == shown["sha256"] and "id" not in from_file
+    assert from_file["sha256"] == shown["sha256"]
+    assert from_file["id"] == shown["id"] and from_file["inventory"] == "in this inventory"
+    assert (from_file["state"], from_file["station"]) == ("issued", "CS-0001")
+    foreign = CommandLine(place / "other")
+    assert "inventory" not in foreign("cert", "show", place / "live.pem", "--json").json()
+    foreign("station", "add", "X")
+    assert "not in this inventory" in foreign("cert", "show", place / "live.pem").out
     assert "looks_like" in from_file and "looks_like" not in shown
 
 
@@ -346,3 +369,65 @@ def test_a_workspace_that_cannot_be_written_refuses_every_write(prepared: Path) 
         for path in folder.rglob("*"):
             path.chmod(0o700)
         shutil.rmtree(folder)
+
+
+def test_a_certificate_is_revoked_by_its_file_and_by_the_colon_form_of_its_serial(
+    run: CommandLine, place: Path, tmp_path: Path
+) -> None:
+    (live,) = ids(run, "--state", "issued", "--station", "CS-0001")
+    serial = live.partition(":")[2]
+    octets = serial.rjust(len(serial) + len(serial) % 2, "0").upper()
+    colons = ":".join(octets[at : at + 2] for at in range(0, len(octets), 2))
+    for spelling in (colons, f"t-cso-sub:{colons}"):
+        assert run("cert", "show", spelling, "--json").json()["id"] == live
+    der = tmp_path / "live.der"
+    der.write_bytes(x509.load_pem_x509_certificate((place / "live.pem").read_bytes()).public_bytes(Encoding.DER))
+    assert run("cert", "revoke", der, "--reason", "superseded", "--json").json()["id"] == live
+    assert run("cert", "revoke", place / "live.pem", "--reason", "superseded", "--json").json()["id"] == live
+    other = CommandLine(tmp_path / "other")
+    other("station", "add", "X")
+    refused = other.run("cert", "revoke", der, "--reason", "superseded").check_one_error(3)
+    assert "not in this inventory" in refused.stderr
+
+
+def test_a_repeated_revocation_says_so_and_signs_no_new_list(run: CommandLine) -> None:
+    (dead,) = ids(run, "--state", "revoked")
+    before = run("ca", "show", "t-cso-sub", "--json").json()["crl_number"]
+    again = run("cert", "revoke", dead, "--reason", "superseded", "--json")
+    assert "was already revoked on 20" in again.stderr and "(superseded)" in again.stderr
+    assert "published" not in again.stderr and again.json()["crl_number"] == before
+
+
+def test_a_revocation_names_the_other_certificates_of_the_station(run: CommandLine, tmp_path: Path) -> None:
+    request = csr_for(tmp_path)
+    first, second = (run(*ISSUE, "--csr", request, "--again", "--json").json()["id"] for _ in range(2))
+    done = run("cert", "revoke", first, "--reason", "keyCompromise")
+    assert "station CS-0002 still has 1 valid certificate" in done.stderr
+    assert f"next: chargepki cert revoke {second} --reason keyCompromise" in done.stderr
+    assert "still has" not in run("cert", "revoke", second, "--reason", "keyCompromise").stderr
+    assert "written to no file: pass --publish-dir" in done.stderr
+
+
+def test_the_warnings_of_the_linter_are_told_with_their_cures(run: CommandLine, tmp_path: Path) -> None:
+    request = csr_for(tmp_path)
+    https = {"CHARGEPKI_PUBLIC_URL": "https://pki.acme.com"}
+    done = run(*ISSUE, "--csr", request, variables=https)
+    assert done.stderr.count("is an https URL") == 1 and "cure: use http" in done.stderr
+    assert "warning" not in run(*ISSUE, "--csr", request, "--again", "-q", variables=https).stderr
+    row = run(*ISSUE, "--csr", request, "--again", "--json", variables=https).json()
+    assert {item["rule"] for item in row["warnings"]} == {"w_revocation_https"}
+    clean = run(*ISSUE, "--csr", request, "--again", variables={"CHARGEPKI_PUBLIC_URL": "http://pki.acme.com"})
+    assert "warning" not in clean.stderr
+
+
+def test_a_short_life_that_nobody_asked_for_is_mentioned(run: CommandLine, tmp_path: Path) -> None:
+    words = ("cert", "issue", "--ca", "t-cso-sub", "--profile", "ocpp/csms", "--new-key", "--dns", "c.example.org")
+    subject = ("--subject", "CN=c.example.org,O=Acme")
+    assert "lasts 23 hours" in run(*words, *subject, "--key-out", tmp_path / "a").stderr
+    assert "lasts" not in run(*words, *subject, "--key-out", tmp_path / "b", "--validity", "12h").stderr
+
+
+def test_a_day_alone_is_its_midnight_in_utc(run: CommandLine) -> None:
+    assert ids(run, "--expires-before", "2020-01-01") == []
+    assert ids(run, "--expires-before", "9999-01-01") == ids(run)
+    assert "ocpp/csms" in run.run("cert", "list", "--profile", "ocpp/csmss").stderr

@@ -123,3 +123,12 @@ def test_on_a_terminal_it_is_asked_for_and_not_shown(run: CommandLine, prepared:
     assert process.returncode == 0 and b'"t-cso-sub@1"' in out
     assert b"correct horse" not in shown
     os.close(terminal)
+
+
+def test_a_passphrase_file_that_others_can_read_is_warned_of(run: CommandLine, place: Path) -> None:
+    (place / "passphrase").chmod(0o640)
+    done = run("crl", "publish", "--ca", "t-cso-sub")
+    assert "warning: others can read the passphrase file" in done.stderr and "cure: chmod 600" in done.stderr
+    assert "warning" not in run("crl", "publish", "--ca", "t-cso-sub", "-q").stderr
+    (place / "passphrase").chmod(0o600)
+    assert "warning" not in run("crl", "publish", "--ca", "t-cso-sub").stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,25 @@ def test_an_endpoint_that_cannot_start_changes_nothing(run: CommandLine, words: 
     before = snapshot(run.home)
     run.run("csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "2", *words).check_one_error(code)
     assert snapshot(run.home) == before
+
+
+def test_a_verdict_says_what_was_tested(run: CommandLine, place: Path) -> None:
+    done = run("audit", "verify")
+    assert "0 findings: log and inventory are whole; head " in done.out and "signed by log key" in done.out
+    assert "truncation was not tested: pass --checkpoint" in done.out
+    assert "agreed" in run("audit", "verify", "--checkpoint", place / "checkpoint.json").out
+    with contextlib.closing(sqlite3.connect(run.home / "inventory.db")) as database, database:
+        database.execute("UPDATE audit_entry SET outcome = 'never' WHERE seq = 2")
+        database.execute("UPDATE certificate SET station = 'CS-0009' WHERE station = 'CS-0001'")
+        database.execute("UPDATE audit_head SET signature = ''")
+    done = run("audit", "verify", code=1)
+    codes = [line.partition(":")[0] for line in done.out.splitlines() if line.startswith(("head-", "entry-", "row-"))]
+    assert codes == sorted(codes, key=lambda code: "her".index(code[0])), "head first, rows last"
+    assert {"head-signature", "entry-changed", "row-changed"} <= set(codes)
+    assert "entry 2: entry 2" not in done.out and "next: keep a copy" in done.stderr
+
+
+def test_an_unknown_item_is_none_of_the_three_kinds(run: CommandLine) -> None:
+    for item in ("nobody", "deadbeef", "t-cso-sub:deadbeef", "x" * 300):
+        refused = run.run("inventory", "show", item).check_one_error(3)
+        assert "neither a CA nor a station nor a certificate" in refused.stderr

@@ -66,7 +66,7 @@ def test_a_password_is_made_and_shown_only_where_it_must_be_carried(run: Command
     assert len(made["password"]) == 20
     queued = run("station", "set-password", "CS-0001", "--json")
     assert queued.json().keys() == OPERATION_FIELDS | {"schema", "schema_version"}
-    assert "password" not in queued.json()["parameters"] and "look again with" in queued.stderr
+    assert "password" not in queued.json()["parameters"] and "queued; look at it with" in queued.stderr
 
 
 def test_waiting_for_a_station_that_is_away_ends_in_time(run: CommandLine) -> None:

@@ -25,12 +25,14 @@ from chargepki.ocpp_security.tls import (
     MANDATED_SUITES,
     TlsIdentity,
     client_context,
+    missing_issuer,
     missing_suites,
     reload_identity,
     server_context,
 )
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
 from chargepki.pki.pem import to_pem
+from testkit.hierarchy import make_node
 
 P1, P2, P3 = SecurityProfile
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -368,3 +370,17 @@ def test_a_serving_context_takes_a_new_certificate_for_new_handshakes() -> None:
     assert "client" in handshake(context, client, "localhost")
     reload_identity(context, server_identity())
     assert handshake(context, client, "localhost")["received"] == b"c"
+
+
+def test_a_server_chain_without_its_intermediate_is_noticed() -> None:
+    root = make_node("Root", None, ca=True)
+    sub = make_node("Sub", root, ca=True)
+    leaf = make_node("csms.example", sub, ca=False)
+    root_der, sub_der, leaf_der = root.der, sub.der, leaf.der
+    alone, whole = TlsIdentity((leaf_der,), leaf.key), TlsIdentity((leaf_der, sub_der), leaf.key)
+    assert missing_issuer(alone, roots=[root_der]) == "CN=Sub"
+    assert missing_issuer(whole, roots=[root_der]) is None
+    assert missing_issuer(whole) == "CN=Root"
+    # OpenSSL finds the issuer of a lone leaf among the trusted certificates; of a longer chain it does not look.
+    assert missing_issuer(alone, client_trust=[sub_der, root_der]) is None
+    assert missing_issuer(TlsIdentity((leaf_der, leaf_der), leaf.key), client_trust=[sub_der]) == "CN=Sub"

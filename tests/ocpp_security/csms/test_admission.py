@@ -334,3 +334,14 @@ def test_profile_1_is_never_served_beside_tls(rig: Rig) -> None:
         CsmsConfig(security_profiles=frozenset({2}), tls=None)
     with pytest.raises(InputError, match="client certificate"):
         CsmsConfig(security_profiles=frozenset({3}), tls=rig.tls(frozenset({2})))
+
+
+def test_an_unknown_station_is_reported_with_the_command_that_registers_it(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with rig.server(2) as server:
+            await refusal(rig.url_of(server), "NEWCOMER", password=PASSWORD, tls=rig.client_tls())
+
+    run_on("asyncio", story())
+    assert "to fix: register it: chargepki station add NEWCOMER" in caplog.text

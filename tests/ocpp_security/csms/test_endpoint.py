@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import websockets
@@ -517,3 +517,56 @@ def test_a_superseded_certificate_stays_a_fallback_until_its_successor_is_revoke
     (said,) = [record for record in caplog.records if "connected with the superseded" in record.getMessage()]
     assert said.levelno == logging.WARNING and "trigger-renewal FALLS-BACK" in said.getMessage()
     assert sum("taken into use" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_the_log_tells_of_a_certificate_from_its_csr_to_its_use(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.add_station("TOLD")
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            credential = await enrol(rig, url, "TOLD", "ocpp2.0.1")
+            async with foreign_station(url, "TOLD", "ocpp2.0.1", tls=rig.client_tls(credential)) as peer:
+                assert await peer.boot("TOLD") == "Accepted"
+
+    with caplog.at_level(logging.INFO, "chargepki.csms"):
+        run_on("asyncio", story())
+    (made,) = deliveries(rig, "TOLD")
+    steps = [line.getMessage() for line in caplog.records if "CSR" in line.getMessage() or made in line.getMessage()]
+    assert steps == [
+        "TOLD: CSR for a ChargingStationCertificate received",
+        f"TOLD: certificate {made} issued for its CSR",
+        f"TOLD: certificate {made} delivered",
+        f"TOLD: certificate {made} taken into use",
+    ]
+
+
+def test_a_queue_that_nobody_answers_is_complained_about_once_a_minute(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.add_station("PATIENT", profile=1)
+    ahead = timedelta(0)
+
+    async def story() -> None:
+        nonlocal ahead
+        issuer = aio.QueueIssuer(rig.inventory, actor=ACTOR)
+        async with (
+            rig.server(1, issuer=issuer, clock=lambda: datetime.now(UTC) + ahead) as server,
+            foreign_station(rig.url_of(server), "PATIENT", "ocpp2.0.1", password=PASSWORD) as peer,
+        ):
+            await peer.boot("PATIENT")
+            assert await peer.send_csr(build_station_csr(Credential().key, "PATIENT", ORGANIZATION)) == "Accepted"
+            await asyncio.sleep(2.5)
+            assert complaints() == []
+            ahead = timedelta(seconds=15)
+            await wait_for(complaints)
+            await asyncio.sleep(2.5)
+        await issuer.aclose()
+
+    def complaints() -> list[str]:
+        return [line.getMessage() for line in caplog.records if "has been queued" in line.getMessage()]
+
+    run_on("asyncio", story())
+    rig.authority.serve_queue_once("authority")
+    (complaint,) = complaints()
+    assert complaint.startswith("PATIENT: ") and "chargepki authority serve" in complaint
