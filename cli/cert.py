@@ -1,4 +1,4 @@
-"""``chargepki cert``: issue, list, show and revoke certificates."""
+"""``chargepki cert``: issue, list, show, revoke and verify certificates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate, read_certificate_file
+from chargepki.cli.verifying import add_verify
 
 if TYPE_CHECKING:
     from chargepki.pki.authority import IssuedCertificate
@@ -22,7 +23,10 @@ _COLUMNS = ("id", "profile", "state", "not_after", "subject", "station")
 
 @group("cert", example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr")
 def cert() -> None:
-    """Issue, list, show and revoke certificates."""
+    """Issue, list, show, revoke and verify certificates."""
+
+
+add_verify(cert)
 
 
 @cert.command(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chargepki.pki.chain.candidates import SignatureChecker, read_candidate, read_candidates
 from chargepki.pki.chain.policy import WorkBudget
+from chargepki.pki.chain.pool import Pool, SignatureChecker, read_candidate
+from chargepki.pki.chain.refusals import SearchRecord
+from chargepki.pki.chain.search import Search
 
 __all__ = ["order_chain"]
 
@@ -21,17 +23,17 @@ def order_chain(leaf_der: bytes, bag: Sequence[bytes], *, budget: WorkBudget | N
     """
     limits = budget or WorkBudget()
     current = read_candidate(leaf_der, "the leaf", is_anchor=False, budget=limits)
-    pool, _ = read_candidates((), bag, limits)
     checker = SignatureChecker(limits)
+    search = Search(Pool((), bag, limits), checker, limits, SearchRecord())
     chain = [current]
     seen = {current.identity}
     while len(chain) <= limits.depth:
         issuer = next(
             (
                 candidate
-                for candidate in pool
+                for candidate in search.issuers(current)
                 if candidate.identity not in seen
-                and not checker.issued(candidate, candidate)
+                and not (candidate.is_self_issued and checker.issued(candidate, candidate))
                 and checker.issued(candidate, current)
             ),
             None,

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from chargepki.pki.chain.candidates import Candidate, SignatureChecker, read_candidate, read_candidates
-from chargepki.pki.chain.checks import check_path
-from chargepki.pki.chain.policy import POLICIES, Purpose, WorkBudget
-from chargepki.pki.errors import ChainError
+from chargepki.pki.chain.certificate import PathCertificate
+from chargepki.pki.chain.identity import Identity, check_identity
+from chargepki.pki.chain.policy import POLICIES, ChainPolicy, PolicyInputs, Purpose, TrustAnchor, WorkBudget
+from chargepki.pki.chain.pool import Pool, SignatureChecker
+from chargepki.pki.chain.processing import check_leaf, check_path, path_policies
+from chargepki.pki.chain.refusals import PathRefusal, SearchRecord, path_to_json, refuse
+from chargepki.pki.chain.revocation import CertificateStatus, Revocation, RevocationMode, StatusFinder
+from chargepki.pki.chain.search import Search
 
-__all__ = ["VerifiedChain", "verify_chain"]
+__all__ = ["ChainVerifier", "VerifiedChain", "verify_chain"]
+
+_NO_INPUTS = PolicyInputs()
+_OFF = Revocation()
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedChain:
-    """Evidence of a validation; only `verify_chain` makes it."""
+    """Evidence of a validation; only `verify_chain` and `ChainVerifier` make it."""
 
     certificates: tuple[bytes, ...]
     """DER, leaf first, anchor last."""
     purpose: Purpose
     at: datetime
+    statuses: tuple[CertificateStatus, ...] = ()
+    """One for each certificate below the anchor, leaf first; empty when revocation was not looked at."""
+    search: SearchRecord = field(default_factory=SearchRecord, compare=False)
+    """What was tried and rejected before this path."""
+    inputs: PolicyInputs = _NO_INPUTS
 
     @property
     def leaf(self) -> bytes:
@@ -33,118 +46,173 @@ class VerifiedChain:
         """DER of the anchor."""
         return self.certificates[-1]
 
+    @property
+    def policies(self) -> frozenset[str]:
+        """Certificate policies that hold for the whole path, dotted; ``2.5.29.32.0`` stands for any."""
+        path = [PathCertificate(der) for der in self.certificates]
+        return path_policies(path, self.inputs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return path, statuses, policies and search."""
+        path = [PathCertificate(der, is_anchor=der is self.certificates[-1]) for der in self.certificates]
+        return {
+            "purpose": self.purpose,
+            "at": self.at,
+            "path": path_to_json(path),
+            "revocation": [status.to_json() for status in self.statuses],
+            "policies": sorted(self.policies),
+            "search": self.search.to_json(),
+        }
+
+
+class ChainVerifier:
+    """Anchors and intermediates read once, for many leaves. Immutable; may be shared between threads.
+
+    Nothing is remembered from one call to the next but the decoded certificates and keys: every signature of a path is
+    verified every time.
+    """
+
+    def __init__(
+        self,
+        anchors: Iterable[bytes | TrustAnchor],
+        intermediates: Iterable[bytes] = (),
+        *,
+        budget: WorkBudget | None = None,
+    ) -> None:
+        """Read certificates (DER, any order).
+
+        Raises:
+            ChainError: more of them than the budget allows.
+        """
+        self._budget = budget or WorkBudget()
+        self._pool = Pool(anchors, intermediates, self._budget)
+
+    def verify(
+        self,
+        leaf_der: bytes,
+        intermediates: Sequence[bytes] = (),
+        *,
+        purpose: Purpose = Purpose.ANY,
+        at: datetime,
+        inputs: PolicyInputs = _NO_INPUTS,
+        revocation: Revocation = _OFF,
+        identity: Identity | None = None,
+    ) -> VerifiedChain:
+        """Validate one leaf. Arguments and errors are those of `verify_chain`."""
+        if at.tzinfo is None:
+            raise TypeError("at is a naive datetime; pass an aware one")
+        record = SearchRecord()
+        checker = SignatureChecker(self._budget)
+        try:
+            pool = self._pool.extended(intermediates) if intermediates else self._pool
+            record.candidates = len(pool.certificates)
+            record.unusable = tuple(pool.notes)
+            return self._verify(leaf_der, pool, checker, record, purpose, at, inputs, revocation, identity)
+        except PathRefusal as refusal:
+            refusal.search = record
+            raise
+        finally:
+            record.signatures = checker.spent
+
+    def _verify(
+        self,
+        leaf_der: bytes,
+        pool: Pool,
+        checker: SignatureChecker,
+        record: SearchRecord,
+        purpose: Purpose,
+        at: datetime,
+        inputs: PolicyInputs,
+        revocation: Revocation,
+        identity: Identity | None,
+    ) -> VerifiedChain:
+        leaf = pool.leaf(leaf_der)
+        if not pool.has_anchor:
+            raise PathRefusal(
+                f"no anchor to which {leaf.label} could chain",
+                rule="no-anchor",
+                clause="RFC 5280 6.1.1 (d)",
+                why=pool.notes[0] if pool.notes else "no trusted root was given",
+                fix="give the root certificate of the issuing hierarchy",
+                certificate=leaf.label,
+                position=0,
+            )
+        demands = POLICIES[purpose]
+        search = Search(pool, checker, self._budget, record)
+        finder: StatusFinder | None = None
+        if revocation.mode is not RevocationMode.OFF:
+            finder = StatusFinder(pool, checker, self._budget, revocation, at)
+            record.unusable += finder.unusable
+        hosts_in_cn = identity is not None and identity.uses_common_name(purpose)
+        first: PathRefusal | None = None
+        for path in search.paths(leaf):
+            try:
+                check_path(path, at, inputs, common_name_is_host=hosts_in_cn)
+                _check_anchor(path, pool, demands)
+                check_leaf(path, demands)
+                if identity is not None:
+                    check_identity(leaf, identity, purpose)
+                statuses = finder.check(path) if finder else ()
+            except PathRefusal as refusal:
+                if refusal.rule == "work-budget":
+                    raise
+                first = first or refusal
+                record.reject(path, refusal)
+                continue
+            return VerifiedChain(tuple([each.der for each in path]), purpose, at, statuses, record, inputs)
+        raise first or search.dead_end(leaf)
+
 
 def verify_chain(
     leaf_der: bytes,
     intermediates: Sequence[bytes],
-    anchors: Sequence[bytes],
+    anchors: Sequence[bytes | TrustAnchor],
     *,
     purpose: Purpose = Purpose.ANY,
     at: datetime,
     budget: WorkBudget | None = None,
+    inputs: PolicyInputs = _NO_INPUTS,
+    revocation: Revocation = _OFF,
+    identity: Identity | None = None,
 ) -> VerifiedChain:
     """Find and validate a path from the leaf to an anchor, by signatures and not by order.
-
-    Revocation is not looked at. That an anchor belongs to the purpose (a V2G root for an SECC, never an MO root for a
-    vehicle) is decided by the caller's choice of *anchors*. Name and policy constraints are not evaluated in this
-    release: a certificate that carries them refuses its path.
 
     Args:
         leaf_der: DER.
         intermediates: DER, any order, duplicates and strangers allowed; they need not be trusted.
-        anchors: DER; trusted, whoever signed them. Their validity and pathLen count.
-        purpose: demands on the leaf, see `POLICIES`.
+        anchors: DER, or `TrustAnchor` to say what each is trusted for; trusted, whoever signed them. Their validity,
+            pathLen, name and policy constraints count. Bare DER is trusted for *purpose*.
+        purpose: demands on leaf and anchor, see `POLICIES`.
         at: aware; both ends of a validity are inclusive.
+        inputs: certificate policies that are acceptable or demanded.
+        revocation: evidence and mode; not looked at by default.
+        identity: who the leaf must belong to.
 
     Raises:
-        ChainError: there is no valid path; names the certificate at fault, its position, the clause and the cure. Of
-            several faulty paths it speaks of the first, in the order that `read_candidates` gives.
+        PathRefusal: there is no valid path; names the certificate at fault, its position, the clause and the cure, and
+            carries the whole search. Of several faulty paths it speaks of the first, in an order that depends on the
+            certificates alone. It is a `ChainError`, and for revocation also a `RevocationError`.
         TypeError: *at* is naive.
 
-    Clause: RFC 5280 6.1; ISO 15118-2 [V2G2-875], [V2G2-925].
+    Clause: RFC 5280 6.1, RFC 9618 5; ISO 15118-2 [V2G2-875], [V2G2-925].
     """
-    if at.tzinfo is None:
-        raise TypeError("at is a naive datetime; pass an aware one")
-    limits = budget or WorkBudget()
-    leaf = read_candidate(leaf_der, "the leaf", is_anchor=leaf_der in anchors, budget=limits)
-    pool, notes = read_candidates(anchors, intermediates, limits)
-    if not any(candidate.is_anchor for candidate in pool):
-        raise ChainError(
-            f"no anchor to which {leaf.label} could chain",
-            why=notes[0] if notes else "no trusted root was given",
-            fix="give the root certificate of the issuing hierarchy",
-        )
-    search = _Search(pool, SignatureChecker(limits), limits)
-    first: ChainError | None = None
-    for path in search.paths(leaf):
-        try:
-            check_path(path, POLICIES[purpose], at)
-        except ChainError as error:
-            first = first or error
-            continue
-        return VerifiedChain(tuple(candidate.der for candidate in path), purpose, at)
-    raise first or search.dead_end(leaf, notes)
+    verifier = ChainVerifier(anchors, intermediates, budget=budget)
+    return verifier.verify(leaf_der, purpose=purpose, at=at, inputs=inputs, revocation=revocation, identity=identity)
 
 
-class _Search:
-    """Depth-first search over who signed whom; remembers how far it came, for the error message."""
-
-    def __init__(self, pool: Sequence[Candidate], checker: SignatureChecker, budget: WorkBudget) -> None:
-        self._pool = pool
-        self._checker = checker
-        self._budget = budget
-        self._furthest: tuple[Candidate, ...] = ()
-        self._too_deep = False
-        self._steps = 0
-
-    def paths(self, leaf: Candidate) -> Iterator[tuple[Candidate, ...]]:
-        """Yield every path from *leaf* to an anchor; signatures and names are verified, nothing else."""
-        if leaf.is_anchor:
-            yield (leaf,)
-            return
-        yield from self._extend((leaf,), {leaf.identity})
-
-    def _extend(self, path: tuple[Candidate, ...], seen: set[tuple[bytes, bytes]]) -> Iterator[tuple[Candidate, ...]]:
-        if len(path) > len(self._furthest):
-            self._furthest = path
-        if len(path) > self._budget.depth + 1:
-            self._too_deep = True
-            return
-        for issuer in self._pool:
-            self._steps += 1
-            if self._steps > self._budget.steps:
-                raise ChainError(
-                    f"no path was found within {self._budget.steps} steps",
-                    why="the bag holds many CAs that certified each other",
-                    fix="send the chain of this leaf only",
-                )
-            if issuer.identity in seen or not self._checker.issued(issuer, path[-1]):
-                continue
-            longer = (*path, issuer)
-            if issuer.is_anchor:
-                yield longer
-            else:
-                yield from self._extend(longer, seen | {issuer.identity})
-
-    def dead_end(self, leaf: Candidate, notes: Sequence[str]) -> ChainError:
-        """Return the error for a search that reached no anchor."""
-        stuck = self._furthest[-1] if self._furthest else leaf
-        position = max(len(self._furthest) - 1, 0)
-        place = "leaf" if position == 0 else f"position {position}"
-        if self._too_deep:
-            return ChainError(
-                f"more than {self._budget.depth} CAs between leaf and anchor, for {leaf.label}",
-                why="the work budget allows no more",
-                fix="send the chain of this leaf only",
-            )
-        if stuck.view.is_self_issued:
-            why = "it is self-signed and not among the anchors (RFC 5280 6.1.1 (d))"
-            fix = "install it as an anchor if you trust it, by a way that you trust"
-        else:
-            why = (
-                "no given certificate has its issuer's name and a key that verifies its signature (RFC 5280 6.1.3 (a))"
-            )
-            fix = "send every sub-CA between leaf and root, and check that the root is the right one"
-        if notes:
-            why += f"; {len(notes)} certificates were unusable: {notes[0]}"
-        return ChainError(f"no issuer found for {stuck.label} ({place})", why=why, fix=fix)
+def _check_anchor(path: Sequence[PathCertificate], pool: Pool, demands: ChainPolicy) -> None:
+    """Refuse the right signature under the wrong root: what an anchor is trusted for is a condition of validity."""
+    anchor = path[-1]
+    uses = pool.uses.get(anchor.der)
+    if uses is None or not demands.anchors or not demands.anchors.isdisjoint(uses):
+        return
+    raise refuse(
+        anchor,
+        len(path) - 1,
+        f"this root is not one for {demands.purpose}",
+        rule="wrong-anchor",
+        clause=demands.clause,
+        why=f"it is trusted for {', '.join(sorted(uses)) or 'nothing'}, and {demands.purpose} needs a root for "
+        f"{' or '.join(sorted(demands.anchors))}",
+        fix="use a certificate from the right hierarchy; do not install this root for the other use",
+    )
