@@ -12,7 +12,7 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.values import find_certificate, read_certificate_file
 from chargepki.pki.authority import utc_now
-from chargepki.pki.authority.revocation import ca_of, needs_crl
+from chargepki.pki.authority.revocation import ca_of, needs_crl, publish_files
 from chargepki.pki.errors import ChargePkiError, NotFound, SignerError, StateError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlRecord
@@ -123,6 +123,9 @@ def publish_or_explain(state: GlobalState, ca: str, *, only_if_needed: bool = Fa
     inventory = state.workspace.inventory
     if only_if_needed and not needs_crl(inventory, ca, utc_now()):
         latest = inventory.latest_crl(ca)
+        if state.settings.publish_dir is not None:
+            # A run that was interrupted may have recorded the list and not have written it.
+            publish_files(inventory, ca, state.settings.publish_dir)
         state.output.say(f"CRL {latest.number if latest else '-'} of {ca} has it already")
         return latest
     try:

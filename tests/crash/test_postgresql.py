@@ -21,6 +21,8 @@ from testkit.effort import CAMPAIGN
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
 
 SENDING = ("sendto", "sendmsg")
+LEAVING = 4
+"""Messages after the last commit: each connection ends its transaction and says goodbye."""
 FULL_STOP_EVERY = 1 if CAMPAIGN else 9
 """At every so manieth call the whole server stops; at the others it ends our sessions, which is quicker."""
 
@@ -128,9 +130,9 @@ def test_a_server_that_goes_away_at_any_message_is_one_clear_error_and_the_repea
         if full_stop:
             server.start()
         errors = [line for line in first.stderr.splitlines() if line.startswith("error: ")]
-        # A read is tried again on a new connection, so a lost session alone need not be noticed; and with the last
-        # message the command takes its leave of the server, when everything has been answered.
-        noticed = full_stop and number < len(calls) - 1
+        # A read is tried again on a new connection, so a lost session alone need not be noticed; nor need the loss of
+        # the whole server be, once everything is committed and answered and the command only takes its leave.
+        noticed = full_stop and number < len(calls) - LEAVING
         if first.code not in ((4,) if noticed else (0, 4)) or len(errors) != bool(first.code):
             wrong.append(f"{call}: it ended with {first.code}: {first.stderr.strip()}")
         wrong += [f"{call}: {item}" for item in answered_once(runner, place, name, command, first)]
