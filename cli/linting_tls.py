@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ssl
 import re
 import socket
 import ssl
@@ -49,7 +50,6 @@ def _chain(secured: ssl.SSLSocket) -> list[bytes]:
         return [bytes(der) for der in public()]
     inner: Any = getattr(secured, "_sslobj", None)
     if inner is not None and hasattr(inner, "get_unverified_chain"):
-        der_form = 1  # ssl's ENCODING_DER
-        return [bytes(each.public_bytes(der_form)) for each in inner.get_unverified_chain() or ()]
+        return [bytes(each.public_bytes(_ssl.ENCODING_DER)) for each in inner.get_unverified_chain() or ()]
     leaf = secured.getpeercert(binary_form=True)
     return [leaf] if leaf else []

@@ -109,6 +109,8 @@ def ext_unlisted(context: CertificateContext) -> Verdict:
         # SubjectAltName is n_san_present_v2g's, an EKU on a contract or a CA has a rule of its own.
         if extension.oid in _LISTED or extension.oid in listed or extension.oid == oids.SUBJECT_ALTERNATIVE_NAME:
             continue
+        if extension.oid == oids.EXTENDED_KEY_USAGE and (context.role == "contract" or context.view.is_ca):
+            continue
         mild = extension.oid in (oids.EXTENDED_KEY_USAGE, oids.OCSP_NO_CHECK)
         problems.append(
             Problem(
