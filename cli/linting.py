@@ -72,10 +72,10 @@ def judge(state: GlobalState, request: Request) -> Run:
         kind=Kind(request.kind) if request.kind else None,
     )
     if request.deep:
-        from chargepki.pki.lint import deep
+        from chargepki.pki.lint.deep import check_available, with_second_opinion
 
-        deep.check_available()
-        run.reports = [deep.with_second_opinion(report) for report in session.judge(inputs, blocks)]
+        check_available()
+        run.reports = [with_second_opinion(report) for report in session.judge(inputs, blocks)]
     else:
         run.reports = session.judge(inputs, blocks)
     return run

@@ -193,7 +193,7 @@ def test_a_file_without_anything_to_judge_is_one_clear_error(lint: CommandLine, 
 @pytest.fixture(scope="module")
 def sarif_schema(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The schema out of the npm package that its authors publish; fetched once, kept in pytest's cache."""
-    folder = Path(request.config.cache.mkdir("sarif"))  # type: ignore[union-attr]  # there is one under pytest
+    folder = Path(request.config.cache.mkdir("sarif"))
     path = folder / "sarif-2.1.0.json"
     if not path.exists():
         npm = shutil.which("npm")
