@@ -37,8 +37,9 @@ def material(profile: Profile) -> tuple[list[bytes], list[bytes], bytes]:
     algorithm = keys.signature_algorithm(KIND).der
     ca_profile = get_profile("iso15118-2/cpo-sub2")
     issuer = IssuerInfo(ca_name, keys.key_identifier(ca_spki), KIND)
+    above = IssuerInfo(names.name_der(names.parse_rdns("CN=Sub1,O=Benchmark,DC=V2G")), bytes(20), KIND)
 
-    def build(kind: Profile, number: int, subject: bytes, spki: bytes, days: int) -> bytes:
+    def build(kind: Profile, number: int, subject: bytes, spki: bytes, days: int, issuer: IssuerInfo = issuer) -> bytes:
         start = START + timedelta(seconds=number // PER_SECOND)
         return build_tbs(
             kind,
@@ -57,7 +58,7 @@ def material(profile: Profile) -> tuple[list[bytes], list[bytes], bytes]:
         spki = keys.spki_der(ec.generate_private_key(ec.SECP256R1()))
         unsigned.append(build(profile, number, subject, spki, 60))
     signed = [assemble_certificate(tbs, algorithm, keys.sign(ca_key, tbs)) for tbs in unsigned]
-    ca_tbs = build(ca_profile, 0, ca_name, ca_spki, 365)
+    ca_tbs = build(ca_profile, 0, ca_name, ca_spki, 365, above)
     return unsigned, signed, assemble_certificate(ca_tbs, algorithm, keys.sign(ca_key, ca_tbs))
 
 

@@ -170,8 +170,8 @@ def lint_pages() -> dict[str, str]:
     index = [
         HEAD,
         "# Rules of the linter\n",
-        f"{len(rules)} rules; a few judge several kinds of objects. The [guide](../../guides/lint-your-pki.md) says how",
-        "to run them, change their severity and give them data.\n",
+        f"{len(rules)} rules; a few judge several kinds of objects. The [guide](../../guides/lint-your-pki.md) says",
+        "how to run them, change their severity and give them data.\n",
         "| Rule | Severity | Judges | Demands | Clause |",
         "|---|---|---|---|---|",
     ]

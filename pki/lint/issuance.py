@@ -13,7 +13,8 @@ from threading import Lock
 from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast
 
-from chargepki.pki.certificate_view import AttributeView, CertificateView, read_validity, view_tbs
+from chargepki.pki import oids
+from chargepki.pki.certificate_view import AttributeView, CertificateView, TimeView, read_validity, view_tbs
 from chargepki.pki.der import DerError
 from chargepki.pki.der_tree import PRINTABLE_OCTETS, DerProblem, decode_integer, read_part
 from chargepki.pki.extension_view import ExtensionView
@@ -27,6 +28,7 @@ from chargepki.pki.lint.engine import (
     Plan,
     Rule,
     Unjudged,
+    Verdict,
     available_data,
     findings_of,
     tokens_of,
@@ -52,23 +54,36 @@ def lint_issuance(tbs: bytes, *, profile: Profile, issuer_der: bytes | None = No
     Meant for a CA that issues many certificates under few profiles: rules whose verdict the template fixes (profile,
     issuer, extensions, algorithms) are judged once per template.
     """
-    frame = _frame(tbs)
-    if frame is None:  # not as our templates are
+    template = _recent.get((id(profile), issuer_der))
+    frame = None if template is None or template.profile is not profile else _match(tbs, template)
+    if template is None or frame is None:
+        frame = _frame(tbs)
+        if frame is None:  # not as our templates are
+            return lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
+        template = _find(tbs, frame, profile, issuer_der)
+        if template is None:
+            return lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
+    view = _patched(tbs, frame, template)
+    if view is None:
         return lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
+    return _judge(view, tbs[frame.validity[1] : frame.validity[3]], template)
+
+
+def _find(tbs: bytes, frame: _Frame, profile: Profile, issuer_der: bytes | None) -> _Template | None:
+    """Return the template of *tbs*, learnt now if it is new; ``None`` when it cannot be one."""
     key = (profile.id, issuer_der, *frame.fixed)
     template = _templates.get(key)
     if template is None or template.profile is not profile:
         template = _learn(tbs, frame, profile, issuer_der)
         if template is None:
-            return lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
-        with _lock:
-            if len(_templates) >= _MOST_TEMPLATES:
-                _templates.clear()
-            _templates[key] = template
-    view = _patched(tbs, frame, template)
-    if view is None:
-        return lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
-    return _judge(view, tbs[frame.validity[1] : frame.validity[3]], template)
+            return None
+    with _lock:
+        if len(_templates) >= _MOST_TEMPLATES or len(_recent) >= _MOST_TEMPLATES:
+            _templates.clear()
+            _recent.clear()
+        _templates[key] = template
+        _recent[id(profile), issuer_der] = template
+    return template
 
 
 class _Frame(NamedTuple):
@@ -96,12 +111,14 @@ class _Check(NamedTuple):
     """In the plan."""
     entry: Rule[CertificateContext]
     severity: Severity
+    check: Callable[[CertificateContext], Verdict]
 
 
 class _Template(NamedTuple):
     profile: Profile
     view: CertificateView
     frame: _Frame
+    layout: _Layout | None
     plan: Plan[CertificateContext]
     fixed: tuple[tuple[int, list[Finding]], ...]
     """Findings of rules that looked at nothing variable, with the rule's place in the plan."""
@@ -109,8 +126,12 @@ class _Template(NamedTuple):
     variable: tuple[_Check, ...]
     dated: tuple[_Check, ...]
     """Rules that looked at the validity alone."""
-    windows: dict[bytes, tuple[tuple[int, list[Finding]], ...]]
-    """What `dated` rules found, by the encoding of the validity: a busy CA issues many certificates a second."""
+    windows: dict[bytes, tuple[tuple[tuple[int, list[Finding]], ...], LintReport]]
+    """What `dated` rules found, by the encoding of the validity, and the report if no other variable rule finds
+    anything: a busy CA issues many certificates a second."""
+    times: dict[bytes, tuple[TimeView, TimeView]]
+    one_name: bool
+    """The CN that varies is the only one."""
     make_view: Callable[[], Any]
     make_key: Callable[[], Any]
     make_known: Callable[[], Any]
@@ -118,7 +139,120 @@ class _Template(NamedTuple):
 
 
 _templates: dict[tuple[object, ...], _Template] = {}
+_recent: dict[tuple[int, bytes | None], _Template] = {}
+"""The template that was used last for a profile and an issuer: the next certificate most likely has it too."""
 _lock: Final = Lock()
+
+
+class _Layout(NamedTuple):
+    """The octets of a template between its variable fields."""
+
+    version: bytes
+    signer: bytes
+    """signature and issuer."""
+    window: int
+    """Length of validity."""
+    before_name: bytes
+    """RDNs before the CN, and after it."""
+    after_name: bytes
+    name_tag: int
+    spki: bytes
+    """Up to the public key itself, whose length follows."""
+    bits: int
+    before_key_id: bytes
+    """Extensions up to the key identifier; its length, and what follows it."""
+    key_id: int
+    after_key_id: bytes
+
+
+def _layout(data: bytes, frame: _Frame) -> _Layout | None:
+    if frame.name is None or frame.key_id is None:
+        return None
+    number, value, end = frame.name
+    own_id = frame.key_id[2]
+    id_end = frame.extensions[frame.key_id[0]][3]
+    before = data[frame.subject[2] : value - 11] if number else b""
+    return _Layout(
+        version=data[frame.serial[1] - 5 : frame.serial[1]],
+        signer=data[frame.serial[3] : frame.validity[1]],
+        window=frame.validity[3] - frame.validity[1],
+        before_name=before,
+        after_name=data[end : frame.subject[3]],
+        name_tag=data[value - 2],
+        spki=data[frame.spki[1] : frame.bits],
+        bits=frame.spki[3] - frame.bits,
+        before_key_id=data[frame.spki[3] : own_id],
+        key_id=id_end - own_id,
+        after_key_id=data[id_end:],
+    )
+
+
+def _match(data: bytes, template: _Template) -> _Frame | None:
+    """Return where the variable fields of *data* lie if all else has the octets of *template*; ``None`` otherwise.
+
+    Does what `_frame` does with a third of the work, for certificates of a template that is known already.
+    """
+    layout = template.layout
+    size = len(data)
+    if layout is None or size < 0x100:
+        return None
+    try:
+        if data[:2] != b"\x30\x82" or (data[2] << 8 | data[3]) != size - 4 or not data.startswith(layout.version, 4):
+            return None
+        serial = 4 + len(layout.version)
+        end = serial + 2 + data[serial + 1]
+        if data[serial] != 0x02 or data[serial + 1] > 0x7F or not data.startswith(layout.signer, end):
+            return None
+        validity = end + len(layout.signer)
+        subject = validity + layout.window
+        length = data[subject + 1]
+        content = subject + 2
+        if length == 0x81:
+            length, content = data[subject + 2], subject + 3
+            if length < 0x80:
+                return None
+        elif length > 0x7F:
+            return None
+        stop = content + length
+        rdn = content + len(layout.before_name)
+        octets = data[rdn + 10]
+        value = rdn + 11
+        head = bytes((0x31, octets + 9, 0x30, octets + 7, 6, 3, 0x55, 4, 3, layout.name_tag)) if octets < 0x77 else b""
+        key_id = stop + len(layout.spki) + layout.bits + len(layout.before_key_id)
+        if (
+            data[validity] != 0x30
+            or data[subject] != 0x30
+            or not head
+            or not data.startswith(layout.before_name, content)
+            or not data.startswith(head, rdn)
+            or value + octets + len(layout.after_name) != stop
+            or not data.startswith(layout.after_name, value + octets)
+            or not data.startswith(layout.spki, stop)
+            or not data.startswith(layout.before_key_id, stop + len(layout.spki) + layout.bits)
+            or data[key_id + layout.key_id :] != layout.after_key_id
+        ):
+            return None
+    except IndexError:
+        return None
+    learnt = template.frame
+    spki_end = stop + len(layout.spki) + layout.bits
+    extensions = learnt.extensions
+    shift = spki_end - learnt.spki[3]
+    if shift:
+        extensions = [(tag, at + shift, inner + shift, until + shift) for tag, at, inner, until in extensions]
+    number, own_value, own_id = learnt.key_id or (0, 0, 0)
+    return _Frame(
+        (),
+        (0x02, serial, serial + 2, end),
+        (0x30, validity, validity, subject),
+        (0x30, subject, content, stop),
+        (learnt.name[0] if learnt.name else 0, value, value + octets),
+        learnt.rdns,
+        (0x30, stop, stop, spki_end),
+        stop + len(layout.spki),
+        extensions,
+        (number, own_value + shift, own_id + shift),
+    )
 
 
 def _frame(data: bytes) -> _Frame | None:
@@ -212,18 +346,25 @@ def _patched(data: bytes, frame: _Frame, template: _Template) -> CertificateView
     if not serial or (len(serial) > 1 and (serial[0] in (0, 0xFF)) and (serial[0] ^ serial[1]) < 0x80):
         return None
     attributes = template.view.subject_attributes
+    renamed = None
     if frame.name is not None:
         number, content, end = frame.name
         renamed = _renamed(attributes[number], data[content:end])
         if renamed is None:
             return None
         attributes = (*attributes[:number], renamed, *attributes[number + 1 :])
-    try:
-        not_before, not_after = read_part(data, frame.validity[1], frame.validity[3], read_validity, problems)
-    except DerError:
-        return None
-    if problems:
-        return None
+    window = data[frame.validity[1] : frame.validity[3]]
+    times = template.times.get(window)
+    if times is None:
+        try:
+            times = read_part(data, frame.validity[1], frame.validity[3], read_validity, problems)
+        except DerError:
+            return None
+        if problems:
+            return None
+        if len(template.times) >= _MOST_WINDOWS:
+            template.times.clear()
+        template.times[window] = times
     key = template.make_key()
     key.der = data[frame.spki[1] : frame.spki[3]]
     key.bits = data[frame.bits : frame.spki[3]]
@@ -239,11 +380,11 @@ def _patched(data: bytes, frame: _Frame, template: _Template) -> CertificateView
     view.serial_content = serial
     view.subject = data[frame.subject[1] : frame.subject[3]]
     view.subject_attributes = attributes
-    view.not_before = not_before
-    view.not_after = not_after
+    view.common_name = renamed.text if renamed is not None and template.one_name else template.view.common_name
+    view.not_before, view.not_after = times
     view.key = key
     view.known = known
-    view.extensions = _placed(data, frame, template)
+    view.source = (data, frame, template)
     return cast("CertificateView", view)
 
 
@@ -285,24 +426,31 @@ def _judge(view: CertificateView, window: bytes, template: _Template) -> LintRep
     context = template.make_context()
     context.view = view
     skipped: list[Unjudged] = []
-    dated = template.windows.get(window)
-    if dated is None:
-        dated = tuple(_run(template.dated, context, skipped))
-        if not skipped:
-            if len(template.windows) >= _MOST_WINDOWS:
-                template.windows.clear()
-            template.windows[window] = dated
     found = _run(template.variable, context, skipped)
+    known = template.windows.get(window)
+    if known is not None:
+        dated, report = known
+        return _report(template, (*dated, *found), skipped) if found or skipped else report
+    skipped_dated: list[Unjudged] = []
+    dated = tuple(_run(template.dated, context, skipped_dated))
+    report = _report(template, dated, skipped_dated)
+    if not skipped_dated:
+        if len(template.windows) >= _MOST_WINDOWS:
+            template.windows.clear()
+        template.windows[window] = (dated, report)
+    return _report(template, (*dated, *found), [*skipped_dated, *skipped]) if found or skipped else report
+
+
+def _report(template: _Template, found: tuple[tuple[int, list[Finding]], ...], skipped: list[Unjudged]) -> LintReport:
+    """Return the report in the order of the plan."""
     plan, run = template.plan, template.plan.ids
-    fixed = template.fixed
-    if found or dated:
-        fixed = tuple(sorted((*fixed, *found, *dated), key=lambda pair: pair[0]))
+    listed = sorted((*template.fixed, *found), key=lambda pair: pair[0])
     if skipped or template.skipped:
         order = {rule_id: place for place, rule_id in enumerate(run)}
         skipped = sorted((*template.skipped, *skipped), key=lambda each: order[each.rule])
         left_out = {each.rule for each in skipped}
         run = tuple(rule_id for rule_id in run if rule_id not in left_out)
-    findings = tuple([finding for _, listed in fixed for finding in listed]) if fixed else ()
+    findings = tuple([finding for _, several in listed for finding in several])
     return LintReport("tbs-certificate", findings, run, template.profile.id, (*plan.unjudged, *skipped))
 
 
@@ -310,8 +458,8 @@ def _run(
     checks: tuple[_Check, ...], context: CertificateContext, skipped: list[Unjudged]
 ) -> list[tuple[int, list[Finding]]]:
     found = []
-    for place, entry, severity in checks:
-        verdict = entry.check(context)
+    for place, entry, severity, check in checks:
+        verdict = check(context)
         if not verdict:
             continue
         if isinstance(verdict, NotEvaluated):
@@ -321,16 +469,18 @@ def _run(
     return found
 
 
-def _maker(value: object, variable: frozenset[str]) -> Callable[[], Any]:
+def _maker(value: object, variable: frozenset[str], **computed: property) -> Callable[[], Any]:
     """Return a class with the fields, properties and methods of *value* of which only the *variable* ones are set.
 
     Filling a frozen view of two dozen fields would cost as much as judging it.
     """
     kind = type(value)
     methods = {name: each for name, each in vars(kind).items() if isinstance(each, property | FunctionType)}
-    own = {name: each for name, each in methods.items() if not name.startswith("_")}
+    own = {name: each for name, each in methods.items() if not name.startswith("_") and name not in variable}
     fixed = {each.name: getattr(value, each.name) for each in fields(cast("Any", value)) if each.name not in variable}
-    return type(f"Fixed{kind.__name__}", (), {**own, **fixed, "__slots__": tuple(variable)})
+    return type(
+        f"Fixed{kind.__name__}", (), {**own, **fixed, **computed, "__slots__": tuple(variable - computed.keys())}
+    )
 
 
 class _Traced:
@@ -359,7 +509,7 @@ class _Traced:
 
 _WINDOW: Final = frozenset({"not_before", "not_after"})
 _VIEW_VARIABLE: Final = _WINDOW | {"tbs", "der", "serial", "serial_content", "subject"}
-_VIEW_PARTS: Final = _VIEW_VARIABLE | {"subject_attributes", "extensions", "key", "known"}
+_VIEW_PARTS: Final = _VIEW_VARIABLE | {"subject_attributes", "common_name", "source", "extensions", "key", "known"}
 _KEY_VARIABLE: Final = frozenset({"der", "bits"})
 _KNOWN_VARIABLE: Final = frozenset({"subject_key_id"})
 _PLACE: Final = frozenset({"offset", "value_offset"})
@@ -405,14 +555,16 @@ def _learn(tbs: bytes, frame: _Frame, profile: Profile, issuer_der: bytes | None
         seen: set[str] = set()
         verdict = entry.check(CertificateContext(_traced(view, frame, seen), profile, issuer))
         if seen:
-            (dated if seen <= _WINDOW else variable).append(_Check(place, entry, severity))
+            (dated if seen <= _WINDOW else variable).append(_Check(place, entry, severity, entry.check))
         elif isinstance(verdict, NotEvaluated):
             skipped.append(Unjudged(entry.id, verdict.reason))
         elif verdict:
             fixed.append((place, findings_of(entry, severity, verdict)))
     return _Template(
-        profile, view, frame, plan, tuple(fixed), tuple(skipped), tuple(variable), tuple(dated), {},
-        _maker(view, _VIEW_PARTS),
+        profile, view, frame, _layout(tbs, frame), plan, tuple(fixed), tuple(skipped), tuple(variable), tuple(dated),
+        {}, {},
+        len(view.subject_values(oids.COMMON_NAME)) == 1,
+        _maker(view, _VIEW_PARTS, extensions=property(lambda self: _placed(*self.source))),
         _maker(view.key, _KEY_VARIABLE),
         _maker(view.known, _KNOWN_VARIABLE),
         _maker(CertificateContext(view, profile, issuer), frozenset({"view"})),

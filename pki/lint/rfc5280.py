@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from chargepki.pki import names, oids
+from chargepki.pki.certificate_view import AttributeView
 from chargepki.pki.curves import is_on_curve
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
@@ -379,8 +380,13 @@ def dn_string_type(context: CertificateContext) -> Verdict:
         Problem(f"{oids.name_of(attribute.oid)} {attribute.text[:80]!r} has an unusual string type or length")
         for attribute in context.view.subject_attributes
         if attribute.oid in _TEXT_ATTRIBUTES
-        and (attribute.tag not in (0x0C, 0x13) or not 1 <= len(attribute.text) <= 64)
+        and not (attribute.tag in (0x0C, 0x13) and attribute.content and _fits(attribute))
     ]
+
+
+def _fits(attribute: AttributeView) -> bool:
+    """At most 64 characters; there are never more characters than octets, so decoding is rarely needed."""
+    return len(attribute.content) <= 64 or len(attribute.text) <= 64
 
 
 @rule(
