@@ -263,6 +263,30 @@ def root_in_handshake_chain(context: Collection) -> Verdict:
     return f"{context.anchor.name} is the root"
 
 
+@COLLECTIONS.rule(
+    "e_cross_cert_validity",
+    "[V2G20-1853]",
+    "a cross-certificate is not valid beyond the CA that it certifies",
+    hint="shorten --validity",
+    standards=ISO20,
+    applies=("set",),
+    where="tbsCertificate.validity",
+)
+def cross_cert_validity(context: Collection) -> Verdict:
+    """The certified CA is the self-signed certificate with its name and key; the issuer's end is judged elsewhere."""
+    ends = {
+        (member.view.subject, member.view.key.der): member.view.not_after.value
+        for member in context.members
+        if member.is_self_issued
+    }
+    problems = []
+    for member in context.members:
+        end, limit = member.view.not_after.value, ends.get((member.view.subject, member.view.key.der))
+        if is_cross_certificate(member) and end and limit and end > limit:
+            problems.append(Problem(f"{member.name} is valid until {end}, the CA that it certifies until {limit}"))
+    return problems
+
+
 _MAX_CHAIN: Final = 10000
 _MAX_ROOT: Final = 5500
 

@@ -77,10 +77,10 @@ def lint_collection(members: Sequence[Member], *, kind: Kind, now: datetime | No
 
 
 def _standard(collection: Collection) -> Standard | None:
-    """A store follows a document when all its roots do."""
+    """A store or a set follows a document when all its members do whose profile is known."""
     if collection.kind is Kind.BUNDLE:
         return collection.standard
-    found = {None if member.profile is None else member.profile.standard for member in collection.members}
+    found = {member.profile.standard for member in collection.members if member.profile is not None}
     return found.pop() if len(found) == 1 else None
 
 

@@ -302,3 +302,16 @@ def test_pkilint_finds_on_its_own(lint: CommandLine, tmp_path: Path) -> None:
     assert any(
         finding["rule"].startswith("pkilint:") and finding["severity"] == "error" for finding in report["findings"]
     )
+
+
+def test_a_list_of_weak_keys_beside_the_configuration_is_used(lint: CommandLine, tmp_path: Path) -> None:
+    weak = vector("e_debian_weak_key")
+    assert weak.settings.weak_keys is not None
+    lint.home.mkdir()
+    (lint.home / "weak.txt").write_text("# Debian's form\n" + "\n".join(weak.settings.weak_keys.moduli))
+    (lint.home / "chargepki.toml").write_text('[lint]\nweak_keys = "weak.txt"\n')
+    (tmp_path / "x.der").write_bytes(weak.data)
+    (report,) = reports(lint("lint", tmp_path / "x.der", "--json", *AT, code=1))
+    assert [finding["rule"] for finding in report["findings"]] == ["e_debian_weak_key"]
+    (lint.home / "weak.txt").unlink()
+    lint.run("lint", tmp_path / "x.der").check_one_error(4)
