@@ -268,8 +268,9 @@ def aki_ski_mismatch(context: CertificateContext) -> Verdict:
         Standard.ISO15118_2: Severity.NOTICE,
         Standard.OCPP: Severity.NOTICE,
         Standard.COMMON: Severity.NOTICE,
-        Standard.ISO15118_20_A1: Severity.ERROR,
+        Standard.ISO15118_20_A1: Severity.WARNING,
     },
+    unverified="the text of Amendment 1, which forbids the form, is known from implementers' comments only",
 )
 def aki_issuer_serial_form(context: CertificateContext) -> Verdict:
     """Cross-certification breaks the other form."""
@@ -386,6 +387,7 @@ def _is_placeholder(host: str) -> bool:
     hint="leave it out: TLS stacks refuse chains whose CAs restrict purposes",
     applies=("ca",),
     where="tbsCertificate.extensions.extendedKeyUsage",
+    unverified="Annex F does not list ExtendedKeyUsage for CAs; the cells themselves are not public",
 )
 def eku_on_ca(context: CertificateContext) -> Verdict:
     """Seen as 'unsuitable certificate purpose'."""
@@ -425,6 +427,9 @@ def policy_any(context: CertificateContext) -> Verdict:
     return "the leaf asserts anyPolicy" if policies and oids.ANY_POLICY in policies else None
 
 
+_PLACEHOLDER_ARCS: Final = ("1.3.6.1.4.1.99999.", "1.3.6.1.4.1.7244.", "2.999.")
+
+
 @rule(
     "w_policy_placeholder",
     "field reports (test PKIs)",
@@ -433,11 +438,11 @@ def policy_any(context: CertificateContext) -> Verdict:
     where="tbsCertificate.extensions.certificatePolicies",
 )
 def policy_placeholder(context: CertificateContext) -> Verdict:
-    """1.3.6.1.4.1.99999 is nobody's; 2.999 is the example arc of X.660."""
+    """1.3.6.1.4.1.99999 is nobody's, 7244 is what test tools write; 2.999 is the example arc of X.660."""
     return [
         Problem(f"policy {policy} is a placeholder")
         for policy in context.view.known.policies or ()
-        if policy.startswith(("1.3.6.1.4.1.99999.", "2.999."))
+        if f"{policy}.".startswith(_PLACEHOLDER_ARCS)
     ]
 
 
