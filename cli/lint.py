@@ -1,132 +1,144 @@
-"""``chargepki lint``: check certificates and CRLs against the standards."""
+"""``chargepki lint``: judge certificates, requests, CRLs, OCSP responses, chains, folders and TLS endpoints."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargepki.cli.globals import GlobalState, command, pass_state
+from chargepki.cli.values import INSTANT
 from chargepki.pki.errors import printable
 
 if TYPE_CHECKING:
-    from chargepki.pki.profiles.base import Profile
+    from chargepki.pki.lint.session import ObjectReport
 
 __all__ = ["lint"]
 
-_MAX_BYTES = 64 << 20
-
 
 @command("lint", verdict=True, example="chargepki lint leaf.pem --profile iso15118-2/secc")
-@click.argument("files", nargs=-1, metavar="FILE…")
-@click.option("--profile", "profile_id", metavar="ID", help="Profile to hold certificates against; guessed otherwise.")
+@click.argument("files", nargs=-1, metavar="FILE|FOLDER|tls://HOST:PORT…")
+@click.option("--profile", "profile_id", metavar="ID", help="Profile to hold leaves against; guessed otherwise.")
+@click.option(
+    "--issuer", "issuers", metavar="FILE", multiple=True, help="Issuers' certificates, not judged; repeatable."
+)
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["bundle", "store", "set"]),
+    help="What the certificates of a file are: what a peer is sent, trust anchors, or neither; told otherwise.",
+)
+@click.option("--at", "at", type=INSTANT, metavar="TIME", help="Instant at which validity is judged; now otherwise.")
+@click.option("--weak-keys", metavar="FILE", help="List of weak keys (the guide describes the format).")
+@click.option("--serial-number", metavar="TEXT", help="The charging station's serial number, to compare the CN with.")
+@click.option("--organization", metavar="TEXT", help="The charging station operator, to compare O with.")
+@click.option("--no-unverified", is_flag=True, help="Leave out rules whose demand no public text settles.")
+@click.option("--deep", is_flag=True, help="Ask pkilint for a second opinion (needs the extra 'lint').")
+@click.option("--format", "form", type=click.Choice(["text", "json", "sarif"]), help="What to print; text otherwise.")
 @click.option("--list-rules", is_flag=True, help="List every rule with its severity and clause.")
 @pass_state
-def lint(state: GlobalState, files: tuple[str, ...], profile_id: str | None, list_rules: bool) -> None:
-    """Judge the certificates and CRLs in FILE (PEM or DER), rule by rule.
+def lint(
+    state: GlobalState,
+    /,
+    files: tuple[str, ...],
+    form: str | None,
+    list_rules: bool,
+    at: datetime | None,
+    **options: Any,
+) -> None:
+    """Judge the objects in FILE, rule by rule: PEM or DER, several in one file, whole folders, a live TLS endpoint.
 
-    Exit 1 when any finding is an error. A PEM file may hold several objects.
+    Exit 1 when any finding is an error. A rule that needs data that was not given is reported as not evaluated.
+    Severities and data can be set in the table [lint] of chargepki.toml.
     """
-    from chargepki.cli.output import counted
-    from chargepki.pki.findings import Severity
-
+    if form == "json":
+        state.json = True
     if list_rules:
         _list_rules(state)
         return
     if not files:
-        raise click.UsageError("pass at least one FILE, or --list-rules")
-    reports = [report for file in files for report in _judge_file(file, profile_id)]
-    findings = [finding for report in reports for finding in report["findings"]]
-    if state.output.is_json_lines:
-        for report in reports:
-            state.output.document("chargepki/lint-report", report)
+        raise click.UsageError("pass at least one FILE, FOLDER or tls://HOST:PORT, or --list-rules")
+    from datetime import UTC
+
+    from chargepki.cli.linting import Request, judge
+
+    run = judge(state, Request(files=files, now=at or datetime.now(UTC), **options))
+    if form == "sarif":
+        from importlib.metadata import version
+
+        from chargepki.pki.lint.sarif import sarif_log
+
+        state.output.text(sarif_log(run.reports, tool_version=version("chargepki")))
+    elif state.output.is_json_lines:
+        for report in run.reports:
+            state.output.document("chargepki/lint-report", report.to_json())
     elif state.output.is_json:
-        state.output.document("chargepki/lint-report-list", {"reports": reports})
+        content = {"reports": [report.to_json() for report in run.reports], "skipped": run.skipped}
+        state.output.document("chargepki/lint-report-list", content)
     else:
-        _print_findings(state, reports)
-    errors = sum(1 for finding in findings if finding["severity"] == Severity.ERROR)
-    sums = (counted(len(reports), "object"), counted(len(findings), "finding"), counted(errors, "error"))
-    state.output.say(", ".join(sums))
+        _print(state, run.reports)
+    _summarise(state, run.reports, run.skipped)
+
+
+def _summarise(state: GlobalState, reports: list[ObjectReport], skipped: list[dict[str, str]]) -> None:
+    from chargepki.cli.output import counted
+
+    findings = [finding for each in reports for finding in each.report.findings]
+    errors = sum(len(each.report.errors) for each in reports)
+    unjudged = sum(len(each.report.not_evaluated) for each in reports)
+    for each in skipped:
+        state.output.reason(printable(f"skipped {each['file']}: {each['reason']}"))
+    parts = [counted(len(reports), "object"), counted(len(findings), "finding"), counted(errors, "error")]
+    if unjudged:
+        parts.append(f"{counted(unjudged, 'rule')} not evaluated{'' if state.verbose else ' (-v tells why)'}")
+    if skipped:
+        parts.append(f"{counted(len(skipped), 'file')} skipped")
+    state.output.say(", ".join(parts))
     if errors:
         raise click.exceptions.Exit(1)
 
 
-def _judge_file(file: str, profile_id: str | None) -> list[dict[str, Any]]:
-    from chargepki.pki import files as io
-    from chargepki.pki.der import pem_blocks
-    from chargepki.pki.errors import InputError
+def _print(state: GlobalState, reports: list[ObjectReport]) -> None:
+    def write(line: str) -> None:
+        state.output.text(printable(line))
 
-    data = io.read_limited(file, _MAX_BYTES, "file")
-    if not data:
-        raise InputError(f"{file} is empty", why="it should hold a certificate or a CRL", fix="check the path")
-    if b"-----BEGIN" in data:
-        objects = [(block.label, block.der) for block in pem_blocks(data, max_bytes=_MAX_BYTES)]
-    else:
-        objects = [("X509 CRL" if _looks_like_crl(data) else "CERTIFICATE", data)]
-    reports: list[dict[str, Any]] = []
-    for position, (label, der) in enumerate(objects):
-        name = file if len(objects) == 1 else f"{file}#{position + 1}"
-        try:
-            reports.append(_judge_object(name, label, der, profile_id))
-        except InputError as error:
-            raise InputError(f"{name}: {error.what}", why=error.why, fix=error.fix) from error
-    if not reports:
-        raise InputError(f"{file} holds no certificate or CRL", fix="pass PEM or DER")
-    return reports
-
-
-def _judge_object(name: str, label: str, der: bytes, profile_id: str | None) -> dict[str, Any]:
-    from chargepki.pki.certificate_view import view_certificate
-    from chargepki.pki.errors import InputError
-    from chargepki.pki.lint import guess_profile, lint_certificate, lint_crl
-    from chargepki.pki.profiles import get_profile
-
-    if label == "X509 CRL":
-        return {"object": name, "kind": "crl", **lint_crl(der).to_json()}
-    if label not in ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"):
-        raise InputError(
-            f"a {label!r} block is no certificate or CRL",
-            why="lint judges certificates and CRLs",
-            fix="judge a CSR with: chargepki csr check",
-        )
-    profile: Profile | None
-    if profile_id:
-        profile, reason = get_profile(profile_id), "given"
-    else:
-        profile, reason = guess_profile(view_certificate(der))
-    report = lint_certificate(der, profile=profile).to_json()
-    return {"object": name, "kind": "certificate", "profile_reason": reason, **report}
-
-
-def _looks_like_crl(der: bytes) -> bool:
-    from chargepki.pki.crl import parse_crl
-    from chargepki.pki.errors import InputError
-
-    try:
-        parse_crl(der)
-    except InputError:
-        return False
-    return True
-
-
-def _print_findings(state: GlobalState, reports: list[dict[str, Any]]) -> None:
-    for report in reports:
-        profile = report.get("profile") or "no profile"
-        reason = f" ({report['profile_reason']})" if report.get("profile_reason") else ""
-        state.output.text(printable(f"{report['object']}: {report['kind']}, {profile}{reason}"))
-        for finding in report["findings"]:
-            where = f" [{finding['where']}]" if finding["where"] else ""
-            state.output.text(printable(f"  {finding['severity']}: {finding['message']}{where}"))
-            state.output.text(f"    rule {finding['rule']}, {finding['clause']}")
-            if finding["hint"]:
-                state.output.text(f"    cure: {finding['hint']}")
+    for each in reports:
+        report = each.report
+        subject = report.profile_id or ("no profile" if report.kind.endswith("certificate") else "")
+        reason = f" ({each.profile_reason})" if each.profile_reason else ""
+        write(f"{each.name}: {report.kind}{f', {subject}' if subject else ''}{reason}")
+        for override in report.overrides:
+            severity = "off" if override.severity is None else override.severity.value
+            write(f"  override: {override.rule} is {severity}, by default {override.default.value}")
+            write(f"    set in {override.source}")
+        for finding in report.findings:
+            where = f" [{finding.where}]" if finding.where else ""
+            write(f"  {finding.severity}: {finding.message}{where}")
+            write(f"    rule {finding.rule}, {finding.clause}")
+            if finding.hint:
+                write(f"    cure: {finding.hint}")
+        if state.verbose:
+            for unjudged in report.not_evaluated:
+                write(f"  not evaluated: {unjudged.rule}, {unjudged.reason}")
 
 
 def _list_rules(state: GlobalState) -> None:
-    from chargepki.pki.lint import list_rules as all_rules
+    from chargepki.pki.lint import all_rules
 
     rows = [
-        {"id": rule.id, "severity": rule.severity, "title": rule.title, "clause": rule.clause, "hint": rule.hint}
+        {
+            "id": rule.id,
+            "severity": rule.severity,
+            "judges": rule.subject,
+            "title": rule.title,
+            "clause": rule.clause,
+            "hint": rule.hint,
+            "standards": sorted(standard.value for standard in rule.standards),
+            "applies": sorted(rule.applies),
+            "unverified": rule.unverified or None,
+        }
         for rule in all_rules()
     ]
-    state.output.rows("chargepki/lint-rule-list", ("id", "severity", "title", "clause"), rows, key="rules")
+    columns = ("id", "severity", "judges", "title", "clause")
+    state.output.rows("chargepki/lint-rule-list", columns, rows, key="rules")

@@ -28,6 +28,9 @@ __all__ = [
     "KeyView",
     "TimeView",
     "parse_time",
+    "read_key",
+    "read_name",
+    "read_validity",
     "view_certificate",
     "view_name",
     "view_tbs",
@@ -193,12 +196,12 @@ def _view(
         raise DerError("not-a-certificate", tbs.start, "not a TBSCertificate: its first fields have other tags")
     serial, algorithm, issuer, validity, subject, spki = kids[:6]
     algorithm_oid, parameters = read(algorithm, _read_algorithm)
-    not_before, not_after = read(validity, _read_validity)
+    not_before, not_after = read(validity, read_validity)
     serial_content = read(serial, _read_content)
     has_unique_ids, extensions = _read_tail(data, kids[6:], problems)
     known = KnownExtensions.read(data, extensions, problems)
     issuer_der, subject_der = data[issuer.start : issuer.end], data[subject.start : subject.end]
-    issuer_attributes = _read_name(data, issuer, problems)
+    issuer_attributes = read_name(data, issuer, problems)
     return CertificateView(
         der=data if outer_algorithm is not None else None,
         tbs=data[tbs.start : tbs.end],
@@ -213,10 +216,10 @@ def _view(
         issuer=issuer_der,
         subject=subject_der,
         issuer_attributes=issuer_attributes,
-        subject_attributes=issuer_attributes if subject_der == issuer_der else _read_name(data, subject, problems),
+        subject_attributes=issuer_attributes if subject_der == issuer_der else read_name(data, subject, problems),
         not_before=not_before,
         not_after=not_after,
-        key=read(spki, _read_key),
+        key=read(spki, read_key),
         has_unique_ids=has_unique_ids,
         extensions=extensions,
         known=known,
@@ -251,7 +254,8 @@ def _read_algorithm(data: bytes, node: Node) -> tuple[str, bytes | None]:
     return decode_oid(data[kids[0].content : kids[0].end]), parameters
 
 
-def _read_key(data: bytes, node: Node) -> KeyView:
+def read_key(data: bytes, node: Node) -> KeyView:
+    """Read a SubjectPublicKeyInfo. Raises `DerError` when it is none."""
     if len(node.kids) != 2 or node.kids[0].tag != 0x30 or node.kids[1].tag != 0x03:
         raise DerError("unexpected-tag", node.start, "not a SubjectPublicKeyInfo")
     algorithm, parameters = _read_algorithm(data, node.kids[0])
@@ -263,7 +267,7 @@ def _read_key(data: bytes, node: Node) -> KeyView:
     return KeyView(data[node.start : node.end], algorithm, parameters, curve, bits)
 
 
-def _read_name(data: bytes, name: Node, problems: list[DerProblem]) -> tuple[AttributeView, ...]:
+def read_name(data: bytes, name: Node, problems: list[DerProblem]) -> tuple[AttributeView, ...]:
     """Flatten an RDNSequence into its attributes, in encoded order; of *name* only the position counts."""
     attributes: tuple[AttributeView, ...] = ()
     for rdn in read_level(data, name.content, name.end, problems):
@@ -287,7 +291,7 @@ def _read_rdn(data: bytes, rdn: Node) -> tuple[AttributeView, ...]:
 def view_name(name_der: bytes) -> tuple[AttributeView, ...]:
     """Return the attributes of an encoded Name. Raises `DerError` when it is none."""
     problems: list[DerProblem] = []
-    return _read_name(name_der, read_element(name_der, 0, len(name_der), problems), problems)
+    return read_name(name_der, read_element(name_der, 0, len(name_der), problems), problems)
 
 
 def _read_version(data: bytes, holder: Node) -> int:
@@ -300,7 +304,8 @@ def _read_content(data: bytes, node: Node) -> bytes:
     return data[node.content : node.end]
 
 
-def _read_validity(data: bytes, validity: Node) -> tuple[TimeView, TimeView]:
+def read_validity(data: bytes, validity: Node) -> tuple[TimeView, TimeView]:
+    """Read a Validity. Raises `DerError` when it is none."""
     if len(validity.kids) != 2:
         raise DerError("not-a-certificate", validity.start, "validity does not hold two times")
     return _read_time(data, validity.kids[0]), _read_time(data, validity.kids[1])

@@ -121,6 +121,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML", why=str(error), fix="correct the line that is named") from error
     known = {setting.name for setting in SETTINGS[1:]}
+    # The linter reads its own tables (`chargepki.pki.lint.settings`).
+    table.pop("lint", None)
     for key, value in table.items():
         if key not in known:
             raise InputError(

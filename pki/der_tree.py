@@ -13,7 +13,17 @@ from typing import Final, NamedTuple, TypeVar
 
 from chargepki.pki.der import DerError
 
-__all__ = ["DerProblem", "Node", "decode_integer", "decode_oid", "read_element", "read_level", "read_part", "read_tree"]
+__all__ = [
+    "PRINTABLE_OCTETS",
+    "DerProblem",
+    "Node",
+    "decode_integer",
+    "decode_oid",
+    "read_element",
+    "read_level",
+    "read_part",
+    "read_tree",
+]
 
 _MAX_DEPTH: Final = 32
 _MAX_OID_OCTETS: Final = 64
@@ -22,7 +32,7 @@ _SEQUENCE: Final = 0x30
 _SET: Final = 0x31
 
 _PRIMITIVE_ONLY: Final = frozenset({1, 2, 3, 4, 5, 6, 9, 10, 12, 18, 19, 20, 22, 23, 24, 26, 28, 30})
-_PRINTABLE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
+PRINTABLE_OCTETS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 '()+,-./:=?")
 
 
 class DerProblem(NamedTuple):
@@ -221,7 +231,7 @@ def _check_string(data: bytes, tag: int, start: int, pos: int, stop: int, proble
         except UnicodeDecodeError:
             problems.append(DerProblem(start, "bad-string", "the UTF8String is not UTF-8"))
     elif tag == 0x13:
-        if not _PRINTABLE.issuperset(content):
+        if not PRINTABLE_OCTETS.issuperset(content):
             problems.append(DerProblem(start, "bad-string", "the PrintableString has other characters"))
     elif tag == 0x16 and not content.isascii():
         problems.append(DerProblem(start, "bad-string", "the IA5String has characters above 127"))

@@ -18,6 +18,7 @@ __all__ = [
     "GeneralName",
     "KeyUsageView",
     "KnownExtensions",
+    "read_extension",
     "read_extension_value",
     "read_extensions",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from functools import cache
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -13,11 +12,11 @@ from chargepki.pki.certificate_view import CertificateView, TimeView
 from chargepki.pki.crl_view import CrlContent, EntryContent
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
-from chargepki.pki.lint.engine import ALL, Needs, Problem, Rule, Verdict, register, severity_of
+from chargepki.pki.lint.engine import NO_DATA, Needs, Plan, Problem, Registry, Rule, Verdict, available_data
 from chargepki.pki.lint.standards import has_bits
 from chargepki.pki.profiles.base import KeyUsageBit
 
-__all__ = ["CrlContext", "choose_crl_rules", "list_crl_rules"]
+__all__ = ["CRLS", "CrlContext", "choose_crl_rules", "list_crl_rules"]
 
 _MOST_REPORTED: Final = 20
 """A broken list of a million entries gives no million findings."""
@@ -37,43 +36,26 @@ class CrlContext(NamedTuple):
     now: datetime | None = None
 
 
-_rules: dict[str, Rule[CrlContext]] = {}
+CRLS: Final[Registry[CrlContext]] = Registry("crl")
+_CRL: Final = frozenset({"crl"})
 _Check = Callable[[CrlContext], Verdict]
 
 
 def _rule(
     rule_id: str, clause: str, title: str, hint: str, *, where: str, needs: Needs | None = None
 ) -> Callable[[_Check], _Check]:
-    def decorate(check: _Check) -> _Check:
-        register(
-            _rules,
-            Rule(
-                rule_id, severity_of(rule_id), title, clause, hint, ALL, frozenset({"crl"}), check, where,
-                needs=needs or Needs(),
-            ),
-        )  # fmt: skip
-        return check
-
-    return decorate
+    return CRLS.rule(rule_id, clause, title, hint=hint, applies=("crl",), where=where, needs=needs)
 
 
 def list_crl_rules() -> tuple[Rule[CrlContext], ...]:
     """Return every CRL rule, sorted by id."""
-    return tuple(sorted(_rules.values(), key=lambda entry: entry.id))
+    return CRLS.rules()
 
 
-@cache
-def choose_crl_rules(
-    *, with_issuer: bool, with_now: bool, with_signature: bool
-) -> Sequence[tuple[Rule[CrlContext], Severity]]:
+def choose_crl_rules(*, with_issuer: bool, with_now: bool, with_signature: bool) -> Plan[CrlContext]:
     """Choose the rules that can run, in registration order."""
-    return tuple(
-        (entry, entry.severity)
-        for entry in _rules.values()
-        if (with_issuer or not entry.needs.issuer)
-        and (with_now or not entry.needs.now)
-        and (with_signature or not entry.needs.signature)
-    )
+    available = available_data(NO_DATA, issuer=with_issuer, now=with_now, signature=with_signature)
+    return CRLS.plan(None, _CRL, available)
 
 
 def _entries(context: CrlContext, broken: Callable[[EntryContent], str | None]) -> list[Problem]:

@@ -10,7 +10,7 @@ from chargepki.pki import oids
 from chargepki.pki.der import DerError
 from chargepki.pki.der_tree import decode_integer, read_tree
 from chargepki.pki.findings import Severity
-from chargepki.pki.lint.engine import CertificateContext, Problem, Verdict, rule
+from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.standards import V2G
 from chargepki.pki.profiles.base import Standard
 
@@ -146,6 +146,21 @@ def roca(context: CertificateContext) -> Verdict:
     if numbers and numbers[0] > 0 and all(numbers[0] % prime in powers for prime, powers in _roca_subgroups()):
         return "the modulus has the ROCA fingerprint"
     return None
+
+
+@rule(
+    "e_debian_weak_key",
+    "CVE-2008-0166",
+    "the key is not in the configured list of weak keys",
+    hint="make a new key with a maintained library: everyone can compute the private half of this one",
+    where=_KEY,
+    needs=Needs(weak_keys=True),
+)
+def debian_weak_key(context: CertificateContext) -> Verdict:
+    """The list is the operator's (``weak_keys`` of the configuration); none comes with this package."""
+    key, weak, numbers = context.view.key, context.data.weak_keys, _rsa(context)
+    listed = weak is not None and weak.lists(key.der, numbers[0] if numbers else None)
+    return "the key is in the list of weak keys" if listed else None
 
 
 _BROKEN_SIGNATURES: Final = frozenset(

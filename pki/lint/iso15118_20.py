@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from chargepki.pki import oids
@@ -107,6 +108,8 @@ def ext_unlisted(context: CertificateContext) -> Verdict:
     for extension in context.view.extensions:
         # SubjectAltName is n_san_present_v2g's, an EKU on a contract or a CA has a rule of its own.
         if extension.oid in _LISTED or extension.oid in listed or extension.oid == oids.SUBJECT_ALTERNATIVE_NAME:
+            continue
+        if extension.oid == oids.EXTENDED_KEY_USAGE and (context.role == "contract" or context.view.is_ca):
             continue
         mild = extension.oid in (oids.EXTENDED_KEY_USAGE, oids.OCSP_NO_CHECK)
         problems.append(
@@ -271,7 +274,9 @@ def vehicle_extra_rdn(context: CertificateContext) -> Verdict:
         allowed.add(oids.DOMAIN_COMPONENT)
         values = context.view.subject_values(oids.DOMAIN_COMPONENT)
         if len(values) != 1 or not values[0].endswith("EV"):
-            problems.append(Problem(f"DC is {', '.join(values)[:80] or 'absent'}, expected one that ends in EV"))
+            message = f"DC is {', '.join(values)[:80] or 'absent'}, expected one that ends in EV"
+            # The text of Amendment 1 is known from implementers' comments only: no hard error rests on it.
+            problems.append(Problem(message, severity=Severity.WARNING))
     problems += [
         Problem(f"the subject has {oids.name_of(attribute.oid)} too")
         for attribute in context.view.subject_attributes
@@ -288,10 +293,10 @@ def vehicle_extra_rdn(context: CertificateContext) -> Verdict:
     standards=ISO20,
     applies=("vehicle",),
     where="tbsCertificate.extensions.extendedKeyUsage",
-    severity_by_standard={Standard.ISO15118_20_A1: Severity.ERROR},
+    unverified="recommended in 2022; the text of Amendment 1 is known from implementers' comments only",
 )
 def vehicle_eku_clientauth(context: CertificateContext) -> Verdict:
-    """Recommended in 2022, mandatory and critical under Amendment 1."""
+    """Recommended in 2022; mandatory and critical under Amendment 1, of which no public text exists: a warning."""
     extension = context.view.extension(oids.EXTENDED_KEY_USAGE)
     usages = context.view.known.extended_key_usage or ()
     problems = []
@@ -315,6 +320,7 @@ def vehicle_eku_clientauth(context: CertificateContext) -> Verdict:
     standards=ISO20,
     applies=("oem-provisioning",),
     where="tbsCertificate.extensions.subjectInfoAccess",
+    unverified="the arcs are known from a single public source",
 )
 def tpm_ext_pair(context: CertificateContext) -> Verdict:
     """A policy digest without the key that it guards."""
@@ -358,11 +364,31 @@ def ed448_keyagreement(context: CertificateContext) -> Verdict:
     standards=ISO20,
     applies=("secc", "private-secc"),
     where=_SUBJECT,
+    unverified="a single public source names the value",
 )
 def dc_secc(context: CertificateContext) -> Verdict:
     """A notice as long as no second source confirms the value."""
     values = context.view.subject_values(oids.DOMAIN_COMPONENT)
     return None if values == ["CSO"] else f"DC is {', '.join(values)[:80] or 'absent'}"
+
+
+@rule(
+    "n_expires_within_14_days",
+    "[V2G20-2218]",
+    "a contract certificate does not expire within 14 days",
+    hint="renew the contract certificate",
+    standards=ISO20,
+    applies=("contract",),
+    where="tbsCertificate.validity.notAfter",
+    needs=Needs(now=True),
+)
+def expires_within_14_days(context: CertificateContext) -> Verdict:
+    """The SECC flags such a contract; one that has expired already is e_expired's."""
+    end, now = context.view.not_after.value, context.now
+    return f"expires {end}" if end and now and now <= end < now + _NEAR_EXPIRY else None
+
+
+_NEAR_EXPIRY: Final = timedelta(days=14)
 
 
 @rule(

@@ -90,6 +90,7 @@ def dc_cps(context: CertificateContext) -> Verdict:
     standards=ISO2,
     applies=("oem-provisioning",),
     where=_SUBJECT,
+    unverified="V2G2-925 names it, Table F.5 marks it optional",
 )
 def dc_oem(context: CertificateContext) -> Verdict:
     """The two places of the standard contradict each other."""
@@ -138,6 +139,7 @@ def ku_secc(context: CertificateContext) -> Verdict:
     standards=ISO2,
     applies=_SECC,
     where=_KEY_USAGE,
+    unverified="public readings of Table F.2 contradict each other",
 )
 def ku_secc_keyagreement(context: CertificateContext) -> Verdict:
     """A notice in both directions, since sources disagree."""
@@ -404,6 +406,7 @@ def validity_root40(context: CertificateContext) -> Verdict:
     standards=ISO2,
     applies=("cpo-sub1", "cpo-sub2", "secc"),
     where="tbsCertificate.extensions.authorityInfoAccess",
+    unverified="the cells of Annex F about pointers are not public",
 )
 def ocsp_url_missing(context: CertificateContext) -> Verdict:
     """Private environments are exempt."""
@@ -435,6 +438,7 @@ def san_present_v2g(context: CertificateContext) -> Verdict:
     standards=ISO2,
     applies=("secc", "cps", "contract", "oem-provisioning"),
     where="tbsCertificate.extensions",
+    unverified="the cells of Annex F about pointers are not public",
 )
 def missing_crldp_and_aia(context: CertificateContext) -> Verdict:
     """Whoever wants to check revocation must find out elsewhere where."""

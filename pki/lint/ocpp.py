@@ -6,9 +6,9 @@ from typing import Final
 
 from chargepki.pki import oids
 from chargepki.pki.findings import Severity
-from chargepki.pki.lint.engine import CertificateContext, Problem, Verdict, rule
+from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.hygiene import rsa_numbers
-from chargepki.pki.lint.standards import OCPP, has_bits, is_hostname, is_ip_address
+from chargepki.pki.lint.standards import ISO2, OCPP, has_bits, is_hostname, is_ip_address
 from chargepki.pki.profiles.base import KeyUsageBit
 
 _EKU: Final = "tbsCertificate.extensions.extendedKeyUsage"
@@ -50,6 +50,57 @@ def cs_cn_missing(context: CertificateContext) -> Verdict:
         for oid, name in ((oids.COMMON_NAME, "CN"), (oids.ORGANIZATION_NAME, "O"))
         if len([value for value in view.subject_values(oid) if value]) != 1
     ]
+
+
+@rule(
+    "w_cs_cn_serial",
+    "OCPP A00.FR.511",
+    "the CN of a charging station certificate is the station's serial number",
+    hint="issue it for the serial number that the station reports, or correct the configured one",
+    standards=OCPP,
+    applies=("charging-station",),
+    where="tbsCertificate.subject",
+    needs=Needs(serial_number=True),
+)
+def cs_cn_serial(context: CertificateContext) -> Verdict:
+    """Which number that is only the operator knows."""
+    name, wanted = context.view.common_name, context.data.serial_number
+    return None if name == wanted else f"CN is {name[:80]!r}, the station's serial number is {wanted!r}"
+
+
+@rule(
+    "w_cs_o_cso",
+    "OCPP A00.FR.509",
+    "O of a charging station certificate is the charging station operator",
+    hint="O equals OrganizationName (2.0.1) or CpoName (1.6) as configured on the station",
+    standards=OCPP,
+    applies=("charging-station",),
+    where="tbsCertificate.subject",
+    needs=Needs(organization=True),
+)
+def cs_o_cso(context: CertificateContext) -> Verdict:
+    """Which name that is only the operator knows."""
+    values, wanted = context.view.subject_values(oids.ORGANIZATION_NAME), context.data.organization
+    return None if values == [wanted] else f"O is {', '.join(values)[:80]!r}, the operator is {wanted!r}"
+
+
+@rule(
+    "w_dual_use_cert",
+    "OCPP A02; ISO 15118-2 [V2G2-925]",
+    "one certificate does not serve both OCPP and ISO 15118",
+    hint="issue two; if one must do, judge it with --profile ocpp/charging-station and with iso15118-2/secc",
+    standards=OCPP | ISO2,
+    applies=("charging-station", "secc", "private-secc"),
+    where="tbsCertificate",
+)
+def dual_use_cert(context: CertificateContext) -> Verdict:
+    """Both rule sets hold then: DC=CPO, 800 bytes, and a CN that is a serial number and an EVSEID at once."""
+    view = context.view
+    usages = view.known.extended_key_usage or ()
+    domains = set(view.subject_values(oids.DOMAIN_COMPONENT))
+    if oids.EKU_CLIENT_AUTH in usages and domains & {"CPO", "CSO"}:
+        return "clientAuth together with the domainComponent of an SECC: the certificate serves OCPP and ISO 15118"
+    return None
 
 
 @rule(

@@ -6,9 +6,11 @@ import re
 from typing import Final
 
 from chargepki.pki import names, oids
+from chargepki.pki.certificate_view import AttributeView
 from chargepki.pki.curves import is_degenerate, is_on_curve
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
+from chargepki.pki.lint.countries import COUNTRY_CODES
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.view import TimeView
 from chargepki.pki.profiles.base import Standard
@@ -273,6 +275,7 @@ def not_yet_valid(context: CertificateContext) -> Verdict:
     where="tbsCertificate.validity",
     needs=Needs(issuer=True),
     severity=Severity.WARNING,
+    unverified="whether V2G20-1004 nests the windows or only constrains the moment of issuance is not settled",
 )
 def child_outlives_issuer(context: CertificateContext) -> Verdict:
     """A warning: whether V2G20-1004 nests the windows or only the moment of issuance is not settled."""
@@ -379,8 +382,13 @@ def dn_string_type(context: CertificateContext) -> Verdict:
         Problem(f"{oids.name_of(attribute.oid)} {attribute.text[:80]!r} has an unusual string type or length")
         for attribute in context.view.subject_attributes
         if attribute.oid in _TEXT_ATTRIBUTES
-        and (attribute.tag not in (0x0C, 0x13) or not 1 <= len(attribute.text) <= 64)
+        and not (attribute.tag in (0x0C, 0x13) and attribute.content and _fits(attribute))
     ]
+
+
+def _fits(attribute: AttributeView) -> bool:
+    """At most 64 characters; there are never more characters than octets, so decoding is rarely needed."""
+    return len(attribute.content) <= 64 or len(attribute.text) <= 64
 
 
 @rule(
@@ -391,11 +399,12 @@ def dn_string_type(context: CertificateContext) -> Verdict:
     where="tbsCertificate.subject",
 )
 def country_invalid(context: CertificateContext) -> Verdict:
-    """``UK`` is not assigned, but test PKIs use it: X.509 cannot tell, so it is a warning."""
+    """X.509 cannot tell assigned codes from others, and test PKIs use ``UK``: those are a warning."""
     problems = []
     for value in context.view.subject_values(oids.COUNTRY_NAME):
         if not _LETTERS.fullmatch(value):
             problems.append(Problem(f"C is {value[:40]!r}"))
-        elif value.upper() == "UK":
-            problems.append(Problem(f"C is {value!r}; the United Kingdom is GB", severity=Severity.WARNING))
+        elif value.upper() not in COUNTRY_CODES:
+            advice = "; the United Kingdom is GB" if value.upper() == "UK" else ", which ISO 3166-1 has not assigned"
+            problems.append(Problem(f"C is {value!r}{advice}", severity=Severity.WARNING))
     return problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Final
 
 from chargepki.pki import oids
@@ -268,8 +269,9 @@ def aki_ski_mismatch(context: CertificateContext) -> Verdict:
         Standard.ISO15118_2: Severity.NOTICE,
         Standard.OCPP: Severity.NOTICE,
         Standard.COMMON: Severity.NOTICE,
-        Standard.ISO15118_20_A1: Severity.ERROR,
+        Standard.ISO15118_20_A1: Severity.WARNING,
     },
+    unverified="the text of Amendment 1, which forbids the form, is known from implementers' comments only",
 )
 def aki_issuer_serial_form(context: CertificateContext) -> Verdict:
     """Cross-certification breaks the other form."""
@@ -323,18 +325,36 @@ def crldp_aia_scheme(context: CertificateContext) -> Verdict:
         if name.tag == _DIRECTORY_NAME:
             problems.append(Problem(f"{extension} holds a directory name", severity=Severity.NOTICE))
             continue
-        parts = split_url(name.text) if name.tag == _URI else None
-        if parts is not None and parts.scheme.lower() in ("ldap", "ldaps"):
+        scheme = _pointer_scheme(name.text) if name.tag == _URI else ""
+        if scheme in ("ldap", "ldaps"):
             problems.append(Problem(f"{extension} {name.text[:80]} needs LDAP", severity=Severity.NOTICE))
-        elif (
-            parts is None
-            or parts.scheme.lower() not in ("http", "https")
-            or not parts.hostname
-            or parts.username is not None
-            or parts.fragment
-        ):
+        elif scheme != "http":
             problems.append(Problem(f"{extension} {name.text[:80]!r} is not an http URL with a host"))
     return problems
+
+
+def _pointer_scheme(url: str) -> str:
+    """Return ``ldap``, ``ldaps``, or ``http`` for an http(s) URL that a client can follow; otherwise nothing.
+
+    The certificates of one CA carry the same few URLs, so answers about short ones are remembered.
+    """
+    return _remembered_scheme(url) if len(url) <= _MAX_REMEMBERED else _read_scheme(url)
+
+
+def _read_scheme(url: str) -> str:
+    parts = split_url(url)
+    if parts is None:
+        return ""
+    scheme = parts.scheme.lower()
+    if scheme in ("ldap", "ldaps"):
+        return scheme
+    plain = parts.hostname and parts.username is None and not parts.fragment
+    return "http" if scheme in ("http", "https") and plain else ""
+
+
+# Only short URLs, so that hostile ones cannot fill the memory.
+_MAX_REMEMBERED: Final = 512
+_remembered_scheme: Final = lru_cache(maxsize=256)(_read_scheme)
 
 
 @rule(
@@ -364,10 +384,21 @@ def placeholder_url(context: CertificateContext) -> Verdict:
     """Names reserved for examples, this host, and private addresses."""
     problems = []
     for extension, name in pointer_names(context.view):
-        parts = split_url(name.text) if name.tag == _URI else None
-        if parts is not None and parts.hostname and _is_placeholder(parts.hostname.lower()):
+        if name.tag == _URI and _leads_to_placeholder(name.text):
             problems.append(Problem(f"{extension} {name.text[:80]} leads to a placeholder"))
     return problems
+
+
+def _leads_to_placeholder(url: str) -> bool:
+    return _remembered_placeholder(url) if len(url) <= _MAX_REMEMBERED else _read_placeholder(url)
+
+
+def _read_placeholder(url: str) -> bool:
+    parts = split_url(url)
+    return parts is not None and bool(parts.hostname) and _is_placeholder((parts.hostname or "").lower())
+
+
+_remembered_placeholder: Final = lru_cache(maxsize=256)(_read_placeholder)
 
 
 def _is_placeholder(host: str) -> bool:
@@ -386,6 +417,7 @@ def _is_placeholder(host: str) -> bool:
     hint="leave it out: TLS stacks refuse chains whose CAs restrict purposes",
     applies=("ca",),
     where="tbsCertificate.extensions.extendedKeyUsage",
+    unverified="Annex F does not list ExtendedKeyUsage for CAs; the cells themselves are not public",
 )
 def eku_on_ca(context: CertificateContext) -> Verdict:
     """Seen as 'unsuitable certificate purpose'."""
@@ -425,6 +457,9 @@ def policy_any(context: CertificateContext) -> Verdict:
     return "the leaf asserts anyPolicy" if policies and oids.ANY_POLICY in policies else None
 
 
+_PLACEHOLDER_ARCS: Final = ("1.3.6.1.4.1.99999.", "1.3.6.1.4.1.7244.", "2.999.")
+
+
 @rule(
     "w_policy_placeholder",
     "field reports (test PKIs)",
@@ -433,11 +468,11 @@ def policy_any(context: CertificateContext) -> Verdict:
     where="tbsCertificate.extensions.certificatePolicies",
 )
 def policy_placeholder(context: CertificateContext) -> Verdict:
-    """1.3.6.1.4.1.99999 is nobody's; 2.999 is the example arc of X.660."""
+    """1.3.6.1.4.1.99999 is nobody's, 7244 is what test tools write; 2.999 is the example arc of X.660."""
     return [
         Problem(f"policy {policy} is a placeholder")
         for policy in context.view.known.policies or ()
-        if policy.startswith(("1.3.6.1.4.1.99999.", "2.999."))
+        if f"{policy}.".startswith(_PLACEHOLDER_ARCS)
     ]
 
 

@@ -8,14 +8,28 @@ from functools import lru_cache
 from chargepki.pki.certificate_view import CertificateView, view_certificate, view_tbs
 from chargepki.pki.der import DerError
 from chargepki.pki.findings import Finding, Severity
-from chargepki.pki.lint.engine import CertificateContext, LintReport, certificate_rules, collect
+from chargepki.pki.lint.engine import (
+    CERTIFICATES,
+    NO_DATA,
+    CertificateContext,
+    LintData,
+    LintReport,
+    available_data,
+    judge,
+    tokens_of,
+)
 from chargepki.pki.profiles.base import Profile
 
-__all__ = ["lint_certificate", "lint_crl", "lint_tbs"]
+__all__ = ["check_aware", "judge_view", "lint_certificate", "lint_crl", "lint_tbs", "unreadable", "view_issuer"]
 
 
 def lint_certificate(
-    der: bytes, *, profile: Profile | None, now: datetime | None = None, issuer_der: bytes | None = None
+    der: bytes,
+    *,
+    profile: Profile | None,
+    now: datetime | None = None,
+    issuer_der: bytes | None = None,
+    data: LintData = NO_DATA,
 ) -> LintReport:
     """Judge a whole certificate (DER).
 
@@ -23,30 +37,33 @@ def lint_certificate(
         profile: what it is meant to be; ``None`` runs only the rules that hold for every certificate.
         now: also judge whether it is valid at this instant; ``None`` leaves that out.
         issuer_der: also judge it against this issuer (DER).
+        data: what some rules compare it with; without its datum a rule is reported as not evaluated.
 
     Raises:
         InputError: *issuer_der* is no certificate. A fault in *der* is a finding (``e_der_strict``), never an error.
     """
-    _check_aware(now)
-    issuer = None if issuer_der is None else _view_issuer(issuer_der)
+    check_aware(now)
+    issuer = None if issuer_der is None else view_issuer(issuer_der)
     try:
         view = view_certificate(der)
     except DerError as error:
-        return _unreadable(error, "certificate", profile)
-    return _judge(view, "certificate", profile, now=now, issuer=issuer)
+        return unreadable(error, "certificate", profile)
+    return judge_view(view, "certificate", profile, now=now, issuer=issuer, data=data)
 
 
-def lint_tbs(tbs: bytes, *, profile: Profile | None, issuer_der: bytes | None = None) -> LintReport:
+def lint_tbs(
+    tbs: bytes, *, profile: Profile | None, issuer_der: bytes | None = None, data: LintData = NO_DATA
+) -> LintReport:
     """Judge the exact to-be-signed bytes of a certificate, before any signature exists.
 
     Sizes are judged for the longest signature that the named algorithm can give. For the rest see `lint_certificate`.
     """
-    issuer = None if issuer_der is None else _view_issuer(issuer_der)
+    issuer = None if issuer_der is None else view_issuer(issuer_der)
     try:
         view = view_tbs(tbs)
     except DerError as error:
-        return _unreadable(error, "tbs-certificate", profile)
-    return _judge(view, "tbs-certificate", profile, now=None, issuer=issuer)
+        return unreadable(error, "tbs-certificate", profile)
+    return judge_view(view, "tbs-certificate", profile, now=None, issuer=issuer, data=data)
 
 
 def lint_crl(der: bytes, *, issuer_der: bytes | None = None, now: datetime | None = None) -> LintReport:
@@ -58,40 +75,43 @@ def lint_crl(der: bytes, *, issuer_der: bytes | None = None, now: datetime | Non
     from chargepki.pki.crl_view import read_crl
     from chargepki.pki.lint.crl_rules import CrlContext, choose_crl_rules
 
-    _check_aware(now)
-    issuer = None if issuer_der is None else _view_issuer(issuer_der)
+    check_aware(now)
+    issuer = None if issuer_der is None else view_issuer(issuer_der)
     try:
         content = read_crl(der)
     except DerError as error:
-        return _unreadable(error, "crl", None)
-    checks = choose_crl_rules(
+        return unreadable(error, "crl", None)
+    plan = choose_crl_rules(
         with_issuer=issuer is not None, with_now=now is not None, with_signature=content.outer_algorithm is not None
     )
-    findings = collect(checks, CrlContext(content, issuer, now))
-    return LintReport("crl", findings, tuple(entry.id for entry, _ in checks))
+    return judge(plan, CrlContext(content, issuer, now), "crl")
 
 
 @lru_cache(maxsize=32)
-def _view_issuer(der: bytes) -> CertificateView:
+def view_issuer(der: bytes) -> CertificateView:
+    """Read an issuer's certificate, once for everything that it issues."""
     # A CA's certificate is the same for everything it issues. Views are values, and one that raises is not remembered.
     return view_certificate(der)
 
 
-def _judge(
-    view: CertificateView, kind: str, profile: Profile | None, *, now: datetime | None, issuer: CertificateView | None
+def judge_view(
+    view: CertificateView,
+    kind: str,
+    profile: Profile | None,
+    *,
+    now: datetime | None = None,
+    issuer: CertificateView | None = None,
+    data: LintData = NO_DATA,
 ) -> LintReport:
-    plan = certificate_rules(
-        profile,
-        is_ca=view.is_ca,
-        with_issuer=issuer is not None,
-        with_now=now is not None,
-        with_signature=view.der is not None,
-    )
-    findings = collect(plan.checks, CertificateContext(view, profile, issuer, now))
-    return LintReport(kind, findings, plan.ids, None if profile is None else profile.id)
+    """Judge a certificate that has been read already; *kind* is ``certificate`` or ``tbs-certificate``."""
+    standard = None if profile is None else profile.standard
+    available = available_data(data, issuer=issuer is not None, now=now is not None, signature=view.der is not None)
+    plan = CERTIFICATES.plan(standard, tokens_of(profile, is_ca=view.is_ca), available)
+    context = CertificateContext(view, profile, issuer, now, data)
+    return judge(plan, context, kind, None if profile is None else profile.id)
 
 
-def _unreadable(error: DerError, kind: str, profile: Profile | None) -> LintReport:
+def unreadable(error: DerError, kind: str, profile: Profile | None = None) -> LintReport:
     """Report a structure that cannot be followed; no other rule can say anything then."""
     finding = Finding(
         rule="e_der_strict",
@@ -104,6 +124,7 @@ def _unreadable(error: DerError, kind: str, profile: Profile | None) -> LintRepo
     return LintReport(kind, (finding,), ("e_der_strict",), None if profile is None else profile.id)
 
 
-def _check_aware(now: datetime | None) -> None:
+def check_aware(now: datetime | None) -> None:
+    """Refuse a naive time with TypeError."""
     if now is not None and now.tzinfo is None:
         raise TypeError("now is a naive datetime; pass an aware one")

@@ -73,9 +73,12 @@ def test_lint_judges_and_lists_its_rules(fresh: CommandLine, prepared: Path) -> 
     report = fresh("lint", leaf, prepared / "sub.crl", "--json").json()
     assert report["schema"] == "chargepki/lint-report-list"
     assert [item["kind"] for item in report["reports"]] == ["certificate", "crl"]
-    assert len(fresh("lint", prepared / "chain.pem", leaf, "--json-lines").json_lines()) == 3
+    lines = fresh("lint", prepared / "chain.pem", leaf, "--json-lines").json_lines()
+    # Each of the three certificates, then those of the chain and those of both files together.
+    assert [line["kind"] for line in lines].count("certificate") == 3
+    assert lines[-1]["object"] == "all files"
     rules = fresh("lint", "--list-rules", "--json").json()["rules"]
-    assert rules and all(rule.keys() == {"id", "severity", "title", "clause", "hint"} for rule in rules)
+    assert rules and all(rule.keys() >= {"id", "severity", "judges", "title", "clause", "hint"} for rule in rules)
     assert not fresh.home.exists()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Self
 
 from chargepki.pki import der, keys, names, oids
 from chargepki.pki.certificate_view import CertificateView, view_tbs
@@ -53,6 +54,9 @@ class DraftExtension:
 class Draft:
     """The fields of a to-be-signed certificate, each as DER that a test may replace."""
 
+    key_source: ClassVar[Callable[[KeyAlgorithm, int], keys.PrivateKey]] = staticmethod(key_of)
+    """Where `of` and `issuer_of` take their keys from."""
+
     profile: Profile
     version: bytes
     serial: bytes
@@ -67,11 +71,11 @@ class Draft:
     outer_algorithm: bytes | None = None
 
     @classmethod
-    def of(cls, profile_id: str, algorithm: KeyAlgorithm | None = None) -> Draft:
+    def of(cls, profile_id: str, algorithm: KeyAlgorithm | None = None) -> Self:
         """Return the fields of what our template builds for *profile_id*."""
         profile = get_profile(profile_id)
         algorithm = algorithm or profile.keys.default
-        spki = keys.spki_der(key_of(algorithm, 0))
+        spki = keys.spki_der(cls.key_source(algorithm, 0))
         subject = _subject(profile)
         own = IssuerInfo(subject, keys.key_identifier(spki), algorithm)
         hosts = profile.dns_names is not Presence.FORBIDDEN
@@ -88,19 +92,19 @@ class Draft:
         return cls.from_view(profile, view_tbs(tbs))
 
     @classmethod
-    def issuer_of(cls, profile_id: str, algorithm: KeyAlgorithm | None = None) -> Draft:
+    def issuer_of(cls, profile_id: str, algorithm: KeyAlgorithm | None = None) -> Self:
         """Return a CA that may have issued what `of` builds for *profile_id*."""
         profile = get_profile(profile_id)
         issuer = default_issuer(profile) or "iso15118-2/cpo-sub2"
         draft = cls.of(issuer if "/" in issuer else f"{profile.standard.value}/{issuer}", algorithm)
         algorithm = algorithm or profile.keys.default
-        draft.subject, draft.spki = ISSUER_NAME, keys.spki_der(key_of(algorithm, 1))
+        draft.subject, draft.spki = ISSUER_NAME, keys.spki_der(cls.key_source(algorithm, 1))
         draft.put(oids.SUBJECT_KEY_IDENTIFIER, der.octet_string(ISSUER_KEY_ID))
         draft.not_after = der.time(START + profile.validity.default + timedelta(days=1))
         return draft
 
     @classmethod
-    def from_view(cls, profile: Profile, view: CertificateView) -> Draft:
+    def from_view(cls, profile: Profile, view: CertificateView) -> Self:
         return cls(
             profile=profile,
             version=der.explicit(0, der.integer(2)),

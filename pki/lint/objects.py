@@ -1,0 +1,94 @@
+"""The entry points for what is no certificate or CRL: requests, OCSP responses, collections, files, hash data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from chargepki.pki.der import DerError
+from chargepki.pki.lint.collection import Collection, Kind, Member
+from chargepki.pki.lint.collection_rules import COLLECTIONS
+from chargepki.pki.lint.csr_rules import CSRS, CsrContext
+from chargepki.pki.lint.csr_view import view_csr
+from chargepki.pki.lint.engine import NO_DATA, LintData, LintReport, available_data, judge, tokens_of
+from chargepki.pki.lint.ocsp_rules import OCSP_RESPONSES, OcspContext
+from chargepki.pki.lint.ocsp_view import view_ocsp_response
+from chargepki.pki.lint.other_rules import FILES, HASH_DATA, FileContext, HashDataContext
+from chargepki.pki.lint.run import check_aware, unreadable, view_issuer
+from chargepki.pki.pem import PemBlock
+from chargepki.pki.profiles.base import Profile, Standard
+
+__all__ = ["lint_collection", "lint_csr", "lint_file", "lint_hash_data", "lint_ocsp_response"]
+
+_ANY = frozenset({"any"})
+
+
+def lint_csr(der: bytes, *, profile: Profile | None = None, data: LintData = NO_DATA) -> LintReport:
+    """Judge a certification request (DER); *profile* is that of the certificate that is asked for.
+
+    A fault in *der* is a finding, never an error. Whether a policy grants the request is `chargepki csr check`'s.
+    """
+    try:
+        view = view_csr(der)
+    except DerError as error:
+        return unreadable(error, "csr", profile)
+    available = available_data(data, issuer=False, now=False, signature=True)
+    standard = None if profile is None else profile.standard
+    plan = CSRS.plan(standard, tokens_of(profile, is_ca=False), available)
+    return judge(plan, CsrContext(view, profile, data), "csr", None if profile is None else profile.id)
+
+
+def lint_ocsp_response(
+    der: bytes,
+    *,
+    issuer_der: bytes | None = None,
+    standard: Standard | None = None,
+    now: datetime | None = None,
+    responders: Sequence[bytes] = (),
+) -> LintReport:
+    """Judge an OCSP response (DER).
+
+    Args:
+        issuer_der: certificate (DER) of the CA that issued what the response is about.
+        standard: the document that the checked chain follows, if any.
+        responders: SubjectPublicKeyInfo (DER) of responders that are trusted by configuration.
+
+    Raises like `lint_certificate`.
+    """
+    check_aware(now)
+    issuer = None if issuer_der is None else view_issuer(issuer_der)
+    try:
+        view = view_ocsp_response(der)
+    except DerError as error:
+        return unreadable(error, "ocsp-response")
+    available = available_data(NO_DATA, issuer=issuer is not None, now=now is not None, signature=True)
+    plan = OCSP_RESPONSES.plan(standard, _ANY, available)
+    return judge(plan, OcspContext(view, standard, issuer, now, tuple(responders)), "ocsp-response")
+
+
+def lint_collection(members: Sequence[Member], *, kind: Kind, now: datetime | None = None) -> LintReport:
+    """Judge several certificates together; each alone, and against its issuer, is `lint_certificate`'s."""
+    check_aware(now)
+    collection = Collection(tuple(members), kind, now)
+    available = available_data(NO_DATA, issuer=False, now=now is not None, signature=True)
+    plan = COLLECTIONS.plan(_standard(collection), collection.tokens, available)
+    profile = collection.profile if kind is Kind.BUNDLE else None
+    return judge(plan, collection, kind.value, None if profile is None else profile.id)
+
+
+def _standard(collection: Collection) -> Standard | None:
+    """A store or a set follows a document when all its members do whose profile is known."""
+    if collection.kind is Kind.BUNDLE:
+        return collection.standard
+    found = {member.profile.standard for member in collection.members if member.profile is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def lint_file(blocks: Sequence[PemBlock]) -> LintReport:
+    """Judge what lies together in one PEM file."""
+    return judge(FILES.plan(None, _ANY, frozenset()), FileContext(blocks), "file")
+
+
+def lint_hash_data(value: Mapping[str, object]) -> LintReport:
+    """Judge OCPP's CertificateHashDataType (or OCSPRequestDataType) as it is written on the wire."""
+    return judge(HASH_DATA.plan(None, _ANY, frozenset()), HashDataContext(value), "hash-data")
