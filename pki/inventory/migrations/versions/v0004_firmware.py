@@ -1,0 +1,10 @@
+"""Firmware: releases, approvals and what stations run."""
+
+from __future__ import annotations
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Nothing yet."""
