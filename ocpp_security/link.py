@@ -30,7 +30,7 @@ from chargepki.ocpp_security.rpc import (
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import ChargePkiError, UnavailableError, printable
 
-__all__ = ["CallRefused", "CallUnanswered", "Reply", "RpcLink"]
+__all__ = ["CallRefused", "CallUnanswered", "Reply", "RpcLink", "TaskedLink"]
 
 _MAX_BACKGROUND = 16
 
@@ -259,3 +259,30 @@ class RpcLink:
             _done, late = await asyncio.wait(set(self._background), timeout=5)
             for task in late:
                 task.cancel()
+
+
+class TaskedLink(RpcLink):
+    """Answers in a task of its own, still one call after the other: a handler may call the peer and await the answer.
+
+    What waits is bounded by `Limits.max_open_calls`; a peer that sends more at once is answered with an error.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._inbox: asyncio.Queue[CallReceived | None] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Serve the connection until it closes; never raises for what the peer does."""
+        self.spawn(self._answer_all())
+        await super().run()
+
+    async def _answer(self, event: CallReceived) -> None:
+        self._inbox.put_nowait(event)
+
+    async def _answer_all(self) -> None:
+        while (event := await self._inbox.get()) is not None:
+            await super()._answer(event)
+
+    async def _end(self) -> None:
+        self._inbox.put_nowait(None)
+        await super()._end()

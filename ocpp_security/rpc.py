@@ -46,6 +46,7 @@ __all__ = [
     "SendFrame",
     "SendReceived",
     "ViolationKind",
+    "random_message_id",
 ]
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
@@ -85,6 +86,8 @@ class RpcSession:
         handles: actions that this end answers; others that it knows are refused as NotSupported. ``None``
             means all that its role may be called with.
         message_ids: makes the ids of our calls, each 1 to 36 characters and unique.
+        unchecked: actions whose payloads are not held to their schema, in either direction: for peers that are known to
+            break it. Frames are checked all the same.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class RpcSession:
         limits: Limits | None = None,
         handles: Collection[str] | None = None,
         message_ids: Callable[[], str] = random_message_id,
+        unchecked: Collection[str] = (),
     ) -> None:
         self.version = version
         self.role = Role(role)
@@ -104,6 +108,7 @@ class RpcSession:
         own = {action for action in self._actions if takes_call(version, self.role, action)}
         self._handles = frozenset(own if handles is None else own & set(handles))
         self._new_id = message_ids
+        self._unchecked = frozenset(unchecked)
         self._outstanding: _Pending | None = None
         self._queue: deque[_Pending] = deque()
         self._open: dict[str, str] = {}
@@ -127,7 +132,8 @@ class RpcSession:
         _check_aware(now)
         peer = Role.STATION if self.role is Role.CSMS else Role.CSMS
         self._check_action(action, peer, sends=False)
-        schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
+        if action not in self._unchecked:
+            schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
         if len(self._queue) >= self.limits.max_queued_calls:
             raise StateError(
                 f"{len(self._queue)} calls already wait for this connection",
@@ -192,7 +198,8 @@ class RpcSession:
             SchemaViolation: the payload does not satisfy the schema; the call stays open.
         """
         action = self._get_open(message_id)
-        schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=True)
+        if action not in self._unchecked:
+            schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=True)
         text = self._encode(MessageType.CALLRESULT, message_id, payload)
         del self._open[message_id]
         return text
@@ -393,6 +400,8 @@ class RpcSession:
     # Helpers
 
     def _find_violation(self, action: str, kind: Kind, payload: object) -> _Fault | None:
+        if action in self._unchecked:
+            return None
         try:
             schemas.check_payload(self.version, action, kind, payload, sending=False)
         except SchemaViolation as violation:

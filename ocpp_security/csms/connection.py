@@ -12,14 +12,15 @@ from websockets.asyncio.server import ServerConnection
 
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
+from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.csms.throttle import WindowCounter
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
-from chargepki.ocpp_security.link import Reply, RpcLink
-from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession
+from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
+from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
@@ -51,15 +52,25 @@ class StationConnection:
         version: OcppVersion,
         peer: str,
         now: datetime,
+        *,
+        embedding: Embedding | None = None,
     ) -> None:
+        self.embedding = embedding
         self.id = socket.id.hex
         self.station, self.profile, self.certificate = admitted.station, admitted.profile, admitted.certificate
         self.pending_password = admitted.pending_password
         self.version, self.peer, self.connected_at = version, peer, now
         self._services = services
         limits = services.config.limits
-        session = RpcSession(version, role=Role.CSMS, limits=Limits(max_frame_bytes=limits.max_message_bytes))
-        self.link = RpcLink(
+        session = RpcSession(
+            version,
+            role=Role.CSMS,
+            limits=Limits(max_frame_bytes=limits.max_message_bytes),
+            unchecked=embedding.unchecked if embedding is not None else (),
+            message_ids=embedding.new_message_id if embedding is not None else random_message_id,
+        )
+        # Handlers of others may call the station before they return; ours never do.
+        self.link = (RpcLink if embedding is None else TaskedLink)(
             socket,
             session,
             on_call=self._on_call,
@@ -138,21 +149,37 @@ class StationConnection:
         payload = cast("dict[str, Any]", event.payload)
         match event.action:
             case "BootNotification":
-                return self._boot(payload, now)
+                self._check_boot(payload)
+                return await self._boot(event, now)
             case "SignCertificate":
                 return await self.renewal.sign_requested(payload, now)
             case "SecurityEventNotification":
-                return await self._security_event(payload, now)
+                await self._security_event(payload, now)
+                return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)
+        if self.embedding is not None:
+            return await self._ask_embedding(event)
         answer = plain_answer(self.version, event.action, payload, now)
         if answer is None:
-            raise OcppRefusal(
-                f"{event.action} is not served", answer=CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "not served here")
-            )
+            raise _not_served(event.action)
         return Reply(answer)
 
-    def _boot(self, payload: dict[str, Any], now: datetime) -> Reply:
+    async def _ask_embedding(self, event: CallReceived, default: dict[str, Any] | None = None) -> Reply:
+        if self.embedding is not None and self.embedding.handles(event.action):
+            return await self.embedding.answer(event)
+        if default is None:
+            raise _not_served(event.action)
+        return Reply(default)
+
+    def _check_boot(self, payload: dict[str, Any]) -> None:
+        """Hold the serial number against the certificate or the record, before anybody answers.
+
+        Raises:
+            OcppRefusal: the connection is being closed.
+
+        Clause: B01.FR.11, B01.FR.12.
+        """
         boot = parse_boot_notification(self.version, payload)
         reported = boot.serial_number
         if self.profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
@@ -180,19 +207,24 @@ class StationConnection:
                 Incident("serial-number-differs", cause, "correct the record, or its certificate will be refused")
             )
 
+    async def _boot(self, event: CallReceived, now: datetime) -> Reply:
+        accepted = {
+            "status": "Accepted",
+            "currentTime": wire_time(now),
+            "interval": int(self._services.config.heartbeat_interval.total_seconds()),
+        }
+        reply = Reply(accepted) if self.embedding is None else await self._ask_embedding(event)
+
         async def then() -> None:
-            self.become_ready()
+            # A station that was rejected must stay quiet, and is left alone (B03).
+            if reply.payload.get("status") != "Rejected":
+                self.become_ready()
+            if reply.then is not None:
+                await reply.then()
 
-        return Reply(
-            {
-                "status": "Accepted",
-                "currentTime": wire_time(now),
-                "interval": int(self._services.config.heartbeat_interval.total_seconds()),
-            },
-            then,
-        )
+        return Reply(reply.payload, then)
 
-    async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> Reply:
+    async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> None:
         """Store the event; unknown types too (the list is open), and what its time says even if that is odd."""
         if self._events.reached(self.id, now):
             # Each event stays for good. Calls are answered one after the other, so waiting holds the sender up alone.
@@ -203,21 +235,24 @@ class StationConnection:
         standard = find_event(kind)
         tech_info = printable(str(payload.get("techInfo", "")))[:MAX_TECH_INFO]
         station = self.station.id
+        critical = standard is not None and is_critical(self.version, standard)
+        at = _parse_time(str(payload["timestamp"]), now)
 
         def work(tx: Transaction) -> None:
             tx.add_security_event(
                 station=station,
                 source="station",
                 type=kind,
-                critical=standard is not None and is_critical(self.version, standard),
+                critical=critical,
                 tech_info=tech_info,
-                at=_parse_time(str(payload["timestamp"]), now),
+                at=at,
                 received_at=now,
             )
             tx.audit(station_actor(station), "security-event.report", station, now=now, details={"type": kind})
 
         await self._services.offload.run(self._services.inventory.write, work)
-        return Reply({})
+        if self.embedding is not None:
+            self.embedding.security_event_news(SecurityEventNews(kind, critical, at, tech_info))
 
     def _is_presence_old(self, age: timedelta) -> bool:
         return self._services.clock() - self._presence_at >= age
@@ -240,6 +275,13 @@ class StationConnection:
             self.close_for(
                 Incident("too-many-invalid-messages", "it goes on sending invalid messages"), "invalid messages"
             )
+
+
+def _not_served(action: str) -> OcppRefusal:
+    answer = CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "not served here")
+    return OcppRefusal(
+        f"{action} is not served", answer=answer, fix="a CSMS of your own answers it with an @on handler"
+    )
 
 
 def _parse_time(text: str, fallback: datetime) -> datetime:

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from chargepki.ocpp_security.csms.embedding import CertificateFate, CertificateNews
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.deliveries import begin_delivery, delivery_note, give_up, list_pending, was_attempted
@@ -177,16 +178,21 @@ class Renewal:
                     self._delivered[effect.order.use] = (self._services.clock(), effect.certificate_id)
                     _log.info("%s: certificate %s delivered", self.flow.station.id, effect.certificate_id)
                     await self._mark(effect.certificate_id, Delivery.DELIVERED, "the station accepted it")
+                    self._tell(CertificateFate.DELIVERED, effect.order.use, effect.certificate_id)
                 case MarkUndelivered():
                     await self._mark(effect.certificate_id, Delivery.UNDELIVERED, effect.why, revoke=effect.revoke)
                     cause = f"certificate {effect.certificate_id} was not taken: {effect.why}"
                     self._note("certificate-undelivered", cause, "trigger the renewal again", "CertificateUndelivered")
+                    self._tell(CertificateFate.UNDELIVERED, effect.order.use, effect.certificate_id, effect.why)
                 case MarkSuperseded():
                     await self._mark(effect.certificate_id, Delivery.SUPERSEDED, "the station asked for another one")
+                    self._tell(CertificateFate.SUPERSEDED, effect.order.use, effect.certificate_id)
                 case MarkUnknown():
                     await self._mark_unknown(effect)
+                    self._tell(CertificateFate.UNKNOWN, effect.order.use, effect.certificate_id, effect.why)
                 case RecordRefusal():
                     await self._record_refusal(effect)
+                    self._tell(CertificateFate.REFUSED, effect.use, None, effect.what)
 
     def _issue_order(self, order: SigningOrder) -> IssueOrder:
         return IssueOrder(
@@ -312,6 +318,13 @@ class Renewal:
             )
 
         await services.offload.run(services.inventory.write, work)
+
+    def _tell(
+        self, fate: CertificateFate, use: CertificateUse | None, certificate_id: str | None, why: str = ""
+    ) -> None:
+        connection = self._services.registry.find(self.flow.station.id)
+        if connection is not None and connection.embedding is not None:
+            connection.embedding.certificate_news(CertificateNews(fate, use, certificate_id, why))
 
     def _note(self, code: str, cause: str, cure: str, event: str | None, *, variant: str = "") -> bool:
         incident = Incident(code, cause, cure, event, variant)
