@@ -9,6 +9,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from chargepki.ocpp_security.attempts import AttemptLimits, AuthenticationGuard
+    from chargepki.ocpp_security.authentication import (
+        AuthenticatedStation,
+        RefusedConnection,
+        Restriction,
+        UpgradeRequest,
+        authenticate,
+    )
     from chargepki.ocpp_security.csms import CsmsConfig, CsmsLimits, CsmsServer, DuplicatePolicy
     from chargepki.ocpp_security.errors import OcppRefusal
     from chargepki.ocpp_security.rpc import RpcSession
@@ -17,45 +25,66 @@ if TYPE_CHECKING:
     from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
     from chargepki.ocpp_security.sign_certificate_station import StationCertificateFlow
     from chargepki.ocpp_security.station import StationSimulator, StationStore
+    from chargepki.ocpp_security.station_source import InventoryStations, StationEntry, StationSource
     from chargepki.ocpp_security.tls import TlsIdentity, client_context, server_context
     from chargepki.ocpp_security.versions import OcppVersion
 
 __all__ = [
+    "AttemptLimits",
+    "AuthenticatedStation",
+    "AuthenticationGuard",
     "CertificateUse",
     "CsmsCertificateFlow",
     "CsmsConfig",
     "CsmsLimits",
     "CsmsServer",
     "DuplicatePolicy",
+    "InventoryStations",
     "IssuePlan",
     "OcppRefusal",
     "OcppVersion",
+    "RefusedConnection",
+    "Restriction",
     "RpcSession",
     "SecurityProfile",
     "StationCertificateFlow",
+    "StationEntry",
     "StationSimulator",
+    "StationSource",
     "StationStore",
     "TlsIdentity",
+    "UpgradeRequest",
+    "authenticate",
     "client_context",
     "server_context",
 ]
 
 _HOMES = {
+    "AttemptLimits": "attempts",
+    "AuthenticatedStation": "authentication",
+    "AuthenticationGuard": "attempts",
     "CertificateUse": "sign_certificate",
     "CsmsCertificateFlow": "sign_certificate_csms",
     "CsmsConfig": "csms",
     "CsmsLimits": "csms",
     "CsmsServer": "csms",
     "DuplicatePolicy": "csms",
+    "InventoryStations": "station_source",
     "IssuePlan": "sign_certificate",
     "OcppRefusal": "errors",
     "OcppVersion": "versions",
+    "RefusedConnection": "authentication",
+    "Restriction": "authentication",
     "RpcSession": "rpc",
     "SecurityProfile": "security_profile",
     "StationCertificateFlow": "sign_certificate_station",
+    "StationEntry": "station_source",
     "StationSimulator": "station",
+    "StationSource": "station_source",
     "StationStore": "station",
     "TlsIdentity": "tls",
+    "UpgradeRequest": "authentication",
+    "authenticate": "authentication",
     "client_context": "tls",
     "server_context": "tls",
 }

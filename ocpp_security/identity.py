@@ -33,7 +33,9 @@ __all__ = [
     "check_serial_number",
     "check_station_certificate",
     "check_station_known",
+    "check_subject",
     "check_username",
+    "check_validity",
 ]
 
 MAX_SERIAL_NUMBER_CHARACTERS = 25
@@ -44,6 +46,11 @@ class IdentityMismatch(PolicyRefusal):
     """A credential, certificate or message that belongs to another station than the one it is used for."""
 
     code = "identity-mismatch"
+
+    def __init__(self, what: str, *, reason: str = "certificate-refused", why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.reason = reason
+        """Stable short name of what is wrong (`authentication.Reason`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ def check_username(username: str, identity: str) -> None:
     if not same_identity(username, identity):
         raise IdentityMismatch(
             f"the credentials are of {username!r}, the connection is {identity!r}'s",
+            reason="other-username",
             why="the username is the identity in the URL (A00.FR.204, A00.FR.303)",
         )
 
@@ -124,7 +132,9 @@ def check_station_known(station: StationRecord | None, identity: str) -> Station
     if station is None or station.state is not StationState.ACTIVE:
         state = "unknown" if station is None else station.state.value
         raise IdentityMismatch(
-            f"station {identity!r} is {state}", fix=f"register it with `chargepki station add {identity}`"
+            f"station {identity!r} is {state}",
+            reason="unknown-station" if station is None else "station-removed",
+            fix=f"register it with `chargepki station add {identity}`",
         )
     return station
 
@@ -142,27 +152,58 @@ def check_station_certificate(certificate_der: bytes, station: StationRecord, no
     """
     _require_aware(now)
     identity = certificate_identity(certificate_der)
-    if identity.common_name != station.serial_number:
+    check_subject(identity, station=station.id, serial_number=station.serial_number, organization=station.organization)
+    check_validity(identity, now, station=station.id)
+    return identity
+
+
+def check_subject(
+    certificate: CertificateIdentity, *, station: str, serial_number: str, organization: str | None
+) -> None:
+    """Refuse a certificate whose CN and O are not those of *station*.
+
+    Raises:
+        IdentityMismatch: CN is not *serial_number*, or O not *organization* (``None`` leaves O unchecked).
+
+    Clause: A00.FR.404, A00.FR.405, A00.FR.509, A00.FR.511.
+    """
+    if certificate.common_name != serial_number:
         raise IdentityMismatch(
-            f"the certificate's CN is {identity.common_name!r}, "
-            f"the serial number of {station.id} is {station.serial_number!r}",
+            f"the certificate's CN is {certificate.common_name!r}, the serial number of {station} is {serial_number!r}",
+            reason="wrong-common-name",
             why="the CN of a station certificate is the station's serial number (A00.FR.405, A00.FR.511)",
             fix="use this station's own certificate, or correct its record",
         )
-    if station.organization is not None and identity.organization != station.organization:
+    if organization is not None and certificate.organization != organization:
         raise IdentityMismatch(
-            f"the certificate's O is {identity.organization!r}, "
-            f"the organization of {station.id} is {station.organization!r}",
+            f"the certificate's O is {certificate.organization!r}, the organization of {station} is {organization!r}",
+            reason="wrong-organization",
             why="O names the operator (A00.FR.404, A00.FR.509)",
+            fix="renew it with the operator's name in O, or correct the station's record",
         )
-    if not identity.not_before <= now <= identity.not_after:
-        raise IdentityMismatch(
-            f"the certificate of {station.id} is valid from {identity.not_before:%Y-%m-%d %H:%M:%S} "
-            f"to {identity.not_after:%Y-%m-%d %H:%M:%S} UTC, not now",
-            why="A00.FR.403, A00.FR.407",
-            fix="renew it; an expired certificate is replaced over security profile 2",
-        )
-    return identity
+
+
+def check_validity(certificate: CertificateIdentity, now: datetime, *, station: str) -> None:
+    """Refuse a certificate that is not valid at *now*; both bounds are inclusive.
+
+    Raises:
+        IdentityMismatch: expired, or not valid yet; `IdentityMismatch.reason` says which.
+
+    Clause: A00.FR.403, A00.FR.407.
+    """
+    _require_aware(now)
+    if certificate.not_before <= now <= certificate.not_after:
+        return
+    expired = now > certificate.not_after
+    raise IdentityMismatch(
+        f"the certificate of {station} is valid from {certificate.not_before:%Y-%m-%d %H:%M:%S} "
+        f"to {certificate.not_after:%Y-%m-%d %H:%M:%S} UTC, not now",
+        reason="certificate-expired" if expired else "certificate-not-yet-valid",
+        why="A00.FR.403, A00.FR.407",
+        fix="renew it; an expired certificate is replaced over security profile 2"
+        if expired
+        else "wait, or set the clock that is wrong: ours or that of the CA",
+    )
 
 
 def check_certificate_record(
@@ -183,18 +224,21 @@ def check_certificate_record(
     if record is None:
         raise IdentityMismatch(
             f"the certificate that came for {station.id} is not in the inventory",
+            reason="certificate-unknown",
             why="only certificates that the inventory knows as active open a connection",
             fix="issue one for this station",
         )
     if record.station != station.id:
         raise IdentityMismatch(
             f"certificate {record.id} is linked to {record.station or 'no station'}, not to {station.id}",
+            reason="certificate-of-another-station",
             why="one unique certificate a device (A00.FR.427)",
             fix="issue it again with `--station`",
         )
     if profiles is not None and record.profile not in profiles:
         raise IdentityMismatch(
             f"certificate {record.id} has the profile {record.profile}, which opens no connection",
+            reason="certificate-of-another-purpose",
             why="only a charging station certificate authenticates a station (A00.FR.401)",
             fix="let the station use its charging station certificate",
         )
@@ -212,6 +256,7 @@ def check_certificate_record(
         # The station answered that it discarded it; whoever presents it now is not the station as we know it.
         raise IdentityMismatch(
             f"certificate {record.id} was refused by its station and is not in use",
+            reason="certificate-discarded",
             why="a certificate that the station discarded must not open a connection (A02.FR.07)",
         )
     return record

@@ -204,6 +204,16 @@ class PasswordVerifier:
         # Unknown identities are verified against this, so that they take the time of known ones.
         self._dummy = hash_password(secrets.token_bytes(20))
 
+    def recall(self, accepted: Sequence[str | None], password: bytes) -> PasswordMatch | None:
+        """Return which of the *accepted* hashes *password* was verified against lately; costs next to nothing.
+
+        ``None`` says nothing about the password, only that it was not verified lately.
+        """
+        for index, stored in enumerate(accepted):
+            if stored is not None and self._recall(stored, password):
+                return PasswordMatch(index)
+        return None
+
     async def verify(self, accepted: Sequence[str | None], password: bytes) -> PasswordMatch | None:
         """Return which of the *accepted* hashes *password* belongs to, or ``None``.
 
@@ -216,9 +226,9 @@ class PasswordVerifier:
         Raises:
             TooManyAttempts: the queue is full; nothing was verified.
         """
-        for index, stored in enumerate(accepted):
-            if stored is not None and self._recall(stored, password):
-                return PasswordMatch(index)
+        known = self.recall(accepted, password)
+        if known is not None:
+            return known
         if self._waiting >= self._max_waiting:
             raise TooManyAttempts(
                 f"{self._waiting} passwords are waiting to be verified",

@@ -28,6 +28,7 @@ __all__ = [
     "client_context",
     "missing_issuer",
     "missing_suites",
+    "peer_chain",
     "reload_identity",
     "server_context",
 ]
@@ -44,6 +45,9 @@ MANDATED_SUITES = FORWARD_SECRET_SUITES + _RSA_SUITES
 _NO_CHECK_TIME = 0x200000
 
 _MAX_FILE_BYTES = 1 << 20
+
+# _ssl.ENCODING_DER, an argument of `_ssl.Certificate.public_bytes`.
+_DER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,25 @@ def client_context(
         context.sslobject_class = _NoWildcardObject
         context.sslsocket_class = _NoWildcardSocket
     return context
+
+
+def peer_chain(ssl_object: ssl.SSLObject | ssl.SSLSocket) -> tuple[bytes, ...]:
+    """Return what the peer sent as its certificate chain, in DER and leaf first; empty without a certificate.
+
+    The handshake has validated the leaf; the others are what the peer chose to send along.
+
+    Args:
+        ssl_object: of a finished handshake; ``transport.get_extra_info("ssl_object")`` in asyncio and uvloop.
+    """
+    leaf = ssl_object.getpeercert(binary_form=True)
+    if leaf is None:
+        return ()
+    # Public since Python 3.13; before that the same method exists on the object inside, and returns objects.
+    source = ssl_object if hasattr(ssl_object, "get_unverified_chain") else getattr(ssl_object, "_sslobj", None)
+    read = getattr(source, "get_unverified_chain", None)
+    found = (read() or ()) if callable(read) else ()
+    others = (item if isinstance(item, bytes) else bytes(item.public_bytes(_DER)) for item in found)
+    return (leaf, *(der for der in others if der != leaf))
 
 
 def check_no_wildcard(certificate_der: bytes) -> None:

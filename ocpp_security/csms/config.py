@@ -49,6 +49,10 @@ class CsmsLimits:
     """A connected station that sends nothing gets what waits for it after so long; one that boots, after that."""
     failed_attempts: int = 10
     """Refused upgrades per identity and address within `failed_window`; more are answered 429 unread."""
+    failed_attempts_per_identity: int = 100
+    """The same from all addresses together, other than those from which the station proved itself lately."""
+    failed_attempts_per_address: int = 600
+    """The same for all identities together."""
     failed_window: timedelta = timedelta(minutes=1)
     displacements: int = 3
     """Replaced connections of one identity within `displacement_window` that raise the alert."""

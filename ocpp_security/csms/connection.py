@@ -15,13 +15,13 @@ from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
-from chargepki.ocpp_security.csms.throttle import WindowCounter
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
 from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
 from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
+from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
 from chargepki.ocpp_security.wire_time import wire_time

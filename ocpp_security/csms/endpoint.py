@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +12,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
+from chargepki.ocpp_security.authentication import RefusedConnection
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.config import CsmsConfig
 from chargepki.ocpp_security.csms.connection import StationConnection
@@ -32,14 +32,6 @@ _log = logging.getLogger("chargepki.csms")
 _PROTOCOL_ERROR = 1002
 # Newest first: the server's order wins when a station offers several.
 _SUBPROTOCOLS = (OcppVersion.V21.value, OcppVersion.V201.value, OcppVersion.V16.value)
-_BODIES = {
-    HTTPStatus.UNAUTHORIZED: "authentication failed\n",
-    HTTPStatus.FORBIDDEN: "not allowed\n",
-    HTTPStatus.NOT_FOUND: "no OCPP endpoint here\n",
-    HTTPStatus.CONFLICT: "this station is connected already\n",
-    HTTPStatus.TOO_MANY_REQUESTS: "too many attempts\n",
-    HTTPStatus.SERVICE_UNAVAILABLE: "try again later\n",
-}
 
 
 class CsmsServer:
@@ -129,8 +121,8 @@ class CsmsServer:
             if isinstance(verdict, Admitted):
                 admitted.append(verdict)
                 return None
-            self.security.note_denial(verdict, str(peer))
-            return _deny(socket, verdict.status)
+            self.security.note_refusal(verdict, str(peer))
+            return _refuse(socket, verdict)
 
         try:
             async with asyncio.timeout(self.config.limits.upgrade.total_seconds()):
@@ -156,10 +148,8 @@ class CsmsServer:
         await self.security.run(connection)
 
 
-def _deny(socket: ServerConnection, status: HTTPStatus) -> Response:
-    response = socket.respond(status, _BODIES[status])
-    if status is HTTPStatus.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = 'Basic realm="OCPP"'
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        response.headers["Retry-After"] = "60"
+def _refuse(socket: ServerConnection, refused: RefusedConnection) -> Response:
+    response = socket.respond(refused.status, refused.answer)
+    for name, value in refused.headers.items():
+        response.headers[name] = value
     return response

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chargepki.ocpp_security.csms.offload import Offload
-from chargepki.ocpp_security.csms.throttle import RepeatFilter, WindowCounter
 from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, is_critical
+from chargepki.ocpp_security.throttle import RepeatFilter, WindowCounter
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import UnavailableError, printable
 from chargepki.pki.inventory import Inventory, Transaction

@@ -11,7 +11,8 @@ from typing import Self
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 
-from chargepki.ocpp_security.csms.admission import Admission, Admitted, Approach, Denied
+from chargepki.ocpp_security.authentication import RefusedConnection, UpgradeRequest
+from chargepki.ocpp_security.csms.admission import Admission, Admitted
 from chargepki.ocpp_security.csms.arrival import Arrival, arrive, depart
 from chargepki.ocpp_security.csms.background import Background
 from chargepki.ocpp_security.csms.config import CsmsConfig, DuplicatePolicy
@@ -21,9 +22,10 @@ from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.renewal import Renewals
 from chargepki.ocpp_security.csms.services import Services
-from chargepki.ocpp_security.csms.throttle import WindowCounter
 from chargepki.ocpp_security.csms.worker import Worker
 from chargepki.ocpp_security.passwords import PasswordVerifier
+from chargepki.ocpp_security.throttle import WindowCounter
+from chargepki.ocpp_security.tls import peer_chain
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory import Inventory
@@ -108,27 +110,35 @@ class CsmsSecurity:
 
     # Before the upgrade
 
-    async def judge(self, socket: ServerConnection, request: Request, host: str) -> Admitted | Denied:
+    async def judge(self, socket: ServerConnection, request: Request, host: str) -> Admitted | RefusedConnection:
         """Decide about an upgrade request.
 
         Args:
             host: address of the peer, without the port.
         """
         ssl_object = socket.transport.get_extra_info("ssl_object")
-        approach = Approach(
+        upgrade = UpgradeRequest(
             path=request.path,
             authorization=tuple(request.headers.get_all("Authorization")),
-            certificate_der=ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None,
+            chain_der=peer_chain(ssl_object) if ssl_object is not None else (),
             tls=ssl_object is not None,
             host=host,
         )
         try:
-            verdict = await self._admission.judge(approach, self.config.clock())
+            verdict = await self._admission.judge(upgrade, self.config.clock())
         except UnavailableError as exc:
-            return Denied(HTTPStatus.SERVICE_UNAVAILABLE, Incident("unavailable", str(exc)), "")
+            return RefusedConnection(
+                status=HTTPStatus.SERVICE_UNAVAILABLE, reason="unavailable", cause=exc.what, cure=exc.fix
+            )
         if isinstance(verdict, Admitted) and not await self._may_replace(verdict):
-            incident = Incident("connected-already", "its first connection is alive", "wait until that one is closed")
-            return Denied(HTTPStatus.CONFLICT, incident, verdict.station.id, verdict.station.id)
+            return RefusedConnection(
+                status=HTTPStatus.CONFLICT,
+                reason="connected-already",
+                cause="its first connection is alive",
+                cure="wait until that one is closed",
+                claimed=verdict.station.id,
+                station=verdict.station.id,
+            )
         return verdict
 
     async def _may_replace(self, admitted: Admitted) -> bool:
@@ -138,10 +148,10 @@ class CsmsSecurity:
             return True
         return not await first.link.is_alive(_PROBE_SECONDS)
 
-    def note_denial(self, denied: Denied, peer: str) -> None:
+    def note_refusal(self, refused: RefusedConnection, peer: str) -> None:
         """Log and record why a connection was refused; *peer* is its address, with the port."""
-        if denied.incident is not None:
-            self.journal.note(denied.incident, station=denied.station, peer=peer, claimed=denied.claimed)
+        incident = Incident(refused.reason, refused.cause, refused.cure, refused.event)
+        self.journal.note(incident, station=refused.station, peer=peer, claimed=refused.claimed)
 
     # After the upgrade
 

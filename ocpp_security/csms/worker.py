@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
-from chargepki.ocpp_security.csms.throttle import RepeatFilter
 from chargepki.ocpp_security.identity import check_fallback
+from chargepki.ocpp_security.throttle import RepeatFilter
 from chargepki.pki.errors import ChargePkiError, RevocationError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chargepki.ocpp_security.csms.throttle import RepeatFilter, WindowCounter
+from chargepki.ocpp_security.throttle import RepeatFilter, WindowCounter
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -1,0 +1,464 @@
+"""Who opens an OCPP connection, by which security profile, or why not: decided before the WebSocket upgrade.
+
+This works in front of any server. It is handed what the server knows of the request and a table of stations; it
+neither opens a socket nor writes anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Generic, TypeAlias
+
+from chargepki.ocpp_security.attempts import AuthenticationGuard, Standing
+from chargepki.ocpp_security.basic_auth import (
+    BadCredentials,
+    Credentials,
+    check_identity,
+    identity_from_path,
+    parse_authorization,
+    same_identity,
+)
+from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.identity import (
+    CertificateIdentity,
+    IdentityMismatch,
+    certificate_identity,
+    check_subject,
+    check_validity,
+)
+from chargepki.ocpp_security.passwords import TooManyAttempts
+from chargepki.ocpp_security.security_profile import (
+    ProfileTooLow,
+    SecurityProfile,
+    check_profile_allowed,
+    choose_profile,
+)
+from chargepki.ocpp_security.station_source import EntryT, EvidenceT, StationEntry, StationSource
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.chain import Purpose, verify_chain
+from chargepki.pki.errors import ChainError, ChargePkiError, InputError, PolicyRefusal, RevocationError
+
+__all__ = [
+    "AuthenticatedStation",
+    "Reason",
+    "RefusedConnection",
+    "Restriction",
+    "UpgradeRequest",
+    "Verdict",
+    "authenticate",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeRequest:
+    """Everything about a WebSocket upgrade request that the decision may look at."""
+
+    path: str = ""
+    """Request target as received, percent-encoded, with or without a query."""
+    identity: str | None = None
+    """Given in place of `path` by a server that has found the identity by itself; percent-decoded."""
+    authorization: tuple[str | bytes, ...] = field(default=(), repr=False)
+    """Every Authorization header, as received; more than one is as good as none."""
+    chain_der: tuple[bytes, ...] = ()
+    """TLS client certificate, leaf first, then what came with it if the server knows; empty without one. The TLS
+    handshake must have proven possession of the key, and validated the path unless `authenticate` gets *trust*."""
+    tls: bool
+    """Whether the link to the station is TLS (for a proxy: the link on the other side of it)."""
+    host: str
+    """Address of the peer without its port: failed attempts are counted for it."""
+    version: OcppVersion | None = None
+    """What was or will be negotiated; ``None`` when there is no version in common."""
+
+
+class Reason(StrEnum):
+    """Why a connection was refused: stable, for metrics and alert rules. Peers never see it."""
+
+    NO_ENDPOINT = "no-endpoint"
+    IMPOSSIBLE_IDENTITY = "impossible-identity"
+    TOO_MANY_ATTEMPTS = "too-many-attempts"
+    NO_PROFILE = "no-profile"
+    NO_CREDENTIALS = "no-credentials"
+    BAD_CREDENTIALS = "bad-credentials"
+    UNKNOWN_STATION = "unknown-station"
+    STATION_REMOVED = "station-removed"
+    OTHER_USERNAME = "other-username"
+    NO_PASSWORD_ON_RECORD = "no-password-on-record"  # noqa: S105 - the name of a reason
+    WRONG_PASSWORD = "wrong-password"  # noqa: S105 - the name of a reason
+    PROFILE_TOO_LOW = "profile-too-low"
+    UNTRUSTED_CHAIN = "untrusted-chain"
+    CERTIFICATE_REFUSED = "certificate-refused"
+    CERTIFICATE_REVOKED = "certificate-revoked"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_UNKNOWN = "certificate-unknown"
+    CERTIFICATE_OF_ANOTHER_STATION = "certificate-of-another-station"
+    CERTIFICATE_OF_ANOTHER_PURPOSE = "certificate-of-another-purpose"
+    CERTIFICATE_DISCARDED = "certificate-discarded"
+    WRONG_COMMON_NAME = "wrong-common-name"
+    WRONG_ORGANIZATION = "wrong-organization"
+
+
+class Restriction(StrEnum):
+    """Why a station is let in only to get a certificate: BootNotification Pending, A02, and nothing else."""
+
+    EXPIRED_CERTIFICATE = "expired-certificate"
+    """A00.FR.429: its certificate has expired, and it is configured to be let in all the same."""
+    ONBOARDING = "onboarding"
+    """A00.FR.406: it came with its manufacturer's certificate, and is configured to."""
+
+
+_ANSWERS: Mapping[HTTPStatus, str] = MappingProxyType(
+    {
+        HTTPStatus.UNAUTHORIZED: "authentication failed\n",
+        HTTPStatus.FORBIDDEN: "not allowed\n",
+        HTTPStatus.NOT_FOUND: "no OCPP endpoint here\n",
+        HTTPStatus.CONFLICT: "this station is connected already\n",
+        HTTPStatus.TOO_MANY_REQUESTS: "too many attempts\n",
+        HTTPStatus.SERVICE_UNAVAILABLE: "try again later\n",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedConnection:
+    """The upgrade is answered with `status`, `headers` and `answer`; all the rest is for the operator alone."""
+
+    status: HTTPStatus
+    reason: str
+    """A `Reason`, or what a `StationSource` of one's own gave as `IdentityMismatch.reason`."""
+    cause: str
+    """What is wrong, for the log; one line."""
+    cure: str = ""
+    """What the operator can do about it."""
+    event: SecurityEvent | str | None = None
+    """Security event to record; a name of our own where the catalogue has none."""
+    claimed: str = ""
+    """Identity that the peer claimed, as it came: cut and escape it before it is shown."""
+    station: str | None = None
+    """Registered station that the attempt was about; it need not have come from that station."""
+
+    @property
+    def answer(self) -> str:
+        """Body of the HTTP answer: the same for every reason of one status, so that it tells a peer nothing."""
+        return _ANSWERS[self.status]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the HTTP answer."""
+        if self.status is HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": 'Basic realm="OCPP"'}
+        if self.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            return {"Retry-After": "60"}
+        return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticatedStation(Generic[EntryT, EvidenceT]):
+    """The connection may be upgraded."""
+
+    station: EntryT
+    profile: SecurityProfile
+    certificate: EvidenceT | None = None
+    """What the table has on record about the certificate of a profile-3 connection."""
+    pending_password: bool = False
+    """The password was the pending one: the station has taken the change, so the old one is over (A01.FR.03)."""
+    restriction: Restriction | None = None
+    """When set, answer BootNotification with Pending, run A02, and refuse everything else with SecurityError."""
+
+
+Verdict: TypeAlias = AuthenticatedStation[EntryT, EvidenceT] | RefusedConnection
+
+
+async def authenticate(
+    request: UpgradeRequest,
+    stations: StationSource[EntryT, EvidenceT],
+    *,
+    now: datetime,
+    guard: AuthenticationGuard,
+    profiles: Collection[int] = (2, 3),
+    trust: Sequence[bytes] = (),
+    path_prefix: str = "/ocpp/",
+) -> Verdict[EntryT, EvidenceT]:
+    """Return who opens a connection, or the answer for a peer that may not.
+
+    The order is path, identity, station, profile, credentials. On profiles 1 and 2 an unknown identity, a missing
+    and a wrong password are answered alike, and take the same time.
+
+    Args:
+        stations: `InventoryStations`, or a table of one's own.
+        now: the instant of the verdict; timezone-aware.
+        guard: counts failures and bounds the cost of passwords; keep one for as long as the endpoint lives.
+        profiles: security profiles that the endpoint serves: 1, 2, 3, or 2 and 3.
+        trust: DER of the CA certificates that client certificates must chain to. Only for a server whose TLS
+            handshake did not validate the path (`server_context` does).
+        path_prefix: what stands before the identity in the request's path.
+
+    Raises:
+        ChargePkiError: *stations* cannot be read; answer 503.
+
+    Clause: A00.FR.002, A00.FR.203 to 207, A00.FR.302 to 324, A00.FR.401 to 408, A00.FR.429.
+    """
+    if now.tzinfo is None:
+        raise TypeError("now must be timezone-aware")
+    try:
+        identity = _identity_of(request, path_prefix)
+    except InputError:
+        return _no_identity(request, path_prefix)
+    standing = guard.standing(request.host, identity, now)
+    judge = _Judge(request, stations, guard, standing, identity, now, trust)
+    offered = {SecurityProfile(number) for number in profiles}
+    profile = choose_profile(offered, tls=request.tls, client_certificate=bool(request.chain_der))
+    verdict: Verdict[EntryT, EvidenceT]
+    if profile is None:
+        verdict = replace(_NO_PROFILE, claimed=identity)
+    elif profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
+        verdict = await judge.by_certificate()
+        if isinstance(verdict, RefusedConnection) and standing is not Standing.OPEN:
+            verdict = _too_many(identity)
+    else:
+        verdict = await judge.by_password(profile)
+    if isinstance(verdict, AuthenticatedStation):
+        guard.succeeded(request.host, identity)
+    elif verdict.status is not HTTPStatus.TOO_MANY_REQUESTS:
+        guard.failed(request.host, identity, now)
+    return verdict
+
+
+def _identity_of(request: UpgradeRequest, prefix: str) -> str:
+    if request.identity is None:
+        return identity_from_path(request.path, prefix)
+    check_identity(request.identity)
+    return request.identity
+
+
+def _no_identity(request: UpgradeRequest, prefix: str) -> RefusedConnection:
+    """A path that holds no possible identity is an unknown identity: 401 or 403 like any other."""
+    target = request.path.partition("?")[0]
+    claimed = request.identity if request.identity is not None else target.removeprefix(prefix)
+    if request.identity is None and (claimed == target or not claimed or "/" in claimed):
+        return RefusedConnection(
+            status=HTTPStatus.NOT_FOUND,
+            reason=Reason.NO_ENDPOINT,
+            cause=f"there is no OCPP endpoint at {target[:80]}",
+            cure=f"use the URL ws(s)://HOST:PORT{prefix}IDENTITY",
+        )
+    return RefusedConnection(
+        status=HTTPStatus.FORBIDDEN if request.chain_der else HTTPStatus.UNAUTHORIZED,
+        reason=Reason.IMPOSSIBLE_IDENTITY,
+        cause="the identity in the URL is none that OCPP allows",
+        cure="use 1 to 48 letters, digits and the symbols *-_=+|@.",
+        claimed=claimed,
+    )
+
+
+class _Judge(Generic[EntryT, EvidenceT]):
+    """One attempt."""
+
+    def __init__(
+        self,
+        request: UpgradeRequest,
+        stations: StationSource[EntryT, EvidenceT],
+        guard: AuthenticationGuard,
+        standing: Standing,
+        identity: str,
+        now: datetime,
+        trust: Sequence[bytes],
+    ) -> None:
+        self._request, self._stations, self._guard, self._standing = request, stations, guard, standing
+        self._identity, self._now, self._trust = identity, now, trust
+
+    # Profile 3
+
+    async def by_certificate(self) -> Verdict[EntryT, EvidenceT]:
+        chain = self._request.chain_der
+        station = await self._stations.find_station(self._identity, chain)
+        try:
+            station = self._check_known(station)
+            is_onboarding = bool(station.onboarding_anchors) and self._came_from(station.onboarding_anchors)
+            evidence = await self._find_evidence(station, is_onboarding=is_onboarding)
+            certificate = certificate_identity(chain[0])
+            # On a manufacturer's certificate O is the manufacturer, so CN alone binds it to the station (A00.FR.405).
+            organization = None if is_onboarding else station.organization
+            check_subject(
+                certificate,
+                station=station.identity,
+                serial_number=station.serial_number,
+                organization=organization,
+            )
+            restriction = self._check_validity(certificate, station)
+            if is_onboarding:
+                restriction = Restriction.ONBOARDING
+            elif self._trust:
+                self._verify(self._trust, certificate)
+        except RevocationError as error:
+            return self._refuse_certificate(Reason.CERTIFICATE_REVOKED, error, station)
+        except ChainError as error:
+            return self._refuse_certificate(Reason.UNTRUSTED_CHAIN, error, station)
+        except IdentityMismatch as error:
+            return self._refuse_certificate(error.reason, error, station)
+        except (PolicyRefusal, InputError) as error:
+            return self._refuse_certificate(Reason.CERTIFICATE_REFUSED, error, station)
+        return AuthenticatedStation(
+            station=station,
+            profile=SecurityProfile.TLS_CLIENT_CERTIFICATE,
+            certificate=evidence,
+            restriction=restriction,
+        )
+
+    async def _find_evidence(self, station: EntryT, *, is_onboarding: bool) -> EvidenceT | None:
+        try:
+            return await self._stations.check_certificate(station, self._request.chain_der, self._now)
+        except IdentityMismatch as error:
+            # The table need not know a manufacturer's certificate; one that it knows as revoked stays refused.
+            if is_onboarding and error.reason == Reason.CERTIFICATE_UNKNOWN:
+                return None
+            raise
+
+    def _check_known(self, station: EntryT | None) -> EntryT:
+        if station is not None and station.is_active:
+            return station
+        raise IdentityMismatch(
+            f"station {self._identity!r} is {'unknown' if station is None else 'removed'}",
+            reason=Reason.UNKNOWN_STATION if station is None else Reason.STATION_REMOVED,
+            fix=_UNKNOWN_CURE.format(self._identity),
+        )
+
+    def _check_validity(self, certificate: CertificateIdentity, station: StationEntry) -> Restriction | None:
+        try:
+            check_validity(certificate, self._now, station=station.identity)
+        except IdentityMismatch as error:
+            if error.reason == Reason.CERTIFICATE_EXPIRED and station.accepts_expired_certificate:
+                return Restriction.EXPIRED_CERTIFICATE
+            raise
+        return None
+
+    def _came_from(self, anchors: Sequence[bytes]) -> bool:
+        try:
+            self._verify(anchors, certificate_identity(self._request.chain_der[0]))
+        except (ChainError, InputError):
+            return False
+        return True
+
+    def _verify(self, anchors: Sequence[bytes], certificate: CertificateIdentity) -> None:
+        leaf, *others = self._request.chain_der
+        # Validity of the leaf is judged apart, since an expired one may be let in (A00.FR.429); the CAs that certified
+        # it have to have been valid while it was.
+        at = min(max(self._now, certificate.not_before), certificate.not_after)
+        verify_chain(leaf, others, anchors, purpose=Purpose.CHARGING_STATION, at=at)
+
+    def _refuse_certificate(self, reason: str, error: ChargePkiError, station: EntryT | None) -> RefusedConnection:
+        return RefusedConnection(
+            status=HTTPStatus.FORBIDDEN,
+            reason=reason,
+            cause=f"{error.what} ({error.why})" if error.why else error.what,
+            cure=error.fix,
+            event=SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
+            claimed=self._identity,
+            station=station.identity if station is not None else None,
+        )
+
+    # Profiles 1 and 2
+
+    async def by_password(self, profile: SecurityProfile) -> Verdict[EntryT, EvidenceT]:
+        if self._standing is Standing.BLOCKED:
+            return _too_many(self._identity)
+        try:
+            credentials = self._credentials()
+        except BadCredentials as error:
+            missing = not self._request.authorization
+            reason = Reason.NO_CREDENTIALS if missing else Reason.BAD_CREDENTIALS
+            return self._unauthorized(reason, error.what)
+        station = await self._stations.find_station(self._identity, ())
+        reason, accepted = self._accepted(station, credentials)
+        # Every refusal costs the same two hash verifications, so time tells nobody which identities exist.
+        try:
+            match = await self._guard.verify(self._standing, accepted, credentials.password)
+        except TooManyAttempts as error:
+            return _too_many(self._identity, error.what)
+        if match is None or station is None:
+            return self._unauthorized(reason, _CAUSES[reason], station)
+        try:
+            check_profile_allowed(profile, station.security_profile)
+        except ProfileTooLow as error:
+            return RefusedConnection(
+                status=HTTPStatus.FORBIDDEN,
+                reason=Reason.PROFILE_TOO_LOW,
+                cause=f"{error.what} ({error.why})",
+                cure=error.fix,
+                event="SecurityProfileTooLow",
+                claimed=self._identity,
+                station=station.identity,
+            )
+        return AuthenticatedStation(station=station, profile=profile, pending_password=match.index == 1)
+
+    def _credentials(self) -> Credentials:
+        found = self._request.authorization
+        if len(found) > 1:
+            raise BadCredentials("more than one Authorization header")
+        if not found:
+            raise BadCredentials("no credentials: neither a client certificate nor an Authorization header")
+        return parse_authorization(found[0])
+
+    def _accepted(self, station: EntryT | None, credentials: Credentials) -> tuple[Reason, tuple[str | None, ...]]:
+        """Return which hashes count, and the reason if none of them fits."""
+        if station is None:
+            return Reason.UNKNOWN_STATION, ()
+        if not station.is_active:
+            return Reason.STATION_REMOVED, ()
+        if not same_identity(credentials.username, self._identity):
+            return Reason.OTHER_USERNAME, ()
+        accepted = (station.password_hash, station.pending_password_hash)
+        return (Reason.WRONG_PASSWORD if any(accepted) else Reason.NO_PASSWORD_ON_RECORD), accepted
+
+    def _unauthorized(self, reason: Reason, cause: str, station: StationEntry | None = None) -> RefusedConnection:
+        cure = _UNAUTHORIZED_CURE.format(self._identity)
+        if reason in (Reason.UNKNOWN_STATION, Reason.STATION_REMOVED):
+            cure = _UNKNOWN_CURE.format(self._identity)
+        return RefusedConnection(
+            status=HTTPStatus.UNAUTHORIZED,
+            reason=reason,
+            cause=cause,
+            cure=cure,
+            event=SecurityEvent.FAILED_TO_AUTHENTICATE_AT_CSMS,
+            claimed=self._identity,
+            station=station.identity if station is not None else None,
+        )
+
+
+_UNKNOWN_CURE = "register it: chargepki station add {}"
+_UNAUTHORIZED_CURE = (
+    "compare the station's identity and password with its record (chargepki station show {0}); "
+    "chargepki station set-password {0} --record-only corrects the record"
+)
+_CAUSES: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.UNKNOWN_STATION: "the identity is not registered",
+        Reason.STATION_REMOVED: "the station was removed",
+        Reason.OTHER_USERNAME: "the Basic username is not the identity in the URL (A00.FR.204, A00.FR.303)",
+        Reason.NO_PASSWORD_ON_RECORD: "the station has no password on record",
+        Reason.WRONG_PASSWORD: "wrong password",
+    }
+)
+_NO_PROFILE = RefusedConnection(
+    status=HTTPStatus.FORBIDDEN,
+    reason=Reason.NO_PROFILE,
+    cause="the connection uses no security profile that this endpoint serves",
+    cure="let the station use a profile of this endpoint, or start an endpoint for its profile",
+    event=SecurityEvent.FAILED_TO_AUTHENTICATE_AT_CSMS,
+)
+
+
+def _too_many(identity: str, cause: str = "too many failed attempts") -> RefusedConnection:
+    return RefusedConnection(
+        status=HTTPStatus.TOO_MANY_REQUESTS,
+        reason=Reason.TOO_MANY_ATTEMPTS,
+        cause=cause,
+        cure="wait a minute, and correct the credential first",
+        event=SecurityEvent.FAILED_TO_AUTHENTICATE_AT_CSMS,
+        claimed=identity,
+    )

@@ -1,0 +1,164 @@
+"""Where `authenticate` learns about stations: a protocol for anybody's own table, and the inventory behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from chargepki.ocpp_security.identity import check_certificate_record, check_fallback
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, StationRecord, StationState
+
+__all__ = [
+    "STATION_CERTIFICATE_PROFILES",
+    "EntryT",
+    "EvidenceT",
+    "InventoryEntry",
+    "InventoryStations",
+    "RunsElsewhere",
+    "StationEntry",
+    "StationSource",
+]
+
+STATION_CERTIFICATE_PROFILES: Collection[str] = frozenset({"ocpp/charging-station"})
+"""What opens a connection unless the endpoint issues other certificates for the link as well."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationEntry:
+    """What has to be known of a station to let it in; a row of anybody's table."""
+
+    identity: str
+    serial_number: str
+    """The CN that its certificate must have (A00.FR.405)."""
+    organization: str | None = None
+    """The O that its certificate must have (A00.FR.404); ``None`` leaves it unchecked."""
+    security_profile: int = 2
+    """Never let in below it; 0 also lets 1.6 stations in that use no profile at all."""
+    is_active: bool = True
+    """False is answered like an unknown identity."""
+    password_hash: str | None = field(default=None, repr=False)
+    """From `passwords.hash_password`."""
+    pending_password_hash: str | None = field(default=None, repr=False)
+    """Accepted too, while a change of password is on its way to the station (A01.FR.03, FR.04)."""
+    accepts_expired_certificate: bool = False
+    """Let in with an expired certificate, to renew it and for nothing else (A00.FR.429)."""
+    onboarding_anchors: tuple[bytes, ...] = ()
+    """DER of the manufacturer's CA certificates with which it may come in to get its first certificate, and for
+    nothing else (A00.FR.406)."""
+
+
+EntryT = TypeVar("EntryT", bound=StationEntry)
+EvidenceT = TypeVar("EvidenceT", covariant=True)
+
+
+class StationSource(Protocol[EntryT, EvidenceT]):
+    """A table of stations. Both methods are asked at most once a connection attempt, before anything is proven."""
+
+    async def find_station(self, identity: str, chain_der: Sequence[bytes]) -> EntryT | None:
+        """Return the station of exactly this *identity*, or ``None``.
+
+        Args:
+            chain_der: as for `check_certificate`, empty without a client certificate; a table that keeps stations and
+                certificates side by side may read both at once.
+        """
+        ...
+
+    async def check_certificate(self, station: EntryT, chain_der: Sequence[bytes], now: datetime) -> EvidenceT:
+        """Return what is on record about a client certificate that *station* may use, or refuse it.
+
+        CN, O and validity are checked by the caller. What remains is whether this very certificate is the station's
+        own and not revoked (A00.FR.427, A00.FR.705); a certificate is told by its whole content, never by its serial
+        number alone.
+
+        Args:
+            chain_der: leaf first; the handshake has proven possession of its key.
+
+        Raises:
+            RevocationError: revoked.
+            PolicyRefusal: not a certificate with which this station may connect.
+        """
+        ...
+
+
+class RunsElsewhere(Protocol):
+    """Runs a blocking function off the event loop, for example `asyncio.to_thread`."""
+
+    async def __call__(self, work: Callable[[], _T], /) -> _T:
+        """Return what *work* returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryEntry(StationEntry):
+    """A station of the inventory, with what the inventory knows of the certificate that came for it."""
+
+    record: StationRecord
+    certificate: CertificateRecord | None = None
+    revoked: tuple[CertificateRecord, ...] = ()
+    """The station's revoked certificates; read only where one of them can matter."""
+
+
+class InventoryStations:
+    """The inventory as a `StationSource`; its reads run off the event loop.
+
+    Args:
+        profiles: ids of the certificate profiles that open a connection.
+        run: how to run a blocking read; a thread of the event loop's own pool by default.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        *,
+        profiles: Collection[str] = STATION_CERTIFICATE_PROFILES,
+        run: RunsElsewhere = asyncio.to_thread,
+    ) -> None:
+        self._inventory, self._profiles, self._run = inventory, frozenset(profiles), run
+
+    async def find_station(self, identity: str, chain_der: Sequence[bytes]) -> InventoryEntry | None:
+        """Return the station, removed ones included, and what is on record about its certificate."""
+        return await self._run(lambda: self._look_up(identity, chain_der))
+
+    def _look_up(self, identity: str, chain_der: Sequence[bytes]) -> InventoryEntry | None:
+        inventory = self._inventory
+        station = inventory.find_station(identity)
+        if station is None:
+            return None
+        certificate = (
+            inventory.find_certificate_by_sha256(hashlib.sha256(chain_der[0]).hexdigest()) if chain_der else None
+        )
+        revoked: tuple[CertificateRecord, ...] = ()
+        if certificate is not None and certificate.delivery is Delivery.SUPERSEDED:
+            revoked = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))
+        return InventoryEntry(
+            identity=station.id,
+            serial_number=station.serial_number,
+            organization=station.organization,
+            security_profile=station.security_profile,
+            is_active=station.state is StationState.ACTIVE,
+            password_hash=station.password_hash,
+            pending_password_hash=station.pending_password_hash,
+            record=station,
+            certificate=certificate,
+            revoked=revoked,
+        )
+
+    async def check_certificate(
+        self, station: InventoryEntry, chain_der: Sequence[bytes], now: datetime
+    ) -> CertificateRecord:
+        """Return the certificate's record; see `StationSource.check_certificate`.
+
+        Raises:
+            IdentityMismatch: not in the inventory, another station's, not issued, or for another purpose.
+            RevocationError: revoked, or superseded by one that was revoked.
+        """
+        record = check_certificate_record(station.certificate, station.record, profiles=self._profiles)
+        check_fallback(record, station.revoked)
+        return record
