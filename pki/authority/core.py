@@ -86,6 +86,20 @@ class Authority:
         self._issuers: dict[str, Issuer] = {}
         self._lock = threading.Lock()
 
+    @property
+    def keystore(self) -> KeyStore:
+        """Where the private keys are."""
+        return self._keystore
+
+    @property
+    def actor(self) -> Actor:
+        """Who acts, for the audit log."""
+        return self._actor
+
+    def now(self) -> datetime:
+        """Return the present second of this authority's clock."""
+        return self._clock()
+
     def create_ca(self, order: CaOrder) -> CaRecord:
         """Create a CA whose key we hold; continues where an interrupted run stopped.
 

@@ -11,6 +11,7 @@ from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
 from chargepki.pki.inventory.codec import RowKind, encode_time
+from chargepki.pki.inventory.reads_ocsp import OcspReads
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     AuditEntry,
@@ -37,7 +38,7 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(ABC):
+class Reads(OcspReads, ABC):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads

@@ -32,8 +32,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory import codec, tables
+from chargepki.pki.inventory import codec, ocsp_tables, tables
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 
 __all__ = ["compile_all"]
 
@@ -61,6 +62,7 @@ TABLES: Final[Mapping[str, Table]] = {
         tables.LeaseRow,
         tables.AuditEntryRow,
         tables.AuditHeadRow,
+        ocsp_tables.OcspResponseRow,
     )
 }
 
@@ -294,6 +296,9 @@ def compile_all() -> dict[str, dict[str, object]]:
             return " ".join(_with_literals(found).split())
 
         named = {**_certificates(), **_stations(name), **_operations(name), **_audit(), **_generic(name)}
+        named |= ocsp_statements(
+            TABLES["certificate"], TABLES["ocsp_response"], TABLES["audit_head"], TABLES["lease"], name
+        )
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory.audit_chain import (
@@ -11,18 +12,20 @@ from chargepki.pki.inventory.audit_chain import (
     ChainState,
     make_entry,
 )
-from chargepki.pki.inventory.codec import RowKind, Value
+from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.engine import Session
 from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
-from chargepki.pki.inventory.writes_operations import OperationWrites
+from chargepki.pki.inventory.writes_ocsp import OcspWrites
 from chargepki.pki.inventory.writes_stations import StationWrites
 
 __all__ = ["Transaction"]
 
+_STATUS: Final = ("state", "revoked_at", "revocation_reason")
 
-class Transaction(CertificateWrites, StationWrites, OperationWrites):
+
+class Transaction(CertificateWrites, StationWrites, OcspWrites):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
     Writers are serialised, so what a work reads cannot change before it is committed. After every write to an audited
@@ -133,6 +136,9 @@ class Transaction(CertificateWrites, StationWrites, OperationWrites):
         self._note_update(kind, before, after)
 
     def _note_update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
+        if kind is CERTIFICATE and before["state"] != "reserved" and any(before[n] != after[n] for n in _STATUS):
+            # Whatever states the old status goes with it, in this very transaction: no answer outlives its truth.
+            self._session.run("ocsp_drop", {"certificate": before["id"]})
         where = (kind.table, kind.key_of(before))
         # A row written twice before its entry has one effect: the state that the entry found, and the last one.
         if where not in self._effects:
