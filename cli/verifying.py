@@ -13,7 +13,7 @@ from chargepki.cli.values import INSTANT
 if TYPE_CHECKING:
     from chargepki.pki.chain import Identity, PathRefusal, Purpose, Revocation, TrustAnchor, VerifiedChain
 
-__all__ = ["add_verify"]
+__all__ = ["add_verify", "read_certificates", "read_objects"]
 
 _PURPOSES = (
     "any",
@@ -29,6 +29,7 @@ _PURPOSES = (
 _USES = ("v2g", "mo", "oem", "private", "cso", "csms", "manufacturer")
 # Profiles of roots whose own fields say what they are for, and the use that follows.
 _PROVEN_USES = {"v2g-root": "v2g", "mo-root": "mo", "emsp-root": "mo", "oem-root": "oem"}
+_CERTIFICATE_LABELS = ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE")
 _MAX_FILE_BYTES = 1 << 20
 _MAX_CRL_BYTES = 64 << 20
 _MAX_OCSP_BYTES = 256 << 10
@@ -69,7 +70,7 @@ def verify(state: GlobalState, /, **options: Any) -> None:
 
     purpose = Purpose(options["purpose"])
     at: datetime = options["at"] or datetime.now(UTC)
-    leaf, *companions = _certificates(options["leaf"])
+    leaf, *companions = read_certificates(options["leaf"])
     inputs = PolicyInputs(
         frozenset(map(_oid, options["policies"])) or frozenset({ANY_POLICY}),
         explicit_policy=options["explicit_policy"],
@@ -77,7 +78,7 @@ def verify(state: GlobalState, /, **options: Any) -> None:
         inhibit_mapping=options["inhibit_mapping"],
     )
     anchors = [anchor for text in options["trust"] for anchor in _anchors(text, purpose)]
-    bag = [*companions, *(der for file in options["untrusted"] for der in _certificates(file))]
+    bag = [*companions, *(der for file in options["untrusted"] for der in read_certificates(file))]
     revocation, identity = _revocation(options), _identity(options)
     try:
         chain = ChainVerifier(anchors, bag).verify(
@@ -132,7 +133,7 @@ def _read(file: str, what: str, limit: int) -> bytes:
     return data
 
 
-def _blocks(file: str, what: str, labels: tuple[str, ...], limit: int) -> list[bytes]:
+def read_objects(file: str, what: str, labels: tuple[str, ...], limit: int) -> list[bytes]:
     """Return the DER of every object in *file*, PEM or DER."""
     from chargepki.pki.der import pem_blocks
     from chargepki.pki.errors import InputError
@@ -148,8 +149,11 @@ def _blocks(file: str, what: str, labels: tuple[str, ...], limit: int) -> list[b
     return found
 
 
-def _certificates(file: str) -> list[bytes]:
-    return _blocks(file, "certificate", ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"), _MAX_FILE_BYTES)
+def read_certificates(file: str) -> list[bytes]:
+    """Return the DER of every certificate in *file*, PEM or DER."""
+    return read_objects(
+        file, "certificate", ("CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"), _MAX_FILE_BYTES
+    )
 
 
 def _anchors(text: str, purpose: Purpose) -> list[TrustAnchor]:
@@ -158,8 +162,8 @@ def _anchors(text: str, purpose: Purpose) -> list[TrustAnchor]:
 
     head, equals, tail = text.partition("=")
     if equals and head in _USES:
-        return [TrustAnchor(der, frozenset({AnchorUse(head)})) for der in _certificates(tail)]
-    found = _certificates(text)
+        return [TrustAnchor(der, frozenset({AnchorUse(head)})) for der in read_certificates(tail)]
+    found = read_certificates(text)
     if purpose is Purpose.ANY:
         return [TrustAnchor(der) for der in found]
     return [TrustAnchor(der, frozenset({AnchorUse(_proven_use(der, text))})) for der in found]
@@ -183,11 +187,11 @@ def _proven_use(der: bytes, text: str) -> str:
 def _revocation(options: dict[str, Any]) -> Revocation:
     from chargepki.pki.chain import Revocation, RevocationMode
 
-    crls = [der for file in options["crls"] for der in _blocks(file, "CRL", ("X509 CRL",), _MAX_CRL_BYTES)]
+    crls = [der for file in options["crls"] for der in read_objects(file, "CRL", ("X509 CRL",), _MAX_CRL_BYTES)]
     responses = [
         der
         for file in options["ocsp_responses"]
-        for der in _blocks(file, "OCSP response", ("OCSP RESPONSE",), _MAX_OCSP_BYTES)
+        for der in read_objects(file, "OCSP response", ("OCSP RESPONSE",), _MAX_OCSP_BYTES)
     ]
     mode = options["revocation"] or ("require" if crls or responses else "off")
     try:

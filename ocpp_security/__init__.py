@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     )
     from chargepki.ocpp_security.csms import CsmsConfig, CsmsLimits, CsmsServer, DuplicatePolicy
     from chargepki.ocpp_security.errors import OcppRefusal
+    from chargepki.ocpp_security.firmware import VerifiedFirmware, verify_firmware
+    from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
+    from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal
     from chargepki.ocpp_security.rpc import RpcSession
     from chargepki.ocpp_security.security_profile import SecurityProfile
     from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
@@ -39,6 +42,10 @@ __all__ = [
     "CsmsLimits",
     "CsmsServer",
     "DuplicatePolicy",
+    "FirmwareHash",
+    "FirmwareQuirk",
+    "FirmwareRefusal",
+    "FirmwareTrust",
     "InventoryStations",
     "IssuePlan",
     "OcppRefusal",
@@ -54,9 +61,11 @@ __all__ = [
     "StationStore",
     "TlsIdentity",
     "UpgradeRequest",
+    "VerifiedFirmware",
     "authenticate",
     "client_context",
     "server_context",
+    "verify_firmware",
 ]
 
 _HOMES = {
@@ -69,6 +78,10 @@ _HOMES = {
     "CsmsLimits": "csms",
     "CsmsServer": "csms",
     "DuplicatePolicy": "csms",
+    "FirmwareHash": "firmware_verdict",
+    "FirmwareQuirk": "firmware_verdict",
+    "FirmwareRefusal": "firmware_verdict",
+    "FirmwareTrust": "firmware_certificate",
     "InventoryStations": "station_source",
     "IssuePlan": "sign_certificate",
     "OcppRefusal": "errors",
@@ -84,9 +97,11 @@ _HOMES = {
     "StationStore": "station",
     "TlsIdentity": "tls",
     "UpgradeRequest": "authentication",
+    "VerifiedFirmware": "firmware",
     "authenticate": "authentication",
     "client_context": "tls",
     "server_context": "tls",
+    "verify_firmware": "firmware",
 }
 
 

@@ -15,10 +15,11 @@ from testkit.effort import CAMPAIGN
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 BARE_PACKAGES = ("pki", "ocpp_security", "cli")
 
-# Files whose tests share something dear (all profiles issued and judged, a wheel) or a port: each runs in one process,
-# in turn. Every other test goes to whichever process is free.
+# Files whose tests share something dear (all profiles issued and judged, a wheel, a workspace) or a port: each runs in
+# one process, in turn. Every other test goes to whichever process is free.
 RUN_TOGETHER = frozenset(
     {
+        "tests/cli/test_firmware.py",
         "tests/interop/test_foreign_tools.py",
         "tests/interop/test_profiles_foreign.py",
         "tests/test_docs.py",

@@ -67,9 +67,9 @@ def make_node(
     return Node(builder.sign(signer, hashes.SHA256()), key)
 
 
-def make_crl(issuer: Node, revoked: Sequence[Node] = ()) -> bytes:
+def make_crl(issuer: Node, revoked: Sequence[Node] = (), *, at: datetime | None = None) -> bytes:
     """Make a full list of *issuer* that names *revoked*; DER."""
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = (at or datetime.now(UTC)).replace(microsecond=0)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
