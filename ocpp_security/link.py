@@ -14,6 +14,7 @@ from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, PeerAnswer, RpcErrorCode
+from chargepki.ocpp_security.redact import without_message
 from chargepki.ocpp_security.rpc import (
     AnswerReceived,
     CallReceived,
@@ -103,6 +104,8 @@ class RpcLink:
         try:
             while True:
                 frame = await self.connection.recv()
+                if self._log.isEnabledFor(logging.DEBUG):
+                    self._log.debug("%s: received %s", self._name, self.session.for_log(frame))
                 if self._closing is not None:
                     # A peer that lost its right may go on sending until the close is through; nothing of it counts.
                     continue
@@ -140,8 +143,8 @@ class RpcLink:
                 await work
             except ChargePkiError as exc:
                 self._log.warning("%s: %s", self._name, exc)
-            except Exception:  # noqa: BLE001 (a bug in one background task must not pass unseen, nor end the process)
-                self._log.exception("%s: a background task failed", self._name)
+            except Exception as exc:  # noqa: BLE001 (a bug in one background task must not pass unseen, nor end the process)
+                self._log.error("%s: a background task failed", self._name, exc_info=without_message(exc))
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._background.add(task)
@@ -209,8 +212,8 @@ class RpcLink:
             self._log.error("%s: %s could not be answered: %s", self._name, event.action, exc)
             await self._send(self.session.refuse(event.message_id, RpcErrorCode.INTERNAL_ERROR))
             return
-        except Exception:  # noqa: BLE001 (the boundary to the peer: a bug in one handler must not end its connection)
-            self._log.exception("%s: the handler of %s failed", self._name, event.action)
+        except Exception as exc:  # noqa: BLE001 (the boundary to the peer: a bug in one handler must not end its connection)
+            self._log.error("%s: the handler of %s failed", self._name, event.action, exc_info=without_message(exc))
             await self._send(self.session.refuse(event.message_id, RpcErrorCode.INTERNAL_ERROR))
             return
         await self._send(text)
@@ -237,6 +240,8 @@ class RpcLink:
             future.set_result(outcome)
 
     async def _send(self, text: str) -> None:
+        if self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("%s: sends %s", self._name, self.session.for_log(text))
         # A closed connection ends the reading loop too, which settles what is open.
         with contextlib.suppress(ConnectionClosed):
             await self.connection.send(text)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from enum import Enum
 from functools import lru_cache
+from types import TracebackType
 
 import orjson
 
 from chargepki.pki.errors import printable
 
-__all__ = ["REDACTED", "log_form", "may_hold_secrets", "scrub", "secret_values"]
+__all__ = ["REDACTED", "log_form", "may_hold_secrets", "scrub", "secret_values", "without_message"]
 
 REDACTED = "[secret]"
 
@@ -29,8 +31,17 @@ _MAX_SCRUBBED = 32
 # 1.6 keys are case-insensitive (CiString), and vendors have keys of their own.
 _SECRET_WORDS = ("password", "passphrase", "authorizationkey", "privatekey", "secret", "simpin", "presharedkey")
 _NAMING_MEMBERS = frozenset({"key", "variable", "variableName", "messageId"})
+# Secret whatever they are called: contract keys travel in exiResponse, and a card's number opens a charging station.
+_SECRET_MEMBERS = frozenset({"exiRequest", "exiResponse", "idTag", "parentIdTag", "additionalIdToken"})
+# An idToken of these types proves nothing to whoever reads it; one of any other type (card, PIN, address) may.
+_OPEN_TOKEN_TYPES = frozenset({"Central", "DirectPayment", "Local", "NoAuthorization", "eMAID"})
+# A place for an upload is open to whoever knows its path.
+_PLACE_MEMBERS = frozenset({"remoteLocation"})
+_PATH = re.compile(r"(://[^/\s]{0,300})/.*", re.DOTALL)
 # One of these is in every name that counts as secret, whatever separators stand between its words.
-_HINTS = ("pass", "key", "secret", "pin", "shared")
+_HINTS = ("pass", "key", "secret", "pin", "shared", "exi", "idt", "location")
+# What these say is secret unless an object names, readably, what it is about.
+_ACTIONS_THAT_SET = frozenset({"ChangeConfiguration", "SetVariables"})
 # Members with the value of the variable or configuration key that the object around them names.
 _VALUE_MEMBERS = frozenset({"value", "attributeValue", "actualValue", "data"})
 
@@ -63,7 +74,7 @@ def log_form(frame: str | bytes, *, secrets: Collection[str] = ()) -> str:
         value = orjson.loads(frame)
     except ValueError:
         return f"<unreadable frame, {len(frame)} characters>"
-    shown = _shown(value, _scrubber({*secrets, *secret_values(value)}), 0, named=False)
+    shown = _shown(value, _scrubber({*secrets, *secret_values(value)}), 0, _subject(value))
     text = printable(orjson.dumps(shown).decode())
     if len(text) > MAX_LINE:
         return f"{text[:MAX_LINE]}… ({len(text)} characters)"
@@ -88,8 +99,21 @@ def may_hold_secrets(text: str) -> bool:
 def secret_values(value: object) -> frozenset[str]:
     """Return the strings in a payload or frame that are secret because of where they stand (at most 32)."""
     found: set[str] = set()
-    _collect(value, found, 0, named=False)
+    _collect(value, found, 0, _subject(value))
     return frozenset(found)
+
+
+class _TextLeftOut(Exception):
+    """Stands for an error whose text may quote a frame."""
+
+
+def without_message(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return *error* as ``exc_info`` of a log record, with its traceback and its kind, without its text.
+
+    An error that nobody foresaw may quote what a peer sent: ``KeyError: 'hunter22'``.
+    """
+    kind = type(error).__name__
+    return _TextLeftOut, _TextLeftOut(f"{kind} (its text may quote a message, and is left out)"), error.__traceback__
 
 
 def _scrubber(secrets: Collection[str]) -> re.Pattern[str] | None:
@@ -119,47 +143,79 @@ def _scrub(text: str, scrubber: re.Pattern[str] | None) -> str:
     return text
 
 
-def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, *, named: bool) -> object:
-    """Return *value* without its secrets; *named*: an object around it names a secret variable."""
+class _Subject(Enum):
+    """What the values around are about."""
+
+    OPEN = "open"
+    UNCERTAIN = "uncertain"
+    """Something is set, and nothing has said yet what."""
+    SECRET = "secret"  # noqa: S105 (the name of a state)
+
+
+def _subject(frame: object) -> _Subject:
+    """Return what a frame's values are about before any object has named it."""
+    action = frame[2] if isinstance(frame, list) and len(frame) > 2 else None
+    return _Subject.UNCERTAIN if isinstance(action, str) and action in _ACTIONS_THAT_SET else _Subject.OPEN
+
+
+def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, subject: _Subject) -> object:
+    """Return *value* without its secrets; *subject*: what an object around it is about."""
     if depth > _MAX_DEPTH:
         return "…"
     if isinstance(value, dict):
-        named = named or _names_secret(value)
+        subject = _named(value, subject)
         return {
             _scrub(name, scrubber)[:_MAX_NAME]: REDACTED
-            if _is_secret(name, value, named=named)
-            else _shown(member, scrubber, depth + 1, named=named)
+            if _is_secret(name, value, subject)
+            else _shown(_without_path(name, member), scrubber, depth + 1, subject)
             for name, member in value.items()
         }
     if isinstance(value, list):
-        return [_shown(item, scrubber, depth + 1, named=named) for item in value]
+        return [_shown(item, scrubber, depth + 1, subject) for item in value]
     if not isinstance(value, str):
         return value
     nested = _nested(value)
     if nested is not None:
-        value = orjson.dumps(_shown(nested, scrubber, depth + 1, named=named)).decode()
+        value = orjson.dumps(_shown(nested, scrubber, depth + 1, subject)).decode()
     text = _scrub(value, scrubber)
     return text if len(text) <= MAX_STRING else f"{text[:MAX_STRING]}… ({len(value)} characters)"
 
 
-def _collect(value: object, found: set[str], depth: int, *, named: bool) -> None:
+def _without_path(name: object, member: object) -> object:
+    if name in _PLACE_MEMBERS and isinstance(member, str):
+        return _PATH.sub(rf"\1/{REDACTED}", member)
+    return member
+
+
+def _collect(value: object, found: set[str], depth: int, subject: _Subject) -> None:
     if depth > _MAX_DEPTH or len(found) >= _MAX_SCRUBBED:
         return
     if isinstance(value, dict):  # payloads are plain dicts, from the wire and in our own calls
-        named = named or _names_secret(value)
+        subject = _named(value, subject)
         for name, member in value.items():
-            if _is_secret(name, value, named=named):
-                if isinstance(member, str):
-                    found.add(member)
+            if _is_secret(name, value, subject):
+                found.update(_strings(member))
             else:
-                _collect(member, found, depth + 1, named=named)
+                _collect(member, found, depth + 1, subject)
+            if name in _PLACE_MEMBERS and isinstance(member, str):
+                # The path alone: host and port are no secret, and stand in other places.
+                found.add(member.partition("://")[2].partition("/")[2])
     elif isinstance(value, list | tuple):
         for item in value:
-            _collect(item, found, depth + 1, named=named)
+            _collect(item, found, depth + 1, subject)
     elif isinstance(value, str):
         nested = _nested(value)
         if nested is not None:
-            _collect(nested, found, depth + 1, named=named)
+            _collect(nested, found, depth + 1, subject)
+
+
+def _strings(member: object) -> tuple[str, ...]:
+    """Return what of a secret member is looked for elsewhere: its text, or its number as text."""
+    if isinstance(member, str):
+        return (member,)
+    if type(member) is int:
+        return (str(member),)
+    return ()
 
 
 def _nested(text: str) -> object | None:
@@ -173,7 +229,7 @@ def _nested(text: str) -> object | None:
     return nested
 
 
-def _is_secret(name: object, around: Mapping[str, object], *, named: bool) -> bool:
+def _is_secret(name: object, around: Mapping[str, object], subject: _Subject) -> bool:
     """Say whether the member *name* of the object *around* it is a secret."""
     if not isinstance(name, str):
         return False
@@ -181,19 +237,30 @@ def _is_secret(name: object, around: Mapping[str, object], *, named: bool) -> bo
         # VPNType.key is a secret; the key of a configuration item is its name.
         return "server" in around or "password" in around
     if name == "idToken":
-        return around.get("type") == "KeyCode"  # a number that the driver types in
-    return (named and name in _VALUE_MEMBERS) or _has_secret_word(name)
+        token, kind = around["idToken"], around.get("type")
+        if isinstance(kind, str) and kind in _OPEN_TOKEN_TYPES:
+            return False
+        # In messages it is an object around a member of the same name, which is looked at in its turn.
+        return not (
+            isinstance(token, dict) and "type" not in around and not token.keys().isdisjoint(("idToken", "type"))
+        )
+    if name in _SECRET_MEMBERS:
+        return True
+    return (subject is not _Subject.OPEN and name in _VALUE_MEMBERS) or _has_secret_word(name)
 
 
-def _names_secret(value: Mapping[str, object]) -> bool:
-    """Say whether *value* is about a secret: 1.6 ``key``, 2.x ``variable.name``."""
-    if value.keys().isdisjoint(_NAMING_MEMBERS):
-        return False
-    variable = value.get("variable")
-    names = [value.get("key"), value.get("variableName"), value.get("messageId")]
-    if isinstance(variable, Mapping):
-        names += [variable.get("name"), variable.get("instance")]
-    return any(isinstance(name, str) and _has_secret_word(name) for name in names)
+def _named(value: Mapping[str, object], around: _Subject) -> _Subject:
+    """Return what *value* is about: 1.6 ``key``, 2.x ``variable.name``; what is secret stays so further down."""
+    if around is _Subject.SECRET or value.keys().isdisjoint(_NAMING_MEMBERS):
+        return around
+    names = [value[member] for member in ("key", "variableName", "messageId") if member in value]
+    if "variable" in value:
+        variable = value["variable"]
+        names += [variable.get("name"), variable.get("instance", "")] if isinstance(variable, Mapping) else [variable]
+    if any(isinstance(name, str) and _has_secret_word(name) for name in names):
+        return _Subject.SECRET
+    # A name that cannot be read may be that of a secret.
+    return _Subject.OPEN if all(isinstance(name, str) for name in names) else _Subject.UNCERTAIN
 
 
 @lru_cache(maxsize=1024)

@@ -60,7 +60,6 @@ class _Pending:
     action: str
     text: str
     timeout: timedelta
-    secrets: frozenset[str]
     deadline: datetime | None = None
 
 
@@ -113,6 +112,8 @@ class RpcSession:
         self._queue: deque[_Pending] = deque()
         self._open: dict[str, str] = {}
         self._seen: OrderedDict[str, str] = OrderedDict()
+        # Those of our latest calls: a peer may echo them late, or in another answer.
+        self._secrets: deque[frozenset[str]] = deque(maxlen=8)
 
     # Calls of ours
 
@@ -143,7 +144,9 @@ class RpcSession:
         message_id = self._new_id()
         text = self._encode(MessageType.CALL, message_id, action, payload)
         secrets = redact.secret_values(payload) if redact.may_hold_secrets(text) else frozenset()
-        pending = _Pending(message_id, action, text, timeout, secrets)
+        if secrets:
+            self._secrets.append(secrets)
+        pending = _Pending(message_id, action, text, timeout)
         if self._outstanding is not None:
             self._queue.append(pending)
             return OutgoingCall(message_id, None)
@@ -217,10 +220,12 @@ class RpcSession:
     def for_log(self, frame: str | bytes) -> str:
         """Return *frame* as it may be written to a log; see `redact.log_form`.
 
-        The secrets of our outstanding call are taken out of it too, in case the peer echoes them.
+        The secrets of our latest calls are taken out of it too, in case the peer echoes them.
         """
-        secrets = self._outstanding.secrets if self._outstanding else frozenset()
-        return redact.log_form(frame, secrets=secrets)
+        return redact.log_form(frame, secrets=self._told())
+
+    def _told(self) -> frozenset[str]:
+        return frozenset().union(*self._secrets) if self._secrets else frozenset()
 
     # What the peer sends
 
@@ -360,7 +365,7 @@ class RpcSession:
             reason = "a CALLERROR is [4, id, code, description, details]"
             events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
         # A malformed CALLERROR is a CALLERROR all the same: nobody should wait for the timeout.
-        code, description = _error_texts(elements, pending.secrets)
+        code, description = _error_texts(elements, self._told())
         events.append(ErrorReceived(pending.message_id, code, description, pending.action))
         return events
 
@@ -372,7 +377,7 @@ class RpcSession:
         if not _is_error_shape(elements):
             reason = "a CALLRESULTERROR is [5, id, code, description, details]"
             events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
-        code, description = _error_texts(elements, frozenset())
+        code, description = _error_texts(elements, self._told())
         events.append(ResultErrorReceived(message_id, action, code, description))
         return events
 

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargepki.ocpp_security.redact import MAX_LINE, REDACTED, log_form, may_hold_secrets, scrub, secret_values
+from chargepki.ocpp_security.redact import (
+    MAX_LINE,
+    REDACTED,
+    log_form,
+    may_hold_secrets,
+    scrub,
+    secret_values,
+    without_message,
+)
 
 SETTING = {"component": {"name": "SecurityCtrlr"}, "variable": {"name": "BasicAuthPassword"}}
+SECRET_TOKEN = "04AABBCCDDEE80"
 KEY_PEM = "-----BEGIN {0}PRIVATE KEY-----\n{1}\n-----END {0}PRIVATE KEY-----\n"
 
 
@@ -120,10 +129,41 @@ def test_what_is_no_secret_stays_readable() -> None:
     assert json.loads(line) == [2, "1", "ChangeConfiguration", payload]
     boot = {"chargingStation": {"model": "M", "vendorName": "V"}, "reason": "PowerUp"}
     assert json.loads(log_form(json.dumps([2, "1", "BootNotification", boot])))[3] == boot
-    assert json.loads(log_form('[2,"1","A",{"idToken":{"idToken":"04AABB","type":"ISO14443"}}]'))[3]["idToken"] == {
-        "idToken": "04AABB",
-        "type": "ISO14443",
-    }
+    contract = {"idToken": {"idToken": "DE8EMI0000001", "type": "eMAID"}}
+    assert json.loads(log_form(json.dumps([2, "1", "Authorize", contract])))[3] == contract
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"idToken": {"idToken": SECRET_TOKEN, "type": "ISO14443"}},
+        {"idToken": {"idToken": SECRET_TOKEN, "type": "KeyCode"}},
+        {"idToken": {"idToken": SECRET_TOKEN, "type": "AVendorsOwn"}},
+        {"idToken": {"idToken": SECRET_TOKEN, "type": 5}},
+        {"idToken": {"idToken": SECRET_TOKEN}},
+        {"idToken": {"idToken": [SECRET_TOKEN], "type": "ISO14443"}},
+        {"idToken": {"idToken": {"x": SECRET_TOKEN}, "type": "ISO14443"}},
+        {"idToken": SECRET_TOKEN},
+        {"idTag": SECRET_TOKEN},
+        {"key": ["AuthorizationKey"], "value": SECRET_TOKEN},
+        {"value": SECRET_TOKEN},
+        {"setVariableData": [{"attributeValue": SECRET_TOKEN, "variable": "BasicAuthPassword"}]},
+        {"setVariableData": [{"attributeValue": SECRET_TOKEN, "variable": {"name": None}}]},
+        {"log": {"remoteLocation": f"https://csms.example:8444/upload/{SECRET_TOKEN}"}},
+    ],
+)
+def test_what_may_be_a_secret_is_hidden_when_nothing_says_that_it_is_none(payload: object) -> None:
+    assert SECRET_TOKEN not in log_form(json.dumps([2, "1", "SetVariables", payload]))
+
+
+def test_the_text_of_an_error_that_a_frame_caused_is_left_out_of_the_log() -> None:
+    try:
+        {"a": 1}[SECRET_TOKEN]
+    except KeyError as exc:
+        kind, left, trace = without_message(exc)
+    assert SECRET_TOKEN not in f"{kind} {left!r} {left}"
+    assert "KeyError" in str(left)
+    assert trace is not None
 
 
 def test_a_log_form_is_one_line_of_bounded_length() -> None:
