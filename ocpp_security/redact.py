@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from types import TracebackType
 
 import orjson
 
+from chargepki.ocpp_security.schemas import is_action, member_names
 from chargepki.pki.errors import printable
 
 __all__ = ["REDACTED", "log_form", "may_hold_secrets", "scrub", "secret_values", "without_message"]
 
 REDACTED = "[secret]"
+UNKNOWN = "[not shown]"
+"""In place of what stands under a name that no message has: nothing says whether it is a secret."""
 
 MAX_STRING = 200
 """Longest string shown; what is longer (a CSR, a chain) is cut, with its length."""
@@ -29,7 +32,10 @@ _MAX_SCRUBBED = 32
 
 # Looked for in names of members, configuration keys and variables, in lower case and without separators:
 # 1.6 keys are case-insensitive (CiString), and vendors have keys of their own.
-_SECRET_WORDS = ("password", "passphrase", "authorizationkey", "privatekey", "secret", "simpin", "presharedkey")
+_SECRET_WORDS = (
+    "password", "passwd", "passphrase", "passcode", "pwd", "authorizationkey", "privatekey", "secret", "simpin",
+    "pincode", "presharedkey", "psk", "credential",
+)  # fmt: skip
 _NAMING_MEMBERS = frozenset({"key", "variable", "variableName", "messageId"})
 # Secret whatever they are called: contract keys travel in exiResponse, and a card's number opens a charging station.
 _SECRET_MEMBERS = frozenset({"exiRequest", "exiResponse", "idTag", "parentIdTag", "additionalIdToken"})
@@ -39,11 +45,14 @@ _OPEN_TOKEN_TYPES = frozenset({"Central", "DirectPayment", "Local", "NoAuthoriza
 _PLACE_MEMBERS = frozenset({"remoteLocation"})
 _PATH = re.compile(r"(://[^/\s]{0,300})/.*", re.DOTALL)
 # One of these is in every name that counts as secret, whatever separators stand between its words.
-_HINTS = ("pass", "key", "secret", "pin", "shared", "exi", "idt", "location")
+_HINTS = ("pass", "pwd", "psk", "key", "secret", "credential", "pin", "shared", "exi", "idt", "location")
 # What these say is secret unless an object names, readably, what it is about.
 _ACTIONS_THAT_SET = frozenset({"ChangeConfiguration", "SetVariables"})
 # Members with the value of the variable or configuration key that the object around them names.
 _VALUE_MEMBERS = frozenset({"value", "attributeValue", "actualValue", "data"})
+# These hold a variable's value and nothing else; `value` may also be a measurement.
+_VARIABLE_MEMBERS = frozenset({"attributeValue", "actualValue"})
+_SETTING_LISTS = frozenset({"variableAttribute", "configurationKey"})
 
 # The bounds keep every pattern linear on hostile text.
 _URL_USERINFO = re.compile(r"(:(?:\\?/){2})[^\s\"]{0,512}@")
@@ -74,7 +83,7 @@ def log_form(frame: str | bytes, *, secrets: Collection[str] = ()) -> str:
         value = orjson.loads(frame)
     except ValueError:
         return f"<unreadable frame, {len(frame)} characters>"
-    shown = _shown(value, _scrubber({*secrets, *secret_values(value)}), 0, _subject(value))
+    shown = _Shower(_scrubber({*secrets, *secret_values(value)}), _known_names(value)).show(value, 0, _subject(value))
     text = printable(orjson.dumps(shown).decode())
     if len(text) > MAX_LINE:
         return f"{text[:MAX_LINE]}… ({len(text)} characters)"
@@ -146,39 +155,71 @@ def _scrub(text: str, scrubber: re.Pattern[str] | None) -> str:
 class _Subject(Enum):
     """What the values around are about."""
 
+    NOTHING = "nothing"
+    """No setting: nothing around names one."""
     OPEN = "open"
+    """A setting that is named, and is no secret."""
     UNCERTAIN = "uncertain"
-    """Something is set, and nothing has said yet what."""
+    """A setting, and nothing has said yet which."""
     SECRET = "secret"  # noqa: S105 (the name of a state)
 
 
 def _subject(frame: object) -> _Subject:
     """Return what a frame's values are about before any object has named it."""
+    elements = frame if isinstance(frame, list) else []
+    sets = any(isinstance(element, str) and element in _ACTIONS_THAT_SET for element in elements)
+    return _Subject.UNCERTAIN if sets else _Subject.NOTHING
+
+
+def _known_names(frame: object) -> frozenset[str]:
+    """Return the member names that the frame's action has; those of all messages where it names none."""
     action = frame[2] if isinstance(frame, list) and len(frame) > 2 else None
-    return _Subject.UNCERTAIN if isinstance(action, str) and action in _ACTIONS_THAT_SET else _Subject.OPEN
+    return member_names(action if isinstance(action, str) and is_action(action) else None)
 
 
-def _shown(value: object, scrubber: re.Pattern[str] | None, depth: int, subject: _Subject) -> object:
-    """Return *value* without its secrets; *subject*: what an object around it is about."""
-    if depth > _MAX_DEPTH:
-        return "…"
-    if isinstance(value, dict):
-        subject = _named(value, subject)
-        return {
-            _scrub(name, scrubber)[:_MAX_NAME]: REDACTED
-            if _is_secret(name, value, subject)
-            else _shown(_without_path(name, member), scrubber, depth + 1, subject)
-            for name, member in value.items()
-        }
-    if isinstance(value, list):
-        return [_shown(item, scrubber, depth + 1, subject) for item in value]
-    if not isinstance(value, str):
-        return value
-    nested = _nested(value)
-    if nested is not None:
-        value = orjson.dumps(_shown(nested, scrubber, depth + 1, subject)).decode()
-    text = _scrub(value, scrubber)
-    return text if len(text) <= MAX_STRING else f"{text[:MAX_STRING]}… ({len(value)} characters)"
+class _Shower:
+    """Makes the form that may be shown of one frame."""
+
+    __slots__ = ("_known", "_scrubber")
+
+    def __init__(self, scrubber: re.Pattern[str] | None, known: frozenset[str]) -> None:
+        self._scrubber, self._known = scrubber, known
+
+    def show(self, value: object, depth: int, subject: _Subject) -> object:
+        """Return *value* without its secrets; *subject*: what an object around it is about."""
+        if depth > _MAX_DEPTH:
+            return "…"
+        if isinstance(value, dict):
+            subject = _named(value, subject)
+            return {
+                _scrub(name, self._scrubber)[:_MAX_NAME]: self._member(name, value, depth + 1, subject)
+                for name in value
+            }
+        if isinstance(value, list):
+            return [self.show(item, depth + 1, subject) for item in value]
+        if not isinstance(value, str):
+            return value
+        nested = _nested(value)
+        if nested is not None:
+            # Vendors wrap other messages into DataTransfer.
+            inner = _Shower(self._scrubber, member_names())
+            value = orjson.dumps(inner.show(nested, depth + 1, subject)).decode()
+        text = _scrub(value, self._scrubber)
+        return text if len(text) <= MAX_STRING else f"{text[:MAX_STRING]}… ({len(value)} characters)"
+
+    def _member(self, name: str, around: Mapping[str, object], depth: int, subject: _Subject) -> object:
+        member = around[name]
+        if _is_secret(name, around, subject):
+            return REDACTED
+        # customData is an object, in which only vendorId has a name that the standard knows.
+        if name not in self._known or (name == "customData" and not isinstance(member, dict)):
+            return UNKNOWN
+        return self.show(_without_path(name, member), depth, _inside(name, subject))
+
+
+def _inside(name: str, subject: _Subject) -> _Subject:
+    """Return what the values below the member *name* are about."""
+    return _Subject.UNCERTAIN if subject is _Subject.NOTHING and name in _SETTING_LISTS else subject
 
 
 def _without_path(name: object, member: object) -> object:
@@ -196,7 +237,7 @@ def _collect(value: object, found: set[str], depth: int, subject: _Subject) -> N
             if _is_secret(name, value, subject):
                 found.update(_strings(member))
             else:
-                _collect(member, found, depth + 1, subject)
+                _collect(member, found, depth + 1, _inside(str(name), subject))
             if name in _PLACE_MEMBERS and isinstance(member, str):
                 # The path alone: host and port are no secret, and stand in other places.
                 found.add(member.partition("://")[2].partition("/")[2])
@@ -209,13 +250,21 @@ def _collect(value: object, found: set[str], depth: int, subject: _Subject) -> N
             _collect(nested, found, depth + 1, subject)
 
 
-def _strings(member: object) -> tuple[str, ...]:
-    """Return what of a secret member is looked for elsewhere: its text, or its number as text."""
-    if isinstance(member, str):
-        return (member,)
-    if type(member) is int:
-        return (str(member),)
-    return ()
+def _strings(member: object) -> Iterator[str]:
+    """Yield what of a secret member is looked for elsewhere: its texts, and its numbers as text."""
+    stack = [member]
+    for _ in range(4 * _MAX_SCRUBBED):
+        if not stack:
+            return
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif type(item) is int:
+            yield str(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
 
 
 def _nested(text: str) -> object | None:
@@ -234,8 +283,11 @@ def _is_secret(name: object, around: Mapping[str, object], subject: _Subject) ->
     if not isinstance(name, str):
         return False
     if name == "key":
-        # VPNType.key is a secret; the key of a configuration item is its name.
-        return "server" in around or "password" in around
+        # VPNType.key is a secret; that of a configuration item is its name, and a request for some lists their names.
+        is_vpn = "server" in around or "password" in around
+        is_setting = "value" in around or "readonly" in around
+        is_list = isinstance(around["key"], list) and around.keys() <= {"key", "customData"}
+        return is_vpn or not (is_setting or is_list)
     if name == "idToken":
         token, kind = around["idToken"], around.get("type")
         if isinstance(kind, str) and kind in _OPEN_TOKEN_TYPES:
@@ -246,7 +298,9 @@ def _is_secret(name: object, around: Mapping[str, object], subject: _Subject) ->
         )
     if name in _SECRET_MEMBERS:
         return True
-    return (subject is not _Subject.OPEN and name in _VALUE_MEMBERS) or _has_secret_word(name)
+    if subject in (_Subject.SECRET, _Subject.UNCERTAIN):
+        return name in _VALUE_MEMBERS or _has_secret_word(name)
+    return (subject is _Subject.NOTHING and name in _VARIABLE_MEMBERS) or _has_secret_word(name)
 
 
 def _named(value: Mapping[str, object], around: _Subject) -> _Subject:
@@ -256,7 +310,7 @@ def _named(value: Mapping[str, object], around: _Subject) -> _Subject:
     names = [value[member] for member in ("key", "variableName", "messageId") if member in value]
     if "variable" in value:
         variable = value["variable"]
-        names += [variable.get("name"), variable.get("instance", "")] if isinstance(variable, Mapping) else [variable]
+        names += [variable.get("name"), variable.get("instance", "")] if isinstance(variable, Mapping) else [None]
     if any(isinstance(name, str) and _has_secret_word(name) for name in names):
         return _Subject.SECRET
     # A name that cannot be read may be that of a secret.

@@ -222,6 +222,8 @@ class RpcSession:
 
         The secrets of our latest calls are taken out of it too, in case the peer echoes them.
         """
+        if len(frame) > self.limits.max_frame_bytes:
+            return f"<frame of {len(frame)} {'bytes' if isinstance(frame, bytes) else 'characters'}>"
         return redact.log_form(frame, secrets=self._told())
 
     def _told(self) -> frozenset[str]:

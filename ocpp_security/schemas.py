@@ -19,7 +19,17 @@ from chargepki.ocpp_security.errors import RpcErrorCode, SchemaViolation
 from chargepki.ocpp_security.versions import OcppVersion, rules_of
 from chargepki.pki.errors import NotFound, UnavailableError
 
-__all__ = ["CORRECTIONS", "Correction", "Kind", "actions", "check_payload", "max_items", "max_length"]
+__all__ = [
+    "CORRECTIONS",
+    "Correction",
+    "Kind",
+    "actions",
+    "check_payload",
+    "is_action",
+    "max_items",
+    "max_length",
+    "member_names",
+]
 
 Schema = dict[str, Any]
 
@@ -139,6 +149,26 @@ def actions(version: OcppVersion) -> frozenset[str]:
         UnavailableError: the `ocpp` package, which carries the schemas, is not installed.
     """
     return frozenset(_files(version))
+
+
+@cache
+def member_names(action: str | None = None) -> frozenset[str]:
+    """Return the name of every member that *action* (one of which `is_action` is true) has in any version; or all."""
+    kinds = [
+        kinds for version in OcppVersion for name, kinds in _files(version).items() if action is None or name == action
+    ]
+    paths = [path for found in kinds for path in found.values()]
+    return frozenset(name for path in paths for name in _property_names(orjson.loads(path.read_bytes())))
+
+
+@cache
+def _all_actions() -> frozenset[str]:
+    return frozenset().union(*(actions(version) for version in OcppVersion))
+
+
+def is_action(name: str) -> bool:
+    """Say whether any version has an action of that name."""
+    return name in _all_actions()
 
 
 def check_payload(version: OcppVersion, action: str, kind: Kind, payload: object, *, sending: bool) -> None:

@@ -124,9 +124,15 @@ def test_what_is_hidden_where_it_stands_is_also_known_for_echoes(place: str) -> 
 
 
 def test_what_is_no_secret_stays_readable() -> None:
-    payload = {"key": "HeartbeatInterval", "value": "300", "certificateHashData": {"issuerKeyHash": "abcd"}}
+    payload: dict[str, object] = {"key": "HeartbeatInterval", "value": "300"}
     line = log_form(json.dumps([2, "1", "ChangeConfiguration", payload]))
     assert json.loads(line) == [2, "1", "ChangeConfiguration", payload]
+    payload = {"certificateHashData": {"hashAlgorithm": "SHA256", "issuerKeyHash": "abcd"}}
+    assert json.loads(log_form(json.dumps([2, "1", "DeleteCertificate", payload])))[3] == payload
+    listed = {"configurationKey": [{"key": "HeartbeatInterval", "readonly": False, "value": "300"}]}
+    assert json.loads(log_form(json.dumps([3, "1", listed])))[2] == listed
+    sampled = {"meterValue": [{"sampledValue": [{"value": "12.5", "unit": "Wh"}]}]}
+    assert json.loads(log_form(json.dumps([2, "1", "MeterValues", sampled])))[3] == sampled
     boot = {"chargingStation": {"model": "M", "vendorName": "V"}, "reason": "PowerUp"}
     assert json.loads(log_form(json.dumps([2, "1", "BootNotification", boot])))[3] == boot
     contract = {"idToken": {"idToken": "DE8EMI0000001", "type": "eMAID"}}
@@ -154,6 +160,14 @@ def test_what_is_no_secret_stays_readable() -> None:
 )
 def test_what_may_be_a_secret_is_hidden_when_nothing_says_that_it_is_none(payload: object) -> None:
     assert SECRET_TOKEN not in log_form(json.dumps([2, "1", "SetVariables", payload]))
+
+
+def test_what_stands_under_a_name_that_no_message_has_is_not_shown() -> None:
+    frame = [2, "1", "Heartbeat", {"madeUp": "value-of-it", "customData": {"vendorId": "V", "own": "value-of-it"}}]
+    line = log_form(json.dumps(frame))
+    assert "madeUp" in line
+    assert '"vendorId":"V"' in line
+    assert "value-of-it" not in line
 
 
 def test_the_text_of_an_error_that_a_frame_caused_is_left_out_of_the_log() -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from datetime import UTC, datetime
+from typing import cast
 
 import orjson
 import pytest
 import websockets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.connection import Connection
 
+from chargepki.ocpp_security.link import Reply, RpcLink
+from chargepki.ocpp_security.rpc import CallReceived, ProtocolViolation, RpcSession
+from chargepki.ocpp_security.versions import OcppVersion, Role
 from testkit.csms_rig import PASSWORD, Rig, run_on, wait_for
 from testkit.ocpp_peers import open_socket
 
@@ -140,6 +147,79 @@ def test_a_peer_that_sends_nothing_but_rubbish_is_closed_after_a_while(rig: Rig)
     run_on("asyncio", story())
     events = [event.type for event in rig.inventory.list_security_events(station="RUBBISH")]
     assert events.count("InvalidMessages") == 1  # one for the series, not one per frame
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("results", '[3,"nobody-asked",{}]'),
+        ("errors", '[4,"nobody-asked","GenericError","",{}]'),
+        ("errors about results", '[5,"nobody-asked","GenericError","",{}]'),
+        ("calls with one id", '[2,"again","NoSuchAction",{}]'),
+    ],
+)
+def test_a_flood_of_what_nobody_asked_for_is_closed_and_leaves_one_event(rig: Rig, name: str, frame: str) -> None:
+    station = "FLOOD-" + name.replace(" ", "-")
+    rig.add_station(station, profile=1)
+
+    async def story() -> int | None:
+        async with rig.server(1) as server:
+            socket = await open_socket(rig.url_of(server), station, protocols=("ocpp2.1",), password=PASSWORD)
+            reading = asyncio.create_task(_drain(socket))
+            with contextlib.suppress(websockets.ConnectionClosed):
+                for _ in range(20_000):
+                    await socket.send(frame)
+                await socket.wait_closed()
+            await reading
+            return socket.close_code
+
+    assert run_on("uvloop", story()) == 1008
+    events = rig.inventory.list_security_events(station=station)
+    assert len([event for event in events if event.type == "InvalidMessages"]) == 1
+
+
+async def _drain(socket: websockets.ClientConnection) -> None:
+    with contextlib.suppress(websockets.ConnectionClosed):
+        async for _ in socket:
+            pass
+
+
+def test_calls_whose_answers_are_not_read_wait_in_the_peers_own_socket() -> None:
+    """Back pressure: the CSMS reads on only when its answers leave, so a flood of calls costs it no memory."""
+    read = 0
+
+    class Clogged:
+        async def recv(self) -> str:
+            nonlocal read
+            read += 1
+            return f'[2,"{read}","Heartbeat",{{}}]'
+
+        async def send(self, _text: str) -> None:
+            await asyncio.Event().wait()
+
+    async def answer(_event: CallReceived) -> Reply:
+        return Reply({"currentTime": "2026-03-01T12:00:00Z"})
+
+    async def violated(event: ProtocolViolation) -> None:
+        raise AssertionError(event.reason)
+
+    async def story() -> None:
+        link = RpcLink(
+            cast("Connection", Clogged()),
+            RpcSession(OcppVersion.V201, role=Role.CSMS),
+            on_call=answer,
+            on_violation=violated,
+            clock=lambda: datetime.now(UTC),
+            log=logging.getLogger("chargepki.test"),
+            name="clogged",
+        )
+        running = asyncio.create_task(link.run())
+        await asyncio.sleep(0.2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    run_on("asyncio", story())
+    assert read == 1
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

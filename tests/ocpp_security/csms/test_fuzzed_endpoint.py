@@ -1,0 +1,143 @@
+"""The frame fuzzer against a real endpoint: stations stay served, and no secret reaches log, events or audit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections import Counter
+from random import Random
+
+import orjson
+import pytest
+
+from chargepki.ocpp_security.csms import CsmsServer
+from chargepki.ocpp_security.versions import OcppVersion, Role
+from testkit.csms_rig import PASSWORD, Rig, run_on
+from testkit.frame_fuzz import make_frame, stands_elsewhere
+from testkit.ocpp_peers import open_socket
+
+CAMPAIGN_SECONDS = float(os.environ.get("CHARGEPKI_FUZZ_SECONDS", "600")) / 2
+# After fifty invalid messages within a minute the CSMS hangs up, as it should.
+FRAMES_A_CONNECTION = 40
+HEARTBEAT = '[2,"still-alive","Heartbeat",{}]'
+
+
+class _Watcher(logging.Handler):
+    """Looks for secrets in every log record, and for bugs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.secrets: set[str] = set()
+        self.found: list[str] = []
+        self.lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines += 1
+        text = self.format(record)
+        if record.exc_info or ("Zq" in text and any(secret in text for secret in self.secrets)):
+            self.found.append(text)
+
+
+async def fuzz(
+    rig: Rig, server: CsmsServer, version: OcppVersion, random: Random, frames: int, watcher: _Watcher
+) -> Counter[str]:
+    """Send *frames* frames in connections of forty each; every connection must answer a Heartbeat at its end."""
+    seen: Counter[str] = Counter()
+    for _ in range(0, frames, FRAMES_A_CONNECTION):
+        name = f"FUZZ-{version.value}"
+        socket = await open_socket(rig.url_of(server), name, protocols=(version.value,), password=PASSWORD)
+        watcher.secrets = set()
+        for _ in range(FRAMES_A_CONNECTION):
+            frame = make_frame(version, Role.CSMS, random)
+            if len(frame.text) > 200_000:
+                continue
+            if frame.planted and not stands_elsewhere(frame):
+                watcher.secrets.add(frame.secret)
+            text = frame.text
+            await socket.send(text if isinstance(text, bytes) else text.encode("utf-8", "replace").decode())
+            seen["frames"] += 1
+        await socket.send(HEARTBEAT)
+        while True:
+            answer = orjson.loads(await asyncio.wait_for(socket.recv(), 20))
+            seen[f"type {answer[0]}"] += 1
+            if answer[1] == "still-alive":
+                break
+            assert not any(secret in json.dumps(answer) for secret in watcher.secrets), answer
+        await socket.close()
+        assert not watcher.found, watcher.found[0][:2000]
+    return seen
+
+
+def stored_text(rig: Rig) -> str:
+    """Return all that the inventory holds about the fuzzed stations, as text."""
+    rows: list[object] = [rig.inventory.list_security_events(limit=100_000)]
+    after = 0
+    while entries := rig.inventory.list_audit(after_seq=after):
+        rows += [entries]
+        after = entries[-1].seq
+    return repr(rows)
+
+
+def run(rig: Rig, *, seed: int, frames: int, seconds: float = 0) -> Counter[str]:
+    watcher = _Watcher()
+    logger = logging.getLogger("chargepki")
+    before = logger.level
+    logger.addHandler(watcher)
+    logger.setLevel(logging.DEBUG)
+    total: Counter[str] = Counter()
+
+    async def story() -> None:
+        async with rig.server(1) as server:
+            rounds, end = 0, time.process_time() + seconds
+            while rounds == 0 or time.process_time() < end:
+                for version in OcppVersion:
+                    random = Random(f"{seed}/{rounds}/{version}")
+                    total.update(await fuzz(rig, server, version, random, frames, watcher))
+                rounds += 1
+
+    try:
+        for version in OcppVersion:
+            if rig.inventory.find_station(f"FUZZ-{version.value}") is None:
+                rig.add_station(f"FUZZ-{version.value}", profile=1)
+        if seconds:
+            asyncio.run(story())
+        else:
+            run_on("uvloop", story())
+    finally:
+        logger.removeHandler(watcher)
+        logger.setLevel(before)
+    # Secrets of the fuzzer begin so, and nothing else does.
+    leaked = stored_text(rig).count("Zq")
+    total["log lines"], total["secrets stored"] = watcher.lines, leaked
+    return total
+
+
+def test_fuzzed_stations_stay_served_and_leave_no_secret(rig: Rig) -> None:
+    seen = run(rig, seed=3, frames=80)
+    assert seen["frames"] > 200
+    assert seen["type 4"] > 50
+    assert seen["log lines"] > 400
+    assert seen["secrets stored"] == 0
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+def test_campaign_against_an_endpoint(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("CHARGEPKI_FUZZ_SEED", "0")) or int(time.time())
+    run(rig, seed=seed + 1, frames=200)
+    before = _resident()
+    seen = run(rig, seed=seed, frames=400, seconds=CAMPAIGN_SECONDS)
+    grown = (_resident() - before) / 1048576
+    with capsys.disabled():
+        print(f"\nendpoint fuzz, seed {seed}, {CAMPAIGN_SECONDS:.0f} CPU-seconds of CSMS and stations in one process")
+        print(f"{dict(sorted(seen.items()))}; resident memory grew by {grown:.1f} MiB")
+    assert seen["secrets stored"] == 0
+    assert grown < 64
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
