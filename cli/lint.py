@@ -105,7 +105,7 @@ def _print(state: GlobalState, reports: list[ObjectReport]) -> None:
 
     for each in reports:
         report = each.report
-        subject = report.profile_id or ("no profile" if report.kind.endswith("certificate") else "")
+        subject = report.profile_id or ("no profile" if report.kind.endswith(("certificate", "csr")) else "")
         reason = f" ({each.profile_reason})" if each.profile_reason else ""
         write(f"{each.name}: {report.kind}{f', {subject}' if subject else ''}{reason}")
         for override in report.overrides:

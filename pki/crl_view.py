@@ -15,6 +15,8 @@ from chargepki.pki.extension_view import ExtensionView, read_extensions
 __all__ = ["MAX_CRL_BYTES", "CrlContent", "EntryContent", "contains_serial", "read_crl"]
 
 MAX_CRL_BYTES: Final = 64 * 1024 * 1024
+_MAX_PART_BYTES: Final = 256 * 1024
+"""Of any field but the list of entries, and of one entry: only the list itself may be long."""
 _MOST_TAILS: Final = 4096
 """Distinct endings of entries (reason, invalidity date) that are remembered while one list is read."""
 
@@ -113,22 +115,26 @@ def _open(data: bytes, problems: list[DerProblem]) -> _Opened:
     """
     if len(data) > MAX_CRL_BYTES:
         raise DerError("too-large", 0, f"{len(data)} bytes are too many for a CRL")
-    outermost = read_level(data, 0, len(data), problems)
-    if not outermost or outermost[0].tag != 0x30:
+    outermost = read_element(data, 0, len(data), problems)
+    if outermost.tag != 0x30:
         raise DerError("not-a-crl", 0, "the object is not a SEQUENCE")
-    if len(outermost) > 1:
-        end = outermost[0].end
+    if outermost.end < len(data):
+        end = outermost.end
         problems.append(DerProblem(end, "trailing-bytes", f"{len(data) - end} bytes follow the object"))
-    parts = read_level(data, outermost[0].content, outermost[0].end, problems)
-    tbs, algorithm, signature = outermost[0], None, None
+    parts = read_level(data, outermost.content, outermost.end, problems)
+    tbs, algorithm, signature = outermost, None, None
     if [part.tag for part in parts] == [0x30, 0x30, 0x03]:
         tbs = parts[0]
+        if parts[2].end - parts[1].start > _MAX_PART_BYTES:
+            raise DerError("too-large", parts[1].start, f"a signature of {parts[2].end - parts[1].start} bytes")
         algorithm, signature = (read_tree(data, part.start, part.end, problems) for part in parts[1:])
         parts = read_level(data, tbs.content, tbs.end, problems)
     fields: list[Node] = []
     for part in parts:
         # Only revokedCertificates is a SEQUENCE after a time.
         revoked = part.tag == 0x30 and bool(fields) and fields[-1].tag in (0x17, 0x18)
+        if not revoked and part.end - part.start > _MAX_PART_BYTES:
+            raise DerError("too-large", part.start, f"a field of {part.end - part.start} bytes")
         fields.append(part if revoked or part.tag == 0xA0 else read_tree(data, part.start, part.end, problems))
     return tbs, fields, algorithm, signature
 
@@ -168,6 +174,8 @@ def _entries(data: bytes, pos: int, end: int, problems: list[DerProblem]) -> Ite
             pos = stop
             continue
         header = read_element(data, pos, end, problems)
+        if header.end - pos > _MAX_PART_BYTES:
+            raise DerError("too-large", pos, f"an entry of {header.end - pos} bytes")
         before = len(problems)
         entry = _entry(data, read_tree(data, pos, header.end, problems), problems)
         if usual and len(problems) == before and len(tails) < _MOST_TAILS:

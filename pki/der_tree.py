@@ -27,6 +27,7 @@ __all__ = [
 
 _MAX_DEPTH: Final = 32
 _MAX_OID_OCTETS: Final = 64
+_MOST_ELEMENTS: Final = 1024
 _MAX_REMEMBERED_BYTES: Final = 512
 _SEQUENCE: Final = 0x30
 _SET: Final = 0x31
@@ -117,13 +118,20 @@ def read_element(data: bytes, pos: int, end: int, problems: list[DerProblem]) ->
     return Node(tag, pos, content, content + length, ())
 
 
-def read_level(data: bytes, start: int, end: int, problems: list[DerProblem]) -> list[Node]:
+def read_level(
+    data: bytes, start: int, end: int, problems: list[DerProblem], *, most: int = _MOST_ELEMENTS
+) -> list[Node]:
     """Read the headers of the elements that fill ``data[start:end]``, without what is inside them.
 
     For objects of which one part is large and has a faster reader of its own. Raises like `read_tree`.
+
+    Args:
+        most: elements that are read; more are an error, so that a large object of tiny elements costs nothing.
     """
     nodes: list[Node] = []
     while start < end:
+        if len(nodes) >= most:
+            raise DerError("too-many", start, f"more than {most} elements where a handful belongs")
         node = read_element(data, start, end, problems)
         nodes.append(node)
         start = node.end

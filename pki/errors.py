@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from chargepki.pki.findings import Finding
 
@@ -120,6 +120,18 @@ class UnavailableError(ChargePkiError):
     """A file, database, key store or network endpoint cannot be reached or written."""
 
     code = "unavailable"
+
+
+def printable_number(value: int) -> str:
+    """Return *value* in decimal, or its size when it is absurd: Python refuses to write numbers of thousands of digits.
+
+    >>> printable_number(65537), printable_number(1 << 4096)
+    ('65537', 'a number of 4097 bits')
+    """
+    return str(value) if value.bit_length() <= _MOST_BITS_SHOWN else f"a number of {value.bit_length()} bits"
+
+
+_MOST_BITS_SHOWN: Final = 256
 
 
 def printable(text: str) -> str:

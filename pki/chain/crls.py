@@ -17,6 +17,7 @@ from chargepki.pki.chain.extensions import (
 )
 from chargepki.pki.crl_view import CrlContent, EntryContent, read_crl
 from chargepki.pki.der import DerError
+from chargepki.pki.errors import printable_number
 
 __all__ = ["ALL_REASONS", "Listed", "RevocationList", "Scope", "implied_point", "not_current"]
 
@@ -83,7 +84,7 @@ class RevocationList:
     def label(self) -> str:
         """How messages name it."""
         kind = "delta CRL" if self.is_delta else "CRL"
-        number = "" if self.content.number is None else f" {self.content.number}"
+        number = "" if self.content.number is None else f" {printable_number(self.content.number)}"
         return f"{kind}{number} of {names.text(self.content.issuer)}"
 
     @property

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from chargepki.pki import names, oids
 from chargepki.pki.certificate_view import CertificateView, TimeView
 from chargepki.pki.crl_view import CrlContent, EntryContent
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, printable_number
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import NO_DATA, Needs, Plan, Problem, Registry, Rule, Verdict, available_data
 from chargepki.pki.lint.standards import has_bits
@@ -77,7 +77,7 @@ def der_strict(context: CrlContext) -> Verdict:
 @_rule("e_crl_version_v2", "RFC 5280 5.1.2.1", "the version is v2", "set version to 1, which means v2", where="version")
 def version_v2(context: CrlContext) -> Verdict:
     """Extensions exist in v2 only."""
-    return None if context.crl.version == 1 else f"version field is {context.crl.version}, v2 is 1"
+    return None if context.crl.version == 1 else f"version field is {printable_number(context.crl.version)}, v2 is 1"
 
 
 @_rule(
@@ -106,7 +106,7 @@ def number_missing(context: CrlContext) -> Verdict:
     if extension is None or number is None:
         return "the CRL number is missing"
     if number < 0 or number.bit_length() > 159:
-        return f"the CRL number {number if number.bit_length() < 256 else 'is too long:'} is out of range"
+        return f"the CRL number {printable_number(number)} is out of range"
     return "the CRL number is critical" if extension.critical else None
 
 

@@ -37,6 +37,12 @@ class CsrView:
         """Return the values of every attribute *oid* of the subject."""
         return [attribute.text for attribute in self.subject_attributes if attribute.oid == oid]
 
+    @property
+    def common_name(self) -> str:
+        """The only CN of the subject; the empty string when there is none or more than one."""
+        values = self.subject_values(oids.COMMON_NAME)
+        return values[0] if len(values) == 1 else ""
+
 
 def view_csr(der: bytes) -> CsrView:
     """Read a CertificationRequest (DER).

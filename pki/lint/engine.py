@@ -379,9 +379,16 @@ def available_data(data: LintData, *, issuer: bool, now: bool, signature: bool) 
     return data.available | {name for name, present in given.items() if present}
 
 
+_MOST_PER_RULE: Final = 100
+
+
 def findings_of(entry: Rule[ContextT], severity: Severity, verdict: str | Sequence[Problem]) -> list[Finding]:
     """Return what *entry* says as findings."""
     problems = (Problem(verdict),) if isinstance(verdict, str) else verdict
+    if len(problems) > _MOST_PER_RULE:
+        # A hostile object can break a rule at each of its octets; a report of megabytes helps nobody.
+        left = len(problems) - _MOST_PER_RULE
+        problems = (*problems[:_MOST_PER_RULE], Problem(f"and {left} more of the kind"))
     return [
         Finding(
             rule=entry.id,

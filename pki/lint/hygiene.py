@@ -9,6 +9,7 @@ from typing import Final
 from chargepki.pki import oids
 from chargepki.pki.der import DerError
 from chargepki.pki.der_tree import decode_integer, read_tree
+from chargepki.pki.errors import printable_number
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.standards import V2G
@@ -65,6 +66,8 @@ def rsa_in_v2g(context: CertificateContext) -> Verdict:
 
 _SMALL_PRIMES: Final = tuple(n for n in range(3, 752) if all(n % d for d in range(2, isqrt(n) + 1)))
 _FERMAT_ROUNDS: Final = 100
+_MOST_RSA_BITS: Final = 16384
+"""OpenSSL's limit; beyond it a key only serves to keep the reader busy."""
 
 
 @rule(
@@ -81,9 +84,11 @@ def rsa_exponent(context: CertificateContext) -> Verdict:
         return None
     modulus, exponent = numbers
     if exponent < 3 or exponent % 2 == 0:
-        return f"the exponent {exponent} is not odd and above 1"
+        return f"the exponent {printable_number(exponent)} is not odd and above 1"
     if modulus <= 0 or modulus % 2 == 0 or any(modulus % prime == 0 for prime in _SMALL_PRIMES):
         return "the modulus has a small factor"
+    if modulus.bit_length() > _MOST_RSA_BITS:
+        return f"the modulus has {modulus.bit_length()} bits, libraries take {_MOST_RSA_BITS} at most"
     if _primes_are_close(modulus):
         return "the primes of the modulus are so close that it can be factored"
     return [Problem(f"the exponent {exponent} is small", severity=Severity.WARNING)] if exponent < 65537 else None

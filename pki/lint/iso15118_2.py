@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from chargepki.pki import oids
+from chargepki.pki.errors import printable_number
 from chargepki.pki.lint.engine import CertificateContext, Needs, Verdict, rule
 from chargepki.pki.lint.sizes import expected_size
 from chargepki.pki.lint.standards import ISO2, V2G, missing_bits
@@ -121,7 +122,11 @@ def pathlen_sub2(context: CertificateContext) -> Verdict:
 def _path_length(context: CertificateContext, wanted: int) -> str | None:
     constraints = context.view.known.basic_constraints
     found = None if constraints is None else constraints.path_length
-    return None if found == wanted else f"pathLen is {'absent' if found is None else found}, expected {wanted}"
+    return (
+        None
+        if found == wanted
+        else f"pathLen is {'absent' if found is None else printable_number(found)}, expected {wanted}"
+    )
 
 
 @rule(

@@ -9,7 +9,7 @@ from chargepki.pki.der import DerError
 from chargepki.pki.lint.collection import Collection, Kind, Member
 from chargepki.pki.lint.collection_rules import COLLECTIONS
 from chargepki.pki.lint.csr_rules import CSRS, CsrContext
-from chargepki.pki.lint.csr_view import view_csr
+from chargepki.pki.lint.csr_view import CsrView, view_csr
 from chargepki.pki.lint.engine import NO_DATA, LintData, LintReport, available_data, judge, tokens_of
 from chargepki.pki.lint.ocsp_rules import OCSP_RESPONSES, OcspContext
 from chargepki.pki.lint.ocsp_view import view_ocsp_response
@@ -18,7 +18,7 @@ from chargepki.pki.lint.run import check_aware, unreadable, view_issuer
 from chargepki.pki.pem import PemBlock
 from chargepki.pki.profiles.base import Profile, Standard
 
-__all__ = ["lint_collection", "lint_csr", "lint_file", "lint_hash_data", "lint_ocsp_response"]
+__all__ = ["judge_csr_view", "lint_collection", "lint_csr", "lint_file", "lint_hash_data", "lint_ocsp_response"]
 
 _ANY = frozenset({"any"})
 
@@ -32,6 +32,11 @@ def lint_csr(der: bytes, *, profile: Profile | None = None, data: LintData = NO_
         view = view_csr(der)
     except DerError as error:
         return unreadable(error, "csr", profile)
+    return judge_csr_view(view, profile, data)
+
+
+def judge_csr_view(view: CsrView, profile: Profile | None, data: LintData = NO_DATA) -> LintReport:
+    """Judge a request that has been read already."""
     available = available_data(data, issuer=False, now=False, signature=True)
     standard = None if profile is None else profile.standard
     plan = CSRS.plan(standard, tokens_of(profile, is_ca=False), available)

@@ -9,7 +9,7 @@ from typing import Final
 from chargepki.pki import keys, names, oids
 from chargepki.pki.certificate_view import CertificateView, view_certificate
 from chargepki.pki.der import DerError
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, printable_number
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import Needs, NotEvaluated, Problem, Registry, Verdict
 from chargepki.pki.lint.ocsp_view import OcspView
@@ -57,7 +57,7 @@ def der_strict(context: OcspContext) -> Verdict:
 )
 def unsuccessful(context: OcspContext) -> Verdict:
     """Errors are not signed, so nobody may conclude anything from them."""
-    return None if context.view.status == 0 else f"responseStatus is {context.view.status}"
+    return None if context.view.status == 0 else f"responseStatus is {printable_number(context.view.status)}"
 
 
 @OCSP_RESPONSES.rule(

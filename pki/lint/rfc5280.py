@@ -8,7 +8,7 @@ from typing import Final
 from chargepki.pki import names, oids
 from chargepki.pki.certificate_view import AttributeView
 from chargepki.pki.curves import is_degenerate, is_on_curve
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, printable_number
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.countries import COUNTRY_CODES
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
@@ -45,7 +45,7 @@ def der_strict(context: CertificateContext) -> Verdict:
 def version_v3(context: CertificateContext) -> Verdict:
     """Extensions exist in v3 only."""
     version = context.view.version
-    return None if version == 2 else f"version field is {version}, v3 is 2"
+    return None if version == 2 else f"version field is {printable_number(version)}, v3 is 2"
 
 
 @rule(

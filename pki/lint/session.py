@@ -15,9 +15,10 @@ from chargepki.pki.crl_view import CrlContent, read_crl
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import InputError
 from chargepki.pki.lint.collection import Issuers, Kind, Member
+from chargepki.pki.lint.csr_view import view_csr
 from chargepki.pki.lint.engine import LintReport
-from chargepki.pki.lint.guess import guess_profile
-from chargepki.pki.lint.objects import lint_collection, lint_csr, lint_file, lint_hash_data, lint_ocsp_response
+from chargepki.pki.lint.guess import guess_profile, guess_request_profile
+from chargepki.pki.lint.objects import judge_csr_view, lint_collection, lint_file, lint_hash_data, lint_ocsp_response
 from chargepki.pki.lint.ocsp_view import OcspView, view_ocsp_response
 from chargepki.pki.lint.run import judge_view, lint_crl, unreadable
 from chargepki.pki.lint.settings import LintSettings
@@ -206,7 +207,7 @@ class LintSession:
         if each.kind is ObjectKind.CRL:
             report = lint_crl(each.der, issuer_der=self._crl_issuer(each.der, cas), now=self.now)
         elif each.kind is ObjectKind.CSR:
-            report = lint_csr(each.der, profile=self.profile, data=self.settings.data)
+            return self._request(each)
         elif each.kind is ObjectKind.OCSP_RESPONSE:
             issuer = self._ocsp_issuer(each.der, cas)
             guessed = None if issuer is None else issuer.profile
@@ -221,6 +222,15 @@ class LintSession:
             report = lint_hash_data(each.value)
         given = "given" if report.profile_id and self.profile else ""
         return ObjectReport(each.name, each.file, report, given, each.der)
+
+    def _request(self, each: LintInput) -> ObjectReport:
+        try:
+            view = view_csr(each.der)
+        except DerError as error:
+            return ObjectReport(each.name, each.file, unreadable(error, "csr", self.profile), der=each.der)
+        profile, reason = (self.profile, "given") if self.profile is not None else guess_request_profile(view)
+        report = judge_csr_view(view, profile, self.settings.data)
+        return ObjectReport(each.name, each.file, report, reason, each.der)
 
     def _crl_issuer(self, der: bytes, cas: Sequence[Member]) -> bytes | None:
         try:

@@ -1,0 +1,100 @@
+"""Objects that the fuzzer found, or that follow from what it found: each was a bug, a flood of memory or a wait."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from chargepki.pki import der, oids
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.lint import LintSession, lint_certificate, lint_crl, read_inputs
+from chargepki.pki.lint.engine import LintReport
+from chargepki.pki.profiles import get_profile
+from fixtures.lint.others import crl, crl_aki, extension
+from fixtures.lint.public_keys import PublicDraft
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+HUGE = 1 << 20_000
+"""More than the 4300 digits that Python writes."""
+
+
+def rsa_certificate(modulus: int, exponent: int) -> bytes:
+    draft = PublicDraft.of("iso15118-2/secc", KeyAlgorithm.SECP256R1)
+    key = der.sequence(der.integer(modulus), der.integer(exponent))
+    draft.spki = der.sequence(der.sequence(der.oid(oids.RSA_ENCRYPTION), der.null()), der.bit_string(key))
+    return draft.certificate()
+
+
+def certificate_with_path_length(length: int) -> bytes:
+    draft = PublicDraft.of("iso15118-2/cpo-sub2", KeyAlgorithm.SECP256R1)
+    constraints = der.sequence(der.boolean(True), der.integer(length))
+    draft.put(oids.BASIC_CONSTRAINTS, constraints, critical=True)
+    return draft.certificate()
+
+
+def long_length(tag: int, content: bytes) -> bytes:
+    return bytes((tag, 0x84)) + len(content).to_bytes(4, "big") + content
+
+
+def judged(data: bytes) -> LintReport:
+    inputs, blocks = read_inputs(data, "x")
+    return LintSession(now=NOW).judge(inputs, {"x": blocks} if blocks else {})[0].report
+
+
+def messages(report: LintReport, rule: str) -> list[str]:
+    return [finding.message for finding in report.findings if finding.rule == rule]
+
+
+def test_an_exponent_of_thousands_of_digits_is_named_by_its_size() -> None:
+    report = lint_certificate(rsa_certificate(3 * (HUGE // 4) + 1, HUGE), profile=None)
+    assert messages(report, "e_rsa_exponent") == ["the exponent a number of 20001 bits is not odd and above 1"]
+
+
+def test_a_modulus_of_a_million_bits_is_not_factored() -> None:
+    begun = time.process_time()
+    report = lint_certificate(rsa_certificate((1 << 1_000_000) + 7, 65537), profile=None)
+    assert any("1000001 bits" in message or "small factor" in message for message in messages(report, "e_rsa_exponent"))
+    assert time.process_time() - begun < 2
+
+
+def test_a_huge_path_length_is_named_by_its_size() -> None:
+    inputs, _ = read_inputs(certificate_with_path_length(HUGE), "x")
+    report = LintSession(now=NOW, profile=get_profile("iso15118-2/cpo-sub2")).judge(inputs, {})[0].report
+    assert any("20001 bits" in finding.message for finding in report.findings)
+
+
+def test_a_huge_crl_version_or_number_is_named_by_its_size() -> None:
+    assert "20001 bits" in messages(lint_crl(crl(version=der.integer(HUGE))), "e_crl_version_v2")[0]
+    numbered = crl(extensions=(crl_aki(), extension(oids.CRL_NUMBER, der.integer(HUGE))))
+    assert "20001 bits" in messages(lint_crl(numbered), "e_crl_number_missing")[0]
+
+
+@pytest.mark.parametrize("tiny", [b"\x05\0", b"\x30\0"])
+def test_a_large_object_of_tiny_elements_is_refused_before_it_fills_the_memory(tiny: bytes) -> None:
+    begun = time.process_time()
+    report = judged(long_length(0x30, tiny * (8 << 20)))
+    assert [finding.rule for finding in report.errors] == ["e_der_strict"]
+    assert time.process_time() - begun < 2
+
+
+def test_a_large_field_of_a_crl_is_refused_where_only_the_list_may_be_long() -> None:
+    name = long_length(0x30, b"\x30\0" * (4 << 20))
+    times = b"\x17\x0d260101000000Z"
+    data = long_length(0x30, long_length(0x30, b"\x02\1\1\x30\0" + name + times) + b"\x30\0\3\1\0")
+    begun = time.process_time()
+    report = lint_crl(data)
+    assert [finding.message for finding in report.errors] == [
+        "not DER at offset 17: a field of 8388614 bytes (rule too-large)"
+    ]
+    assert time.process_time() - begun < 1
+
+
+def test_a_rule_that_is_broken_everywhere_is_reported_a_hundred_times() -> None:
+    draft = PublicDraft.of("iso15118-2/secc", KeyAlgorithm.SECP256R1)
+    attribute = der.sequence(der.oid(oids.COMMON_NAME), b"\x13\x01*")  # no character of a PrintableString
+    draft.subject = der.sequence(*[der.set_of(attribute)] * 300)
+    found = messages(lint_certificate(draft.certificate(), profile=None), "e_der_strict")
+    assert len(found) == 101
+    assert found[-1] == "and 200 more of the kind"
