@@ -22,6 +22,32 @@ def station() -> None:
     """Register, operate and simulate charging stations."""
 
 
+def _terms_options(command: Any) -> Any:
+    """Add the options for the exceptions of one station."""
+    for option in reversed(
+        [
+            click.option(
+                "--onboarding-ca",
+                metavar="FILE|NAME",
+                help="Let it in with its manufacturer's certificate, only to get one of ours (A00.FR.406).",
+            ),
+            click.option(
+                "--accept-expired/--no-accept-expired",
+                default=None,
+                help="Let it in with its expired certificate, to renew it and for nothing else (A00.FR.429).",
+            ),
+            click.option(
+                "--password-grace",
+                type=DURATION,
+                metavar="1h",
+                help="Accept its old password for so long after a change, against A01.FR.03.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @station.command(
     "add", writes="create", example="chargepki station add CS-0001 --serial-number SN-77 --password-file cs-0001.txt"
 )
@@ -30,12 +56,13 @@ def station() -> None:
 @click.option("--organization", metavar="O", help="O that its certificate must have.")
 @click.option(
     "--security-profile",
-    type=click.IntRange(1, 3),
+    type=click.IntRange(0, 3),
     default=2,
     show_default=True,
-    help="Profile below which it is never let in.",
+    help="Profile below which it is never let in; 0 is for 1.6 stations that know no profile.",
 )
 @click.option("--password-file", metavar="F|-", help="Its Basic password, 16 to 20 characters fit every version.")
+@_terms_options
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def add(
@@ -45,10 +72,14 @@ def add(
     organization: str | None,
     security_profile: int,
     password_file: str | None,
+    onboarding_ca: str | None,
+    accept_expired: bool | None,
+    password_grace: timedelta | None,
     dry_run: bool,
 ) -> None:
     """Register the station ID, or bring a removed one back."""
     from chargepki.cli.station_rows import station_row
+    from chargepki.cli.station_terms import terms_changes
     from chargepki.cli.stations import add_station
 
     password = _read_password(password_file)
@@ -61,12 +92,70 @@ def add(
         organization=organization,
         security_profile=security_profile,
         password=password,
+        terms=terms_changes(
+            state.workspace.inventory,
+            onboarding_ca=onboarding_ca,
+            accept_expired=accept_expired,
+            password_grace=password_grace,
+        ),
     )
     if not dry_run:
         state.output.say(f"registered station {record.id}")
-    if password is None and security_profile < 3:
+    if security_profile == 0:
+        state.output.say("warning: with profile 0 anybody who knows its identity can speak in its name")
+    if password is None and 0 < security_profile < 3:
         state.output.say(f"it has no password yet; next: chargepki station set-password {record.id} --record-only")
-    state.output.fields("chargepki/station", station_row(record, None))
+    terms = state.workspace.inventory.find_station_terms(record.id)
+    state.output.fields("chargepki/station", station_row(record, None, terms=terms))
+
+
+@station.command("set", writes="change", example="chargepki station set CS-0001 --onboarding-ca acme-maker.pem")
+@click.argument("station_id", metavar="ID")
+@click.option("--serial-number", metavar="S", help="Serial number, the CN of its certificate.")
+@click.option("--organization", metavar="O", help="O that its certificate must have.")
+@_terms_options
+@click.option("--no-onboarding", is_flag=True, help="End the exception of --onboarding-ca.")
+@click.option("--no-password-grace", is_flag=True, help="End the exception of --password-grace, at once.")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
+@pass_state
+def set_station(
+    state: GlobalState,
+    station_id: str,
+    serial_number: str | None,
+    organization: str | None,
+    onboarding_ca: str | None,
+    accept_expired: bool | None,
+    password_grace: timedelta | None,
+    no_onboarding: bool,
+    no_password_grace: bool,
+    dry_run: bool,
+) -> None:
+    """Change what is on record about station ID; what is not given stays.
+
+    The exceptions hold for this station alone, and `station show` names each of them.
+    """
+    from chargepki.cli.station_rows import station_row
+    from chargepki.cli.station_terms import change_station, terms_changes
+
+    if (onboarding_ca and no_onboarding) or (password_grace and no_password_grace):
+        raise click.UsageError("an exception cannot be made and ended at once")
+    if dry_run:
+        state.rehearse()
+    workspace = state.workspace
+    terms = terms_changes(
+        workspace.inventory,
+        onboarding_ca=onboarding_ca,
+        no_onboarding=no_onboarding,
+        accept_expired=accept_expired,
+        password_grace=password_grace,
+        no_password_grace=no_password_grace,
+    )
+    if not terms and serial_number is None and organization is None:
+        raise click.UsageError("nothing to change; see `chargepki station set --help`")
+    record = change_station(workspace, station_id, serial_number=serial_number, organization=organization, terms=terms)
+    inventory = workspace.inventory
+    row = station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
+    state.output.fields("chargepki/station", row)
 
 
 @station.command("list", example="chargepki station list --json")
@@ -91,7 +180,7 @@ def show(state: GlobalState, station_id: str) -> None:
 
     inventory = state.workspace.inventory
     record = inventory.get_station(station_id)
-    row = station_row(record, inventory.find_presence(record.id))
+    row = station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
     certificates = [certificate_row(item) for item in inventory.list_certificates(station=record.id)]
     operations = [operation_row(item) for item in inventory.list_operations(station=record.id)]
     if state.output.for_machines:
@@ -147,7 +236,7 @@ def events(state: GlobalState, station_id: str, limit: int) -> None:
 
 @station.command("set-profile", writes="change", example="chargepki station set-profile CS-0001 3 --record-only")
 @click.argument("station_id", metavar="ID")
-@click.argument("profile", type=click.IntRange(1, 3), metavar="N")
+@click.argument("profile", type=click.IntRange(0, 3), metavar="N")
 @click.option(
     "--record-only",
     is_flag=True,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, SecurityEventRecord, StationRecord
+from chargepki.pki.inventory.terms_records import StationTermsRecord
 
 __all__ = ["event_row", "operation_row", "station_row"]
 
@@ -14,17 +15,27 @@ _STALE = timedelta(minutes=15)
 
 
 def station_row(
-    station: StationRecord, presence: PresenceRecord | None, *, now: datetime | None = None
+    station: StationRecord,
+    presence: PresenceRecord | None,
+    *,
+    terms: StationTermsRecord | None = None,
+    now: datetime | None = None,
 ) -> dict[str, Any]:
     """Return what is known of a station; never a password hash, only whether there is one.
 
     It counts as connected only while its CSMS process goes on recording that it is: for 15 minutes after the last word.
 
     Args:
+        terms: its exceptions, where they are to be shown.
         now: the present unless given.
     """
     alive = presence is not None and (now or datetime.now(UTC)) - presence.last_seen_at < _STALE
     connected = presence is not None and presence.connected and alive
+    exceptions: dict[str, Any] = {}
+    if terms is not None:
+        from chargepki.cli.station_terms import deviations
+
+        exceptions["deviations"] = list(deviations(terms))
     return {
         "id": station.id,
         "serial_number": station.serial_number,
@@ -39,6 +50,7 @@ def station_row(
         "connected_profile": presence.security_profile if presence and connected else None,
         "certificate": presence.certificate if presence else None,
         "last_seen_at": presence.last_seen_at if presence else None,
+        **exceptions,
     }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -22,6 +25,7 @@ from chargepki.pki.authority import utc_now
 from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import OperationRecord, OperationState, StationRecord, StationState
+from chargepki.pki.inventory.terms_records import StationTermsRecord
 from chargepki.pki.workspace import Workspace
 
 __all__ = [
@@ -53,6 +57,7 @@ def add_station(
     organization: str | None,
     security_profile: int,
     password: bytes | None,
+    terms: Mapping[str, Any] = MappingProxyType({}),
 ) -> StationRecord:
     """Register a station.
 
@@ -102,7 +107,15 @@ def add_station(
                 pending_password_hash=None,
                 password_changed_at=record.password_changed_at,
             )
+        # One that is brought back starts without the exceptions it had.
+        fresh = {field.name: field.default for field in dataclasses.fields(StationTermsRecord)[1:]}
+        kept = tx.find_station_terms(station_id)
+        if terms or kept != StationTermsRecord(station_id):
+            tx.change_station_terms(station_id, **{**fresh, **terms})
         details = {"serial_number": record.serial_number, "security_profile": security_profile}
+        for name in ("onboarding_ca", "accept_expired", "password_grace_seconds"):
+            if terms.get(name):
+                details[name] = terms[name]
         tx.audit(workspace.actor, "station.add", station_id, now=now, details=details)
         return added
 

@@ -167,6 +167,8 @@ class AuthenticatedStation(Generic[EntryT, EvidenceT]):
     """What the table has on record about the certificate of a profile-3 connection."""
     pending_password: bool = False
     """The password was the pending one: the station has taken the change, so the old one is over (A01.FR.03)."""
+    previous_password: bool = False
+    """The password was the one before, within the grace that the operator allows this station."""
     restriction: Restriction | None = None
     """When set, answer BootNotification with Pending, run A02, and refuse everything else with SecurityError."""
 
@@ -394,7 +396,12 @@ class _Judge(Generic[EntryT, EvidenceT]):
                 claimed=self._identity,
                 station=station.identity,
             )
-        return AuthenticatedStation(station=station, profile=profile, pending_password=match.index == 1)
+        return AuthenticatedStation(
+            station=station,
+            profile=profile,
+            pending_password=match.index == 1,
+            previous_password=match.index == 2,
+        )
 
     def _credentials(self) -> Credentials:
         found = self._request.authorization
@@ -412,7 +419,10 @@ class _Judge(Generic[EntryT, EvidenceT]):
             return Reason.STATION_REMOVED, ()
         if not same_identity(credentials.username, self._identity):
             return Reason.OTHER_USERNAME, ()
-        accepted = (station.password_hash, station.pending_password_hash)
+        accepted: tuple[str | None, ...] = (station.password_hash, station.pending_password_hash)
+        until = station.previous_password_until
+        if station.previous_password_hash is not None and until is not None and self._now <= until:
+            accepted += (station.previous_password_hash,)
         return (Reason.WRONG_PASSWORD if any(accepted) else Reason.NO_PASSWORD_ON_RECORD), accepted
 
     def _unauthorized(self, reason: Reason, cause: str, station: StationEntry | None = None) -> RefusedConnection:

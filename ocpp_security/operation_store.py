@@ -18,6 +18,7 @@ from chargepki.ocpp_security.operations import (
     check_parameters,
     expire,
 )
+from chargepki.ocpp_security.password_record import promote_password
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory, SealingKey, Transaction
@@ -288,9 +289,7 @@ def _apply(tx: Transaction, station: str, change: PasswordChange, now: datetime)
         case PasswordStep.PEND:
             return tx.update_station(station, pending_password_hash=change.new_hash)
         case PasswordStep.PROMOTE:
-            return tx.update_station(
-                station, password_hash=change.new_hash, pending_password_hash=None, password_changed_at=now
-            )
+            return promote_password(tx, station, change.new_hash, now)
         case PasswordStep.DROP:
             record = tx.get_station(station)
             if record.pending_password_hash != change.new_hash:

@@ -12,8 +12,10 @@ from typing import Protocol, TypeVar
 from chargepki.ocpp_security.identity import check_certificate_record, check_fallback
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, StationRecord, StationState
+from chargepki.pki.pem import pem_blocks
 
 __all__ = [
+    "MAX_BUNDLE_BYTES",
     "STATION_CERTIFICATE_PROFILES",
     "EntryT",
     "EvidenceT",
@@ -26,6 +28,9 @@ __all__ = [
 
 STATION_CERTIFICATE_PROFILES: Collection[str] = frozenset({"ocpp/charging-station"})
 """What opens a connection unless the endpoint issues other certificates for the link as well."""
+
+MAX_BUNDLE_BYTES = 1 << 20
+"""Of the PEM certificates of one manufacturer CA."""
 
 _T = TypeVar("_T")
 
@@ -47,6 +52,9 @@ class StationEntry:
     """From `passwords.hash_password`."""
     pending_password_hash: str | None = field(default=None, repr=False)
     """Accepted too, while a change of password is on its way to the station (A01.FR.03, FR.04)."""
+    previous_password_hash: str | None = field(default=None, repr=False)
+    """Accepted too, for the grace that its operator allows: a deviation from A01.FR.03."""
+    previous_password_until: datetime | None = None
     accepts_expired_certificate: bool = False
     """Let in with an expired certificate, to renew it and for nothing else (A00.FR.429)."""
     onboarding_anchors: tuple[bytes, ...] = ()
@@ -137,6 +145,7 @@ class InventoryStations:
         revoked: tuple[CertificateRecord, ...] = ()
         if certificate is not None and certificate.delivery is Delivery.SUPERSEDED:
             revoked = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))
+        terms = inventory.find_station_terms(identity)
         return InventoryEntry(
             identity=station.id,
             serial_number=station.serial_number,
@@ -145,6 +154,10 @@ class InventoryStations:
             is_active=station.state is StationState.ACTIVE,
             password_hash=station.password_hash,
             pending_password_hash=station.pending_password_hash,
+            previous_password_hash=terms.previous_password_hash,
+            previous_password_until=terms.previous_password_until,
+            accepts_expired_certificate=terms.accept_expired,
+            onboarding_anchors=_anchors(terms.onboarding_anchors),
             record=station,
             certificate=certificate,
             revoked=revoked,
@@ -162,3 +175,9 @@ class InventoryStations:
         record = check_certificate_record(station.certificate, station.record, profiles=self._profiles)
         check_fallback(record, station.revoked)
         return record
+
+
+def _anchors(bundle: bytes | None) -> tuple[bytes, ...]:
+    if bundle is None:
+        return ()
+    return tuple(block.der for block in pem_blocks(bundle, max_bytes=MAX_BUNDLE_BYTES))

@@ -35,6 +35,8 @@ class Admitted:
     """The one that opened a profile-3 connection."""
     pending_password: bool = False
     """The password was the pending one: the station has taken the change."""
+    previous_password: bool = False
+    """The password was the one before, within its grace."""
     restriction: Restriction | None = None
     """It is let in to get a certificate and for nothing else."""
 
@@ -66,6 +68,7 @@ class Admission:
                 verdict.profile,
                 verdict.certificate,
                 pending_password=verdict.pending_password,
+                previous_password=verdict.previous_password,
                 restriction=verdict.restriction,
             )
         return verdict

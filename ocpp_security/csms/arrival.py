@@ -6,12 +6,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from chargepki.ocpp_security.authentication import Restriction
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.identity import check_fallback
+from chargepki.ocpp_security.password_record import promote_password
 from chargepki.pki.errors import RevocationError
 from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import (
     CertificateRecord,
     CertificateState,
@@ -22,7 +25,7 @@ from chargepki.pki.inventory.records import (
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.connection import StationConnection
 
-__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart"]
+__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart", "is_still_allowed"]
 
 REPLACED_ACTION = "connection.replace"
 """Audit action by which the process that holds the older connection hears that it has to close it."""
@@ -35,6 +38,7 @@ class Arrival(StrEnum):
     CERTIFICATE_REVOKED = "certificate revoked"
     SUCCESSOR_REVOKED = "superseded certificate, and its successor is revoked"
     STATION_REMOVED = "station removed"
+    EXCEPTION_ENDED = "the exception by which it came in has ended"
 
     def incident(self) -> Incident:
         """Return what the operator is told."""
@@ -53,7 +57,24 @@ class Arrival(StrEnum):
                 "let the station enrol again with its password, or issue it a new certificate",
                 SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
             )
+        if self is Arrival.EXCEPTION_ENDED:
+            return Incident(
+                "exception-ended",
+                "the operator has ended the exception by which this station came in, so the connection is closed",
+                "let it come in with a certificate of ours",
+                SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
+            )
         return Incident("station-removed", "the station was removed from the inventory", "", "StationRemoved")
+
+
+def is_still_allowed(reads: Reads, connection: StationConnection) -> bool:
+    """Say whether the exception by which *connection* came in is still on record; true for one without any."""
+    if connection.restriction is None:
+        return True
+    terms = reads.find_station_terms(connection.station.id)
+    if connection.restriction is Restriction.ONBOARDING:
+        return terms.onboarding_ca is not None
+    return terms.accept_expired
 
 
 def arrive(tx: Transaction, services: Services, connection: StationConnection, now: datetime) -> Arrival:
@@ -65,6 +86,8 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
     station = tx.find_station(connection.station.id)
     if station is None or station.state is not StationState.ACTIVE:
         return Arrival.STATION_REMOVED
+    if not is_still_allowed(tx, connection):
+        return Arrival.EXCEPTION_ENDED
     if connection.certificate is not None:
         record = tx.get_certificate(connection.certificate.id)
         if record.state is not CertificateState.ISSUED:
@@ -77,17 +100,15 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
                 return Arrival.SUCCESSOR_REVOKED
             connection.is_fallback = any(_is_successor(other, record) for other in others)
         # A fallback stays superseded: taken into use again it would outlive the revocation of its successor.
-        if record.delivery is not Delivery.IN_USE and not connection.is_fallback:
+        restricted = connection.restriction is not None
+        if record.delivery is not Delivery.IN_USE and not connection.is_fallback and not restricted:
             _take_into_use(tx, record, station.id, now)
             connection.took_into_use = True
+        if not restricted:
+            connection.was_onboarded = _end_onboarding(tx, station.id, record, now)
     # Only the very hash that was matched is promoted: the record may have changed since (A01.FR.03).
     if connection.pending_password and station.pending_password_hash == connection.station.pending_password_hash:
-        tx.update_station(
-            station.id,
-            password_hash=station.pending_password_hash,
-            pending_password_hash=None,
-            password_changed_at=now,
-        )
+        promote_password(tx, station.id, station.pending_password_hash, now)
         details = {"shown_by": "connection"}
         tx.audit(station_actor(station.id), "station.password", station.id, now=now, details=details)
     before = tx.find_presence(station.id)
@@ -96,6 +117,17 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
         tx.audit(station_actor(station.id), REPLACED_ACTION, station.id, now=now, details=details)
     tx.set_presence(connection.presence(now))
     return Arrival.WELCOME
+
+
+def _end_onboarding(tx: Transaction, station: str, record: CertificateRecord, now: datetime) -> bool:
+    """Close the door for the manufacturer's certificate once ours is in use; return whether it was open."""
+    terms = tx.find_station_terms(station)
+    if terms.onboarding_ca is None:
+        return False
+    tx.change_station_terms(station, onboarding_ca=None, onboarding_anchors=None)
+    details = {"onboarding_ca": terms.onboarding_ca, "certificate": record.id}
+    tx.audit(station_actor(station), "station.onboard", station, now=now, details=details)
+    return True
 
 
 def _is_successor(other: CertificateRecord, record: CertificateRecord) -> bool:

@@ -14,6 +14,7 @@ from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
 from chargepki.ocpp_security.csms.journal import Incident
+from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
@@ -59,6 +60,9 @@ class StationConnection:
         self.id = socket.id.hex
         self.station, self.profile, self.certificate = admitted.station, admitted.profile, admitted.certificate
         self.pending_password = admitted.pending_password
+        self.previous_password = admitted.previous_password
+        self.restriction = admitted.restriction
+        """Set when it was let in to get a certificate and for nothing else."""
         self.version, self.peer, self.connected_at = version, peer, now
         self._services = services
         limits = services.config.limits
@@ -87,8 +91,11 @@ class StationConnection:
         """Whether it was opened with a superseded certificate, which holds only until its successor is revoked."""
         self.took_into_use = False
         """Whether its certificate was proven by this connection for the first time."""
+        self.was_onboarded = False
+        """Whether it proved its first certificate of ours, which ended its onboarding."""
         self.is_ready = False
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
+        self._has_requested = False
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
@@ -131,10 +138,14 @@ class StationConnection:
             return
         self.is_ready = True
         self.renewal.reconnected(self)
+        if self.restriction is not None:
+            self.link.spawn(begin_renewal(self))
 
     # What the station sends
 
     async def _on_call(self, event: CallReceived) -> Reply:
+        if self.restriction is not None:
+            check_allowed(event, self.restriction)
         reply = await self._handle(event)
         # A station that has other things to say need not send Heartbeats.
         if self._is_presence_old(_PRESENCE_REFRESH_BUSY):
@@ -152,6 +163,7 @@ class StationConnection:
                 self._check_boot(payload)
                 return await self._boot(event, now)
             case "SignCertificate":
+                self._has_requested = True
                 return await self.renewal.sign_requested(payload, now)
             case "SecurityEventNotification":
                 await self._security_event(payload, now)
@@ -208,6 +220,8 @@ class StationConnection:
             )
 
     async def _boot(self, event: CallReceived, now: datetime) -> Reply:
+        if self.restriction is not None:
+            return Reply(pending_answer(now), self._booted_in_pending)
         accepted = {
             "status": "Accepted",
             "currentTime": wire_time(now),
@@ -223,6 +237,12 @@ class StationConnection:
                 await reply.then()
 
         return Reply(reply.payload, then)
+
+    async def _booted_in_pending(self) -> None:
+        if not self.is_ready:
+            self.become_ready()
+        elif not self._has_requested:
+            await begin_renewal(self)
 
     async def _security_event(self, payload: Mapping[str, Any], now: datetime) -> None:
         """Store the event; unknown types too (the list is open), and what its time says even if that is odd."""

@@ -61,7 +61,9 @@ class OperationRunner:
 
     def kick(self, station: str) -> None:
         """Look at the operations of *station*, if it is connected here; cheap when there is nothing to do."""
-        if self._stopping or self._services.registry.find(station) is None:
+        connection = self._services.registry.find(station)
+        # Operations wait for a station that is only let in to get its certificate: nothing else is its business yet.
+        if self._stopping or connection is None or connection.restriction is not None:
             return
         if station in self._tasks:
             self._news[station].set()
@@ -112,7 +114,7 @@ class OperationRunner:
         while not self._stopping:
             self._news[station].clear()
             connection = self._services.registry.find(station)
-            if connection is None:
+            if connection is None or connection.restriction is not None:
                 return
             operation = await self._lease(station)
             if operation is None:

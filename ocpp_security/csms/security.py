@@ -21,6 +21,7 @@ from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.renewal import Renewals
+from chargepki.ocpp_security.csms.restricted import entry_incident
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.csms.worker import Worker
 from chargepki.ocpp_security.passwords import PasswordVerifier
@@ -232,6 +233,21 @@ class CsmsSecurity:
 
 def _log_certificate(connection: StationConnection) -> None:
     certificate = connection.certificate
+    if connection.previous_password:
+        connection.note(
+            Incident(
+                "previous-password",
+                "it came in with its password before the last change, within the grace that its record allows "
+                "(a deviation from A01.FR.03)",
+                f"chargepki station set {connection.station.id} --no-password-grace ends it",
+                "PreviousPasswordUsed",
+            )
+        )
+    if connection.restriction is not None:
+        connection.note(entry_incident(connection.restriction))
+        return
+    if connection.was_onboarded:
+        _log.info("%s: onboarded; its manufacturer's certificate opens nothing any more", connection.station.id)
     if certificate is not None and connection.took_into_use:
         _log.info("%s: certificate %s taken into use", connection.station.id, certificate.id)
     if certificate is not None and connection.is_fallback:

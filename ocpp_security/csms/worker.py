@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival
+from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival, is_still_allowed
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.identity import check_fallback
@@ -166,7 +166,13 @@ class Worker:
             self.operations.wake(entry.actor.name)
             self.operations.wake(entry.subject)
             for table, key, _digest in entry.effects:
-                {"certificate": certificates, "station": stations, "operation": operations}.get(table, set()).add(key)
+                known = {
+                    "certificate": certificates,
+                    "station": stations,
+                    "station_terms": stations,
+                    "operation": operations,
+                }
+                known.get(table, set()).add(key)
         for connection in self._services.registry:
             own = connection.certificate.id if connection.certificate is not None else None
             # What a fallback hangs on is another certificate of its station; fallbacks are few.
@@ -197,6 +203,9 @@ class Worker:
             except RevocationError:
                 connection.close_for(Arrival.SUCCESSOR_REVOKED.incident(), Arrival.SUCCESSOR_REVOKED.value)
                 return
+        if not await services.offload.run(is_still_allowed, services.inventory, connection):
+            connection.close_for(Arrival.EXCEPTION_ENDED.incident(), Arrival.EXCEPTION_ENDED.value)
+            return
         station = await services.offload.run(services.inventory.find_station, connection.station.id)
         if station is None or station.state is not StationState.ACTIVE:
             connection.close_for(Arrival.STATION_REMOVED.incident(), Arrival.STATION_REMOVED.value)

@@ -30,6 +30,7 @@ from chargepki.pki.inventory.records import (
     SecurityEventRecord,
     StationRecord,
 )
+from chargepki.pki.inventory.terms_records import StationTermsRecord
 
 __all__ = [
     "AUDITED",
@@ -258,9 +259,20 @@ ISSUANCE: Final = RowKind("issuance", IssuanceRecord, omit=("lease_until", "fenc
 OPERATION: Final = RowKind("operation", OperationRecord, omit=("lease_owner", "lease_until", "fence"))
 ATTEMPT: Final = RowKind("attempt", AttemptRecord, key=("operation", "number"))
 SECURITY_EVENT: Final = RowKind("security_event", SecurityEventRecord)
+STATION_TERMS: Final = RowKind("station_terms", StationTermsRecord, key=("station",))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 
-AUDITED: Final[tuple[RowKind[Any], ...]] = (CA, CERTIFICATE, CRL, STATION, ISSUANCE, OPERATION, ATTEMPT, SECURITY_EVENT)
+AUDITED: Final[tuple[RowKind[Any], ...]] = (
+    CA,
+    CERTIFICATE,
+    CRL,
+    STATION,
+    ISSUANCE,
+    OPERATION,
+    ATTEMPT,
+    SECURITY_EVENT,
+    STATION_TERMS,
+)
 """Every table whose rows the audit log accounts for."""
 
 ROW_KINDS: Final[Mapping[str, RowKind[Any]]] = {kind.table: kind for kind in (*AUDITED, PRESENCE)}

@@ -30,6 +30,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.inventory.terms_reads import TermsReads
 
 __all__ = ["Reads", "Row"]
 
@@ -38,7 +39,7 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(OcspReads, ABC):
+class Reads(OcspReads, TermsReads, ABC):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads

@@ -32,7 +32,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory import codec, ocsp_tables, tables
+from chargepki.pki.inventory import codec, ocsp_tables, tables, terms_tables
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 
@@ -63,6 +63,7 @@ TABLES: Final[Mapping[str, Table]] = {
         tables.AuditEntryRow,
         tables.AuditHeadRow,
         ocsp_tables.OcspResponseRow,
+        terms_tables.StationTermsRow,
     )
 }
 
@@ -169,7 +170,11 @@ def _stations(dialect: str) -> dict[str, Executable]:
     this = presence.c.station == _param("station"), presence.c.connection == _param("connection")
     seen = {"last_seen_at": _param("last_seen_at")}
     events = _record("security_event").where(event.c.id > _param("after")).order_by(event.c.id)
+    terms = TABLES["station_terms"]
     return {
+        "station_terms_onboarding": select(terms.c.onboarding_anchors)
+        .where(terms.c.onboarding_anchors.is_not(None))
+        .order_by(terms.c.station),
         "station_by_id": _record("station").where(station.c.id == _param("id")),
         "stations_by_serial_number": _record("station")
         .where(station.c.serial_number == _param("serial_number"), station.c.state == "active")

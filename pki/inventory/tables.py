@@ -36,6 +36,7 @@ Words = Annotated[str, Field(sa_type=TEXT)]
 WordsOrNull = Annotated[str | None, Field(sa_type=TEXT)]
 WordsKey = Annotated[str, Field(sa_type=TEXT, primary_key=True)]
 Whole = Annotated[int, Field(sa_type=WHOLE)]
+WholeOrNull = Annotated[int | None, Field(sa_type=WHOLE)]
 WholeKey = Annotated[int, Field(sa_type=WHOLE, primary_key=True, sa_column_kwargs={"autoincrement": False})]
 
 

@@ -150,6 +150,18 @@ def fill(inventory: Inventory) -> None:
     """Put at least one row into every audited table; at least a dozen entries."""
     add_ca(inventory)
     add_station(inventory)
+    do(
+        inventory,
+        lambda tx: tx.change_station_terms(
+            "CS-1",
+            onboarding_ca="maker",
+            onboarding_anchors=b"pem",
+            accept_expired=True,
+            password_grace_seconds=60,
+            previous_password_hash="hash",
+            previous_password_until=NOW,
+        ),
+    )
     issue(inventory, "5f", station="CS-1")
     issue(inventory, "60")
     do(inventory, lambda tx: tx.revoke_certificate("t@1:60", NOW, "keyCompromise"))
