@@ -24,7 +24,11 @@ def csms() -> None:
 )
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Address to bind; port 0 lets the system choose.")
 @click.option(
-    "--security-profile", "profiles", required=True, metavar="1|2|3|2,3", help="OCPP security profile of this port."
+    "--security-profile",
+    "profiles",
+    required=True,
+    metavar="1|2|3|2,3",
+    help="OCPP security profile of this port; 0 or 0,1 for old 1.6 stations.",
 )
 @click.option("--tls-cert", "tls_certs", multiple=True, metavar="F", help="Server chain (PEM, leaf first); repeatable.")
 @click.option("--tls-key", "tls_keys", multiple=True, metavar="F", help="Key of the --tls-cert at the same position.")

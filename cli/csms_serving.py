@@ -19,7 +19,7 @@ from cryptography import x509
 
 from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
-from chargepki.ocpp_security.security_profile import SecurityProfile
+from chargepki.ocpp_security.security_profile import SecurityProfile, parse_profiles
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
 from chargepki.ocpp_security.tls import TlsIdentity, missing_issuer, missing_suites, reload_identity, server_context
 from chargepki.pki import aio, files, keys
@@ -61,7 +61,7 @@ def serve_csms(state: GlobalState, options: Mapping[str, Any]) -> None:
 async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
     workspace = state.workspace
     host, port = parse_listen(options["listen"])
-    profiles = _parse_profiles(options["profiles"])
+    profiles = {int(profile) for profile in parse_profiles(options["profiles"])}
     plans = parse_plans(options["issue_plans"])
     for plan in plans.values():
         get_profile(plan.profile)
@@ -81,7 +81,7 @@ async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
             )
     # Read what others wrote before server certificates are issued: a refusal must have changed nothing.
     client_trust = _client_trust(state, options, plans) if 3 in profiles else []
-    identities = _identities(state, options, host) if profiles != {1} else []
+    identities = _identities(state, options, host) if not profiles <= {0, 1} else []
     context = _context(state, options, profiles, identities, client_trust)
     config = CsmsConfig(
         host=host,
@@ -167,12 +167,6 @@ def parse_plans(texts: Sequence[str]) -> dict[CertificateUse, IssuePlan]:
     return plans
 
 
-def _parse_profiles(text: str) -> set[int]:
-    if text not in ("1", "2", "3", "2,3", "3,2"):
-        raise click.UsageError(f"--security-profile {text!r} is not one of 1, 2, 3 and 2,3 (A00.FR.006)")
-    return {int(part) for part in text.split(",")}
-
-
 def _identities(state: GlobalState, options: Mapping[str, Any], host: str) -> list[TlsIdentity]:
     certs, tls_keys, tls_ca = options["tls_certs"], options["tls_keys"], options["tls_ca"]
     if bool(certs) == bool(tls_ca) or len(certs) != len(tls_keys):
@@ -231,9 +225,14 @@ def _context(
     identities: Sequence[TlsIdentity],
     client_trust: Sequence[bytes],
 ) -> ssl.SSLContext | None:
-    if profiles == {1}:
+    if profiles <= {0, 1}:
         if options["tls_certs"] or options["tls_ca"]:
             raise click.UsageError("security profile 1 has no TLS; leave out --tls-cert and --tls-ca")
+        if 0 in profiles:
+            state.output.say(
+                "warning: without a security profile anybody who knows a station's identity can speak in its name; "
+                "only 1.6 stations recorded with --security-profile 0 are let in so"
+            )
         state.output.say(
             "warning: security profile 1 sends passwords in clear text (A00.FR.201: trusted networks only)"
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import DURATION
+
+if TYPE_CHECKING:
+    from chargepki.pki.inventory.records import StationRecord
 
 __all__ = ["station"]
 
@@ -78,7 +81,6 @@ def add(
     dry_run: bool,
 ) -> None:
     """Register the station ID, or bring a removed one back."""
-    from chargepki.cli.station_rows import station_row
     from chargepki.cli.station_terms import terms_changes
     from chargepki.cli.stations import add_station
 
@@ -105,8 +107,7 @@ def add(
         state.output.say("warning: with profile 0 anybody who knows its identity can speak in its name")
     if password is None and 0 < security_profile < 3:
         state.output.say(f"it has no password yet; next: chargepki station set-password {record.id} --record-only")
-    terms = state.workspace.inventory.find_station_terms(record.id)
-    state.output.fields("chargepki/station", station_row(record, None, terms=terms))
+    state.output.fields("chargepki/station", _row(state, record))
 
 
 @station.command("set", writes="change", example="chargepki station set CS-0001 --onboarding-ca acme-maker.pem")
@@ -134,7 +135,6 @@ def set_station(
 
     The exceptions hold for this station alone, and `station show` names each of them.
     """
-    from chargepki.cli.station_rows import station_row
     from chargepki.cli.station_terms import change_station, terms_changes
 
     if (onboarding_ca and no_onboarding) or (password_grace and no_password_grace):
@@ -153,9 +153,7 @@ def set_station(
     if not terms and serial_number is None and organization is None:
         raise click.UsageError("nothing to change; see `chargepki station set --help`")
     record = change_station(workspace, station_id, serial_number=serial_number, organization=organization, terms=terms)
-    inventory = workspace.inventory
-    row = station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
-    state.output.fields("chargepki/station", row)
+    state.output.fields("chargepki/station", _row(state, record))
 
 
 @station.command("list", example="chargepki station list --json")
@@ -176,11 +174,11 @@ def list_stations(state: GlobalState) -> None:
 def show(state: GlobalState, station_id: str) -> None:
     """Show a station, its certificates and its latest operations."""
     from chargepki.cli.cert import certificate_row
-    from chargepki.cli.station_rows import operation_row, station_row
+    from chargepki.cli.station_rows import operation_row
 
     inventory = state.workspace.inventory
     record = inventory.get_station(station_id)
-    row = station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
+    row = _row(state, record)
     certificates = [certificate_row(item) for item in inventory.list_certificates(station=record.id)]
     operations = [operation_row(item) for item in inventory.list_operations(station=record.id)]
     if state.output.for_machines:
@@ -202,7 +200,6 @@ def show(state: GlobalState, station_id: str) -> None:
 @pass_state
 def remove(state: GlobalState, station_id: str, yes: bool, dry_run: bool) -> None:
     """Remove a station: it is not let in any more; its certificates stay until they are revoked."""
-    from chargepki.cli.station_rows import station_row
     from chargepki.cli.stations import confirm_removal, remove_station
 
     if dry_run:
@@ -216,7 +213,7 @@ def remove(state: GlobalState, station_id: str, yes: bool, dry_run: bool) -> Non
         state.output.say(f"removed station {record.id}")
     for certificate in live:
         state.output.say(f"next: chargepki cert revoke {certificate} --reason cessationOfOperation")
-    state.output.fields("chargepki/station", station_row(record, None))
+    state.output.fields("chargepki/station", _row(state, record))
 
 
 @station.command("events", example="chargepki station events CS-0001")
@@ -250,7 +247,6 @@ def set_profile(state: GlobalState, station_id: str, profile: int, record_only: 
 
     Once a station has come in with its certificate, raise it to 3: its password alone then opens nothing (A05.FR.07).
     """
-    from chargepki.cli.station_rows import station_row
     from chargepki.cli.stations import record_profile
 
     assert record_only
@@ -260,7 +256,7 @@ def set_profile(state: GlobalState, station_id: str, profile: int, record_only: 
     record = record_profile(workspace, station_id, profile)
     if not dry_run:
         state.output.say(f"station {record.id} is let in with security profile {profile} or higher")
-    state.output.fields("chargepki/station", station_row(record, workspace.inventory.find_presence(record.id)))
+    state.output.fields("chargepki/station", _row(state, record))
 
 
 @station.command("set-password", writes="change", example="chargepki station set-password CS-0001 --wait 60s")
@@ -289,7 +285,6 @@ def set_password(
     Without --password-file a random password is made; it is sent to the station and shown to nobody, except with
     --record-only, where you have to carry it to the station yourself.
     """
-    from chargepki.cli.station_rows import station_row
     from chargepki.cli.stations import record_password, start_password_change, wait_for
     from chargepki.ocpp_security.passwords import generate_password
 
@@ -302,7 +297,7 @@ def set_password(
         record = record_password(workspace, station_id, password)
         if not dry_run:
             state.output.say(f"recorded a new password for {record.id}")
-        row = station_row(record, workspace.inventory.find_presence(record.id))
+        row = _row(state, record)
         if given is None and not dry_run:
             row["password"] = password.decode()
         state.output.fields("chargepki/station", row)
@@ -368,6 +363,13 @@ def simulate(state: GlobalState, /, **options: Any) -> None:
     from chargepki.cli.simulating import simulate as run
 
     run(state, options)
+
+
+def _row(state: GlobalState, record: StationRecord) -> dict[str, Any]:
+    from chargepki.cli.station_rows import station_row
+
+    inventory = state.workspace.inventory
+    return station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
 
 
 def _read_password(path: str | None) -> bytes | None:

@@ -195,7 +195,8 @@ async def authenticate(
         stations: `InventoryStations`, or a table of one's own.
         now: the instant of the verdict; timezone-aware.
         guard: counts failures and bounds the cost of passwords; keep one for as long as the endpoint lives.
-        profiles: security profiles that the endpoint serves: 1, 2, 3, or 2 and 3.
+        profiles: security profiles that the endpoint serves: 1, 2, 3, or 2 and 3; 0, or 0 and 1, where stations of
+            1.6 without any profile have to be let in.
         trust: DER of the CA certificates that client certificates must chain to. Only for a server whose TLS
             handshake did not validate the path (`server_context` does).
         path_prefix: what stands before the identity in the request's path.
@@ -214,7 +215,12 @@ async def authenticate(
     standing = guard.standing(request.host, identity, now)
     judge = _Judge(request, stations, guard, standing, identity, now, trust)
     offered = {SecurityProfile(number) for number in profiles}
-    profile = choose_profile(offered, tls=request.tls, client_certificate=bool(request.chain_der))
+    profile = choose_profile(
+        offered,
+        tls=request.tls,
+        client_certificate=bool(request.chain_der),
+        credentials=bool(request.authorization),
+    )
     verdict: Verdict[EntryT, EvidenceT]
     if profile is None:
         verdict = replace(_NO_PROFILE, claimed=identity)
@@ -222,6 +228,8 @@ async def authenticate(
         verdict = await judge.by_certificate()
         if isinstance(verdict, RefusedConnection) and standing is not Standing.OPEN:
             verdict = _too_many(identity)
+    elif profile is SecurityProfile.NONE:
+        verdict = await judge.by_name_alone(offers_password=SecurityProfile.UNSECURED_BASIC in offered)
     else:
         verdict = await judge.by_password(profile)
     if isinstance(verdict, AuthenticatedStation):
@@ -387,20 +395,47 @@ class _Judge(Generic[EntryT, EvidenceT]):
         try:
             check_profile_allowed(profile, station.security_profile)
         except ProfileTooLow as error:
-            return RefusedConnection(
-                status=HTTPStatus.FORBIDDEN,
-                reason=Reason.PROFILE_TOO_LOW,
-                cause=f"{error.what} ({error.why})",
-                cure=error.fix,
-                event="SecurityProfileTooLow",
-                claimed=self._identity,
-                station=station.identity,
-            )
+            return self._too_low(error, station)
         return AuthenticatedStation(
             station=station,
             profile=profile,
             pending_password=match.index == 1,
             previous_password=match.index == 2,
+        )
+
+    # No profile at all
+
+    async def by_name_alone(self, *, offers_password: bool) -> Verdict[EntryT, EvidenceT]:
+        """Believe the identity of a 1.6 station that is recorded as using no profile; nothing proves it."""
+        if self._standing is Standing.BLOCKED:
+            return _too_many(self._identity)
+        station = await self._stations.find_station(self._identity, ())
+        if station is None or not station.is_active:
+            reason = Reason.UNKNOWN_STATION if station is None else Reason.STATION_REMOVED
+            return self._unauthorized(reason, _CAUSES[reason], station)
+        if station.security_profile > SecurityProfile.NONE and offers_password:
+            return self._unauthorized(Reason.NO_CREDENTIALS, "no Authorization header", station)
+        try:
+            check_profile_allowed(SecurityProfile.NONE, station.security_profile)
+            if self._request.version is not OcppVersion.V16:
+                raise ProfileTooLow(
+                    f"{self._identity} uses no security profile over {self._request.version or 'an unknown version'}",
+                    why="only OCPP 1.6 knows a station without one",
+                    fix="let it use profile 1, 2 or 3",
+                )
+        except ProfileTooLow as error:
+            return self._too_low(error, station)
+        return AuthenticatedStation(station=station, profile=SecurityProfile.NONE)
+
+    def _too_low(self, error: ProfileTooLow, station: StationEntry) -> RefusedConnection:
+        return RefusedConnection(
+            status=HTTPStatus.FORBIDDEN,
+            reason=Reason.PROFILE_TOO_LOW,
+            cause=f"{error.what} ({error.why})",
+            cure=error.fix,
+            event="SecurityProfileTooLow",
+            claimed=self._identity,
+            station=station.identity,
         )
 
     def _credentials(self) -> Credentials:

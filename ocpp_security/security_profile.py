@@ -1,4 +1,4 @@
-"""OCPP security profiles 1 to 3: what each demands, and which transitions are allowed (pure tables)."""
+"""OCPP security profiles 1 to 3, and 1.6's none: what each demands, and which transitions are allowed (pure tables)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ __all__ = [
 
 
 class SecurityProfile(IntEnum):
-    """The three profiles; 0 is only the "nothing configured yet" of 1.6 and is not a profile."""
+    """The three profiles, and the "nothing configured yet" of 1.6, which is none."""
 
+    NONE = 0
+    """No profile at all: nobody proves anything. 1.6 only, and only where configured (white paper, 7.6)."""
     UNSECURED_BASIC = 1
     TLS_BASIC = 2
     TLS_CLIENT_CERTIFICATE = 3
@@ -45,6 +47,14 @@ class ProfileDemands:
 
 DEMANDS: Mapping[SecurityProfile, ProfileDemands] = MappingProxyType(
     {
+        SecurityProfile.NONE: ProfileDemands(
+            profile=SecurityProfile.NONE,
+            title="No security profile",
+            tls=False,
+            basic_auth=False,
+            client_certificate=False,
+            clause="1.6 security white paper, edition 3, 7.6",
+        ),
         SecurityProfile.UNSECURED_BASIC: ProfileDemands(
             profile=SecurityProfile.UNSECURED_BASIC,
             title="Unsecured Transport with Basic Authentication",
@@ -80,10 +90,10 @@ class ProfileTooLow(PolicyRefusal):
 
 
 def parse_profiles(text: str) -> frozenset[SecurityProfile]:
-    """Parse what an endpoint offers: ``1``, ``2``, ``3`` or ``2,3``.
+    """Parse what an endpoint offers: ``1``, ``2``, ``3`` or ``2,3``; ``0`` or ``0,1`` for stations of 1.6.
 
     Raises:
-        InputError: another combination. Profile 1 cannot share a port with a TLS profile.
+        InputError: another combination. What has no TLS cannot share a port with a TLS profile.
 
     Clause: A00.FR.006 (one profile a port; 2 and 3 may share one, the handshake tells them apart).
 
@@ -91,10 +101,10 @@ def parse_profiles(text: str) -> frozenset[SecurityProfile]:
     [2, 3]
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part in ("1", "2", "3") for part in parts) or len(set(parts)) != len(parts):
+    if not all(part in ("0", "1", "2", "3") for part in parts) or len(set(parts)) != len(parts):
         raise InputError(f"not a set of security profiles: {text!r}", fix="use 1, 2, 3 or 2,3")
     profiles = frozenset(SecurityProfile(int(part)) for part in parts)
-    if SecurityProfile.UNSECURED_BASIC in profiles and len(profiles) > 1:
+    if len({DEMANDS[profile].tls for profile in profiles}) > 1:
         raise InputError(
             "security profile 1 cannot share a port with a TLS profile",
             why="a port speaks TLS or it does not (A00.FR.006)",
@@ -104,18 +114,20 @@ def parse_profiles(text: str) -> frozenset[SecurityProfile]:
 
 
 def choose_profile(
-    offered: Collection[SecurityProfile], *, tls: bool, client_certificate: bool
+    offered: Collection[SecurityProfile], *, tls: bool, client_certificate: bool, credentials: bool = True
 ) -> SecurityProfile | None:
     """Say which of the *offered* profiles a connection uses, or ``None`` when it fits none.
 
     A client certificate makes it profile 3, whatever else the request carries: exactly one profile at a time
-    (A00.FR.001). A connection without one is then profile 2 (TLS) or 1 (clear text), where offered.
+    (A00.FR.001). A connection without one is then profile 2 (TLS) or 1 (clear text), where offered; in clear text and
+    without *credentials* it is none, where that is offered.
 
     >>> choose_profile({SecurityProfile.TLS_CLIENT_CERTIFICATE}, tls=True, client_certificate=False) is None
     True
     """
     if not tls:
-        wanted = SecurityProfile.UNSECURED_BASIC
+        is_none = SecurityProfile.NONE in offered and (not credentials or len(offered) == 1)
+        wanted = SecurityProfile.NONE if is_none else SecurityProfile.UNSECURED_BASIC
     elif client_certificate and SecurityProfile.TLS_CLIENT_CERTIFICATE in offered:
         wanted = SecurityProfile.TLS_CLIENT_CERTIFICATE
     else:
@@ -180,7 +192,7 @@ def judge_change(
     if requested < active:
         if not downgrade_allowed:
             return ChangeVerdict(False, Change.LOWER, "A05.FR.10", "NoSecurityDowngrade")
-        if requested is SecurityProfile.UNSECURED_BASIC:
+        if requested <= SecurityProfile.UNSECURED_BASIC:
             return ChangeVerdict(False, Change.LOWER, "A05.FR.09", "NoSecurityDowngrade")
         return ChangeVerdict(True, Change.LOWER, "A05.FR.08")
     change = Change.SAME if requested == active else Change.HIGHER

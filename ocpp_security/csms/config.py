@@ -101,13 +101,13 @@ class CsmsConfig:
 
     def __post_init__(self) -> None:
         profiles = self.security_profiles
-        if not profiles or not profiles <= {1, 2, 3} or (1 in profiles and len(profiles) > 1):
+        if not profiles or not (profiles <= {0, 1} or profiles <= {2, 3}):
             raise InputError(
                 f"security profiles {sorted(profiles)} cannot be served on one port",
-                why="a port serves profile 1, or 2, or 3, or 2 and 3 (A00.FR.006)",
+                why="a port serves profile 1, or 2, or 3, or 2 and 3 (A00.FR.006); for 1.6 also 0, or 0 and 1",
                 fix="start one endpoint per profile",
             )
-        if (self.tls is None) != (profiles == {1}):
+        if (self.tls is None) != (profiles <= {0, 1}):
             raise InputError(
                 "profiles 2 and 3 need a TLS context, profile 1 must have none",
                 fix="pass tls=server_context(...) with profiles 2 and 3 only",

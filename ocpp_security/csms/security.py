@@ -25,8 +25,10 @@ from chargepki.ocpp_security.csms.restricted import entry_incident
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.csms.worker import Worker
 from chargepki.ocpp_security.passwords import PasswordVerifier
+from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.ocpp_security.tls import peer_chain
+from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory import Inventory
@@ -124,6 +126,7 @@ class CsmsSecurity:
             chain_der=peer_chain(ssl_object) if ssl_object is not None else (),
             tls=ssl_object is not None,
             host=host,
+            version=_negotiated(request),
         )
         try:
             verdict = await self._admission.judge(upgrade, self.config.clock())
@@ -231,6 +234,14 @@ class CsmsSecurity:
             )
 
 
+def _negotiated(request: Request) -> OcppVersion | None:
+    """Return the version that the upgrade will choose: the newest that the station offers."""
+    offered = {
+        name.strip() for header in request.headers.get_all("Sec-WebSocket-Protocol") for name in header.split(",")
+    }
+    return next((version for version in reversed(OcppVersion) if version.value in offered), None)
+
+
 def _log_certificate(connection: StationConnection) -> None:
     certificate = connection.certificate
     if connection.previous_password:
@@ -241,6 +252,15 @@ def _log_certificate(connection: StationConnection) -> None:
                 "(a deviation from A01.FR.03)",
                 f"chargepki station set {connection.station.id} --no-password-grace ends it",
                 "PreviousPasswordUsed",
+            )
+        )
+    if connection.profile is SecurityProfile.NONE:
+        connection.note(
+            Incident(
+                "no-security-profile",
+                "connected without any security profile: nobody knows whether it is this station",
+                f"give it a password, then: chargepki station set-profile {connection.station.id} 1",
+                "NoSecurityProfile",
             )
         )
     if connection.restriction is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testkit.command_line import CommandLine, snapshot
+from testkit.hierarchy import make_node
 
 STATION_FIELDS = {
     "id", "serial_number", "organization", "security_profile", "state", "has_password", "password_changed_at",
@@ -23,7 +25,7 @@ def test_add_prints_one_documented_object(run: CommandLine, tmp_path: Path) -> N
     (tmp_path / "password").write_text("a-password-of-20-chr\n")
     words = ("--serial-number", "SN-7", "--organization", "Acme", "--security-profile", "2")
     row = run("station", "add", "CS-7", *words, "--password-file", tmp_path / "password", "--json").json()
-    assert row.keys() == STATION_FIELDS | {"schema", "schema_version"}
+    assert row.keys() == STATION_FIELDS | {"schema", "schema_version", "deviations"}
     assert (row["schema"], row["id"], row["serial_number"]) == ("chargepki/station", "CS-7", "SN-7")
     assert row["has_password"] is True and row["connected"] is False
     assert "argon2" not in str(row)
@@ -72,6 +74,35 @@ def test_a_password_is_made_and_shown_only_where_it_must_be_carried(run: Command
 def test_waiting_for_a_station_that_is_away_ends_in_time(run: CommandLine) -> None:
     done = run("station", "trigger-renewal", "CS-0001", "--wait", "1s", "--json")
     assert done.json()["state"] == "queued" and "waiting up to 1 s" in done.stderr
+
+
+def test_exceptions_of_a_station_are_set_shown_and_ended(run: CommandLine, tmp_path: Path) -> None:
+    maker = tmp_path / "acme-maker.pem"
+    maker.write_bytes(make_node("Maker", None, ca=True).certificate.public_bytes(Encoding.PEM))
+    words = ("--onboarding-ca", maker, "--accept-expired", "--password-grace", "1h")
+    row = run("station", "set", "CS-0001", *words, "--json").json()
+    assert [clause in text for clause, text in zip(("406", "429", "A01.FR.03"), row["deviations"], strict=True)]
+    assert "acme-maker.pem" in row["deviations"][0] and "3600 s" in row["deviations"][2]
+    assert run("station", "show", "CS-0001", "--json").json()["deviations"] == row["deviations"]
+    run("station", "set", "CS-0001", "--no-onboarding", "--no-accept-expired", "--no-password-grace")
+    assert run("station", "show", "CS-0001", "--json").json()["deviations"] == []
+
+
+def test_an_onboarding_ca_that_is_none_is_refused_and_nothing_changes(run: CommandLine, tmp_path: Path) -> None:
+    leaf = tmp_path / "leaf.pem"
+    leaf.write_bytes(make_node("Leaf", None, ca=False).certificate.public_bytes(Encoding.PEM))
+    before = snapshot(run.home)
+    assert (
+        "no CA certificate" in run.run("station", "set", "CS-0001", "--onboarding-ca", leaf).check_one_error(3).stderr
+    )
+    assert (
+        "of the operator"
+        in run.run("station", "set", "CS-0001", "--onboarding-ca", "t-cso-sub").check_one_error(3).stderr
+    )
+    run.run("station", "set", "CS-0001", "--onboarding-ca", tmp_path / "absent.pem").check_one_error(4)
+    run.run("station", "set", "CS-0404", "--accept-expired").check_one_error(3)
+    run.run("station", "set", "CS-0001").check_one_error(2)
+    assert snapshot(run.home) == before
 
 
 BAD_IDENTITIES = ["", "a b", "a/b", "\x1b[2J", "x" * 49, "a:b", "é", "a\n", ".."]

@@ -15,15 +15,20 @@ from chargepki.ocpp_security.security_profile import (
 )
 from chargepki.pki.errors import InputError
 
-P1, P2, P3 = SecurityProfile
+P0, P1, P2, P3 = SecurityProfile
 
 
 def test_each_profile_demands_what_its_table_row_says() -> None:
     demanded = {p: (d.tls, d.basic_auth, d.client_certificate) for p, d in DEMANDS.items()}
-    assert demanded == {P1: (False, True, False), P2: (True, True, False), P3: (True, False, True)}
+    assert demanded == {
+        P0: (False, False, False),
+        P1: (False, True, False),
+        P2: (True, True, False),
+        P3: (True, False, True),
+    }
 
 
-@pytest.mark.parametrize("text", ["", "0", "4", "1,2", "2,2", "2;3", "two"])
+@pytest.mark.parametrize("text", ["", "0,2", "0,1,2", "4", "1,2", "2,2", "2;3", "two"])
 def test_a_senseless_set_of_profiles_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_profiles(text)
@@ -31,6 +36,16 @@ def test_a_senseless_set_of_profiles_is_refused(text: str) -> None:
 
 def test_profiles_2_and_3_may_share_a_port() -> None:
     assert parse_profiles("2,3") == {P2, P3}
+    assert parse_profiles("0,1") == {P0, P1}
+
+
+def test_no_profile_is_what_comes_without_credentials_where_it_is_offered() -> None:
+    clear = {"tls": False, "client_certificate": False}
+    assert choose_profile({P0, P1}, **clear, credentials=False) is P0
+    assert choose_profile({P0, P1}, **clear, credentials=True) is P1
+    assert choose_profile({P1}, **clear, credentials=False) is P1
+    assert choose_profile({P0}, **clear, credentials=True) is P0
+    assert choose_profile({P0}, tls=True, client_certificate=False) is None
 
 
 @pytest.mark.parametrize(

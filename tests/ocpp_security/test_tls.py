@@ -34,7 +34,7 @@ from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
 from chargepki.pki.pem import to_pem
 from testkit.hierarchy import make_node
 
-P1, P2, P3 = SecurityProfile
+_P0, P1, P2, P3 = SecurityProfile
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 

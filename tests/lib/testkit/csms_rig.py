@@ -102,7 +102,7 @@ class Rig:
 
     def tls(self, profiles: frozenset[int]) -> ssl.SSLContext | None:
         """Return the server's context for *profiles*."""
-        if profiles == {1}:
+        if profiles <= {0, 1}:
             return None
         chosen = {SecurityProfile(number) for number in profiles}
         trust = (self.root_der, *self.makers) if 3 in profiles else ()

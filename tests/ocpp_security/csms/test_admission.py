@@ -345,3 +345,32 @@ def test_an_unknown_station_is_reported_with_the_command_that_registers_it(
 
     run_on("asyncio", story())
     assert "to fix: register it: chargepki station add NEWCOMER" in caplog.text
+
+
+def test_profile_0_lets_in_only_1_6_stations_recorded_so_and_says_what_that_means(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.add_station("ZERO", password=None, profile=0)
+    rig.add_station("ONE", profile=1)
+
+    async def story() -> list[object]:
+        seen: list[object] = []
+        async with rig.server(0, 1) as server:
+            url = rig.url_of(server)
+            socket = await open_socket(url, "ZERO", protocols=("ocpp1.6",))
+            seen.append(socket.subprotocol)
+            await socket.close()
+            seen.append((await refusal(url, "ZERO", protocols=("ocpp2.0.1",))).status_code)
+            seen.append((await refusal(url, "ZERO", protocols=("ocpp2.0.1", "ocpp1.6"))).status_code)
+            # Whoever should have a password is asked for it, and looks like one who is not known.
+            seen.append((await refusal(url, "ONE", protocols=("ocpp1.6",))).status_code)
+            seen.append((await refusal(url, "NOBODY", protocols=("ocpp1.6",))).status_code)
+            socket = await open_socket(url, "ONE", protocols=("ocpp1.6",), password=PASSWORD)
+            await socket.close()
+        async with rig.server(1) as server:
+            seen.append((await refusal(rig.url_of(server), "ZERO", protocols=("ocpp1.6",))).status_code)
+        return seen
+
+    with caplog.at_level(logging.WARNING, "chargepki.csms"):
+        assert run_on("uvloop", story()) == ["ocpp1.6", 403, 403, 401, 401, 401]
+    assert "[no-security-profile]" in caplog.text
