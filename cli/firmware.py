@@ -87,3 +87,20 @@ def verify(state: GlobalState, /, **options: Any) -> None:
 
     at: datetime | None = options.pop("at")
     verify_image(state, options, at=at)
+
+
+@firmware.command("mutate", example="chargepki firmware mutate image.bin --out-dir ./mutations")
+@click.argument("image", metavar="GOOD")
+@click.option("--out-dir", required=True, metavar="D", help="Folder for the pack; must be empty or absent.")
+@click.option("--older", metavar="F", help="An earlier release, for the case of a rollback.")
+@click.option("--dry-run", is_flag=True, help="Make every case, list them, write no file.")
+@pass_state
+def mutate(state: GlobalState, image: str, out_dir: str, older: str | None, dry_run: bool) -> None:
+    """Write from the image GOOD a pack of updates to test stations with: bad ones, and odd ones that are good.
+
+    The pack has a manufacturer root of its own, to be installed on the station under test. manifest.json says for each
+    case the answer, the statuses and the security event that the standard asks for, and why.
+    """
+    from chargepki.cli.firmware_packs import write_pack
+
+    write_pack(state, image, out_dir, older=older, dry_run=dry_run)

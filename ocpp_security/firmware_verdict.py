@@ -18,6 +18,8 @@ class FirmwareStage(StrEnum):
     """Before the request is answered; nothing is downloaded."""
     SIGNATURE = "signature"
     """After the download."""
+    INSTALLATION = "installation"
+    """The image is genuine, and still not one to install."""
 
 
 class FirmwareHash(StrEnum):
@@ -38,6 +40,7 @@ class FirmwareQuirk(StrEnum):
 _INVALID: Final = "InvalidCertificate"
 _REVOKED: Final = "RevokedCertificate"
 _BAD_SIGNATURE: Final = "InvalidSignature"
+_NOT_INSTALLED: Final = "InstallVerificationFailed"
 
 
 class FirmwareRefusal(OcppRefusal):
@@ -68,7 +71,9 @@ class FirmwareRefusal(OcppRefusal):
         self.clause = clause
         if stage is FirmwareStage.CERTIFICATE:
             self.status = _REVOKED if revoked else _INVALID
-            event = SecurityEvent.INVALID_FIRMWARE_SIGNING_CERTIFICATE
+            event: SecurityEvent | None = SecurityEvent.INVALID_FIRMWARE_SIGNING_CERTIFICATE
+        elif stage is FirmwareStage.INSTALLATION:
+            self.status, event = _NOT_INSTALLED, None
         else:
             self.status = _BAD_SIGNATURE
             event = SecurityEvent.INVALID_FIRMWARE_SIGNATURE

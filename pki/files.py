@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,6 +27,7 @@ __all__ = [
     "read_private",
     "write_durable",
     "write_new",
+    "write_stream",
 ]
 
 _MAX_PRIVATE_BYTES: Final = 1 << 20
@@ -53,6 +54,25 @@ def write_durable(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
                 stream.write(data)
             return
         temporary = _write_beside(path, data, mode)
+        try:
+            os.replace(temporary, path)  # noqa: PTH105 - one primitive for each step that a crash test interrupts
+        except OSError:
+            _discard(temporary)
+            raise
+        _flush_folder(path.parent)
+    except OSError as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def write_stream(path: Path | str, chunks: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """Replace *path* by what *chunks* give, as durably as `write_durable` and without holding it in memory.
+
+    Raises:
+        UnavailableError: the folder is missing or not writable, or the disk is full; *path* is unchanged.
+    """
+    path = Path(path)
+    try:
+        temporary = _write_beside(path, chunks, mode)
         try:
             os.replace(temporary, path)  # noqa: PTH105 - one primitive for each step that a crash test interrupts
         except OSError:
@@ -116,20 +136,21 @@ def _is_stream(path: Path) -> bool:
     return stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)
 
 
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
-    """Write *data* to a new file in the folder of *path*, flush it, and return its name; nothing is left on failure."""
+def _write_beside(path: Path, data: bytes | Iterable[bytes], mode: int) -> Path:
+    """Write *data*, whole or in pieces, to a new file beside *path*, flush it, return its name; or leave nothing."""
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     handle = os.open(temporary, flags, mode)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
+            for piece in (data,) if isinstance(data, bytes) else data:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(handle, view) :]
             os.fsync(handle)
         finally:
             os.close(handle)
-    except OSError:
+    except BaseException:  # what gives the pieces may fail in any way
         _discard(temporary)
         raise
     return temporary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,3 +166,20 @@ def test_a_key_of_the_workspace_signs_by_its_uri_and_an_encrypted_file_with_the_
     words = ("--key", sealed, "--cert", release.file("ec.pem"))
     signature = release.run("firmware", "sign", release.file("image"), *words).out.strip()
     release.run("firmware", "verify", release.file("image"), "--cert", release.file("ec.pem"), "--signature", signature)
+
+
+def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Release, tmp_path: Path) -> None:
+    run, folder = release.run, tmp_path / "pack"
+    run("firmware", "mutate", release.file("image"), "--out-dir", folder, "--dry-run")
+    assert not folder.exists()
+    listed = run("firmware", "mutate", release.file("image"), "--out-dir", folder, "--json").json()["cases"]
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    assert (manifest["schema"], manifest["schema_version"]) == ("chargepki/firmware-mutations", 1)
+    assert len(listed) == len(manifest["cases"])
+    for case in manifest["cases"]:
+        assert (folder / case["image"]).exists()
+        assert (folder / "cases" / f"{case['id']}.pem").read_bytes().decode() == case["signingCertificate"]
+        assert (folder / "cases" / f"{case['id']}.sig").read_text() == case["signature"]
+    run("firmware", "mutate", release.file("image"), "--out-dir", folder, code=3).check_one_error(3)
+    run("firmware", "mutate", folder, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
+    run("firmware", "mutate", folder / "absent", "--out-dir", tmp_path / "other", code=4).check_one_error(4)
