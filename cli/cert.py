@@ -1,4 +1,4 @@
-"""``chargepki cert``: issue, list, show, revoke and verify certificates."""
+"""``chargepki cert``: issue, list, show, revoke, release and verify certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLUMNS = ("id", "profile", "state", "not_after", "subject", "station")
 
 @group("cert", example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr")
 def cert() -> None:
-    """Issue, list, show, revoke and verify certificates."""
+    """Issue, list, show, revoke, release and verify certificates."""
 
 
 add_verify(cert)
@@ -150,42 +150,103 @@ def show(state: GlobalState, certificate: str) -> None:
 
 @cert.command("revoke", writes="change", example="chargepki cert revoke acme-cso-sub:5f0c9a --reason keyCompromise")
 @click.argument("certificate", metavar="SERIAL|FILE")
-@click.option("--reason", required=True, metavar="R", help="RFC 5280 name, for example keyCompromise or superseded.")
+@click.option(
+    "--reason",
+    required=True,
+    metavar="R",
+    help="RFC 5280 name, for example keyCompromise or superseded; certificateHold can be released again.",
+)
 @click.option("--revoked-at", type=INSTANT, metavar="T", help="When it became invalid; now by default.")
+@click.option(
+    "--invalidity-date", type=INSTANT, metavar="T", help="Since when the key may have been compromised; not later."
+)
+@click.option("--publish", is_flag=True, help="Return only when what is served tells of it; otherwise fail (exit 4).")
+@click.option(
+    "--wait",
+    type=DURATION,
+    metavar="60s",
+    default="60s",
+    show_default=True,
+    help="With --publish: how long another process may take that holds the key.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
-def revoke(
-    state: GlobalState, certificate: str, reason: str, revoked_at: datetime | None, yes: bool, dry_run: bool
-) -> None:
+def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any) -> None:
     """Revoke a certificate, named by its serial or by a file that holds it, and publish its CA's CRL.
 
-    A station that is connected with it loses its connection at once. Repeating it is harmless; another reason is
-    refused.
+    A station that is connected with it loses its connection at once. Repeating it is harmless. Another reason is
+    refused, unless it was certificateHold, or the key turns out to be compromised.
     """
-    from chargepki.cli.revoking import confirm_ca_revocation, find_operand, publish_or_explain, tell_other_certificates
+    from chargepki.cli.revoking import confirm_ca_revocation, find_operand, tell_other_certificates
 
+    dry_run: bool = options["dry_run"]
     if dry_run:
         state.rehearse()
     workspace = state.workspace
     record = find_operand(workspace.inventory, certificate)
-    confirm_ca_revocation(state, record, yes=yes or dry_run)
-    revoked = workspace.authority.revoke(record.id, reason, revoked_at=revoked_at)
+    radius = confirm_ca_revocation(state, record, yes=options["yes"], dry_run=dry_run)
+    revoked = workspace.authority.revoke(
+        record.id, reason, revoked_at=options["revoked_at"], invalidity_date=options["invalidity_date"]
+    )
+    row = certificate_row(revoked)
+    if radius is not None:
+        row["untrusted"] = {"certificates": radius.certificates, "sub_cas": list(radius.sub_cas)}
     if dry_run:
-        state.output.fields("chargepki/certificate", certificate_row(revoked))
+        state.output.fields("chargepki/certificate", row)
         return
-    repeated = record.revoked_at is not None and record.revocation_reason == revoked.revocation_reason
-    if repeated:
+    if record.revoked_at is not None and revoked == record:
         state.output.say(
             f"{revoked.id} was already revoked on {record.revoked_at:%Y-%m-%d %H:%M:%S}Z ({revoked.revocation_reason})"
         )
     else:
         state.output.say(f"revoked {revoked.id} ({revoked.revocation_reason})")
-    crl = publish_or_explain(state, revoked.ca, only_if_needed=repeated)
+    row["crl_number"] = _publish(state, revoked, options)
     tell_other_certificates(state, revoked)
-    row = certificate_row(revoked)
-    row["crl_number"] = crl.number if crl else None
     state.output.fields("chargepki/certificate", row)
+
+
+@cert.command("release", writes="change", example="chargepki cert release acme-cso-sub:5f0c9a")
+@click.argument("certificate", metavar="SERIAL|FILE")
+@click.option("--publish", is_flag=True, help="Return only when what is served tells of it; otherwise fail (exit 4).")
+@click.option(
+    "--wait",
+    type=DURATION,
+    metavar="60s",
+    default="60s",
+    show_default=True,
+    help="With --publish: how long another process may take that holds the key.",
+)
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
+@pass_state
+def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
+    """Take a certificate off hold, so that it is valid again, and publish its CA's CRL.
+
+    Only what was revoked with the reason certificateHold can be released. Repeating it is harmless.
+    """
+    from chargepki.cli.revoking import find_operand
+
+    if options["dry_run"]:
+        state.rehearse()
+    record = find_operand(state.workspace.inventory, certificate)
+    released = state.workspace.authority.release(record.id)
+    row = certificate_row(released)
+    if not options["dry_run"]:
+        was_held = record.revoked_at is not None
+        state.output.say(f"released {released.id}" if was_held else f"{released.id} is not on hold: nothing was done")
+        row["crl_number"] = _publish(state, released, options)
+    state.output.fields("chargepki/certificate", row)
+
+
+def _publish(state: GlobalState, record: CertificateRecord, options: dict[str, Any]) -> int | None:
+    from chargepki.cli.revoking import publish_or_explain, wait_until_published
+
+    crl = publish_or_explain(state, record.ca)
+    if options["publish"]:
+        wait_until_published(state, record, options["wait"])
+        crl = state.workspace.inventory.latest_crl(record.ca)
+        state.output.say(f"served: CRL {crl.number if crl else '-'} of {record.ca} tells of it")
+    return crl.number if crl else None
 
 
 def certificate_row(record: CertificateRecord) -> dict[str, Any]:
@@ -207,6 +268,8 @@ def certificate_row(record: CertificateRecord) -> dict[str, Any]:
         "issued_at": record.issued_at,
         "revoked_at": record.revoked_at,
         "revocation_reason": record.revocation_reason,
+        "invalidity_date": record.invalidity_date,
+        "crl_shard": record.shard,
     }
 
 

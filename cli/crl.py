@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
+
+if TYPE_CHECKING:
+    from chargepki.pki.authority.publication import Published
+    from chargepki.pki.inventory.records import CrlDeltaRecord, CrlRecord
 
 __all__ = ["crl"]
 
@@ -24,11 +30,15 @@ def crl() -> None:
 @click.option("--dry-run", is_flag=True, help="Build and lint, print what would be published, change nothing.")
 @pass_state
 def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pem: bool, dry_run: bool) -> None:
-    """Sign the next full CRL, record it, then write it to the publish folder and to --out."""
+    """Sign the next CRLs, record them, then write them to the publish folder, and the full one to --out.
+
+    With --all, a CA whose key does not open is reported, and the others go on.
+    """
     from chargepki.cli.progress import progress
     from chargepki.cli.results import check_folder, write_result
     from chargepki.cli.revoking import tell_unwritten
     from chargepki.pki.der import to_pem
+    from chargepki.pki.errors import ChargePkiError, SignerError, UnavailableError
 
     if bool(ca) == every:
         raise click.UsageError("pass either --ca NAME or --all")
@@ -41,28 +51,52 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         state.rehearse()
     authority = state.workspace.authority
     names = [ca] if ca else [item.id for item in authority.crl_issuers()]
-    records = []
+    published: list[Published] = []
+    failed: list[tuple[str, ChargePkiError]] = []
     with progress(state, "publishing CRLs") as advance:
         for done, name in enumerate(names):
             advance(done, len(names))
-            records.append(authority.publish_crl(name))
+            try:
+                published.append(authority.publish_lists(name))
+            except ChargePkiError as error:
+                if not every or isinstance(error, UnavailableError):
+                    raise  # Nothing can be written, for no CA.
+                # One lost key file must not let the lists of all other CAs expire.
+                failed.append((name, error))
     if out and not dry_run:
-        der = records[0].der
-        write_result(state, to_pem("X509 CRL", der).encode() if pem else der, out)
-    rows = [
-        {
-            "ca": record.ca,
-            "number": record.number,
-            "entries": record.entries,
-            "this_update": record.this_update,
-            "next_update": record.next_update,
-            "sha256": record.sha256,
-        }
-        for record in records
-    ]
-    state.output.rows("chargepki/crl-list", ("ca", "number", "entries", "this_update", "next_update"), rows, key="crls")
+        full = published[0].full
+        assert full is not None
+        write_result(state, to_pem("X509 CRL", full.der).encode() if pem else full.der, out)
+    rows = [list_row(record) for found in published for record in found.lists]
+    columns = ("ca", "kind", "number", "entries", "this_update", "next_update")
+    state.output.rows("chargepki/crl-list", columns, rows, key="crls")
     if not dry_run and not out and state.settings.publish_dir is None:
         tell_unwritten(state, cure="pass --publish-dir" + (" or --out" if ca else ""))
+    for name, problem in failed:
+        state.output.say(f"error: the CRL of {name} was not renewed: {problem.what}")
+        state.output.say(f"next: {problem.fix or f'chargepki crl publish --ca {name}'}")
+    if failed:
+        # All lists that could be published are printed; the exit code says that some could not.
+        raise click.exceptions.Exit(4 if any(isinstance(problem, SignerError) for _, problem in failed) else 3)
+
+
+def list_row(record: CrlRecord | CrlDeltaRecord) -> dict[str, Any]:
+    """Return *record* as the object that ``--json`` prints."""
+    from chargepki.pki.inventory.records import CrlRecord
+
+    shard = record.shard if isinstance(record, CrlRecord) else None
+    return {
+        "ca": record.ca,
+        "kind": "delta" if not isinstance(record, CrlRecord) else "full" if shard is None else "shard",
+        "shard": shard,
+        "number": record.number,
+        "base": None if isinstance(record, CrlRecord) else record.base,
+        "entries": record.entries,
+        "this_update": record.this_update,
+        "next_update": record.next_update,
+        "bytes": len(record.der),
+        "sha256": record.sha256,
+    }
 
 
 @crl.command("show", example="chargepki crl show cso.crl")

@@ -39,6 +39,8 @@ def describe_crl(data: bytes) -> dict[str, Any]:
     return {
         "issuer": names.text(crl.issuer_der),
         "number": crl.number,
+        "delta_to": crl.delta_base_number,
+        "distribution_point": crl.distribution_point_url,
         "this_update": crl.this_update,
         "next_update": crl.next_update,
         "authority_key_identifier": crl.authority_key_id.hex() if crl.authority_key_id else None,
@@ -48,6 +50,7 @@ def describe_crl(data: bytes) -> dict[str, Any]:
                 "serial": f"{entry.serial:x}",
                 "revoked_at": entry.revoked_at,
                 "reason": entry.reason.value if entry.reason else None,
+                "invalidity_date": entry.invalidity_date,
             }
             for entry in crl.entries
         ],

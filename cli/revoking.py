@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,18 +15,24 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.values import find_certificate, read_certificate_file
 from chargepki.pki.authority import utc_now
-from chargepki.pki.authority.revocation import ca_of, needs_crl, publish_files
-from chargepki.pki.errors import ChargePkiError, NotFound, SignerError, StateError
+from chargepki.pki.authority.artefacts import find_artefact
+from chargepki.pki.authority.publication import needs_crl
+from chargepki.pki.authority.revocation import BlastRadius, blast_radius
+from chargepki.pki.crl import crl_contains
+from chargepki.pki.errors import ChargePkiError, NotFound, SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlRecord
+from chargepki.pki.inventory.records import CertificateRecord, CertificateState, CrlDeltaRecord, CrlRecord
 
 __all__ = [
     "confirm_ca_revocation",
     "describe_ours",
+    "describe_published",
+    "describe_radius",
     "find_operand",
     "publish_or_explain",
     "tell_other_certificates",
     "tell_unwritten",
+    "wait_until_published",
 ]
 
 
@@ -93,57 +102,116 @@ def tell_unwritten(state: GlobalState, *, cure: str) -> None:
     state.output.say(f"recorded; written to no file: {cure}")
 
 
-def confirm_ca_revocation(state: GlobalState, record: CertificateRecord, *, yes: bool) -> None:
-    """Ask before a CA certificate is revoked, and say how many certificates lose their trust with it.
+def describe_radius(radius: BlastRadius) -> str:
+    """Return what a CA's revocation takes with it, as a sentence."""
+    below = [counted(radius.certificates, "valid certificate")]
+    if radius.sub_cas:
+        below.append(f"{counted(len(radius.sub_cas), 'sub-CA')} ({', '.join(radius.sub_cas)})")
+    return f"{' and '.join(below)} under CA {radius.ca} can no longer be trusted"
+
+
+def confirm_ca_revocation(
+    state: GlobalState, record: CertificateRecord, *, yes: bool, dry_run: bool = False
+) -> BlastRadius | None:
+    """Ask before a CA certificate is revoked, say what loses its trust with it, and return that.
 
     Raises:
         StateError: there is no terminal to ask on and ``--yes`` was not given.
     """
-    inventory = state.workspace.inventory
-    own = ca_of(inventory, record)
-    if own is None or yes:
-        return
-    leaves = sum(inventory.count_certificates(ca_id).get(CertificateState.ISSUED, 0) for ca_id in _below(state, own.id))
-    radius = (
-        f"{record.id} is the certificate of CA {own.id}: "
-        f"{counted(leaves, 'issued certificate')} under it can no longer be trusted"
-    )
+    if record.state is not CertificateState.ISSUED:
+        return None  # Whoever revoked it was asked.
+    radius = blast_radius(state.workspace.inventory, record, utc_now())
+    if radius is None or radius.ca == record.ca:
+        return None  # No CA's certificate, or a root's own one, which cannot be revoked.
+    question = f"{record.id} is a CA certificate: {describe_radius(radius)}"
+    if yes or dry_run:
+        state.output.say(question)
+        return radius
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise StateError(radius, why="revoking a CA cannot be undone", fix="pass --yes if that is what you want")
-    if not click.confirm(f"{radius}. Revoke it?", err=True):
+        raise StateError(question, why="revoking a CA cannot be undone", fix="pass --yes if that is what you want")
+    if not click.confirm(f"{question}. Revoke it?", err=True):
         raise click.Abort
+    return radius
 
 
-def publish_or_explain(state: GlobalState, ca: str, *, only_if_needed: bool = False) -> CrlRecord | None:
-    """Publish the CA's next CRL when its key opens; otherwise say which command does.
+def publish_or_explain(state: GlobalState, ca: str) -> CrlRecord | None:
+    """Publish the lists of the CA that are due when its key opens; otherwise say which command does.
 
-    Args:
-        only_if_needed: not when the newest list is whole and has half of its life before it.
+    Returns:
+        The newest full list, also when it told everything before.
     """
-    inventory = state.workspace.inventory
-    if only_if_needed and not needs_crl(inventory, ca, utc_now()):
-        latest = inventory.latest_crl(ca)
-        if state.settings.publish_dir is not None:
-            # A run that was interrupted may have recorded the list and not have written it.
-            publish_files(inventory, ca, state.settings.publish_dir)
+    workspace = state.workspace
+    if not needs_crl(workspace.inventory, ca, utc_now()):
+        latest = workspace.inventory.latest_crl(ca)
+        # A run that was interrupted may have recorded the list and not have written it.
+        workspace.authority.publish_files(ca)
         state.output.say(f"CRL {latest.number if latest else '-'} of {ca} has it already")
         return latest
     try:
-        crl = state.workspace.authority.publish_crl(ca)
+        published = workspace.authority.publish_due(ca)
     except (SignerError, StateError) as error:
         state.output.say(f"the CRL of {ca} was not renewed: {error.what}")
         state.output.say(f"next: chargepki crl publish --ca {ca} --passphrase-file PATH")
         return None
-    state.output.say(f"published CRL {crl.number} of {ca} with {counted(crl.entries, 'entry', 'entries')}")
+    for item in published.lists:
+        state.output.say(describe_published(item))
     if state.settings.publish_dir is None:
         tell_unwritten(state, cure=f"pass --publish-dir, or run: chargepki crl publish --ca {ca} --out F")
-    return crl
+    return published.full or workspace.inventory.latest_crl(ca)
 
 
-def _below(state: GlobalState, ca_id: str) -> list[str]:
-    """Return *ca_id* and every CA under it."""
-    below = [ca_id]
-    for ca in state.workspace.inventory.list_cas():
-        if ca.issuer in below and ca.id not in below:
-            below.append(ca.id)
-    return below
+def describe_published(item: CrlRecord | CrlDeltaRecord) -> str:
+    """Return one line about a list that was published."""
+    entries = counted(item.entries, "entry", "entries")
+    if isinstance(item, CrlDeltaRecord):
+        return f"published delta CRL {item.number} of {item.ca} to CRL {item.base} with {entries}"
+    shard = "" if item.shard is None else f", shard {item.shard},"
+    return f"published CRL {item.number} of {item.ca}{shard} with {entries}"
+
+
+def wait_until_published(state: GlobalState, record: CertificateRecord, wait: timedelta) -> None:
+    """Return once everything that relying parties are given about *record* tells its state.
+
+    That is what the inventory answers to whoever serves it, and the files of the publish folder, if there is one.
+
+    Raises:
+        UnavailableError: that took longer than *wait*.
+    """
+    inventory, deadline = state.workspace.inventory, time.monotonic() + wait.total_seconds()
+    watcher = inventory.watch()
+    try:
+        while missing := _untold(state, record):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise UnavailableError(
+                    f"{record.id} is {record.state.value}, but {missing} does not tell so yet",
+                    why="this process could not sign the list, and no other one has done so in time",
+                    fix=f"run: chargepki crl publish --ca {record.ca} --passphrase-file PATH",
+                )
+            watcher.wait(min(left, 1.0))
+            state.workspace.authority.publish_files(record.ca)
+    finally:
+        watcher.close()
+
+
+def _untold(state: GlobalState, record: CertificateRecord) -> str:
+    """Return the first published list that does not tell the state of *record*, or the empty string."""
+    inventory, now, folder = state.workspace.inventory, utc_now(), state.settings.publish_dir
+    listed, serial = record.state is CertificateState.REVOKED, int(record.serial, 16)
+    paths = [f"/crl/{record.ca}.crl"]
+    if record.shard is not None:
+        paths.append(f"/crl/{record.ca}/{record.shard}.crl")
+    for path in paths:
+        artefact = find_artefact(inventory, path, now)
+        if artefact is None or crl_contains(artefact.data, serial) is not listed:
+            return path
+        if folder is not None and _differs(folder / path.lstrip("/"), artefact.data):
+            return str(folder / path.lstrip("/"))
+    return ""
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() != data
+    except OSError:
+        return True

@@ -13,6 +13,7 @@ from types import FrameType
 
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted, rfc3339
+from chargepki.cli.revoking import describe_published
 from chargepki.pki.authority import IssuedCertificate
 from chargepki.pki.errors import ChargePkiError, printable
 from chargepki.pki.inventory.records import CaState, IssuanceRecord
@@ -81,9 +82,7 @@ def _loop(state: GlobalState, owner: str, stop: threading.Event, wait: Wait) -> 
                 continue
             if waited >= _CRL_CHECK_SECONDS:
                 for crl in authority.refresh_crls():
-                    state.output.say(
-                        f"published CRL {crl.number} of {crl.ca} with {counted(crl.entries, 'entry', 'entries')}"
-                    )
+                    state.output.say(describe_published(crl))
                 waited = 0.0
         except ChargePkiError as error:
             # The database or a folder may be away for a while; the queue is durable, so waiting loses nothing.

@@ -16,7 +16,7 @@ from typing import Protocol, Self, TypeVar
 from chargepki.pki.authority import Authority as BlockingAuthority
 from chargepki.pki.authority import IssuedCertificate, IssueOrder, utc_now
 from chargepki.pki.authority.queue import answer_of, enqueue
-from chargepki.pki.crl import ReasonCode
+from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
 from chargepki.pki.inventory import ChangeWatcher, Inventory
 from chargepki.pki.inventory.records import Actor, CertificateRecord, CrlRecord, IssuanceRecord
@@ -101,10 +101,20 @@ class Authority:
         return self._authority.serve_queue_once(self._owner) > 0
 
     async def revoke(
-        self, certificate_id: str, reason: ReasonCode | str, *, revoked_at: datetime | None = None
+        self,
+        certificate_id: str,
+        reason: ReasonCode | str,
+        *,
+        revoked_at: datetime | None = None,
+        invalidity_date: datetime | None = None,
     ) -> CertificateRecord:
         """Revoke one certificate; see `chargepki.pki.Authority.revoke`."""
-        return await self._run(lambda: self._authority.revoke(certificate_id, reason, revoked_at=revoked_at))
+        revoke = partial(self._authority.revoke, revoked_at=revoked_at, invalidity_date=invalidity_date)
+        return await self._run(lambda: revoke(certificate_id, reason))
+
+    async def release(self, certificate_id: str) -> CertificateRecord:
+        """Take one certificate off hold; see `chargepki.pki.Authority.release`."""
+        return await self._run(lambda: self._authority.release(certificate_id))
 
     async def publish_crl(self, ca: str) -> CrlRecord:
         """Sign and publish the next CRL of *ca*; see `chargepki.pki.Authority.publish_crl`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from chargepki.pki import der, oids
 from chargepki.pki.certificate_view import TimeView
+from chargepki.pki.crl_entry import ReasonCode, RevokedEntry, encode_entry
 from chargepki.pki.crl_view import MAX_CRL_BYTES, EntryContent, contains_serial, read_crl
 from chargepki.pki.errors import InputError
 
@@ -22,54 +22,6 @@ __all__ = [
     "crl_contains",
     "parse_crl",
 ]
-
-
-class ReasonCode(StrEnum):
-    """CRLReason of RFC 5280 5.3.1, by its name there; `number` is the ENUMERATED value."""
-
-    UNSPECIFIED = "unspecified"
-    KEY_COMPROMISE = "keyCompromise"
-    CA_COMPROMISE = "cACompromise"
-    AFFILIATION_CHANGED = "affiliationChanged"
-    SUPERSEDED = "superseded"
-    CESSATION_OF_OPERATION = "cessationOfOperation"
-    CERTIFICATE_HOLD = "certificateHold"
-    REMOVE_FROM_CRL = "removeFromCRL"
-    PRIVILEGE_WITHDRAWN = "privilegeWithdrawn"
-    AA_COMPROMISE = "aACompromise"
-
-    @property
-    def number(self) -> int:
-        """The ENUMERATED value; 7 is not assigned."""
-        return _NUMBERS[self]
-
-    @classmethod
-    def of_number(cls, number: int) -> ReasonCode:
-        """Return the reason with *number*.
-
-        Raises:
-            InputError: no reason has this number.
-        """
-        for reason, value in _NUMBERS.items():
-            if value == number:
-                return reason
-        raise InputError(
-            f"{number} is no CRL reason code", why="RFC 5280 5.3.1 assigns 0 to 6 and 8 to 10", fix="use one of those"
-        )
-
-
-_NUMBERS: Final = dict(zip(ReasonCode, (0, 1, 2, 3, 4, 5, 6, 8, 9, 10), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class RevokedEntry:
-    """One revoked certificate."""
-
-    serial: int
-    revoked_at: datetime
-    reason: ReasonCode | None = None
-    """``None`` and `ReasonCode.UNSPECIFIED` are both encoded as absence (RFC 5280 5.3.1)."""
-    invalidity_date: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +53,14 @@ def build_crl_tbs(
     number: int,
     this_update: datetime,
     next_update: datetime,
-    entries: Iterable[RevokedEntry],
     signature_algorithm_der: bytes,
+    entries: Iterable[RevokedEntry] = (),
+    encoded_entries: bytes = b"",
     distribution_point_url: str | None = None,
+    delta_base: int | None = None,
+    freshest_url: str | None = None,
 ) -> bytes:
-    """Build the DER of a full TBSCertList (v2).
+    """Build the DER of a TBSCertList (v2), complete or delta.
 
     Args:
         issuer_name_der: the CA's subject, byte for byte as in its certificate.
@@ -114,14 +69,18 @@ def build_crl_tbs(
         this_update: aware; whole seconds, fractions are cut off.
         next_update: aware; later than *this_update*.
         entries: each serial once; their order is kept.
+        encoded_entries: DER of further entries, as `crl_entry.encode_entry` gives them, taken over unread; they come
+            first.
         distribution_point_url: write an IssuingDistributionPoint (critical) that names this list; for shards.
+        delta_base: makes it a delta to the complete list of this number (critical deltaCRLIndicator).
+        freshest_url: where relying parties find the delta to this list; in complete lists only.
 
     Raises:
         InputError: a serial that is not positive or appears twice, removeFromCRL in a full list, a number or a window
             that RFC 5280 does not allow.
         TypeError: a naive datetime.
 
-    Clause: RFC 5280 5.1.2, 5.2.1, 5.2.3, 5.2.5, 5.3.1.
+    Clause: RFC 5280 5.1.2, 5.2.1, 5.2.3 to 5.2.6, 5.3.1.
     """
     if not 0 <= number < 1 << 159:
         raise InputError(f"CRL number {number} is out of range", why="0 to 2^159 - 1 (RFC 5280 5.2.3)")
@@ -131,13 +90,24 @@ def build_crl_tbs(
             f"nextUpdate {next_update} is not after thisUpdate {this_update}",
             why="the list would be stale from the start",
         )
-    revoked = _encode_entries(entries)
+    if delta_base is not None and not 0 <= delta_base <= number:
+        raise InputError(f"the base {delta_base} is newer than the delta {number}", why="RFC 5280 5.2.4")
+    if delta_base is not None and freshest_url is not None:
+        raise InputError("a delta names no delta", why="freshestCRL belongs into complete lists (RFC 5280 5.2.6)")
+    revoked = encoded_entries + _encode_entries(entries, in_delta=delta_base is not None)
     extensions = [
         _extension(oids.AUTHORITY_KEY_IDENTIFIER, der.sequence(der.implicit(0, authority_key_id, constructed=False))),
         _extension(oids.CRL_NUMBER, der.integer(number)),
     ]
+    if delta_base is not None:
+        extensions.append(_extension(oids.DELTA_CRL_INDICATOR, der.integer(delta_base), critical=True))
     if distribution_point_url is not None:
-        extensions.append(_issuing_distribution_point(distribution_point_url))
+        point = der.sequence(der.implicit(0, _full_name(distribution_point_url), constructed=True))
+        # Critical, as RFC 5280 5.2.5 demands.
+        extensions.append(_extension(oids.ISSUING_DISTRIBUTION_POINT, point, critical=True))
+    if freshest_url is not None:
+        points = der.sequence(der.sequence(der.implicit(0, _full_name(freshest_url), constructed=True)))
+        extensions.append(_extension(oids.FRESHEST_CRL, points))
     return der.sequence(
         der.integer(1),
         signature_algorithm_der,
@@ -153,56 +123,28 @@ def _extension(oid: str, value: bytes, *, critical: bool = False) -> bytes:
     return der.sequence(der.oid(oid), der.boolean(True) if critical else b"", der.octet_string(value))
 
 
-def _issuing_distribution_point(url: str) -> bytes:
-    """Encode IssuingDistributionPoint with one fullName; critical, as RFC 5280 5.2.5 demands."""
+def _full_name(url: str) -> bytes:
+    """Encode DistributionPointName with one fullName."""
     uri = der.implicit(6, der.ia5_string(url)[_header_size(len(url)) :], constructed=False)
-    full_name = der.implicit(0, uri, constructed=True)
-    point = der.sequence(der.implicit(0, full_name, constructed=True))
-    return _extension(oids.ISSUING_DISTRIBUTION_POINT, point, critical=True)
+    return der.implicit(0, uri, constructed=True)
 
 
 def _header_size(content: int) -> int:
     return 2 if content < 0x80 else 3 if content < 0x100 else 4
 
 
-_REASON_EXTENSIONS: Final[dict[ReasonCode, bytes]] = {
-    reason: _extension(oids.REASON_CODE, der.enumerated(reason.number))
-    for reason in ReasonCode
-    if reason is not ReasonCode.UNSPECIFIED
-}
-
-
-def _encode_entries(entries: Iterable[RevokedEntry]) -> bytes:
-    """Return the content of revokedCertificates. Written flat: a list may have a hundred thousand entries."""
+def _encode_entries(entries: Iterable[RevokedEntry], *, in_delta: bool) -> bytes:
+    """Return the content of revokedCertificates, each serial once."""
     encoded: list[bytes] = []
     seen: set[int] = set()
-    reasons: dict[ReasonCode | None, bytes] = {
-        reason: der.sequence(extension) for reason, extension in _REASON_EXTENSIONS.items()
-    }
-    reasons[None] = reasons[ReasonCode.UNSPECIFIED] = b""
-    integer, tlv = der.integer, der.tlv
-    dates: dict[datetime, bytes] = {}
     for entry in entries:
-        if entry.serial <= 0 or entry.serial in seen:
+        if entry.serial in seen:
             raise InputError(
                 f"serial {entry.serial:x} cannot be listed",
                 why="serials are positive and listed once (RFC 5280 5.1.2.6)",
             )
         seen.add(entry.serial)
-        if entry.reason is ReasonCode.REMOVE_FROM_CRL:
-            raise InputError(
-                f"serial {entry.serial:x} has reason removeFromCRL",
-                why="it belongs in a delta CRL only (RFC 5280 5.3.1)",
-                fix="leave the certificate out of the full list",
-            )
-        date = dates.get(entry.revoked_at)
-        if date is None:
-            date = dates[entry.revoked_at] = der.time(entry.revoked_at)
-        extensions = reasons[entry.reason]
-        if entry.invalidity_date is not None:
-            invalidity = _extension(oids.INVALIDITY_DATE, der.generalized_time(entry.invalidity_date))
-            extensions = der.sequence(_REASON_EXTENSIONS.get(entry.reason or ReasonCode.UNSPECIFIED, b""), invalidity)
-        encoded.append(tlv(0x30, integer(entry.serial) + date + extensions))
+        encoded.append(encode_entry(entry, in_delta=in_delta))
     return b"".join(encoded)
 
 
@@ -243,7 +185,7 @@ def parse_crl(data: bytes, *, max_bytes: int = MAX_CRL_BYTES) -> CrlView:
 
 _REASON_OF_NUMBER: Final[dict[int | None, ReasonCode | None]] = {
     None: None,
-    **{number: reason for reason, number in _NUMBERS.items()},
+    **{reason.number: reason for reason in ReasonCode},
 }
 
 

@@ -61,8 +61,11 @@ class CrlContent(NamedTuple):
         return next((extension for extension in self.extensions if extension.oid == oid), None)
 
 
-def read_crl(data: bytes) -> CrlContent:
+def read_crl(data: bytes, *, skip_entries: bool = False) -> CrlContent:
     """Read a CertificateList or a TBSCertList (DER).
+
+    Args:
+        skip_entries: leave revokedCertificates unread, which may be a hundred thousand entries; `entries` is empty.
 
     Raises:
         DerError: the structure is not that of a CRL; smaller faults are in `CrlContent.problems`.
@@ -94,7 +97,9 @@ def read_crl(data: bytes) -> CrlContent:
         issuer=data[issuer.start : issuer.end],
         this_update=_time(data, this_update),
         next_update=next_update,
-        entries=() if revoked is None else tuple(_entries(data, revoked.content, revoked.end, problems)),
+        entries=()
+        if revoked is None or skip_entries
+        else tuple(_entries(data, revoked.content, revoked.end, problems)),
         has_empty_list=revoked is not None and revoked.content == revoked.end,
         extensions=extensions,
         number=_as_integer(values.get(oids.CRL_NUMBER)),

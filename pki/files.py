@@ -25,6 +25,7 @@ __all__ = [
     "move_new",
     "read_limited",
     "read_private",
+    "remove_durable",
     "write_durable",
     "write_new",
     "write_stream",
@@ -126,6 +127,20 @@ def move_new(source: Path | str, path: Path | str) -> None:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
         raise _unwritable(path, exc) from exc
+
+
+def remove_durable(path: Path | str) -> None:
+    """Remove the file at *path* durably; nothing is wrong when there is none.
+
+    Raises:
+        UnavailableError: it cannot be removed.
+    """
+    path = Path(path)
+    try:
+        path.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+    except OSError as exc:
+        raise UnavailableError(f"cannot remove {path}", why=exc.strerror or type(exc).__name__) from exc
 
 
 def _is_stream(path: Path) -> bool:

@@ -31,6 +31,7 @@ from chargepki.pki.inventory.records import (
     CaState,
     CertificateRecord,
     CertificateState,
+    CrlDeltaRecord,
     CrlRecord,
     IssuanceRecord,
 )
@@ -41,7 +42,8 @@ from chargepki.pki.signer import KeyStore
 # What issuing does not need is imported by the methods that do: a command that issues one certificate starts faster.
 if TYPE_CHECKING:
     from chargepki.pki.authority.creation import CaOrder
-    from chargepki.pki.crl import ReasonCode
+    from chargepki.pki.authority.publication import Published
+    from chargepki.pki.crl_entry import ReasonCode
 
 __all__ = ["Authority", "utc_now"]
 
@@ -120,9 +122,7 @@ class Authority:
         )
         if self._publish_folder is not None:
             # Certificates that it issues point there from the first one on.
-            from chargepki.pki.authority.revocation import publish_files
-
-            publish_files(self.inventory, created.id, self._publish_folder)
+            self.publish_files(created.id)
         return created
 
     def issue(self, order: IssueOrder) -> IssuedCertificate:
@@ -173,52 +173,111 @@ class Authority:
         return [answer for answer in answers if answer is not None]
 
     def revoke(
-        self, certificate_id: str, reason: ReasonCode | str, *, revoked_at: datetime | None = None
+        self,
+        certificate_id: str,
+        reason: ReasonCode | str,
+        *,
+        revoked_at: datetime | None = None,
+        invalidity_date: datetime | None = None,
     ) -> CertificateRecord:
-        """Revoke a certificate by its id ``CA:SERIAL``; needs no CA key.
+        """Revoke a certificate by its id ``CA:SERIAL``, or put it on hold; needs no CA key.
+
+        Args:
+            revoked_at: when it counts as revoked; now when ``None``.
+            invalidity_date: since when the key is known or suspected to have been compromised.
 
         Raises:
-            Conflict: it is revoked for another reason already.
+            Conflict: it is revoked for another reason that is not rewritten.
             NotFound: there is no such certificate.
         """
         from chargepki.pki.authority.revocation import parse_reason, revoke
-        from chargepki.pki.crl import ReasonCode
+        from chargepki.pki.crl_entry import ReasonCode
 
         code = reason if isinstance(reason, ReasonCode) else parse_reason(reason)
-        return revoke(self.inventory, certificate_id, code, actor=self._actor, now=self._clock(), revoked_at=revoked_at)
+        return revoke(
+            self.inventory,
+            certificate_id,
+            code,
+            actor=self._actor,
+            now=self._clock(),
+            revoked_at=revoked_at,
+            invalidity_date=invalidity_date,
+        )
+
+    def release(self, certificate_id: str) -> CertificateRecord:
+        """Take a certificate off hold by its id ``CA:SERIAL``; needs no CA key.
+
+        Raises:
+            Conflict: it is revoked for good.
+            NotFound: there is no such certificate.
+        """
+        from chargepki.pki.authority.revocation import release
+
+        return release(self.inventory, certificate_id, actor=self._actor, now=self._clock())
 
     def publish_crl(self, ca: str) -> CrlRecord:
-        """Sign, record and publish the next full CRL of *ca* (name or id), be it active, retired or revoked.
+        """Sign, record and publish the next lists of *ca* (name or id), be it active, retired or revoked.
+
+        Returns:
+            The full list; the lists of shards and the delta list, where the CA has them, are published with it.
 
         Raises:
             SignerError: the CA's key cannot be opened.
             StateError: the CA has expired, or is not there yet.
         """
-        from chargepki.pki.authority.revocation import publish_crl
+        full = self.publish_lists(ca).full
+        assert full is not None
+        return full
 
-        return publish_crl(
-            self.inventory,
-            self.open_issuer(ca, for_crl=True),
-            actor=self._actor,
-            now=self._clock(),
-            publish_folder=self._publish_folder,
-        )
+    def publish_lists(self, ca: str) -> Published:
+        """Do as `publish_crl`, and return all lists that were published."""
+        return self._publish(ca, only_due=False)
 
-    def refresh_crls(self) -> list[CrlRecord]:
-        """Publish the CRL of every CA of `crl_issuers` whose list is missing, misses a revocation, or is half over.
+    def publish_due(self, ca: str) -> Published:
+        """Sign, record and publish those lists of *ca* that are missing, miss a change, or are half over.
+
+        Raises like `publish_crl`.
+        """
+        return self._publish(ca, only_due=True)
+
+    def publish_files(self, ca: str) -> None:
+        """Bring the files of *ca* in the publish folder, if there is one, to what the inventory holds.
+
+        Raises:
+            UnavailableError: the folder cannot be written.
+        """
+        from chargepki.pki.authority.artefacts import publish_files
+
+        if self._publish_folder is not None:
+            publish_files(self.inventory, self._id_of(ca), self._publish_folder, self._clock())
+
+    def _publish(self, ca: str, *, only_due: bool) -> Published:
+        from chargepki.pki.authority.publication import publish_lists
+
+        issuer = self.open_issuer(ca, for_crl=True)
+        published = publish_lists(self.inventory, issuer, actor=self._actor, now=self._clock(), only_due=only_due)
+        self.publish_files(issuer.ca.id)
+        return published
+
+    def refresh_crls(self) -> list[CrlRecord | CrlDeltaRecord]:
+        """Publish those lists of every CA of `crl_issuers` that are missing, miss a change, or are half over.
+
+        Files that lag behind the inventory are written too, and those of lists whose time is over removed.
 
         Raises:
             ChargePkiError: the first that went wrong, after all other lists were published.
         """
-        from chargepki.pki.authority.revocation import needs_crl
+        from chargepki.pki.authority.publication import needs_crl
 
         now = self._clock()
-        published: list[CrlRecord] = []
+        published: list[CrlRecord | CrlDeltaRecord] = []
         failure: ChargePkiError | None = None
         for ca in self.crl_issuers():
             try:
                 if needs_crl(self.inventory, ca.id, now):
-                    published.append(self.publish_crl(ca.id))
+                    published += self.publish_due(ca.id).lists
+                else:
+                    self.publish_files(ca.id)
             except ChargePkiError as error:
                 # One lost key file must not let the lists of all other CAs expire.
                 failure = failure or error
@@ -229,7 +288,7 @@ class Authority:
     def crl_issuers(self) -> list[CaRecord]:
         """Return the CAs whose lists are kept fresh: active and retired ones, whose certificates are still believed.
 
-        Not a revoked CA, see `revocation.publish_crl`, and not an expired one.
+        Not a revoked CA, see `publication.publish_lists`, and not an expired one.
         """
         now = self._clock()
         return [

@@ -1,28 +1,19 @@
-"""Revoke certificates and publish revocation lists."""
+"""Revoke certificates, put them on hold and release them; say beforehand what stops being believed."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import datetime
 
-from chargepki.pki import files
-from chargepki.pki.authority.issuance import Issuer
-from chargepki.pki.crl import ReasonCode, RevokedEntry, assemble_crl, build_crl_tbs, parse_crl
-from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, StateError
+from chargepki.pki.crl_entry import ReasonCode
+from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord
-from chargepki.pki.keys import signature_algorithm
-from chargepki.pki.lint import lint_crl
+from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
 
-__all__ = ["CRL_VALIDITY", "ca_of", "needs_crl", "parse_reason", "publish_crl", "publish_files", "revoke"]
-
-CRL_VALIDITY = timedelta(days=7)
-"""thisUpdate to nextUpdate; a week is also the bound that ISO 15118-20 sets for OCSP answers (V2G20-1021)."""
+__all__ = ["BlastRadius", "blast_radius", "ca_of", "parse_reason", "release", "revoke"]
 
 # removeFromCRL appears in delta CRLs only (RFC 5280 5.3.1), so nobody revokes with it.
-_USABLE_REASONS = tuple(reason for reason in ReasonCode if reason.value != "removeFromCRL")
+_USABLE_REASONS = tuple(reason for reason in ReasonCode if reason is not ReasonCode.REMOVE_FROM_CRL)
 
 
 def parse_reason(text: str) -> ReasonCode:
@@ -34,6 +25,12 @@ def parse_reason(text: str) -> ReasonCode:
     for reason in _USABLE_REASONS:
         if reason.value == text:
             return reason
+    if text == ReasonCode.REMOVE_FROM_CRL.value:
+        raise InputError(
+            "removeFromCRL is no revocation reason to revoke with",
+            why="it tells in delta CRLs that a hold has ended (RFC 5280 5.3.1)",
+            fix="run: chargepki cert release SERIAL",
+        )
     raise InputError(
         f"unknown revocation reason {text[:40]!r}",
         why="reasons are the names of RFC 5280 5.3.1",
@@ -49,67 +46,134 @@ def revoke(
     actor: Actor,
     now: datetime,
     revoked_at: datetime | None = None,
+    invalidity_date: datetime | None = None,
 ) -> CertificateRecord:
     """Revoke one certificate; doing it again with the same reason changes nothing.
 
-    A certificate on hold may be revoked for good: it keeps the date from which it counted as invalid. A hold is not
-    lifted: `removeFromCRL` belongs to delta lists.
+    A certificate on hold may be revoked for good: it keeps the date from which it counted as invalid. One that is
+    revoked for good may still be given a compromise as its reason, which may be learned later, and an earlier
+    invalidity date (`ReasonCode.may_become`).
 
     Args:
-        revoked_at: when the key is to count as invalid; *now* when ``None``; never in the future.
+        revoked_at: when it is to count as revoked; *now* when ``None``; never in the future.
+        invalidity_date: since when the key is known or suspected to have been compromised; not after *revoked_at*.
 
     Raises:
-        Conflict: it is revoked already, for another reason.
+        Conflict: it is revoked already, for another reason that is not rewritten.
+        InputError: one of the dates is impossible.
         StateError: it was never issued, or is a root's own certificate.
+
+    Clause: RFC 5280 5.1.2.6, 5.3.1, 5.3.2.
     """
     at = revoked_at or now
+    _check_dates(now, at, invalidity_date)
+
+    def work(tx: Transaction) -> CertificateRecord:
+        record = tx.get_certificate(certificate_id)
+        if _is_repetition(record, reason, invalidity_date):
+            return record
+        own = ca_of(tx, record)
+        _check_revocable(record, own, at, reason)
+        revoked = tx.revoke_certificate(record.id, at, reason.value, invalidity_date=invalidity_date)
+        if own is not None and own.state is not CaState.REVOKED:
+            tx.update_ca(own.id, state=CaState.REVOKED)
+        details: dict[str, object] = {
+            "reason": reason.value,
+            "revoked_at": (revoked.revoked_at or at).isoformat(),
+            "station": record.station,
+        }
+        if record.state is CertificateState.REVOKED:
+            details["reason_before"] = record.revocation_reason
+        if revoked.invalidity_date is not None:
+            details["invalidity_date"] = revoked.invalidity_date.isoformat()
+        tx.audit(actor, "certificate.revoke", record.id, now=now, artefact_sha256=record.sha256, details=details)
+        return revoked
+
+    return inventory.write(work)
+
+
+def release(inventory: Inventory, certificate_id: str, *, actor: Actor, now: datetime) -> CertificateRecord:
+    """Take one certificate off hold; it counts as issued again. Doing it again changes nothing.
+
+    Raises:
+        Conflict: it is revoked for good.
+        StateError: it was never issued.
+
+    Clause: RFC 5280 5.3.1 (certificateHold, removeFromCRL).
+    """
+
+    def work(tx: Transaction) -> CertificateRecord:
+        record = tx.get_certificate(certificate_id)
+        if record.state is CertificateState.ISSUED:
+            return record
+        if record.state is not CertificateState.REVOKED:
+            raise StateError(
+                f"certificate {record.id} is {record.state.value}", why="only a certificate on hold can be released"
+            )
+        if record.revocation_reason != ReasonCode.CERTIFICATE_HOLD.value:
+            raise Conflict(
+                f"certificate {record.id} is revoked for good, for {record.revocation_reason}",
+                why="only certificateHold can be taken back (RFC 5280 5.3.1)",
+                fix="issue another certificate",
+            )
+        own = ca_of(tx, record)
+        released = tx.release_certificate(record.id)
+        if own is not None and own.state is CaState.REVOKED:
+            newest = tx.get_ca(own.name)
+            tx.update_ca(own.id, state=CaState.ACTIVE if newest.id == own.id else CaState.RETIRED)
+        tx.audit(
+            actor,
+            "certificate.release",
+            record.id,
+            now=now,
+            artefact_sha256=record.sha256,
+            details={
+                "held_since": record.revoked_at.isoformat() if record.revoked_at else None,
+                "station": record.station,
+            },
+        )
+        return released
+
+    return inventory.write(work)
+
+
+def _check_dates(now: datetime, at: datetime, invalidity_date: datetime | None) -> None:
     if at > now:
         raise InputError(
             f"the revocation date {at:%Y-%m-%dT%H:%M:%SZ} lies in the future",
             why="a CRL entry states when the certificate became invalid (RFC 5280 5.1.2.6)",
             fix="leave out --revoked-at, or pass a past time",
         )
-
-    def work(tx: Transaction) -> CertificateRecord:
-        record = tx.get_certificate(certificate_id)
-        if record.state is CertificateState.REVOKED and record.revocation_reason == reason.value:
-            return record
-        own = ca_of(tx, record)
-        _check_revocable(record, own, at)
-        revoked = tx.revoke_certificate(record.id, at, reason.value)
-        if own is not None:
-            tx.update_ca(own.id, state=CaState.REVOKED)
-        tx.audit(
-            actor,
-            "certificate.revoke",
-            record.id,
-            now=now,
-            artefact_sha256=record.sha256,
-            details={
-                "reason": reason.value,
-                "revoked_at": (revoked.revoked_at or at).isoformat(),
-                "station": record.station,
-            },
+    if invalidity_date is not None and invalidity_date > at:
+        raise InputError(
+            f"the invalidity date {invalidity_date:%Y-%m-%dT%H:%M:%SZ} is later than the revocation",
+            why="it says since when the key may have been compromised (RFC 5280 5.3.2)",
+            fix="leave out --invalidity-date, or pass an earlier time",
         )
-        return revoked
-
-    return inventory.write(work)
 
 
-def _check_revocable(record: CertificateRecord, own: CaRecord | None, at: datetime) -> None:
-    """Refuse what cannot be revoked, or not at the instant *at*.
+def _is_repetition(record: CertificateRecord, reason: ReasonCode, invalidity_date: datetime | None) -> bool:
+    if record.state is not CertificateState.REVOKED or record.revocation_reason != reason.value:
+        return False
+    known = record.invalidity_date
+    return invalidity_date is None or (known is not None and known <= invalidity_date)
+
+
+def _check_revocable(record: CertificateRecord, own: CaRecord | None, at: datetime, reason: ReasonCode) -> None:
+    """Refuse what cannot be revoked, or not for *reason*, or not at the instant *at*.
 
     Args:
         own: the CA of ours whose certificate it is, if any.
     """
-    held = record.revocation_reason == ReasonCode.CERTIFICATE_HOLD.value
-    if record.state is CertificateState.REVOKED and not held:
-        raise Conflict(
-            f"certificate {record.id} is revoked already, for {record.revocation_reason}",
-            why="relying parties have seen that reason; it is not rewritten",
-            fix="nothing needs to be done: it is revoked",
-        )
-    if record.state is not CertificateState.ISSUED and not held:
+    if record.state is CertificateState.REVOKED:
+        known = ReasonCode(record.revocation_reason or ReasonCode.UNSPECIFIED.value)
+        if known is not reason and not known.may_become(reason):
+            raise Conflict(
+                f"certificate {record.id} is revoked already, for {known.value}",
+                why="relying parties have seen that reason; it is rewritten only when the key turns out compromised",
+                fix="nothing needs to be done: it is revoked",
+            )
+    elif record.state is not CertificateState.ISSUED:
         raise StateError(
             f"certificate {record.id} is {record.state.value}",
             why="only an issued certificate can be revoked",
@@ -138,148 +202,32 @@ def ca_of(reader: Inventory | Transaction, record: CertificateRecord) -> CaRecor
     return next((ca for ca in reader.list_cas() if ca.certificate_der == record.der), None)
 
 
-def publish_crl(
-    inventory: Inventory,
-    issuer: Issuer,
-    *,
-    actor: Actor,
-    now: datetime,
-    publish_folder: Path | None,
-    validity: timedelta = CRL_VALIDITY,
-) -> CrlRecord:
-    """Sign the next full CRL of *issuer*, record it, then write it where relying parties fetch it.
+@dataclass(frozen=True, slots=True)
+class BlastRadius:
+    """What relying parties stop believing when the certificate of a CA is revoked."""
 
-    A revoked CA signs too, when it is asked to: its last list still tells those who have not heard of its own
-    revocation. Nothing renews such a list by itself, so that they too stop believing the CA when it expires.
-
-    The list is signed inside the transaction that numbers it: no revocation can be committed between reading the
-    list and recording the CRL, and a number is never used twice (RFC 5280 5.2.3).
-    """
-
-    def work(tx: Transaction) -> CrlRecord:
-        record = _sign_crl(tx, issuer, now, validity)
-        tx.add_crl(record)
-        tx.audit(
-            actor,
-            "crl.publish",
-            record.id,
-            now=now,
-            artefact_sha256=record.sha256,
-            details={
-                "number": record.number,
-                "entries": record.entries,
-                "next_update": record.next_update.isoformat(),
-            },
-        )
-        return record
-
-    record = inventory.write(work)
-    if publish_folder is not None:
-        publish_files(inventory, issuer.ca.id, publish_folder)
-    return record
+    ca: str
+    sub_cas: tuple[str, ...]
+    """CA generations under it that are in use and have not expired."""
+    certificates: int
+    """Valid certificates under it and under them that are no CA's: issued, unrevoked, in date."""
 
 
-def _sign_crl(tx: Transaction, issuer: Issuer, now: datetime, validity: timedelta) -> CrlRecord:
-    """Build, sign and lint the next list; nothing is written yet."""
-    assert issuer.ca.not_after is not None
-    if now >= issuer.ca.not_after:
-        raise StateError(
-            f"CA {issuer.ca.id} expired on {issuer.ca.not_after:%Y-%m-%d %H:%M:%S} UTC",
-            why="a list that it signs now could be checked by nobody",
-            fix="nothing needs to be published for it any more",
-        )
-    number = tx.next_crl_number(issuer.ca.id)
-    entries = [
-        RevokedEntry(
-            serial=int(record.serial, 16),
-            revoked_at=record.revoked_at or now,
-            reason=parse_reason(record.revocation_reason) if record.revocation_reason else None,
-        )
-        for record in tx.list_revoked(issuer.ca.id)
+def blast_radius(inventory: Inventory, record: CertificateRecord, now: datetime) -> BlastRadius | None:
+    """Return what a revocation of *record* takes with it; ``None`` when it is no CA's certificate."""
+    own = ca_of(inventory, record)
+    if own is None:
+        return None
+    # Below a CA that is revoked or has expired nothing is believed any more.
+    live = [
+        ca
+        for ca in inventory.list_cas()
+        if ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and ca.not_after >= now
     ]
-    # The list ends with its issuer: nobody can check it later.
-    next_update = min(now + validity, issuer.ca.not_after)
-    algorithm = signature_algorithm(issuer.signer.algorithm).der
-    tbs = build_crl_tbs(
-        issuer_name_der=issuer.ca.subject_der,
-        authority_key_id=issuer.info.key_identifier,
-        number=number,
-        this_update=now,
-        next_update=next_update,
-        entries=entries,
-        signature_algorithm_der=algorithm,
-    )
-    der = assemble_crl(tbs, algorithm, issuer.signer.sign(tbs))
-    report = lint_crl(der, issuer_der=issuer.ca.certificate_der, now=now)
-    if report.errors:
-        first = report.errors[0]
-        raise ProfileViolation(
-            f"the CRL would be malformed: {first.message}",
-            why=f"{first.clause} ({first.rule}); it was not published",
-            fix=first.hint,
-            findings=report.errors,
-        )
-    return CrlRecord(
-        id=f"{issuer.ca.id}/{number}",
-        ca=issuer.ca.id,
-        number=number,
-        this_update=now,
-        next_update=next_update,
-        entries=len(entries),
-        sha256=hashlib.sha256(der).hexdigest(),
-        der=der,
-    )
-
-
-def needs_crl(inventory: Inventory, ca_id: str, now: datetime) -> bool:
-    """Say whether a CA's newest CRL is missing, misses a revocation, or has less than half its life left."""
-    latest = inventory.latest_crl(ca_id)
-    if latest is None:
-        return True
-    half = latest.this_update + (latest.next_update - latest.this_update) / 2
-    revoked = inventory.count_certificates(ca_id).get(CertificateState.REVOKED, 0)
-    return now >= half or latest.entries != revoked or _tells_of_an_ended_hold(inventory, latest)
-
-
-_HOLD = bytes((0x0A, 0x01, ReasonCode.CERTIFICATE_HOLD.number))
-"""The reason as an entry has it: ENUMERATED; lists without these octets need not be decoded."""
-
-
-def _tells_of_an_ended_hold(inventory: Inventory, latest: CrlRecord) -> bool:
-    """Say whether a certificate that *latest* has on hold was revoked for good since."""
-    if _HOLD not in latest.der:
-        return False
-    held = {entry.serial for entry in parse_crl(latest.der).entries if entry.reason is ReasonCode.CERTIFICATE_HOLD}
-    return any(
-        int(record.serial, 16) in held and record.revocation_reason != ReasonCode.CERTIFICATE_HOLD.value
-        for record in inventory.list_revoked(latest.ca)
-    )
-
-
-def publish_files(inventory: Inventory, ca_id: str, folder: Path) -> list[Path]:
-    """Write the newest CRL and the certificate of a CA below *folder*, as ``crl/ID.crl`` and ``ca/ID.cer`` (DER).
-
-    Two processes may publish at once: each writes what the inventory holds last, under one lock, so a slower one
-    cannot put an older list back.
-
-    Raises:
-        UnavailableError: the folder cannot be written; the CRL itself is recorded, so running it again is enough.
-    """
-    written: list[Path] = []
-
-    def put(path: Path, content: Callable[[], bytes | None]) -> None:
-        with files.locked(folder / ".publish.lock"):
-            data = content()
-            if data is not None:
-                files.write_durable(path, data)
-                written.append(path)
-
-    def newest_crl() -> bytes | None:
-        latest = inventory.latest_crl(ca_id)
-        return latest.der if latest else None
-
-    for part in ("crl", "ca"):
-        files.make_folder(folder / part)
-    put(folder / "crl" / f"{ca_id}.crl", newest_crl)
-    put(folder / "ca" / f"{ca_id}.cer", lambda: inventory.get_ca(ca_id).certificate_der)
-    return written
+    below: list[str] = []
+    frontier = {own.id}
+    while frontier:
+        frontier = {ca.id for ca in live if ca.issuer in frontier and ca.id not in below}
+        below += sorted(frontier)
+    issued = sum(inventory.count_valid(ca_id, now) for ca_id in (own.id, *below))
+    return BlastRadius(own.id, tuple(below), issued - len(below))

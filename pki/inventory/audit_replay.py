@@ -12,7 +12,7 @@ import orjson
 from chargepki.pki.errors import printable
 from chargepki.pki.inventory.audit_findings import AuditCode, Findings
 from chargepki.pki.inventory.audit_links import RawEntry
-from chargepki.pki.inventory.codec import RowKind, row_digest
+from chargepki.pki.inventory.codec import RowKind
 from chargepki.pki.inventory.engine import Session
 
 __all__ = ["Replay"]
@@ -91,7 +91,7 @@ class Replay:
         for row in session.stream(f"SELECT {columns} FROM {kind.table}"):  # noqa: S608  # our own names
             self.rows += 1
             place, name = _place(kind.table, kind.key_of_row(row))
-            digest = row_digest(kind.table, kind.columns, row)
+            digest = kind.digest_of_row(row)
             if execute(_SEEN, (place, digest)).rowcount == 1:
                 continue
             known = self._lookup(place)

@@ -23,10 +23,14 @@ from chargepki.pki.inventory.records import (
     AttemptRecord,
     CaRecord,
     CertificateRecord,
+    CrlDeltaRecord,
     CrlRecord,
+    CrlSegmentRecord,
+    CrlShardRecord,
     IssuanceRecord,
     OperationRecord,
     PresenceRecord,
+    RevocationChangeRecord,
     SecurityEventRecord,
     StationRecord,
 )
@@ -124,18 +128,25 @@ def load_json(text: str) -> Any:
     return orjson.loads(text)
 
 
-def row_digest(table: str, columns: Sequence[str], values: Sequence[object]) -> str:
+def row_digest(table: str, columns: Sequence[str], values: Sequence[object], added: Sequence[str] = ()) -> str:
     """Return the SHA-256 (lower-case hex) that the audit log holds of a row.
 
     It is taken over the JSON array ``[table, {column: value, …}]`` with the columns in their order; a byte string
     counts as ``{"sha256": hex}`` and a boolean as 0 or 1, so that an auditor can repeat it with any language.
     A value that no writer of ours stores (invalid UTF-8, a real number) gives a constant that equals no digest.
+
+    Args:
+        added: columns that the table got later. They count only when they hold something, so that the digests of
+            rows from before stay right.
     """
     kinds = set(map(type, values))
     if not kinds <= _STORED:
         # A real number, which only tampering stores. JSON writes an infinite one as null, like a missing value.
         return _MISSING_DIGEST
     row: dict[str, object] = dict(zip(columns, values, strict=True))
+    for column in added:
+        if row[column] is None:
+            del row[column]
     if bytes in kinds or bool in kinds:
         for column, value in row.items():
             if value.__class__ is bytes:
@@ -152,11 +163,18 @@ class RowKind(Generic[_R]):
     """How one record type is stored: its table, key and columns, with converters made once from the type hints."""
 
     def __init__(
-        self, table: str, record: type[_R], *, key: tuple[str, ...] = ("id",), omit: Sequence[str] = ()
+        self,
+        table: str,
+        record: type[_R],
+        *,
+        key: tuple[str, ...] = ("id",),
+        omit: Sequence[str] = (),
+        added: tuple[str, ...] = (),
     ) -> None:
         self.table = table
         self.record = record
         self.key = key
+        self.added = added
         hints = typing.get_type_hints(record)
         fields = [field for field in dataclasses.fields(record) if field.name not in omit]  # type: ignore[arg-type]  # every record is a dataclass
         self.columns: tuple[str, ...] = tuple(field.name for field in fields)
@@ -191,7 +209,11 @@ class RowKind(Generic[_R]):
 
     def digest(self, values: Mapping[str, Value]) -> str:
         """Return the digest of a row given by column."""
-        return row_digest(self.table, self.columns, [values[name] for name in self.columns])
+        return self.digest_of_row([values[name] for name in self.columns])
+
+    def digest_of_row(self, row: Sequence[object]) -> str:
+        """Return the same for a row in column order."""
+        return row_digest(self.table, self.columns, row, self.added)
 
 
 def _bare(hint: Any) -> tuple[Any, bool]:
@@ -249,9 +271,13 @@ def _decoder(hint: Any) -> Callable[[Any], Any] | None:
     return load_json
 
 
-CA: Final = RowKind("ca", CaRecord)
-CERTIFICATE: Final = RowKind("certificate", CertificateRecord)
-CRL: Final = RowKind("crl", CrlRecord)
+CA: Final = RowKind("ca", CaRecord, added=("crl_shard_size", "crl_delta_hours"))
+CERTIFICATE: Final = RowKind("certificate", CertificateRecord, added=("shard", "invalidity_date"))
+CRL: Final = RowKind("crl", CrlRecord, added=("shard", "changes"))
+CRL_DELTA: Final = RowKind("crl_delta", CrlDeltaRecord)
+CRL_SHARD: Final = RowKind("crl_shard", CrlShardRecord)
+CRL_SEGMENT: Final = RowKind("crl_segment", CrlSegmentRecord)
+REVOCATION_CHANGE: Final = RowKind("revocation_change", RevocationChangeRecord)
 STATION: Final = RowKind("station", StationRecord)
 # Leases live in a table of their own: they change with every tick of a worker and prove nothing, so they are not
 # audited, and the rows that are audited stay covered in every column.
@@ -266,6 +292,10 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     CA,
     CERTIFICATE,
     CRL,
+    CRL_DELTA,
+    CRL_SHARD,
+    CRL_SEGMENT,
+    REVOCATION_CHANGE,
     STATION,
     ISSUANCE,
     OPERATION,

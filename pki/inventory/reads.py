@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
 from chargepki.pki.inventory.codec import RowKind, encode_time
 from chargepki.pki.inventory.reads_ocsp import OcspReads
+from chargepki.pki.inventory.reads_revocation import RevocationReads
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     AuditEntry,
@@ -39,7 +40,7 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(OcspReads, TermsReads, ABC):
+class Reads(OcspReads, TermsReads, RevocationReads):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads
@@ -151,12 +152,8 @@ class Reads(OcspReads, TermsReads, ABC):
 
     # -- revocation lists ---------------------------------------------------------------------------------------
 
-    def latest_crl(self, ca: str) -> CrlRecord | None:
-        """Return the newest CRL of a CA generation."""
-        return self._first(codec.CRL, "latest_crl", {"ca": ca})
-
     def list_crls(self, ca: str | None = None) -> Iterator[CrlRecord]:
-        """List CRLs by id."""
+        """List complete CRLs by id: full ones and shards."""
         return self._paged(codec.CRL, _given({"ca": ca}), None, None)
 
     # -- stations -----------------------------------------------------------------------------------------------

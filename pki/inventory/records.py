@@ -17,13 +17,17 @@ __all__ = [
     "CaState",
     "CertificateRecord",
     "CertificateState",
+    "CrlDeltaRecord",
     "CrlRecord",
+    "CrlSegmentRecord",
+    "CrlShardRecord",
     "Delivery",
     "IssuanceRecord",
     "IssuanceState",
     "OperationRecord",
     "OperationState",
     "PresenceRecord",
+    "RevocationChangeRecord",
     "SecurityEventRecord",
     "StationRecord",
     "StationState",
@@ -100,6 +104,10 @@ class CaRecord:
     certificate_der: bytes | None = None
     not_before: datetime | None = None
     not_after: datetime | None = None
+    crl_shard_size: int | None = None
+    """Certificates to a CRL shard; ``None`` where new certificates point to the full list."""
+    crl_delta_hours: int | None = None
+    """For how long a delta CRL is valid; ``None`` where none are published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,10 @@ class CertificateRecord:
     """RFC 5280 name, for example ``keyCompromise``."""
     delivery: Delivery | None = None
     """``None`` for a certificate that no station waits for."""
+    shard: int | None = None
+    """The CRL shard that its distribution point names, fixed at issuance; ``None`` for the full list."""
+    invalidity_date: datetime | None = None
+    """When the key is known or suspected to have been compromised (RFC 5280 5.3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +162,80 @@ class CrlRecord:
     entries: int
     sha256: str
     der: bytes
+    """Empty once a newer list of the same scope has taken its place."""
+    shard: int | None = None
+    """Which shard it is; ``None`` for the full list."""
+    changes: int | None = None
+    """`RevocationChangeRecord.seq` of the last change of its CA that it could tell of."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrlDeltaRecord:
+    """One signed delta list; its number is from the same sequence as those of complete lists (RFC 5280 5.2.4)."""
+
+    id: str
+    """``CA_ID/NUMBER``."""
+    ca: str
+    number: int
+    base: int
+    """The oldest complete list that it brings up to date."""
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    sha256: str
+    der: bytes
+    """Empty once a newer one has taken its place."""
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CrlShardRecord:
+    """One shard of a CA's list: the certificates whose distribution point is `url`."""
+
+    id: str
+    """``CA_ID/NUMBER``."""
+    ca: str
+    number: int
+    """1, 2, 3 …"""
+    base_url: str
+    """The public URL that was configured when it was opened; another one opens another shard."""
+    url: str
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CrlSegmentRecord:
+    """Encoded entries of a list, kept beside the certificates they are about, so that lists are joined, not made."""
+
+    id: str
+    """``CA_ID/SHARD/NUMBER``."""
+    ca: str
+    shard: int
+    """0 for certificates that point to the full list."""
+    number: int
+    """1, 2, 3 …"""
+    count: int
+    newest: datetime | None
+    """The latest revocation date that was ever in it."""
+    sha256: str
+    content: bytes
+    """Entries of revokedCertificates (DER), one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationChangeRecord:
+    """A certificate was revoked, put on hold or released, or its entry was corrected."""
+
+    id: str
+    """``CA_ID/SEQ``."""
+    ca: str
+    seq: int
+    """1, 2, 3 … for each CA."""
+    shard: int
+    """0 for a certificate that points to the full list."""
+    certificate: str
+    entry: bytes
+    """The entry that lists have from now on (DER); empty when there is none any more."""
 
 
 class StationState(StrEnum):

@@ -53,6 +53,10 @@ TABLES: Final[Mapping[str, Table]] = {
         tables.CaRow,
         tables.CertificateRow,
         tables.CrlRow,
+        tables.CrlDeltaRow,
+        tables.CrlShardRow,
+        tables.CrlSegmentRow,
+        tables.RevocationChangeRow,
         tables.StationRow,
         tables.IssuanceRow,
         tables.OperationRow,
@@ -117,7 +121,7 @@ def _leased(name: str) -> Select[Any]:
 
 
 def _certificates() -> dict[str, Executable]:
-    ca, certificate, crl = TABLES["ca"], TABLES["certificate"], TABLES["crl"]
+    ca, certificate = TABLES["ca"], TABLES["certificate"]
     newest = certificate.c.reserved_at.desc(), certificate.c.id.desc()
     return {
         "ca_by_id": _record("ca").where(ca.c.id == _param("name")),
@@ -160,8 +164,76 @@ def _certificates() -> dict[str, Executable]:
         "certificate_counts": select(certificate.c.state, func.count())
         .where(certificate.c.ca == _param("ca"))
         .group_by(certificate.c.state),
-        "latest_crl": _record("crl").where(crl.c.ca == _param("ca")).order_by(crl.c.number.desc()).limit(1),
-        "crl_last_number": select(func.max(crl.c.number)).where(crl.c.ca == _param("ca")),
+    }
+
+
+def _revocation() -> dict[str, Executable]:
+    names = ("certificate", "crl", "crl_delta", "crl_shard", "crl_segment", "revocation_change")
+    certificate, crl, delta, shard, segment, change = (TABLES[name] for name in names)
+    of_ca = {name: TABLES[name].c.ca == _param("ca") for name in names}
+    full = crl.c.shard.is_(None)
+    newest = crl.c.number.desc()
+    latest = select(func.max(crl.c.number).label("number")).where(of_ca["crl"]).group_by(crl.c.shard).subquery("latest")
+    state = (crl.c.shard, crl.c.number, crl.c.this_update, crl.c.next_update, crl.c.changes, crl.c.sha256)
+    last_delta = delta.c.number.desc()
+    count = select(func.count()).select_from(certificate)
+    return {
+        "latest_crl": _record("crl").where(of_ca["crl"], full).order_by(newest).limit(1),
+        "latest_shard_crl": _record("crl")
+        .where(of_ca["crl"], crl.c.shard == _param("shard"))
+        .order_by(newest)
+        .limit(1),
+        "latest_delta_crl": _record("crl_delta").where(of_ca["crl_delta"]).order_by(last_delta).limit(1),
+        "crl_states": select(*state).where(of_ca["crl"], crl.c.number.in_(select(latest.c.number))),
+        "crl_delta_state": select(
+            delta.c.number, delta.c.this_update, delta.c.next_update, delta.c.changes, delta.c.sha256
+        )
+        .where(of_ca["crl_delta"])
+        .order_by(last_delta)
+        .limit(1),
+        "crl_delta_base": select(crl.c.number, crl.c.changes)
+        .where(of_ca["crl"], full, crl.c.changes.is_not(None), crl.c.next_update >= _param("now"))
+        .order_by(crl.c.number)
+        .limit(1),
+        "crl_last_number": select(func.max(crl.c.number)).where(of_ca["crl"]),
+        "crl_delta_last_number": select(func.max(delta.c.number)).where(of_ca["crl_delta"]),
+        "crl_superseded": select(crl.c.id).where(
+            of_ca["crl"],
+            # One of two forms, so that the full list and a shard need one statement.
+            func.coalesce(crl.c.shard, 0) == _param("shard"),
+            crl.c.number < _param("number"),
+            func.length(crl.c.der) > 0,
+        ),
+        "crl_delta_superseded": select(delta.c.id).where(
+            of_ca["crl_delta"], delta.c.number < _param("number"), func.length(delta.c.der) > 0
+        ),
+        "crl_shards": _record("crl_shard").where(of_ca["crl_shard"]).order_by(shard.c.number),
+        "crl_shard_open": _record("crl_shard")
+        .where(of_ca["crl_shard"], shard.c.base_url == _param("base_url"))
+        .order_by(shard.c.number.desc())
+        .limit(1),
+        "crl_shard_last": select(func.max(shard.c.number)).where(of_ca["crl_shard"]),
+        "certificate_count_in_shard": count.where(of_ca["certificate"], certificate.c.shard == _param("shard")),
+        "certificate_count_revoked": count.where(of_ca["certificate"], certificate.c.state == "revoked"),
+        "certificate_count_valid": count.where(
+            of_ca["certificate"], certificate.c.state == "issued", certificate.c.not_after >= _param("now")
+        ),
+        "crl_segments": _record("crl_segment").where(of_ca["crl_segment"]).order_by(segment.c.shard, segment.c.number),
+        "crl_segments_of_shard": _record("crl_segment")
+        .where(of_ca["crl_segment"], segment.c.shard == _param("shard"))
+        .order_by(segment.c.number),
+        "crl_segment_tail": _record("crl_segment")
+        .where(of_ca["crl_segment"], segment.c.shard == _param("shard"))
+        .order_by(segment.c.number.desc())
+        .limit(1),
+        "crl_segment_count": select(func.sum(segment.c.count)).where(of_ca["crl_segment"]),
+        "revocation_change_last": select(func.max(change.c.seq)).where(of_ca["revocation_change"]),
+        "revocation_change_shards": select(change.c.shard, func.max(change.c.seq))
+        .where(of_ca["revocation_change"], change.c.seq > _param("after"))
+        .group_by(change.c.shard),
+        "revocation_changes": _record("revocation_change")
+        .where(of_ca["revocation_change"], change.c.seq > _param("after"))
+        .order_by(change.c.seq),
     }
 
 
@@ -300,7 +372,14 @@ def compile_all() -> dict[str, dict[str, object]]:
             found = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[attr-defined]  # every executable here is a clause
             return " ".join(_with_literals(found).split())
 
-        named = {**_certificates(), **_stations(name), **_operations(name), **_audit(), **_generic(name)}
+        named = {
+            **_certificates(),
+            **_revocation(),
+            **_stations(name),
+            **_operations(name),
+            **_audit(),
+            **_generic(name),
+        }
         named |= ocsp_statements(
             TABLES["certificate"], TABLES["ocsp_response"], TABLES["audit_head"], TABLES["lease"], name
         )

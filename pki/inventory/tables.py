@@ -18,11 +18,15 @@ __all__ = [
     "AuditHeadRow",
     "CaRow",
     "CertificateRow",
+    "CrlDeltaRow",
     "CrlRow",
+    "CrlSegmentRow",
+    "CrlShardRow",
     "IssuanceRow",
     "LeaseRow",
     "OperationRow",
     "PresenceRow",
+    "RevocationChangeRow",
     "SecurityEventRow",
     "StationRow",
 ]
@@ -64,6 +68,8 @@ class CaRow(SQLModel, table=True):
     certificate_der: bytes | None
     not_before: WordsOrNull
     not_after: WordsOrNull
+    crl_shard_size: WholeOrNull
+    crl_delta_hours: WholeOrNull
 
 
 class CertificateRow(SQLModel, table=True):
@@ -100,6 +106,13 @@ class CertificateRow(SQLModel, table=True):
             sqlite_where=text("state = 'revoked'"),
             postgresql_where=text("state = 'revoked'"),
         ),
+        Index(
+            "ix_certificate_shard",
+            "ca",
+            "shard",
+            sqlite_where=text("shard IS NOT NULL"),
+            postgresql_where=text("shard IS NOT NULL"),
+        ),
     )
 
     id: WordsKey
@@ -125,6 +138,8 @@ class CertificateRow(SQLModel, table=True):
     revoked_at: WordsOrNull
     revocation_reason: WordsOrNull
     delivery: WordsOrNull
+    shard: WholeOrNull
+    invalidity_date: WordsOrNull
 
 
 class CrlRow(SQLModel, table=True):
@@ -144,6 +159,83 @@ class CrlRow(SQLModel, table=True):
     entries: Whole
     sha256: Words
     der: bytes
+    shard: WholeOrNull
+    changes: WholeOrNull
+
+
+class CrlDeltaRow(SQLModel, table=True):
+    """One signed delta list (`CrlDeltaRecord`)."""
+
+    __tablename__ = "crl_delta"
+    __table_args__ = (
+        UniqueConstraint("ca", "number", name="uq_crl_delta_number"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_crl_delta_ca"),
+    )
+
+    id: WordsKey
+    ca: Words
+    number: Whole
+    base: Whole
+    this_update: Words
+    next_update: Words
+    entries: Whole
+    sha256: Words
+    der: bytes
+    changes: Whole
+
+
+class CrlShardRow(SQLModel, table=True):
+    """One shard of a CA's revocation list (`CrlShardRecord`)."""
+
+    __tablename__ = "crl_shard"
+    __table_args__ = (
+        UniqueConstraint("ca", "number", name="uq_crl_shard_number"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_crl_shard_ca"),
+    )
+
+    id: WordsKey
+    ca: Words
+    number: Whole
+    base_url: Words
+    url: Words
+    opened_at: Words
+
+
+class CrlSegmentRow(SQLModel, table=True):
+    """Encoded entries of a list (`CrlSegmentRecord`)."""
+
+    __tablename__ = "crl_segment"
+    __table_args__ = (
+        UniqueConstraint("ca", "shard", "number", name="uq_crl_segment_number"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_crl_segment_ca"),
+    )
+
+    id: WordsKey
+    ca: Words
+    shard: Whole
+    number: Whole
+    count: Whole
+    newest: WordsOrNull
+    sha256: Words
+    content: bytes
+
+
+class RevocationChangeRow(SQLModel, table=True):
+    """What lists must tell anew (`RevocationChangeRecord`)."""
+
+    __tablename__ = "revocation_change"
+    __table_args__ = (
+        UniqueConstraint("ca", "seq", name="uq_revocation_change_seq"),
+        ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_revocation_change_ca"),
+        Index("ix_revocation_change_shard", "ca", "shard", "seq"),
+    )
+
+    id: WordsKey
+    ca: Words
+    seq: Whole
+    shard: Whole
+    certificate: Words
+    entry: bytes
 
 
 class StationRow(SQLModel, table=True):

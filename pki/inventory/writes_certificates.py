@@ -1,4 +1,4 @@
-"""Typed writes on CAs, certificates and revocation lists."""
+"""Typed writes on CAs and certificates."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import TypedDict, Unpack
 from chargepki.pki.errors import Conflict, InputError, StateError
 from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.codec import encode_time
-from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState, CrlRecord, Delivery
+from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState, Delivery
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["CaChanges", "CertificateWrites"]
 
 _HEX = frozenset("0123456789abcdef")
 _VERIFY = "run: chargepki audit verify"
-_HOLD = "certificateHold"
-"""The one reason of RFC 5280 5.3.1 that is not final."""
 
 
 class CaChanges(TypedDict, total=False):
@@ -32,6 +30,8 @@ class CaChanges(TypedDict, total=False):
     certificate_der: bytes | None
     not_before: datetime | None
     not_after: datetime | None
+    crl_shard_size: int | None
+    crl_delta_hours: int | None
 
 
 class CertificateWrites(Writes):
@@ -126,34 +126,6 @@ class CertificateWrites(Writes):
             raise StateError(f"the certificate {certificate_id} was issued", fix="revoke it instead")
         return self._change(codec.CERTIFICATE, before, {"state": CertificateState.VOIDED})
 
-    def revoke_certificate(self, certificate_id: str, at: datetime, reason: str) -> CertificateRecord:
-        """Revoke an issued certificate, or one on hold for good; the first instant at which it was invalid is kept.
-
-        Args:
-            reason: RFC 5280 name, for example ``keyCompromise``.
-
-        Raises:
-            NotFound: there is none.
-            StateError: it is not issued, or was revoked for another reason.
-        """
-        before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
-        state = str(before["state"])
-        if state == "revoked" and before["revocation_reason"] == _HOLD != reason:
-            since = self.get_certificate(certificate_id).revoked_at
-            changes = {"revoked_at": min(at, since or at), "revocation_reason": reason}
-            return self._change(codec.CERTIFICATE, before, changes)
-        if state == "revoked":
-            if before["revocation_reason"] != reason:
-                raise StateError(
-                    f"the certificate {certificate_id} is revoked already, as {before['revocation_reason']!s}",
-                    why="lists and answers that are out name that reason",
-                )
-            return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
-        if state != "issued":
-            raise StateError(f"the certificate {certificate_id} is {state}: there is nothing to revoke")
-        changes = {"state": CertificateState.REVOKED, "revoked_at": at, "revocation_reason": reason}
-        return self._change(codec.CERTIFICATE, before, changes)
-
     def set_delivery(
         self, certificate_id: str, delivery: Delivery, *, note: Mapping[str, object] | None = None
     ) -> CertificateRecord:
@@ -183,22 +155,3 @@ class CertificateWrites(Writes):
         if before["station"] not in (None, station):
             raise Conflict(f"the certificate {certificate_id} belongs to the station {before['station']!s}")
         return self._change(codec.CERTIFICATE, before, {"station": station})
-
-    def next_crl_number(self, ca: str) -> int:
-        """Return the number that the next CRL of this CA generation takes (1 for the first)."""
-        rows = self._rows("crl_last_number", {"ca": ca})
-        return int(rows[0][0] or 0) + 1
-
-    def add_crl(self, record: CrlRecord) -> None:
-        """Store a signed CRL.
-
-        Raises:
-            Conflict: its number is not above every number used before by this CA (RFC 5280 5.2.3).
-            InputError: the id is not ``CA/NUMBER``.
-        """
-        if record.id != f"{record.ca}/{record.number}":
-            raise InputError(f"the id {record.id} is not {record.ca}/{record.number}")
-        expected = self.next_crl_number(record.ca)
-        if record.number < expected:
-            raise Conflict(f"the CRL number {record.number} of {record.ca} is used; the next one is {expected}")
-        self._add(codec.CRL, record, "the CRL")

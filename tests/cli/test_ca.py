@@ -86,7 +86,7 @@ def test_show_tells_what_a_ca_has_issued_and_leaves_pem_to_chain(run: CommandLin
     assert "issued: 1" in shown and "revoked: 1" in shown and "BEGIN CERTIFICATE" not in shown
     row = run("ca", "show", "t-cso-sub", "--json").json()
     assert row["certificates"] == {"issued": 1, "revoked": 1}
-    assert row["crl_number"] == 2 and row["certificate_pem"].startswith("-----BEGIN CERTIFICATE-----\n")
+    assert row["crl_number"] > 2 and row["certificate_pem"].startswith("-----BEGIN CERTIFICATE-----\n")
 
 
 def test_list_has_every_field_of_every_ca(run: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def _list_problems(inventory: Inventory, lists: Sequence[Path]) -> Iterator[str]
         number = published.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         owner = next((ca for ca in inventory.list_cas() if ca.subject_der == published.issuer.public_bytes()), None)
         recorded = [crl for crl in inventory.list_crls(owner.id) if crl.number == number] if owner else []
-        if not recorded or recorded[0].der != path.read_bytes():
+        if not recorded or recorded[0].sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
             yield f"{path} is no list that the inventory knows"
 
 

@@ -15,7 +15,9 @@ from chargepki.pki.inventory.records import (
     CaState,
     CertificateRecord,
     CertificateState,
+    CrlDeltaRecord,
     CrlRecord,
+    CrlShardRecord,
     Delivery,
     IssuanceRecord,
     IssuanceState,
@@ -167,6 +169,10 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.revoke_certificate("t@1:60", NOW, "keyCompromise"))
     do(inventory, lambda tx: tx.set_delivery("t@1:5f", Delivery.DELIVERED))
     do(inventory, lambda tx: tx.add_crl(crl_record()))
+    shard = CrlShardRecord("t@1/1", "t@1", 1, "http://x", "http://x/crl/t@1/1.crl", NOW)
+    do(inventory, lambda tx: tx.open_crl_shard(shard))
+    delta = CrlDeltaRecord("t@1/2", "t@1", 2, 1, NOW, NOW + timedelta(days=1), 0, "cd" * 32, b"delta", 1)
+    do(inventory, lambda tx: tx.add_delta_crl(delta))
     do(inventory, lambda tx: tx.queue_issuance(issuance_record()))
     do(inventory, lambda tx: tx.create_operation(operation_record()))
     leased = inventory.write(
