@@ -17,11 +17,23 @@ if TYPE_CHECKING:
         UpgradeRequest,
         authenticate,
     )
-    from chargepki.ocpp_security.csms import CsmsConfig, CsmsLimits, CsmsServer, DuplicatePolicy
+    from chargepki.ocpp_security.csms import (
+        CertificateFate,
+        CertificateNews,
+        CsmsConfig,
+        CsmsLimits,
+        CsmsSecurity,
+        CsmsServer,
+        DuplicatePolicy,
+        SecurityEventNews,
+    )
     from chargepki.ocpp_security.errors import OcppRefusal
     from chargepki.ocpp_security.firmware import VerifiedFirmware, verify_firmware
     from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
     from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal
+    from chargepki.ocpp_security.gate import StationGate
+    from chargepki.ocpp_security.identity import check_boot_serial_number
+    from chargepki.ocpp_security.redacting import RedactingFilter
     from chargepki.ocpp_security.rpc import RpcSession
     from chargepki.ocpp_security.security_profile import SecurityProfile
     from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
@@ -36,10 +48,13 @@ __all__ = [
     "AttemptLimits",
     "AuthenticatedStation",
     "AuthenticationGuard",
+    "CertificateFate",
+    "CertificateNews",
     "CertificateUse",
     "CsmsCertificateFlow",
     "CsmsConfig",
     "CsmsLimits",
+    "CsmsSecurity",
     "CsmsServer",
     "DuplicatePolicy",
     "FirmwareHash",
@@ -50,12 +65,15 @@ __all__ = [
     "IssuePlan",
     "OcppRefusal",
     "OcppVersion",
+    "RedactingFilter",
     "RefusedConnection",
     "Restriction",
     "RpcSession",
+    "SecurityEventNews",
     "SecurityProfile",
     "StationCertificateFlow",
     "StationEntry",
+    "StationGate",
     "StationSimulator",
     "StationSource",
     "StationStore",
@@ -63,6 +81,7 @@ __all__ = [
     "UpgradeRequest",
     "VerifiedFirmware",
     "authenticate",
+    "check_boot_serial_number",
     "client_context",
     "server_context",
     "verify_firmware",
@@ -72,10 +91,13 @@ _HOMES = {
     "AttemptLimits": "attempts",
     "AuthenticatedStation": "authentication",
     "AuthenticationGuard": "attempts",
+    "CertificateFate": "csms",
+    "CertificateNews": "csms",
     "CertificateUse": "sign_certificate",
     "CsmsCertificateFlow": "sign_certificate_csms",
     "CsmsConfig": "csms",
     "CsmsLimits": "csms",
+    "CsmsSecurity": "csms",
     "CsmsServer": "csms",
     "DuplicatePolicy": "csms",
     "FirmwareHash": "firmware_verdict",
@@ -86,12 +108,15 @@ _HOMES = {
     "IssuePlan": "sign_certificate",
     "OcppRefusal": "errors",
     "OcppVersion": "versions",
+    "RedactingFilter": "redacting",
     "RefusedConnection": "authentication",
     "Restriction": "authentication",
     "RpcSession": "rpc",
+    "SecurityEventNews": "csms",
     "SecurityProfile": "security_profile",
     "StationCertificateFlow": "sign_certificate_station",
     "StationEntry": "station_source",
+    "StationGate": "gate",
     "StationSimulator": "station",
     "StationSource": "station_source",
     "StationStore": "station",
@@ -99,6 +124,7 @@ _HOMES = {
     "UpgradeRequest": "authentication",
     "VerifiedFirmware": "firmware",
     "authenticate": "authentication",
+    "check_boot_serial_number": "identity",
     "client_context": "tls",
     "server_context": "tls",
     "verify_firmware": "firmware",

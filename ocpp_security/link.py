@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -77,6 +77,7 @@ class RpcLink:
         on_call: answers a call; raises `OcppRefusal` to refuse it. Any other error is answered InternalError, so a bug
             in one handler costs that message and not the connection.
         on_violation: told about every broken rule of OCPP-J; the link itself goes on.
+        trace: told about every frame, with ``receive`` or ``send``, in place of the log; it must redact what it keeps.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class RpcLink:
         clock: Callable[[], datetime],
         log: logging.Logger,
         name: str,
+        trace: Callable[[str, str | bytes], None] | None = None,
     ) -> None:
         self.connection, self.session = connection, session
+        self._trace = trace
         self._on_call, self._on_violation = on_call, on_violation
         self._clock, self._log, self._name = clock, log, name
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -104,19 +107,24 @@ class RpcLink:
         try:
             while True:
                 frame = await self.connection.recv()
-                if self._log.isEnabledFor(logging.DEBUG):
-                    self._log.debug("%s: received %s", self._name, self.session.for_log(frame))
+                self._show("receive", frame)
                 if self._closing is not None:
                     # A peer that lost its right may go on sending until the close is through; nothing of it counts.
                     continue
-                await self._perform(self.session.receive(frame, self._clock()))
+                await self.feed(frame)
         except ConnectionClosed:
             pass
         finally:
             await self._end()
 
-    async def call(self, action: str, payload: dict[str, Any], timeout: timedelta) -> dict[str, Any]:
-        """Call the peer and return the payload of its answer (camelCase, valid by its schema).
+    async def feed(self, frame: str | bytes) -> None:
+        """Take a frame that the peer has sent; `run` does so for every one that comes."""
+        await self._perform(self.session.receive(frame, self._clock()))
+
+    async def call(
+        self, action: str, payload: dict[str, Any], timeout: timedelta, *, unchecked: bool = False
+    ) -> dict[str, Any]:
+        """Call the peer and return the payload of its answer (camelCase, valid by its schema unless *unchecked*).
 
         Raises:
             InputError: unknown action, or a payload that its schema does not allow.
@@ -126,7 +134,7 @@ class RpcLink:
         """
         if self._ended:
             raise CallUnanswered(action, sent=False)
-        outgoing = self.session.call(action, payload, self._clock(), timeout)
+        outgoing = self.session.call(action, payload, self._clock(), timeout, unchecked=unchecked)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[outgoing.message_id] = future
         if outgoing.text is not None:
@@ -217,8 +225,14 @@ class RpcLink:
             await self._send(self.session.refuse(event.message_id, RpcErrorCode.INTERNAL_ERROR))
             return
         await self._send(text)
-        if reply.then is not None and len(self._background) < _MAX_BACKGROUND:
-            self.spawn(reply.then())
+        if reply.then is not None:
+            await self._follow(reply.then())
+
+    async def _follow(self, work: Awaitable[None]) -> None:
+        if len(self._background) < _MAX_BACKGROUND:
+            self.spawn(work)
+        elif isinstance(work, Coroutine):
+            work.close()
 
     def _refusal_frame(self, message_id: str, answer: PeerAnswer) -> str:
         if isinstance(answer, CallErrorAnswer):
@@ -239,9 +253,14 @@ class RpcLink:
         else:
             future.set_result(outcome)
 
+    def _show(self, direction: str, frame: str | bytes) -> None:
+        if self._trace is not None:
+            self._trace(direction, frame)
+        elif self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("%s: %ss %s", self._name, direction, self.session.for_log(frame))
+
     async def _send(self, text: str) -> None:
-        if self._log.isEnabledFor(logging.DEBUG):
-            self._log.debug("%s: sends %s", self._name, self.session.for_log(text))
+        self._show("send", text)
         # A closed connection ends the reading loop too, which settles what is open.
         with contextlib.suppress(ConnectionClosed):
             await self.connection.send(text)
@@ -275,18 +294,24 @@ class TaskedLink(RpcLink):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._inbox: asyncio.Queue[CallReceived | None] = asyncio.Queue()
-
-    async def run(self) -> None:
-        """Serve the connection until it closes; never raises for what the peer does."""
-        self.spawn(self._answer_all())
-        await super().run()
+        self._has_worker = False
 
     async def _answer(self, event: CallReceived) -> None:
         self._inbox.put_nowait(event)
+        if not self._has_worker:
+            self._has_worker = True
+            self.spawn(self._answer_all())
 
     async def _answer_all(self) -> None:
         while (event := await self._inbox.get()) is not None:
             await super()._answer(event)
+
+    async def _follow(self, work: Awaitable[None]) -> None:
+        # Somebody's handler must run; when many do already, the next call of the peer waits for this one.
+        if len(self._background) < _MAX_BACKGROUND:
+            self.spawn(work)
+        else:
+            await work
 
     async def _end(self) -> None:
         self._inbox.put_nowait(None)

@@ -60,6 +60,7 @@ class _Pending:
     action: str
     text: str
     timeout: timedelta
+    unchecked: bool = False
     deadline: datetime | None = None
 
 
@@ -117,12 +118,21 @@ class RpcSession:
 
     # Calls of ours
 
-    def call(self, action: str, payload: Payload, now: datetime, timeout: timedelta = DEFAULT_TIMEOUT) -> OutgoingCall:
+    def call(
+        self,
+        action: str,
+        payload: Payload,
+        now: datetime,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        *,
+        unchecked: bool = False,
+    ) -> OutgoingCall:
         """Take a call to the peer; one is outstanding at a time, others wait their turn.
 
         Args:
             now: timezone-aware.
             timeout: counted from the moment the call is sent.
+            unchecked: hold neither the payload nor its answer to their schemas.
 
         Raises:
             InputError: this version or the peer's role has no such action.
@@ -133,7 +143,8 @@ class RpcSession:
         _check_aware(now)
         peer = Role.STATION if self.role is Role.CSMS else Role.CSMS
         self._check_action(action, peer, sends=False)
-        if action not in self._unchecked:
+        unchecked = unchecked or action in self._unchecked
+        if not unchecked:
             schemas.check_payload(self.version, action, Kind.REQUEST, payload, sending=True)
         if len(self._queue) >= self.limits.max_queued_calls:
             raise StateError(
@@ -146,7 +157,7 @@ class RpcSession:
         secrets = redact.secret_values(payload) if redact.may_hold_secrets(text) else frozenset()
         if secrets:
             self._secrets.append(secrets)
-        pending = _Pending(message_id, action, text, timeout)
+        pending = _Pending(message_id, action, text, timeout, unchecked)
         if self._outstanding is not None:
             self._queue.append(pending)
             return OutgoingCall(message_id, None)
@@ -340,7 +351,7 @@ class RpcSession:
             payload = {}
         if not fault and not isinstance(payload, dict):
             fault = _Fault(RpcErrorCode.FORMAT_VIOLATION, "the payload is not an object")
-        if not fault:
+        if not fault and not pending.unchecked:
             fault = self._find_violation(pending.action, Kind.RESPONSE, payload)
         if not fault and isinstance(payload, dict):
             return [AnswerReceived(pending.message_id, pending.action, payload)]

@@ -23,12 +23,15 @@ __all__ = [
     "CORRECTIONS",
     "Correction",
     "Kind",
+    "Schema",
     "actions",
     "check_payload",
     "is_action",
+    "load_schema",
     "max_items",
     "max_length",
     "member_names",
+    "resolve",
 ]
 
 Schema = dict[str, Any]
@@ -209,21 +212,32 @@ def _keyword(version: OcppVersion, action: str, kind: Kind, field: str, keyword:
     root = _load(version, action, kind, sending=True)
     node = root
     for step in field.split("."):
-        node = _resolve(root, node.get("properties", {}).get(step))
+        node = resolve(root, node.get("properties", {}).get(step))
         while keyword not in node and "items" in node:
-            node = _resolve(root, node["items"])
+            node = resolve(root, node["items"])
     value = node.get(keyword)
     if not isinstance(value, int):
         raise NotFound(f"{version.value} {action} {kind.value} sets no {keyword} for {field}")
     return value
 
 
-def _resolve(root: Schema, node: object) -> Schema:
+@cache
+def load_schema(version: OcppVersion, action: str, kind: Kind) -> Schema:
+    """Return the schema of what we accept; not to be changed.
+
+    Raises:
+        NotFound: *version* has no such action, or the action has no response.
+    """
+    return _load(version, action, kind, sending=False)
+
+
+def resolve(root: Schema, node: object) -> Schema:
+    """Return the schema that *node* of *root* is or refers to; empty where there is none."""
     if not isinstance(node, dict):
         return {}
     reference = node.get("$ref")
     if isinstance(reference, str):
-        return _resolve(root, root["definitions"][reference.rsplit("/", 1)[1]])
+        return resolve(root, root["definitions"][reference.rsplit("/", 1)[1]])
     return node
 
 

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from chargepki.ocpp_security.csms.config import CsmsConfig, CsmsLimits, DuplicatePolicy
+from chargepki.ocpp_security.csms.embedding import CertificateFate, CertificateNews, SecurityEventNews
 from chargepki.ocpp_security.csms.endpoint import CsmsServer
+from chargepki.ocpp_security.csms.security import CsmsSecurity
 
-__all__ = ["CsmsConfig", "CsmsLimits", "CsmsServer", "DuplicatePolicy"]
+__all__ = [
+    "CertificateFate",
+    "CertificateNews",
+    "CsmsConfig",
+    "CsmsLimits",
+    "CsmsSecurity",
+    "CsmsServer",
+    "DuplicatePolicy",
+    "SecurityEventNews",
+]

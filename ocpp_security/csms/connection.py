@@ -82,6 +82,7 @@ class StationConnection:
             clock=services.clock,
             log=_log,
             name=f"{self.station.id} ({peer})",
+            trace=embedding.trace if embedding is not None else None,
         )
         self.renewal = services.renewals.renewal_for(services, self.station, version)
         self.attempted: set[str] = set()
@@ -100,9 +101,12 @@ class StationConnection:
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
 
-    async def call(self, action: str, payload: dict[str, Any], timeout: timedelta | None = None) -> dict[str, Any]:
+    async def call(
+        self, action: str, payload: dict[str, Any], timeout: timedelta | None = None, *, unchecked: bool = False
+    ) -> dict[str, Any]:
         """Call the station; see `RpcLink.call`."""
-        return await self.link.call(action, payload, timeout or self._services.config.limits.call_timeout)
+        patience = timeout or self._services.config.limits.call_timeout
+        return await self.link.call(action, payload, patience, unchecked=unchecked)
 
     def presence(self, now: datetime, *, connected: bool = True) -> PresenceRecord:
         """Return the inventory row that says this station is (or was) connected here."""

@@ -76,6 +76,10 @@ class Embedding(Protocol):
         """Return the id of the next call."""
         ...
 
+    def trace(self, direction: str, frame: str | bytes) -> None:
+        """Take note of a frame, unredacted: ``receive`` or ``send``."""
+        ...
+
     def certificate_news(self, news: CertificateNews) -> None:
         """Take news about a certificate; called on the event loop."""
         ...

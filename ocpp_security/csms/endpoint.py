@@ -12,7 +12,6 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from chargepki.ocpp_security.authentication import RefusedConnection
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.config import CsmsConfig
 from chargepki.ocpp_security.csms.connection import StationConnection
@@ -21,6 +20,7 @@ from chargepki.ocpp_security.csms.listener import Listener, Peer
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.security import CsmsSecurity
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure
+from chargepki.ocpp_security.gate import SUBPROTOCOLS, build_refusal
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import UnavailableError
@@ -30,8 +30,6 @@ __all__ = ["CsmsServer"]
 
 _log = logging.getLogger("chargepki.csms")
 _PROTOCOL_ERROR = 1002
-# Newest first: the server's order wins when a station offers several.
-_SUBPROTOCOLS = (OcppVersion.V21.value, OcppVersion.V201.value, OcppVersion.V16.value)
 
 
 class CsmsServer:
@@ -52,7 +50,7 @@ class CsmsServer:
             host=config.host,
             port=config.port,
             tls=config.tls,
-            subprotocols=_SUBPROTOCOLS,
+            subprotocols=SUBPROTOCOLS,
             limits=config.limits,
             serve=self._serve,
             tls_failed=self._tls_failed,
@@ -122,7 +120,7 @@ class CsmsServer:
                 admitted.append(verdict)
                 return None
             self.security.note_refusal(verdict, str(peer))
-            return _refuse(socket, verdict)
+            return build_refusal(socket, verdict)
 
         try:
             async with asyncio.timeout(self.config.limits.upgrade.total_seconds()):
@@ -140,16 +138,9 @@ class CsmsServer:
         if version is None:
             incident = Incident("no-common-version", "no OCPP version in common", "offer ocpp1.6 or later")
             self.security.journal.note(incident, station=admitted[0].station.id, peer=str(peer))
-            await socket.close(_PROTOCOL_ERROR, f"no common subprotocol; we speak {', '.join(_SUBPROTOCOLS)}")
+            await socket.close(_PROTOCOL_ERROR, f"no common subprotocol; we speak {', '.join(SUBPROTOCOLS)}")
             return
         connection = StationConnection(
             self.security.services, socket, admitted[0], version, str(peer), self.config.clock()
         )
         await self.security.run(connection)
-
-
-def _refuse(socket: ServerConnection, refused: RefusedConnection) -> Response:
-    response = socket.respond(refused.status, refused.answer)
-    for name, value in refused.headers.items():
-        response.headers[name] = value
-    return response

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from chargepki.ocpp_security.csms.config import CsmsLimits
 
-__all__ = ["Listener", "Peer"]
+__all__ = ["Listener", "Peer", "quiet_logger"]
 
 _log = logging.getLogger("chargepki.csms")
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -191,7 +191,7 @@ class Listener:
             select_subprotocol=_select_subprotocol,
             max_size=limits.max_message_bytes,
             # websockets logs frames at debug level; secrets travel in frames.
-            logger=_quiet_logger(),
+            logger=quiet_logger(),
         )
         return ServerConnection(
             protocol,
@@ -248,7 +248,8 @@ def _select_subprotocol(protocol: ServerProtocol, offered: object) -> Subprotoco
     return next((name for name in protocol.available_subprotocols or () if name in wanted), None)
 
 
-def _quiet_logger() -> logging.Logger:
+def quiet_logger() -> logging.Logger:
+    """Return the logger for `websockets`; silent unless somebody gives it a level."""
     logger = logging.getLogger("chargepki.csms.websocket")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL + 1)

@@ -6,29 +6,39 @@ import asyncio
 import logging
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
+from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
-from chargepki.ocpp_security.authentication import RefusedConnection, UpgradeRequest
+from chargepki.ocpp_security.authentication import RefusedConnection
 from chargepki.ocpp_security.csms.admission import Admission, Admitted
 from chargepki.ocpp_security.csms.arrival import Arrival, arrive, depart
 from chargepki.ocpp_security.csms.background import Background
 from chargepki.ocpp_security.csms.config import CsmsConfig, DuplicatePolicy
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
+from chargepki.ocpp_security.csms.listener import quiet_logger
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.renewal import Renewals
 from chargepki.ocpp_security.csms.restricted import entry_incident
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.csms.worker import Worker
+from chargepki.ocpp_security.gate import (
+    SUBPROTOCOLS,
+    build_refusal,
+    not_admitted,
+    peer_host,
+    peer_name,
+    read_upgrade,
+    select_subprotocol,
+)
 from chargepki.ocpp_security.passwords import PasswordVerifier
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
-from chargepki.ocpp_security.tls import peer_chain
-from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory import Inventory
@@ -71,6 +81,7 @@ class CsmsSecurity:
         self._admission = Admission(config, inventory, self._offload, self._verifier)
         self._worker = Worker(self.services, self.displace)
         self._displacements = WindowCounter(config.limits.displacement_window, config.limits.displacements)
+        self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
         self._stopping = False
         self._served = 0
         self._idle = asyncio.Event()
@@ -119,15 +130,7 @@ class CsmsSecurity:
         Args:
             host: address of the peer, without the port.
         """
-        ssl_object = socket.transport.get_extra_info("ssl_object")
-        upgrade = UpgradeRequest(
-            path=request.path,
-            authorization=tuple(request.headers.get_all("Authorization")),
-            chain_der=peer_chain(ssl_object) if ssl_object is not None else (),
-            tls=ssl_object is not None,
-            host=host,
-            version=_negotiated(request),
-        )
+        upgrade = read_upgrade(socket, request, host)
         try:
             verdict = await self._admission.judge(upgrade, self.config.clock())
         except UnavailableError as exc:
@@ -151,6 +154,49 @@ class CsmsSecurity:
         if first is None or self.config.duplicate is DuplicatePolicy.NEWEST:
             return True
         return not await first.link.is_alive(_PROBE_SECONDS)
+
+    # The hooks of a `websockets` server
+
+    async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Decide before the upgrade who may come in; the hook of the same name of `websockets.serve`."""
+        verdict = await self.judge(socket, request, peer_host(socket))
+        if isinstance(verdict, Admitted):
+            self._admitted[socket] = verdict
+            return None
+        self.note_refusal(verdict, peer_name(socket))
+        return build_refusal(socket, verdict)
+
+    def admitted(self, socket: ServerConnection) -> Admitted:
+        """Return who came in over *socket*.
+
+        Raises:
+            StateError: nobody did; `process_request` was not asked about it.
+        """
+        verdict = self._admitted.get(socket)
+        if verdict is None:
+            raise not_admitted()
+        return verdict
+
+    def serve_options(self) -> dict[str, Any]:
+        """Return what `websockets.serve` has to be told: hooks, TLS, and bounds on what a peer may cost."""
+        limits = self.config.limits
+        return {
+            "ssl": self.config.tls,
+            "process_request": self.process_request,
+            "subprotocols": [cast(Subprotocol, name) for name in SUBPROTOCOLS],
+            "select_subprotocol": select_subprotocol,
+            # No extension: compression of secrets next to chosen text, and memory, for nothing.
+            "compression": None,
+            "max_size": limits.max_message_bytes,
+            "max_queue": limits.max_queued_messages,
+            "open_timeout": (limits.tls_handshake + limits.upgrade).total_seconds(),
+            "ping_interval": limits.ping_interval.total_seconds() or None,
+            "ping_timeout": limits.ping_timeout.total_seconds(),
+            "close_timeout": limits.close.total_seconds(),
+            "server_header": None,
+            # websockets logs frames at debug level; secrets travel in frames.
+            "logger": quiet_logger(),
+        }
 
     def note_refusal(self, refused: RefusedConnection, peer: str) -> None:
         """Log and record why a connection was refused; *peer* is its address, with the port."""
@@ -232,14 +278,6 @@ class CsmsSecurity:
                     alert=True,
                 )
             )
-
-
-def _negotiated(request: Request) -> OcppVersion | None:
-    """Return the version that the upgrade will choose: the newest that the station offers."""
-    offered = {
-        name.strip() for header in request.headers.get_all("Sec-WebSocket-Protocol") for name in header.split(",")
-    }
-    return next((version for version in reversed(OcppVersion) if version.value in offered), None)
 
 
 def _log_certificate(connection: StationConnection) -> None:

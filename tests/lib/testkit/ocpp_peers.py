@@ -150,6 +150,12 @@ class ForeignStation:
         answer = await self.charge_point.call(module.Heartbeat(), suppress=False)
         return str(answer.current_time)
 
+    async def report(self, kind: str, timestamp: str, tech_info: str) -> None:
+        """Send SecurityEventNotification."""
+        module: Any = {"ocpp1.6": call16, "ocpp2.0.1": call201, "ocpp2.1": call21}[self.version]
+        request = module.SecurityEventNotification(type=kind, timestamp=timestamp, tech_info=tech_info)
+        await self.charge_point.call(request, suppress=False)
+
     async def send_csr(self, csr: str, *, request_id: int | None = None) -> str:
         """Send SignCertificate and return the status."""
         if self.version == "ocpp1.6":
