@@ -13,8 +13,13 @@ from chargepki.ocpp_security.versions import OcppVersion
 __all__ = [
     "MAX_TECH_INFO",
     "MAX_TYPE",
+    "NEWEST_EDITION",
+    "Edition",
+    "EventRule",
+    "Repetition",
     "SecurityEvent",
     "build_notification",
+    "catalogue",
     "event_name",
     "find_event",
     "is_critical",
@@ -58,47 +63,116 @@ class SecurityEvent(StrEnum):
     MAINTENANCE_LOGIN_FAILED = "MaintenanceLoginFailed"
 
 
+class Edition(StrEnum):
+    """Editions of the standards whose lists of events differ."""
+
+    V16 = "OCPP 1.6 security white paper, edition 3"
+    V201_ED2 = "OCPP 2.0.1 appendices v1.3 (edition 2)"
+    V201_ED3 = "OCPP 2.0.1 appendices v1.4 (edition 3)"
+    V21 = "OCPP 2.1 appendices v2.0 (edition 1)"
+
+
+NEWEST_EDITION: Mapping[OcppVersion, Edition] = MappingProxyType(
+    {OcppVersion.V16: Edition.V16, OcppVersion.V201: Edition.V201_ED3, OcppVersion.V21: Edition.V21}
+)
+
+
+class Repetition(StrEnum):
+    """What a station may do with an event that occurs again and again."""
+
+    EACH = "each"
+    """Every occurrence is reported."""
+    SERIES = "series"
+    """One report for a series of failed attempts is enough (A00.FR.316, A00.FR.419)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """One event in one edition: the catalogue's row."""
+
+    event: SecurityEvent
+    edition: Edition
+    name: str
+    """As that edition spells it."""
+    critical: bool
+    sent: bool
+    """Whether it is sent to the CSMS and queued while offline (A04.FR.01, A04.FR.02); every event is logged."""
+    repetition: Repetition
+    clause: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
-    critical_16: bool | None
-    """``None``: 1.6 has no such event."""
-    critical_2x: bool
+    critical: tuple[bool | None, bool | None, bool | None, bool | None]
+    """In 1.6, 2.0.1 edition 2, 2.0.1 edition 3, 2.1; ``None``: that edition has no such event."""
     name_16: str | None = None
     """Its name in 1.6, where that differs."""
-    sent_16_anyway: bool = False
+    forced_by: str = ""
+    """Clauses that demand its notification although 1.6 (and 2.0.1 edition 2) call it non-critical."""
+    repetition: Repetition = Repetition.EACH
 
 
-# The white paper calls four events non-critical and demands their notification all the same
-# (A02.FR.07, L01.FR.02/03; TC_077_CS, TC_078_CS, TC_081_CS): they are sent.
+_NO, _YES = (False,) * 4, (True,) * 4
+_ONCE = Repetition.SERIES
+
+# The white paper calls four events non-critical and demands their notification all the same: they are sent.
 _TABLE: Mapping[SecurityEvent, _Row] = MappingProxyType(
     {
-        SecurityEvent.FIRMWARE_UPDATED: _Row(True, True),
-        SecurityEvent.FAILED_TO_AUTHENTICATE_AT_CSMS: _Row(False, False, "FailedToAuthenticationAtCentralSystem"),
-        SecurityEvent.CSMS_FAILED_TO_AUTHENTICATE: _Row(False, False, "CentralSystemFailedToAuthentication"),
-        SecurityEvent.SETTING_SYSTEM_TIME: _Row(True, True),
-        SecurityEvent.STARTUP_OF_THE_DEVICE: _Row(True, True),
-        SecurityEvent.RESET_OR_REBOOT: _Row(True, True),
-        SecurityEvent.SECURITY_LOG_WAS_CLEARED: _Row(True, True),
-        SecurityEvent.RECONFIGURATION_OF_SECURITY_PARAMETERS: _Row(False, False),
-        SecurityEvent.MEMORY_EXHAUSTION: _Row(True, True),
-        SecurityEvent.INVALID_MESSAGES: _Row(False, False),
-        SecurityEvent.ATTEMPTED_REPLAY_ATTACKS: _Row(False, False),
-        SecurityEvent.TAMPER_DETECTION_ACTIVATED: _Row(True, True),
-        SecurityEvent.INVALID_FIRMWARE_SIGNATURE: _Row(False, True, sent_16_anyway=True),
-        SecurityEvent.INVALID_FIRMWARE_SIGNING_CERTIFICATE: _Row(False, True, sent_16_anyway=True),
+        SecurityEvent.FIRMWARE_UPDATED: _Row(_YES),
+        SecurityEvent.FAILED_TO_AUTHENTICATE_AT_CSMS: _Row(_NO, "FailedToAuthenticationAtCentralSystem"),
+        SecurityEvent.CSMS_FAILED_TO_AUTHENTICATE: _Row(_NO, "CentralSystemFailedToAuthentication"),
+        SecurityEvent.SETTING_SYSTEM_TIME: _Row(_YES),
+        SecurityEvent.STARTUP_OF_THE_DEVICE: _Row(_YES),
+        SecurityEvent.RESET_OR_REBOOT: _Row(_YES),
+        SecurityEvent.SECURITY_LOG_WAS_CLEARED: _Row(_YES),
+        SecurityEvent.RECONFIGURATION_OF_SECURITY_PARAMETERS: _Row(_NO),
+        SecurityEvent.MEMORY_EXHAUSTION: _Row(_YES),
+        SecurityEvent.INVALID_MESSAGES: _Row(_NO),
+        SecurityEvent.ATTEMPTED_REPLAY_ATTACKS: _Row(_NO),
+        SecurityEvent.TAMPER_DETECTION_ACTIVATED: _Row(_YES),
+        SecurityEvent.INVALID_FIRMWARE_SIGNATURE: _Row((False, False, True, True), forced_by="L01.FR.03, TC_081_CS"),
+        SecurityEvent.INVALID_FIRMWARE_SIGNING_CERTIFICATE: _Row((False, False, True, True), forced_by="L01.FR.02"),
         SecurityEvent.INVALID_CSMS_CERTIFICATE: _Row(
-            False, True, "InvalidCentralSystemCertificate", sent_16_anyway=True
+            (False, True, True, True), "InvalidCentralSystemCertificate", "A00.FR.309, TC_078_CS", _ONCE
         ),
         SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE: _Row(
-            False, True, "InvalidChargePointCertificate", sent_16_anyway=True
+            (False, True, True, True), "InvalidChargePointCertificate", "A02.FR.07, TC_077_CS"
         ),
-        SecurityEvent.DISCARDED_RENEWED_CLIENT_CERTIFICATE: _Row(None, True),
-        SecurityEvent.INVALID_TLS_VERSION: _Row(False, True),
-        SecurityEvent.INVALID_TLS_CIPHER_SUITE: _Row(False, True),
-        SecurityEvent.MAINTENANCE_LOGIN_ACCEPTED: _Row(None, True),
-        SecurityEvent.MAINTENANCE_LOGIN_FAILED: _Row(None, True),
+        SecurityEvent.DISCARDED_RENEWED_CLIENT_CERTIFICATE: _Row((None, None, True, True)),
+        SecurityEvent.INVALID_TLS_VERSION: _Row((False, True, True, True), repetition=_ONCE),
+        SecurityEvent.INVALID_TLS_CIPHER_SUITE: _Row((False, True, True, True), repetition=_ONCE),
+        SecurityEvent.MAINTENANCE_LOGIN_ACCEPTED: _Row((None, True, True, True)),
+        SecurityEvent.MAINTENANCE_LOGIN_FAILED: _Row((None, True, True, True)),
     }
 )
+
+
+def catalogue(edition: Edition) -> tuple[EventRule, ...]:
+    """Return every event that *edition* lists, with its criticality, queueing and repetition, in the list's order.
+
+    >>> [rule.critical for rule in catalogue(Edition.V201_ED3) if rule.name == "InvalidFirmwareSignature"]
+    [True]
+    """
+    position = list(Edition).index(edition)
+    found = []
+    for event, row in _TABLE.items():
+        critical = row.critical[position]
+        if critical is None:
+            continue
+        forced = not critical and bool(row.forced_by)
+        found.append(
+            EventRule(
+                event=event,
+                edition=edition,
+                name=row.name_16 if edition is Edition.V16 and row.name_16 else event.value,
+                critical=critical,
+                sent=critical or forced,
+                repetition=row.repetition,
+                clause=f"{edition.value}; {row.forced_by if forced else 'A04.FR.01-04'}",
+            )
+        )
+    return tuple(found)
+
 
 _BY_NAME: Mapping[str, SecurityEvent] = MappingProxyType(
     {name: event for event, row in _TABLE.items() for name in (event.value, row.name_16) if name}
@@ -130,10 +204,9 @@ def is_critical(version: OcppVersion, event: SecurityEvent) -> bool:
 
     An event that 1.6 does not list counts as 2.x rates it.
     """
-    row = _TABLE[event]
-    if version is OcppVersion.V16 and row.critical_16 is not None:
-        return row.critical_16
-    return row.critical_2x
+    critical = _TABLE[event].critical
+    stated = critical[list(Edition).index(NEWEST_EDITION[version])]
+    return bool(critical[-1] if stated is None else stated)
 
 
 def is_sent(version: OcppVersion, event: SecurityEvent) -> bool:
@@ -142,7 +215,7 @@ def is_sent(version: OcppVersion, event: SecurityEvent) -> bool:
     Critical events are sent (A04.FR.01-04), and in 1.6 also four that its table calls non-critical
     although use cases and test cases demand them.
     """
-    return is_critical(version, event) or (version is OcppVersion.V16 and _TABLE[event].sent_16_anyway)
+    return is_critical(version, event) or (version is OcppVersion.V16 and bool(_TABLE[event].forced_by))
 
 
 def build_notification(

@@ -17,6 +17,7 @@ from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
+from chargepki.ocpp_security.event_store import Occurrence, record_event
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
 from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
@@ -262,17 +263,10 @@ class StationConnection:
         critical = standard is not None and is_critical(self.version, standard)
         at = _parse_time(str(payload["timestamp"]), now)
 
+        occurrence = Occurrence(station, "station", kind, critical, tech_info, at, now)
+
         def work(tx: Transaction) -> None:
-            tx.add_security_event(
-                station=station,
-                source="station",
-                type=kind,
-                critical=critical,
-                tech_info=tech_info,
-                at=at,
-                received_at=now,
-            )
-            tx.audit(station_actor(station), "security-event.report", station, now=now, details={"type": kind})
+            record_event(tx, occurrence, station_actor(station), "security-event.report")
 
         await self._services.offload.run(self._services.inventory.write, work)
         if self.embedding is not None:

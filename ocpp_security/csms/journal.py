@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from chargepki.ocpp_security.csms.offload import Offload
-from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, is_critical
+from chargepki.ocpp_security.event_store import Occurrence, record_event
+from chargepki.ocpp_security.events import SecurityEvent, is_critical
 from chargepki.ocpp_security.throttle import RepeatFilter, WindowCounter
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import UnavailableError, printable
@@ -79,7 +80,9 @@ class SecurityJournal:
         # recorded about stations that proved who they are.
         room = _MAX_PENDING_WRITES if proven else _MAX_PENDING_WRITES // 2
         if incident.event is not None and len(self._writes) < room:
-            self._record(incident, station, f"{who} {peer}: {incident.code}: {printable(incident.cause)}", now)
+            # Without the port, which differs each time: the same incident must be the same text.
+            tech_info = f"{who} {host}: {incident.code}: {printable(incident.cause)}"
+            self._record(incident, station, tech_info, now, held_back + 1)
         return True
 
     def _has_room(self, host: str, now: datetime) -> bool:
@@ -95,23 +98,15 @@ class SecurityJournal:
             _log.warning("refused peers at %s are no longer reported one by one for a minute%s", where, so_far)
         return False
 
-    def _record(self, incident: Incident, station: str | None, tech_info: str, now: datetime) -> None:
+    def _record(self, incident: Incident, station: str | None, tech_info: str, now: datetime, times: int) -> None:
         event = incident.event
         critical = incident.alert or (isinstance(event, SecurityEvent) and is_critical(OcppVersion.V21, event))
         actor = self._actor
 
+        occurrence = Occurrence(station, "csms", str(event), critical, tech_info, now, now, times)
+
         def work(tx: Transaction) -> None:
-            tx.add_security_event(
-                station=station,
-                source="csms",
-                type=str(event),
-                critical=critical,
-                tech_info=tech_info[:MAX_TECH_INFO],
-                at=now,
-                received_at=now,
-            )
-            subject = station or "unknown station"
-            tx.audit(actor, "security-event.raise", subject, now=now, details={"type": str(event)})
+            record_event(tx, occurrence, actor, "security-event.raise")
 
         task = asyncio.get_running_loop().create_task(self._write(work))
         self._writes.add(task)

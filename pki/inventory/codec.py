@@ -19,6 +19,12 @@ from typing import Any, Final, Generic, TypeVar
 import orjson
 
 from chargepki.pki.errors import InputError
+from chargepki.pki.inventory.event_records import (
+    AlertDeliveryRecord,
+    AlertRecord,
+    EventSeriesRecord,
+    RequestedLogRecord,
+)
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     CaRecord,
@@ -287,6 +293,10 @@ ATTEMPT: Final = RowKind("attempt", AttemptRecord, key=("operation", "number"))
 SECURITY_EVENT: Final = RowKind("security_event", SecurityEventRecord)
 STATION_TERMS: Final = RowKind("station_terms", StationTermsRecord, key=("station",))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
+EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
+ALERT: Final = RowKind("alert", AlertRecord)
+ALERT_DELIVERY: Final = RowKind("alert_delivery", AlertDeliveryRecord, key=("alert", "target"))
+REQUESTED_LOG: Final = RowKind("requested_log", RequestedLogRecord)
 
 AUDITED: Final[tuple[RowKind[Any], ...]] = (
     CA,
@@ -302,7 +312,11 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     ATTEMPT,
     SECURITY_EVENT,
     STATION_TERMS,
+    ALERT,
+    REQUESTED_LOG,
 )
 """Every table whose rows the audit log accounts for."""
 
-ROW_KINDS: Final[Mapping[str, RowKind[Any]]] = {kind.table: kind for kind in (*AUDITED, PRESENCE)}
+ROW_KINDS: Final[Mapping[str, RowKind[Any]]] = {
+    kind.table: kind for kind in (*AUDITED, PRESENCE, EVENT_SERIES, ALERT_DELIVERY)
+}

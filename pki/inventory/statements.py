@@ -32,8 +32,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory import codec, ocsp_tables, tables, terms_tables
+from chargepki.pki.inventory import codec, event_tables, ocsp_tables, tables, terms_tables
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 
 __all__ = ["compile_all"]
@@ -68,6 +69,11 @@ TABLES: Final[Mapping[str, Table]] = {
         tables.AuditHeadRow,
         ocsp_tables.OcspResponseRow,
         terms_tables.StationTermsRow,
+        event_tables.EventSeriesRow,
+        event_tables.AlertRow,
+        event_tables.AlertDeliveryRow,
+        event_tables.AlertCursorRow,
+        event_tables.RequestedLogRow,
     )
 }
 
@@ -383,6 +389,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= ocsp_statements(
             TABLES["certificate"], TABLES["ocsp_response"], TABLES["audit_head"], TABLES["lease"], name
         )
+        named |= event_statements(TABLES, name)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -329,7 +329,10 @@ class SecurityEventRow(SQLModel, table=True):
     """A security event (`SecurityEventRecord`)."""
 
     __tablename__ = "security_event"
-    __table_args__ = (Index("ix_security_event_station", "station", "id"),)
+    __table_args__ = (
+        Index("ix_security_event_station", "station", "id"),
+        Index("ix_security_event_received", "station", "received_at"),
+    )
 
     id: WholeKey
     station: WordsOrNull

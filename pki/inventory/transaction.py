@@ -18,6 +18,7 @@ from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.terms_writes import TermsWrites
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
+from chargepki.pki.inventory.writes_events import EventWrites
 from chargepki.pki.inventory.writes_ocsp import OcspWrites
 from chargepki.pki.inventory.writes_revocation import RevocationWrites
 from chargepki.pki.inventory.writes_stations import StationWrites
@@ -27,7 +28,7 @@ __all__ = ["Transaction"]
 _STATUS: Final = ("state", "revoked_at", "revocation_reason")
 
 
-class Transaction(CertificateWrites, RevocationWrites, StationWrites, OcspWrites, TermsWrites):
+class Transaction(CertificateWrites, RevocationWrites, StationWrites, OcspWrites, TermsWrites, EventWrites):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
     Writers are serialised, so what a work reads cannot change before it is committed. After every write to an audited

@@ -1,13 +1,12 @@
-"""Typed writes on stations, their presence and their security events."""
+"""Typed writes on stations and their presence."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from chargepki.pki.errors import printable
 from chargepki.pki.inventory import codec
-from chargepki.pki.inventory.records import PresenceRecord, SecurityEventRecord, StationRecord, StationState
+from chargepki.pki.inventory.records import PresenceRecord, StationRecord, StationState
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["StationChanges", "StationWrites"]
@@ -67,34 +66,3 @@ class StationWrites(Writes):
         """Record that a connection ended; False if another one has replaced it meanwhile. Not audited."""
         parameters = {"station": station, "connection": connection, "last_seen_at": codec.encode_time(now)}
         return bool(self._rows("presence_clear", parameters))
-
-    def add_security_event(
-        self,
-        *,
-        station: str | None,
-        source: str,
-        type: str,  # the wire's word for it
-        critical: bool,
-        tech_info: str,
-        at: datetime,
-        received_at: datetime,
-    ) -> SecurityEventRecord:
-        """Store a security event and return it with its number.
-
-        Args:
-            source: ``station`` or ``csms``.
-            tech_info: the station's text; control characters are escaped, so that no event is lost to them.
-        """
-        rows = self._rows("security_event_last", {})
-        record = SecurityEventRecord(
-            id=int(rows[0][0] or 0) + 1,
-            station=station,
-            source=source,
-            type=printable(type),
-            critical=critical,
-            tech_info=printable(tech_info),
-            at=at,
-            received_at=received_at,
-        )
-        self._add(codec.SECURITY_EVENT, record, "the security event")
-        return record
