@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.station_watching import events
 from chargepki.cli.values import DURATION
 
 if TYPE_CHECKING:
@@ -216,19 +217,7 @@ def remove(state: GlobalState, station_id: str, yes: bool, dry_run: bool) -> Non
     state.output.fields("chargepki/station", _row(state, record))
 
 
-@station.command("events", example="chargepki station events CS-0001")
-@click.argument("station_id", metavar="ID")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
-@pass_state
-def events(state: GlobalState, station_id: str, limit: int) -> None:
-    """List the security events of a station, its own and ours about it."""
-    from chargepki.cli.station_rows import event_row
-
-    inventory = state.workspace.inventory
-    inventory.get_station(station_id)
-    rows = (event_row(item) for item in inventory.list_security_events(station=station_id, limit=limit))
-    columns = ("at", "source", "type", "critical", "tech_info")
-    state.output.rows("chargepki/security-event-list", columns, rows, key="events")
+station.add_command(events)
 
 
 @station.command("set-profile", writes="change", example="chargepki station set-profile CS-0001 3 --record-only")

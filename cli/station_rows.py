@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, SecurityEventRecord, StationRecord
+from chargepki.pki.inventory.event_records import EventSeries
+from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, StationRecord
 from chargepki.pki.inventory.terms_records import StationTermsRecord
 
 __all__ = ["event_row", "operation_row", "station_row"]
@@ -69,8 +70,9 @@ def operation_row(operation: OperationRecord) -> dict[str, Any]:
     }
 
 
-def event_row(event: SecurityEventRecord) -> dict[str, Any]:
-    """Return a security event."""
+def event_row(series: EventSeries) -> dict[str, Any]:
+    """Return a security event with how often it occurred."""
+    event = series.event
     return {
         "id": event.id,
         "at": event.at,
@@ -80,4 +82,7 @@ def event_row(event: SecurityEventRecord) -> dict[str, Any]:
         "type": event.type,
         "critical": event.critical,
         "tech_info": event.tech_info,
+        "count": series.count,
+        "last_at": series.last_at,
+        "last_received_at": series.last_received_at,
     }

@@ -24,6 +24,7 @@ __all__ = [
     "find_event",
     "is_critical",
     "is_sent",
+    "spellings",
 ]
 
 MAX_TYPE = 50
@@ -197,6 +198,12 @@ def find_event(name: str) -> SecurityEvent | None:
     Both spellings are taken whatever the connection speaks, because stations mix them.
     """
     return _BY_NAME.get(name)
+
+
+def spellings(event: SecurityEvent) -> tuple[str, ...]:
+    """Return the names that any version gives *event*."""
+    other = _TABLE[event].name_16
+    return (event.value, other) if other else (event.value,)
 
 
 def is_critical(version: OcppVersion, event: SecurityEvent) -> bool:

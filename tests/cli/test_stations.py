@@ -60,7 +60,6 @@ def test_show_tells_certificates_and_operations(run: CommandLine) -> None:
 def test_list_and_events(run: CommandLine) -> None:
     rows = run("station", "list", "--json").json()["stations"]
     assert [row["id"] for row in rows] == ["CS-0001", "CS-0002"] and rows[0].keys() == STATION_FIELDS
-    assert run("station", "events", "CS-0001", "--json").json()["events"] == []
 
 
 def test_a_password_is_made_and_shown_only_where_it_must_be_carried(run: CommandLine) -> None:

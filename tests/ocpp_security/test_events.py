@@ -8,8 +8,12 @@ import pytest
 
 from chargepki.ocpp_security import schemas
 from chargepki.ocpp_security.events import (
+    NEWEST_EDITION,
+    Edition,
+    Repetition,
     SecurityEvent,
     build_notification,
+    catalogue,
     event_name,
     find_event,
     is_critical,
@@ -59,3 +63,27 @@ def test_a_notification_says_the_time_in_utc_and_refuses_a_naive_one() -> None:
     assert payload == {"type": "ResetOrReboot", "timestamp": "2026-03-01T12:00:00Z"}
     with pytest.raises(TypeError):
         build_notification(OcppVersion.V201, SecurityEvent.RESET_OR_REBOOT, AT.replace(tzinfo=None))
+
+
+@pytest.mark.parametrize(
+    ("edition", "rows", "critical", "sent"), [(Edition.V16, 18, 7, 11), (Edition.V201_ED2, 20, 13, 15),
+     (Edition.V201_ED3, 21, 16, 16), (Edition.V21, 21, 16, 16)],
+)  # fmt: skip
+def test_the_catalogue_of_each_edition_is_complete(edition: Edition, rows: int, critical: int, sent: int) -> None:
+    found = catalogue(edition)
+    assert len(found) == len({rule.name for rule in found}) == rows
+    assert (sum(rule.critical for rule in found), sum(rule.sent for rule in found)) == (critical, sent)
+    assert all(edition.value in rule.clause for rule in found)
+
+
+@pytest.mark.parametrize("version", OcppVersion)
+def test_a04_fr_01_and_02_what_is_critical_is_sent_and_queued(version: OcppVersion) -> None:
+    for rule in catalogue(NEWEST_EDITION[version]):
+        assert rule.critical == is_critical(version, rule.event)
+        assert rule.sent == is_sent(version, rule.event)
+        assert not rule.critical or rule.sent
+
+
+def test_a00_fr_316_a_series_of_tls_failures_needs_one_event() -> None:
+    series = {rule.name for rule in catalogue(Edition.V21) if rule.repetition is Repetition.SERIES}
+    assert series == {"InvalidTLSVersion", "InvalidTLSCipherSuite", "InvalidCsmsCertificate"}

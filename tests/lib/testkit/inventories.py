@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.event_records import AlertRecord, AlertState, LogRequestState, RequestedLogRecord
 from chargepki.pki.inventory.records import (
     Actor,
     ActorKind,
@@ -32,6 +33,7 @@ __all__ = [
     "NOW",
     "add_ca",
     "add_station",
+    "alert_record",
     "ca_record",
     "certificate_record",
     "crl_record",
@@ -40,6 +42,7 @@ __all__ = [
     "issuance_record",
     "issue",
     "operation_record",
+    "requested_log_record",
     "station_record",
 ]
 
@@ -193,3 +196,36 @@ def fill(inventory: Inventory) -> None:
             received_at=NOW,
         ),
     )
+    do(inventory, lambda tx: tx.add_alert(alert_record()))
+    do(inventory, lambda tx: tx.add_requested_log(requested_log_record()))
+
+
+def alert_record(alert: str = "al-1", **changes: Any) -> AlertRecord:
+    """Return an alert as a rule raises it."""
+    record = AlertRecord(
+        id=alert,
+        rule="tampering",
+        scope="CS-1",
+        cause=1,
+        summary="CS-1: TamperDetection",
+        details={"station": "CS-1"},
+        state=AlertState.OPEN,
+        raised_at=NOW,
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def requested_log_record(log: str = "o9", **changes: Any) -> RequestedLogRecord:
+    """Return a log as it is asked for."""
+    record = RequestedLogRecord(
+        id=log,
+        station="CS-1",
+        request_id=1,
+        log_type="SecurityLog",
+        token_sha256=f"{log}-digest",
+        max_bytes=1000,
+        state=LogRequestState.REQUESTED,
+        created_at=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    return dataclasses.replace(record, **changes)
