@@ -25,9 +25,7 @@ _CRITICALITY = {"critical": True, "non-critical": False}
 @click.option("--type", "kind", metavar="NAME", help="Only events of this type, in the spelling of any version.")
 @click.option("--since", type=INSTANT, metavar="TIME", help="Only those received (again) at this instant or later.")
 @click.option("--criticality", type=click.Choice(list(_CRITICALITY)), help="Only critical ones, or only the others.")
-@click.option(
-    "--source", type=click.Choice(["station", "csms"]), help="Only what stations reported, or what we saw."
-)
+@click.option("--source", type=click.Choice(["station", "csms"]), help="Only what stations reported, or what we saw.")
 @click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=100, show_default=True, help="The newest so many."
 )
