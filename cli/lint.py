@@ -106,7 +106,8 @@ def _print(state: GlobalState, reports: list[ObjectReport]) -> None:
     for each in reports:
         report = each.report
         subject = report.profile_id or ("no profile" if report.kind.endswith(("certificate", "csr")) else "")
-        reason = f" ({each.profile_reason})" if each.profile_reason else ""
+        told = each.profile_reason or each.note
+        reason = f" ({told})" if told else ""
         write(f"{each.name}: {report.kind}{f', {subject}' if subject else ''}{reason}")
         for override in report.overrides:
             severity = "off" if override.severity is None else override.severity.value

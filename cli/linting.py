@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +17,8 @@ from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.config import CONFIG_FILE
 from chargepki.pki.errors import InputError
 from chargepki.pki.lint.collection import Kind
-from chargepki.pki.lint.session import LintInput, LintSession, ObjectReport, as_text, read_inputs
+from chargepki.pki.lint.reading import LintInput, as_text, read_inputs
+from chargepki.pki.lint.session import LintSession, ObjectReport
 from chargepki.pki.lint.settings import LintSettings, load_lint_settings, load_weak_keys
 from chargepki.pki.lint.sniff import ObjectKind
 from chargepki.pki.profiles import get_profile
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Request", "Run", "judge"]
 
 _MAX_BYTES: Final = 64 << 20
+_MAX_PASSPHRASE_BYTES: Final = 4096
 _MOST_FILES: Final = 100_000
 _TLS: Final = "tls://"
 
@@ -60,11 +64,12 @@ def judge(state: GlobalState, request: Request) -> Run:
     run = Run()
     inputs: list[LintInput] = []
     blocks: dict[str, Sequence[PemBlock]] = {}
+    passphrases = _passphrases(state.settings.passphrase_file)
     for operand in request.files:
         if operand.startswith(_TLS):
             inputs += _endpoint(operand)
         else:
-            _read(operand, inputs, blocks, run)
+            _read(operand, inputs, blocks, run, passphrases)
     session = LintSession(
         profile=get_profile(request.profile_id) if request.profile_id else None,
         now=request.now,
@@ -95,14 +100,20 @@ def _settings(state: GlobalState, request: Request) -> LintSettings:
     return replace(settings, data=data, unverified=settings.unverified and not request.no_unverified)
 
 
-def _read(operand: str, inputs: list[LintInput], blocks: dict[str, Sequence[PemBlock]], run: Run) -> None:
+def _read(
+    operand: str,
+    inputs: list[LintInput],
+    blocks: dict[str, Sequence[PemBlock]],
+    run: Run,
+    passphrases: Callable[[], Sequence[bytes]],
+) -> None:
     if operand == "-" or not Path(operand).is_dir():
-        _read_file(operand, inputs, blocks)
+        _read_file(operand, inputs, blocks, passphrases)
         return
     before = len(inputs)
     for path in _walk(Path(operand)):
         try:
-            _read_file(str(path), inputs, blocks)
+            _read_file(str(path), inputs, blocks, passphrases)
         except InputError as error:
             run.skipped.append({"file": as_text(str(path)), "reason": as_text(error.what)})
     if len(inputs) == before:
@@ -123,23 +134,49 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _read_file(file: str, inputs: list[LintInput], blocks: dict[str, Sequence[PemBlock]]) -> None:
+def _read_file(
+    file: str,
+    inputs: list[LintInput],
+    blocks: dict[str, Sequence[PemBlock]],
+    passphrases: Callable[[], Sequence[bytes]],
+) -> None:
     data = io.read_limited(file, _MAX_BYTES, "file")
     if not data:
         raise InputError(f"{file} is empty", why="it should hold something to judge", fix="check the path")
-    found, listed = read_inputs(data, file)
-    if not found and not any(block.label.endswith("PRIVATE KEY") for block in listed):
+    found, listed = read_inputs(data, file, mode=_mode(file), passphrases=passphrases)
+    if not found:
         labels = ", ".join(dict.fromkeys(block.label for block in listed))
         raise InputError(
             f"{file} holds nothing that can be judged but {labels}",
-            why="certificates, requests, CRLs and OCSP responses can be judged",
-            fix="convert PKCS#7 with: openssl pkcs7 -print_certs",
+            why="certificates, requests, CRLs, OCSP responses, PKCS#7, PKCS#12 and private keys can be judged",
+            fix="check the path",
         )
-    if not found:
-        raise InputError(f"{file} holds a private key and nothing that can be judged", fix="pass the certificate")
     inputs += found
     if listed:
         blocks[file] = listed
+
+
+def _mode(file: str) -> int | None:
+    """Return the permissions of *file*, where the system has such."""
+    if file == "-" or os.name != "posix":
+        return None
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return None
+    return stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else None
+
+
+def _passphrases(setting: str | None) -> Callable[[], Sequence[bytes]]:
+    """Return a function that reads the passphrase of PKCS#12 files once, when there is one to open."""
+
+    @cache
+    def read() -> Sequence[bytes]:
+        if setting is None:
+            return ()
+        return (io.read_limited(setting, _MAX_PASSPHRASE_BYTES, "passphrase file").rstrip(b"\r\n"),)
+
+    return read
 
 
 def _issuers(file: str) -> list[bytes]:

@@ -162,6 +162,9 @@ _JUDGED = {
     "file": "files of PEM blocks",
     "hash-data": "OCPP certificate hash data",
     "ocsp-response": "OCSP responses",
+    "pkcs12": "PKCS#12 files",
+    "pkcs7": "PKCS#7 bundles",
+    "private-key": "files of private keys",
 }
 
 

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from chargepki.pki.lint.catalogue import all_rules
     from chargepki.pki.lint.crl_rules import list_crl_rules
     from chargepki.pki.lint.issuance import lint_issuance
-    from chargepki.pki.lint.objects import lint_collection, lint_csr, lint_file, lint_hash_data, lint_ocsp_response
-    from chargepki.pki.lint.session import LintSession, read_inputs
+    from chargepki.pki.lint.objects import (
+        lint_collection,
+        lint_csr,
+        lint_file,
+        lint_hash_data,
+        lint_ocsp_response,
+        lint_pkcs7,
+        lint_pkcs12,
+        lint_private_key,
+    )
+    from chargepki.pki.lint.reading import read_inputs
+    from chargepki.pki.lint.session import LintSession
     from chargepki.pki.lint.settings import LintSettings, load_lint_settings
 
 # Importing a rule module registers its rules; naming them here keeps the order of findings stable.
@@ -40,6 +50,9 @@ __all__ = [
     "lint_hash_data",
     "lint_issuance",
     "lint_ocsp_response",
+    "lint_pkcs7",
+    "lint_pkcs12",
+    "lint_private_key",
     "lint_tbs",
     "list_crl_rules",
     "list_rules",
@@ -57,9 +70,12 @@ _LATE: Final = {
     "lint_hash_data": "objects",
     "lint_issuance": "issuance",
     "lint_ocsp_response": "objects",
+    "lint_pkcs12": "objects",
+    "lint_pkcs7": "objects",
+    "lint_private_key": "objects",
     "list_crl_rules": "crl_rules",
     "load_lint_settings": "settings",
-    "read_inputs": "session",
+    "read_inputs": "reading",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from chargepki.pki import lint
 from chargepki.pki.lint.collection_rules import COLLECTIONS
+from chargepki.pki.lint.container_rules import PKCS7S, PKCS12S, PRIVATE_KEYS
 from chargepki.pki.lint.crl_rules import CRLS
 from chargepki.pki.lint.csr_rules import CSRS
 from chargepki.pki.lint.engine import Rule
@@ -19,7 +20,7 @@ __all__ = ["all_rules"]
 @cache
 def all_rules() -> tuple[Rule[Any], ...]:
     """Return all rules, sorted by id, then by kind of object: a few ids judge several kinds."""
-    others = (CRLS, CSRS, OCSP_RESPONSES, COLLECTIONS, FILES, HASH_DATA)
+    others = (CRLS, CSRS, OCSP_RESPONSES, COLLECTIONS, FILES, HASH_DATA, PKCS7S, PKCS12S, PRIVATE_KEYS)
     rules: list[Rule[Any]] = [*lint.list_rules()]
     for registry in others:
         rules += registry.rules()

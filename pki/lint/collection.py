@@ -27,6 +27,8 @@ class Kind(StrEnum):
     """Trust anchors."""
     SET = "set"
     """Certificates that merely lie side by side."""
+    CONTAINER = "container"
+    """What a PKCS#7 or PKCS#12 file carries: a bundle whose order says nothing and which may bring its root."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,13 +109,13 @@ class Collection:
     kind: Kind
     now: datetime | None = None
     path: tuple[Member, ...] = field(init=False)
-    """Of a bundle: from the leaf upwards, as far as the members go; a root at its end is part of it."""
+    """Of a bundle or container: from the leaf upwards, as far as the members go; a root at its end is part of it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", tuple(self._build_path()))
 
     def _build_path(self) -> list[Member]:
-        if self.kind is not Kind.BUNDLE:
+        if self.kind not in (Kind.BUNDLE, Kind.CONTAINER):
             return []
         issuers = Issuers(self.members)
         path: list[Member] = []
@@ -165,7 +167,7 @@ class Collection:
     def tokens(self) -> frozenset[str]:
         """What `Rule.applies` is compared with."""
         tokens = {"set", self.kind.value}
-        if self.kind is Kind.BUNDLE and len(self.path) > 1:
+        if self.kind in (Kind.BUNDLE, Kind.CONTAINER) and len(self.path) > 1:
             tokens.add("chain")
         return frozenset(tokens)
 

@@ -8,17 +8,32 @@ from datetime import datetime
 from chargepki.pki.der import DerError
 from chargepki.pki.lint.collection import Collection, Kind, Member
 from chargepki.pki.lint.collection_rules import COLLECTIONS
+from chargepki.pki.lint.container_rules import PKCS7S, PKCS12S, PRIVATE_KEYS, KeyContext
 from chargepki.pki.lint.csr_rules import CSRS, CsrContext
 from chargepki.pki.lint.csr_view import CsrView, view_csr
 from chargepki.pki.lint.engine import NO_DATA, LintData, LintReport, available_data, judge, tokens_of
+from chargepki.pki.lint.key_protection import KeyProtection, read_private_key
 from chargepki.pki.lint.ocsp_rules import OCSP_RESPONSES, OcspContext
 from chargepki.pki.lint.ocsp_view import view_ocsp_response
 from chargepki.pki.lint.other_rules import FILES, HASH_DATA, FileContext, HashDataContext
+from chargepki.pki.lint.pkcs7_view import Pkcs7View, view_pkcs7
+from chargepki.pki.lint.pkcs12_view import Pkcs12View, view_pkcs12
 from chargepki.pki.lint.run import check_aware, unreadable, view_issuer
 from chargepki.pki.pem import PemBlock
 from chargepki.pki.profiles.base import Profile, Standard
 
-__all__ = ["judge_csr_view", "lint_collection", "lint_csr", "lint_file", "lint_hash_data", "lint_ocsp_response"]
+__all__ = [
+    "judge_carrier",
+    "judge_csr_view",
+    "lint_collection",
+    "lint_csr",
+    "lint_file",
+    "lint_hash_data",
+    "lint_ocsp_response",
+    "lint_pkcs7",
+    "lint_pkcs12",
+    "lint_private_key",
+]
 
 _ANY = frozenset({"any"})
 
@@ -77,13 +92,13 @@ def lint_collection(members: Sequence[Member], *, kind: Kind, now: datetime | No
     collection = Collection(tuple(members), kind, now)
     available = available_data(NO_DATA, issuer=False, now=now is not None, signature=True)
     plan = COLLECTIONS.plan(_standard(collection), collection.tokens, available)
-    profile = collection.profile if kind is Kind.BUNDLE else None
+    profile = collection.profile if kind in (Kind.BUNDLE, Kind.CONTAINER) else None
     return judge(plan, collection, kind.value, None if profile is None else profile.id)
 
 
 def _standard(collection: Collection) -> Standard | None:
     """A store or a set follows a document when all its members do whose profile is known."""
-    if collection.kind is Kind.BUNDLE:
+    if collection.kind in (Kind.BUNDLE, Kind.CONTAINER):
         return collection.standard
     found = {member.profile.standard for member in collection.members if member.profile is not None}
     return found.pop() if len(found) == 1 else None
@@ -92,6 +107,48 @@ def _standard(collection: Collection) -> Standard | None:
 def lint_file(blocks: Sequence[PemBlock]) -> LintReport:
     """Judge what lies together in one PEM file."""
     return judge(FILES.plan(None, _ANY, frozenset()), FileContext(blocks), "file")
+
+
+def lint_pkcs7(der: bytes) -> LintReport:
+    """Judge a PKCS#7 bundle (DER or BER) itself; the certificates in it are `LintSession`'s."""
+    try:
+        view = view_pkcs7(der)
+    except DerError as error:
+        return unreadable(error, "pkcs7")
+    return judge_carrier(view)
+
+
+def lint_pkcs12(der: bytes, passphrases: Sequence[bytes] = ()) -> LintReport:
+    """Judge a PKCS#12 file (DER or BER) itself; the certificates in it are `LintSession`'s."""
+    try:
+        view = view_pkcs12(der, passphrases)
+    except DerError as error:
+        return unreadable(error, "pkcs12")
+    return judge_carrier(view)
+
+
+def judge_carrier(view: Pkcs7View | Pkcs12View) -> LintReport:
+    """Judge a bundle that has been read already."""
+    if isinstance(view, Pkcs7View):
+        return judge(PKCS7S.plan(None, _ANY, frozenset()), view, "pkcs7")
+    return judge(PKCS12S.plan(None, _ANY, frozenset()), view, "pkcs12")
+
+
+def lint_private_key(der: bytes, *, mode: int | None = None, old_encryption: bool = False) -> LintReport:
+    """Judge how a private key (PKCS#8, SEC 1 or PKCS#1 in DER) is kept; the key itself is never opened.
+
+    Args:
+        mode: permissions of its file.
+        old_encryption: *der* is the ciphertext of OpenSSL's old PEM form (``Proc-Type: 4,ENCRYPTED``).
+    """
+    if old_encryption:
+        protection = KeyProtection(True, "its passphrase is hashed once, with MD5 (the old form of PEM)")
+    else:
+        try:
+            protection = read_private_key(der)
+        except DerError as error:
+            return unreadable(error, "private-key")
+    return judge(PRIVATE_KEYS.plan(None, _ANY, frozenset()), KeyContext(protection, mode), "private-key")
 
 
 def lint_hash_data(value: Mapping[str, object]) -> LintReport:

@@ -3,54 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from chargepki.pki.certificate_view import CertificateView, view_certificate, view_tbs
 from chargepki.pki.crl_view import CrlContent, read_crl
 from chargepki.pki.der import DerError
-from chargepki.pki.errors import InputError
 from chargepki.pki.lint.collection import Issuers, Kind, Member
 from chargepki.pki.lint.csr_view import view_csr
 from chargepki.pki.lint.engine import LintReport
 from chargepki.pki.lint.guess import guess_profile, guess_request_profile
-from chargepki.pki.lint.objects import judge_csr_view, lint_collection, lint_file, lint_hash_data, lint_ocsp_response
+from chargepki.pki.lint.objects import (
+    judge_carrier,
+    judge_csr_view,
+    lint_collection,
+    lint_file,
+    lint_hash_data,
+    lint_ocsp_response,
+    lint_pkcs7,
+    lint_pkcs12,
+    lint_private_key,
+)
 from chargepki.pki.lint.ocsp_view import OcspView, view_ocsp_response
+from chargepki.pki.lint.pkcs12_view import Pkcs12View
+from chargepki.pki.lint.reading import LintInput, as_text
 from chargepki.pki.lint.run import judge_view, lint_crl, unreadable
 from chargepki.pki.lint.settings import LintSettings
-from chargepki.pki.lint.sniff import ObjectKind, kind_of
-from chargepki.pki.pem import PemBlock, pem_blocks
+from chargepki.pki.lint.sniff import ObjectKind
+from chargepki.pki.pem import PemBlock
 from chargepki.pki.profiles.base import Profile
 
-__all__ = ["LintInput", "LintSession", "ObjectReport", "as_text", "read_inputs"]
+__all__ = ["LintSession", "ObjectReport"]
 
-_MAX_BYTES: Final = 64 << 20
-_BY_LABEL: Final = {
-    "CERTIFICATE": ObjectKind.CERTIFICATE,
-    "TRUSTED CERTIFICATE": ObjectKind.CERTIFICATE,
-    "X509 CERTIFICATE": ObjectKind.CERTIFICATE,
-    "X509 CRL": ObjectKind.CRL,
-    "CERTIFICATE REQUEST": ObjectKind.CSR,
-    "NEW CERTIFICATE REQUEST": ObjectKind.CSR,
-    "OCSP RESPONSE": ObjectKind.OCSP_RESPONSE,
-}
 _CERTIFICATES: Final = (ObjectKind.CERTIFICATE, ObjectKind.TBS)
-
-
-@dataclass(frozen=True, slots=True)
-class LintInput:
-    """One object that was found in a file or received from a peer."""
-
-    name: str
-    file: str
-    kind: ObjectKind | None
-    """``None`` for hash data, which is JSON."""
-    der: bytes = b""
-    value: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +49,9 @@ class ObjectReport:
     report: LintReport
     profile_reason: str = ""
     """Why a certificate was held against its profile: ``given``, or what the guess rests on."""
-    der: bytes = b""
+    der: bytes = field(default=b"", repr=False)
+    note: str = ""
+    """What else a reader should know, as that a private key itself was not judged."""
 
     def to_json(self) -> dict[str, object]:
         """Return the report as JSON-able values."""
@@ -70,66 +59,9 @@ class ObjectReport:
             "object": as_text(self.name),
             "file": as_text(self.file),
             "profile_reason": self.profile_reason or None,
+            "note": self.note or None,
             **self.report.to_json(),
         }
-
-
-def as_text(name: str) -> str:
-    """Return *name* with octets of a file's name that are no UTF-8 as escapes, so that JSON can hold it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def read_inputs(data: bytes, file: str) -> tuple[list[LintInput], list[PemBlock]]:
-    """Return the objects in *data* (PEM, DER, base64 or JSON) and the PEM blocks, if it is PEM.
-
-    Raises:
-        InputError: nothing that the linter knows.
-    """
-    if b"-----BEGIN " in data and data[:1] != b"\x30":
-        blocks = pem_blocks(data, max_bytes=_MAX_BYTES)
-        found = [block for block in blocks if block.label in _BY_LABEL]
-        inputs = [
-            LintInput(file if len(found) == 1 else f"{file}#{number}", file, _BY_LABEL[block.label], block.der)
-            for number, block in enumerate(found, start=1)
-        ]
-        if not blocks:
-            raise _nothing(file)
-        return inputs, blocks
-    if data[:1] == b"\x30" and (kind := kind_of(data)) is not None:
-        return [LintInput(file, file, kind, data)], []
-    if data.lstrip()[:1] in (b"{", b"["):
-        return list(_hash_data(data, file)), []
-    raise _nothing(file)
-
-
-def _nothing(file: str) -> InputError:
-    return InputError(
-        f"{file} holds nothing that can be judged",
-        why="certificates, to-be-signed certificates, requests, CRLs and OCSP responses (PEM or DER) can, "
-        "and certificate hash data (JSON)",
-        fix="check the path; convert PKCS#12 or PKCS#7 with openssl first",
-    )
-
-
-def _hash_data(data: bytes, file: str) -> Iterator[LintInput]:
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid JSON", why=str(error)[:200]) from error
-    waiting, found = deque([document]), []
-    while waiting:
-        value = waiting.popleft()
-        if isinstance(value, dict):
-            if "hashAlgorithm" in value or "issuerNameHash" in value:
-                found.append(value)
-            else:
-                waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    if not found:
-        raise _nothing(file)
-    for number, value in enumerate(found, start=1):
-        yield LintInput(file if len(found) == 1 else f"{file}#{number}", file, None, value=value)
 
 
 @dataclass(slots=True)
@@ -170,7 +102,7 @@ class LintSession:
 
     def _finish(self, found: ObjectReport) -> ObjectReport:
         report = self.settings.apply(found.report)
-        return ObjectReport(found.name, found.file, report, found.profile_reason, found.der)
+        return replace(found, report=report)
 
     def _read(self, inputs: Sequence[LintInput]) -> tuple[dict[int, Member], dict[int, LintReport]]:
         """Read the certificates; what cannot be followed is judged already."""
@@ -218,10 +150,28 @@ class LintSession:
                 standard=None if profile is None else profile.standard,
                 now=self.now,
             )
-        else:
+        elif each.kind is None:
             report = lint_hash_data(each.value)
+        else:
+            return self._kept(each)
         given = "given" if report.profile_id and self.profile else ""
         return ObjectReport(each.name, each.file, report, given, each.der)
+
+    @staticmethod
+    def _kept(each: LintInput) -> ObjectReport:
+        """Judge a bundle or the keeping of a private key; what a bundle carries is judged as the inputs after it."""
+        if each.kind is ObjectKind.PRIVATE_KEY:
+            report = lint_private_key(each.der, mode=each.mode, old_encryption=each.old_encryption)
+            return ObjectReport(each.name, each.file, report, note="a private key, not judged: only how it is kept")
+        if each.carrier is None:
+            report = lint_pkcs7(each.der) if each.kind is ObjectKind.PKCS7 else lint_pkcs12(each.der)
+            return ObjectReport(each.name, each.file, report)
+        carrier = each.carrier
+        counts = [f"{len(carrier.certificates)} certificates", f"{len(carrier.crls)} CRLs"]
+        if isinstance(carrier, Pkcs12View):
+            counts.append(f"{len(carrier.keys)} private keys, not judged")
+            counts += [carrier.closed] if carrier.closed else []
+        return ObjectReport(each.name, each.file, judge_carrier(carrier), note=", ".join(counts))
 
     def _request(self, each: LintInput) -> ObjectReport:
         try:
@@ -266,7 +216,8 @@ class LintSession:
                 files.setdefault(inputs[position].file, []).append(member)
         for file, listed in files.items():
             if len(listed) > 1 or self.kind is not None:
-                kind = self.kind or _kind(listed)
+                carried = all(inputs[position].carried for position in members if inputs[position].file == file)
+                kind = self.kind or _kind(listed, carried=carried)
                 yield ObjectReport(file, file, lint_collection(listed, kind=kind, now=self.now))
         everyone = [member for listed in files.values() for member in listed]
         if len(files) > 1:
@@ -275,14 +226,15 @@ class LintSession:
             yield ObjectReport("all files", "", lint_collection(distinct, kind=Kind.SET, now=self.now))
 
 
-def _kind(members: Sequence[Member]) -> Kind:
-    """A leaf makes a bundle, two make a set; roots alone are a store."""
+def _kind(members: Sequence[Member], *, carried: bool = False) -> Kind:
+    """A leaf makes a bundle, two make a set; roots alone are a store. The order in a *carried* bundle says nothing."""
+    bundle = Kind.CONTAINER if carried else Kind.BUNDLE
     leaves = sum(not member.view.is_ca for member in members)
     if leaves == 1:
-        return Kind.BUNDLE
+        return bundle
     if leaves == 0 and all(member.is_self_issued for member in members):
         return Kind.STORE
-    return Kind.SET if leaves else Kind.BUNDLE
+    return Kind.SET if leaves else bundle
 
 
 def _key_hashes(view: CertificateView) -> set[bytes]:

@@ -75,12 +75,15 @@ def test_malformed_der_is_judged_with_offset_and_rule_not_refused(lint: CommandL
     assert "truncated" in report["findings"][0]["message"]
 
 
-@pytest.mark.parametrize("judges", ["crl", "csr", "ocsp-response", "hash-data", "collection", "file"])
+@pytest.mark.parametrize(
+    "judges", ["crl", "csr", "ocsp-response", "hash-data", "collection", "file", "pkcs7", "pkcs12", "private-key"]
+)
 def test_every_kind_of_object_is_recognised_and_judged(lint: CommandLine, tmp_path: Path, judges: str) -> None:
     broken = [v for v in vectors() if v.judges == judges and v.severity is Severity.ERROR and not v.accept]
     for number, each in enumerate(broken):
         path = tmp_path / f"{number}.{each.file.rpartition('.')[2]}"
         path.write_bytes(each.data)
+        path.chmod(each.mode or 0o644)
         options: list[str | Path] = ["--profile", each.profile] if each.profile else []
         options += ["--as", each.kind] if each.kind else []
         if each.settings.weak_keys:
@@ -182,7 +185,7 @@ def test_what_is_unverified_is_a_warning_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"{}", b"[1", b"-----BEGIN PKCS7-----\nMAA=\n-----END PKCS7-----\n"]
+    "content", [b"", b"hello", b"{}", b"[1", b"-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n"]
 )
 def test_a_file_without_anything_to_judge_is_one_clear_error(lint: CommandLine, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)

@@ -14,8 +14,8 @@ from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import LintSession, lint_collection, lint_csr, lint_ocsp_response
 from chargepki.pki.lint.collection import Issuers, Kind, Member
 from chargepki.pki.lint.engine import NotEvaluated, Registry
+from chargepki.pki.lint.reading import LintInput, read_inputs
 from chargepki.pki.lint.sarif import sarif_log
-from chargepki.pki.lint.session import LintInput, read_inputs
 from chargepki.pki.lint.sniff import ObjectKind, kind_of
 from chargepki.pki.lint.view import view_certificate
 from chargepki.pki.lint.weak_keys import WeakKeys, modulus_digest

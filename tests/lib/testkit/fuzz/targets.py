@@ -32,6 +32,9 @@ from chargepki.pki.lint import (
     lint_crl,
     lint_csr,
     lint_ocsp_response,
+    lint_pkcs7,
+    lint_pkcs12,
+    lint_private_key,
     lint_tbs,
     read_inputs,
 )
@@ -182,9 +185,11 @@ LIBRARY: dict[FuzzKind, tuple[Target, ...]] = {
         lambda data: lint_ocsp_response(data, now=NOW, issuer_der=SUB2),
         lambda data: lint_ocsp_response(data, standard=get_profile(VEHICLE).standard), _as_ocsp,
     ),
-    FuzzKind.PKCS7: (),
-    FuzzKind.PKCS8: (_any_key, _locked_key, _public_key),
-    FuzzKind.PKCS12: (),
+    FuzzKind.PKCS7: (lint_pkcs7, lint_pkcs12, lint_private_key),
+    FuzzKind.PKCS8: (lint_private_key, _any_key, _locked_key, _public_key),
+    FuzzKind.PKCS12: (
+        lint_pkcs12, lint_pkcs7, lambda data: lint_pkcs12(data, [b"password", b"cryptography", b"\xff\xfe"]),
+    ),
 }  # fmt: skip
 _ANY: tuple[Target, ...] = (_session, parse_der, check_strict)
 
