@@ -30,7 +30,14 @@ from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.workspace import Workspace
 
-__all__ = ["DEFAULT_PROFILES", "parse_listen", "parse_plans", "serve_csms", "server_identities"]
+__all__ = [
+    "DEFAULT_PROFILES",
+    "event_loop_factory",
+    "parse_listen",
+    "parse_plans",
+    "serve_csms",
+    "server_identities",
+]
 
 DEFAULT_PROFILES: Mapping[CertificateUse, str] = {
     CertificateUse.CHARGING_STATION: "ocpp/charging-station",
@@ -53,7 +60,7 @@ def serve_csms(state: GlobalState, options: Mapping[str, Any]) -> None:
         ChargePkiError: a file, CA or address cannot be used.
     """
     _start_logging(state, as_json=options["log_json"])
-    runner = _event_loop_factory()
+    runner = event_loop_factory()
     with asyncio.Runner(loop_factory=runner) as loop:
         loop.run(_serve(state, options))
 
@@ -131,7 +138,7 @@ async def _keep_fresh(
             state.output.say(f"error: server certificates were not renewed: {error}")
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, *, option: str = "--listen") -> tuple[str, int]:
     """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``.
 
     >>> parse_listen("127.0.0.1:8443"), parse_listen("[::1]:0")
@@ -140,7 +147,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise click.UsageError(f"--listen {text!r} is not HOST:PORT, for example 127.0.0.1:8443")
+        raise click.UsageError(f"{option} {text!r} is not HOST:PORT, for example 127.0.0.1:8443")
     return host, int(port)
 
 
@@ -309,7 +316,8 @@ def _start_logging(state: GlobalState, *, as_json: bool) -> None:
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
-def _event_loop_factory() -> Any:
+def event_loop_factory() -> Any:
+    """Return what makes event loops: uvloop's where it is installed."""
     try:
         import uvloop
     except ImportError:

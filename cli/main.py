@@ -40,6 +40,8 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "inventory": ("chargepki.cli.inventory", "inventory", "Look at everything the inventory holds."),
     "lint": ("chargepki.cli.lint", "lint", "Check certificates and CRLs against the standards."),
     "profile": ("chargepki.cli.profile", "profile", "Show the certificate profiles, field by field."),
+    "ocsp": ("chargepki.cli.ocsp", "ocsp", "Prepare and read OCSP responses."),
+    "serve": ("chargepki.cli.serve", "serve", "Serve OCSP, CRLs and CA certificates over HTTP."),
     "station": ("chargepki.cli.station", "station", "Register, operate and simulate charging stations."),
 }
 

@@ -161,6 +161,12 @@ class Workspace:
         path = DatabaseAddress.parse(self.settings.database).path
         return path is None or path.exists()
 
+    def forget_inventory(self) -> None:
+        """Close the inventory and open it anew when it is next asked for: connections must not cross a fork."""
+        self.close()
+        for name in ("inventory", "authority"):
+            self.__dict__.pop(name, None)
+
     def close(self) -> None:
         """Close the inventory if it was opened."""
         if "inventory" in self.__dict__:

@@ -14,6 +14,7 @@ from chargepki.pki.inventory.audit_chain import AuditKey, ChainState, LogHead, g
 from chargepki.pki.inventory.codec import AUDITED
 from chargepki.pki.inventory.combiner import Combiner, Job
 from chargepki.pki.inventory.engine import BUSY_TIMEOUT, Database, Session
+from chargepki.pki.inventory.mark import ChangeMark
 from chargepki.pki.inventory.reads import Reads, Row
 from chargepki.pki.inventory.schema import ensure_schema
 from chargepki.pki.inventory.transaction import Transaction
@@ -105,6 +106,10 @@ class Inventory(Reads):
     def watch(self) -> ChangeWatcher:
         """Return a watcher that tells when anybody committed: another process, or another thread of this one."""
         return ChangeWatcher(self._database)
+
+    def change_mark(self) -> ChangeMark:
+        """Return a mark that changes with every commit, to be asked on behalf of each answer from a cache."""
+        return ChangeMark(self._database)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:

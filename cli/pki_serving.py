@@ -1,0 +1,195 @@
+"""Put the services together from the options of ``serve`` and run them until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chargepki.cli.csms_serving import event_loop_factory, parse_listen
+from chargepki.cli.globals import GlobalState
+from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
+from chargepki.pki.errors import UnavailableError
+from chargepki.pki.inventory.records import CaRecord
+from chargepki.pki.pointers import check_public_url
+from chargepki.pki.services.keeper import Keeper
+from chargepki.pki.services.logs import start_logging
+from chargepki.pki.services.metrics import Board
+from chargepki.pki.services.ocsp import Signers
+from chargepki.pki.services.run import Serving, run_keeper, run_server
+from chargepki.pki.services.server import bind
+from chargepki.pki.services.supervisor import supervise
+from chargepki.pki.services.tls import TlsFiles
+from chargepki.pki.workspace import Workspace
+
+__all__ = ["serve_pki"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the options say, checked, with sockets bound."""
+
+    plain: list[socket.socket]
+    tls: list[socket.socket]
+    tls_files: TlsFiles | None
+    probe_base: str
+    public_url: str | None
+    holds_keys: bool
+    access_log: bool
+
+
+def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        click.UsageError: options that contradict each other.
+        SignerError: the passphrase does not open the keys.
+        UnavailableError: an address is taken, or a file or the inventory cannot be read.
+    """
+    holds_keys = not options["presigned_only"]
+    if not holds_keys:
+        state.writes = ""  # reading is all that it does, and all that it needs rights for
+    level = logging.DEBUG if state.verbose else logging.WARNING if state.quiet else logging.INFO
+    start_logging(as_json=options["log_json"], level=level)
+    workers = int(options["workers"])
+    plan = _plan(state, options, workers, holds_keys=holds_keys)
+    workspace = state.workspace
+    # What would stop every process stops the start: no inventory, an old schema, a wrong passphrase.
+    workspace.inventory.list_cas()
+    if holds_keys:
+        workspace.check_passphrase()
+
+    def ready() -> None:
+        _tell_ready(state, plan)
+
+    if workers == 1:
+        keeper = _keeper(workspace) if holds_keys else None
+        serving = _serving(workspace, plan, 0)
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(run_server(serving, keeper=keeper, ready=ready))
+        state.output.say("stopped")
+        return
+    # Connections must not cross a fork: each process opens its own.
+    workspace.forget_inventory()
+    board = Board(workers + 1)
+    parent = os.getpid()
+
+    def serve_one(number: int) -> int:
+        board.take_slot(number)
+        serving = _serving(workspace, plan, number, board=board, parent=parent)
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(run_server(serving))
+        workspace.close()
+        return 0
+
+    def keep() -> int:
+        board.take_slot(workers)
+        run_keeper(_keeper(workspace), board=board, parent=parent)
+        workspace.close()
+        return 0
+
+    children: list[tuple[str, Callable[[], int]]] = [
+        (f"serving #{number}", partial(serve_one, number)) for number in range(workers)
+    ]
+    if holds_keys:
+        children.append(("background", keep))
+    supervise(children, ready=ready)
+    state.output.say("stopped")
+
+
+def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds_keys: bool) -> _Plan:
+    given = [options[name] for name in ("tls_listen", "tls_cert", "tls_key")]
+    if any(given) and not all(given):
+        raise click.UsageError("--tls-listen, --tls-cert and --tls-key belong together")
+    tls_files = TlsFiles(Path(options["tls_cert"]), Path(options["tls_key"])) if all(given) else None
+    plain = _bind("--listen", options["listen"], workers)
+    tls = _bind("--tls-listen", options["tls_listen"], workers) if options["tls_listen"] else []
+    probe = options["probe_url"]
+    return _Plan(
+        plain=plain,
+        tls=tls,
+        tls_files=tls_files,
+        probe_base=check_public_url(probe) if probe else _own_url(plain[0]),
+        public_url=state.settings.public_url,
+        holds_keys=holds_keys,
+        access_log=options["access_log"],
+    )
+
+
+def _bind(option: str, text: str, count: int) -> list[socket.socket]:
+    """Return one listening socket for each process, all on one port."""
+    host, port = parse_listen(text, option=option)
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sockets.append(bind(host, port))
+            port = int(sockets[0].getsockname()[1])
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}", why=error.strerror or str(error), fix=f"choose another {option}"
+        ) from error
+    return sockets
+
+
+def _own_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _tell_ready(state: GlobalState, plan: _Plan) -> None:
+    shown = {"url": _own_url(plan.plain[0])}
+    state.output.say(f"ready: {shown['url']}" + ("" if plan.holds_keys else " (prepared answers only)"))
+    if plan.tls:
+        shown["tls_url"] = _own_url(plan.tls[0]).replace("http:", "https:", 1)
+        state.output.say(f"ready: {shown['tls_url']}")
+    if state.output.for_machines:
+        state.output.document("chargepki/serve", dict(shown))
+        sys.stdout.flush()
+
+
+def _serving(
+    workspace: Workspace, plan: _Plan, number: int, *, board: Board | None = None, parent: int | None = None
+) -> Serving:
+    for position, listener in enumerate((*plan.plain, *plan.tls)):
+        if position % len(plan.plain) != number:
+            listener.close()  # another process's
+    return Serving(
+        inventory=workspace.inventory,
+        plain=plan.plain[number],
+        tls=plan.tls[number] if plan.tls else None,
+        tls_files=plan.tls_files,
+        signers=_signers(workspace) if plan.holds_keys else None,
+        public_url=plan.public_url,
+        probe_base=plan.probe_base,
+        access_log=plan.access_log,
+        board=board,
+        parent=parent,
+    )
+
+
+def _signers(workspace: Workspace) -> Signers:
+    authority = workspace.authority
+
+    def find(ca: CaRecord) -> OcspSigner | None:
+        # The delegate's key alone: no CA key is opened by what faces the network.
+        return find_delegate(workspace.inventory, authority.keystore, ca, authority.now())
+
+    return find
+
+
+def _keeper(workspace: Workspace) -> Keeper:
+    owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
+    return Keeper(workspace.authority, owner=owner)

@@ -1,0 +1,37 @@
+"""``chargepki serve``: the PKI's own endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from chargepki.cli.globals import GlobalState, command, pass_state
+
+__all__ = ["serve"]
+
+
+@command(
+    "serve",
+    writes="change",
+    example="chargepki serve --listen 0.0.0.0:8080 --workers 2 --passphrase-file pass.txt --log-json",
+)
+@click.option("--listen", metavar="HOST:PORT", required=True, help="Where OCSP, CRLs and CA certificates are served.")
+@click.option("--tls-listen", metavar="HOST:PORT", help="The same with TLS.")
+@click.option("--tls-cert", metavar="F", help="PEM chain of the TLS listener, leaf first; read again when it changes.")
+@click.option("--tls-key", metavar="F", help="Its unencrypted PEM key.")
+@click.option("--workers", metavar="N", type=click.IntRange(1, 64), default=1, help="Processes that serve (default 1).")
+@click.option("--presigned-only", is_flag=True, help="Hold no keys: answer with what another `serve` has signed.")
+@click.option("--probe-url", metavar="URL", help="Where the self-probe fetches from (default: the listener itself).")
+@click.option("--access-log", is_flag=True, help="Log every request, not failures alone.")
+@click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
+@pass_state
+def serve(state: GlobalState, **options: Any) -> None:
+    """Answer OCSP requests, serve CRLs and CA certificates, and keep all of them fresh.
+
+    One process with the keys renews lists, OCSP signers and prepared answers; another takes over when it dies. Stop
+    it with SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again.
+    """
+    from chargepki.cli.pki_serving import serve_pki
+
+    serve_pki(state, options)

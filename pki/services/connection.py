@@ -1,0 +1,256 @@
+"""One HTTP/1.1 connection: strict parsing by llhttp, bounded buffers, one request at a time, a deadline always."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from chargepki.pki.services.http import Limits, Request, Response, plain
+
+if TYPE_CHECKING:
+    from chargepki.pki.services.server import HttpServer
+
+__all__ = ["HttpConnection"]
+
+_SLICE = 64 * 1024
+"""Octets of a long body that are handed to the transport at once, so that a peer that does not read costs no more."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """What the server knows of one peer. `deadline` is when the server loses patience, whatever it waits for."""
+
+    def __init__(self, server: HttpServer, limits: Limits, *, endpoint_is_tls: bool = False) -> None:
+        self._server = server
+        self._limits = limits
+        self.is_tls = endpoint_is_tls
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.deadline = server.now() + limits.request_seconds
+        self.is_idle = True
+        self._client_certificate: bytes | None = None
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._queue: deque[tuple[Request, bool]] = deque()
+        self._current: Request | None = None
+        self._keep_alive = True
+        self._closing = False
+        self._reading_paused = False
+        self._write_paused = False
+        self._rest: memoryview | None = None
+        self._begin()
+
+    # -- transport ------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the peer and its certificate."""
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports derive from no class of asyncio
+        address = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
+        session = transport.get_extra_info("ssl_object")
+        if isinstance(session, ssl.SSLObject):
+            self._client_certificate = session.getpeercert(binary_form=True)
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what is left."""
+        self._closing = True
+        self._queue.clear()
+        self._rest = None
+        self._server.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; whatever llhttp refuses is answered with 400 and the end of the connection."""
+        if self._closing:
+            return
+        if self.is_idle:
+            self.is_idle = False
+            self.deadline = self._server.now() + self._limits.request_seconds
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "no protocol upgrade is offered here")
+        except httptools.HttpParserCallbackError:
+            # `_refuse` has answered already: llhttp only learns to stop.
+            if not self._closing:
+                raise
+        except httptools.HttpParserError:
+            self._refuse(400, "not an HTTP/1.1 request")
+        else:
+            if not self._in_body and self._received > self._limits.header_bytes:
+                self._refuse(431, "the header is too long")
+
+    def eof_received(self) -> bool:
+        """Answer what has been asked completely, then close."""
+        self._keep_alive = False
+        return self._current is not None or bool(self._queue) or self._rest is not None
+
+    def pause_writing(self) -> None:
+        """Stop sending a long body; the peer does not read."""
+        self._write_paused = True
+        self.deadline = self._server.now() + self._limits.write_seconds
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        self._write_paused = False
+        if self._rest is not None:
+            self._send_rest()
+
+    # -- llhttp's callbacks ---------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_size = 0
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._in_body = False
+        self._received = 0
+
+    def on_message_begin(self) -> None:
+        """Start another request."""
+        received = self._received
+        self._begin()
+        self._received = received
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target."""
+        self._target += url
+        if len(self._target) > self._limits.target_bytes:
+            self._stop(414, "the target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header."""
+        self._headers.append((name, value))
+        self._header_size += len(name) + len(value)
+        if len(self._headers) > 100 or self._header_size > self._limits.header_bytes:
+            self._stop(431, "the header is too long")
+
+    def on_headers_complete(self) -> None:
+        """Let a client go on that waits for leave to send its body (RFC 9110 10.1.1)."""
+        self._in_body = True
+        if len(self._headers) < 3:
+            return
+        for name, value in self._headers:
+            if len(name) == 6 and name.lower() == b"expect":
+                if value.lower() != b"100-continue":
+                    self._stop(417, "unknown expectation")
+                elif self.transport is not None and self._current is None:
+                    self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body, up to the limit."""
+        self._body.append(body)
+        self._body_size += len(body)
+        if self._body_size > self._limits.body_bytes:
+            self._stop(413, f"the body is longer than {self._limits.body_bytes} octets")
+
+    def on_message_complete(self) -> None:
+        """Queue the request behind the one that is being answered."""
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        method = self._parser.get_method().decode("ascii", "replace")
+        request = Request(method, self._target, self._headers, body, "", self.peer, self._client_certificate)
+        self._received = 0
+        self._in_body = False
+        self._queue.append((request, self._parser.should_keep_alive()))
+        if len(self._queue) > self._limits.pipelined and not self._reading_paused and self.transport is not None:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        if len(self._queue) > 64 * self._limits.pipelined:
+            self._stop(429, "too many requests at once")
+        if self._current is None:
+            self._next()
+
+    def _stop(self, status: int, text: str) -> None:
+        self._refuse(status, text)
+        raise ValueError(text)  # ends llhttp's run over this buffer
+
+    # -- requests and responses -----------------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        if self._current is not None or self._rest is not None or self._closing:
+            return
+        if not self._queue:
+            if self._server.is_stopping:
+                self._close()
+            return
+        self._current, keep_alive = self._queue.popleft()
+        self._keep_alive = self._keep_alive and keep_alive
+        if self._reading_paused and len(self._queue) <= self._limits.pipelined // 2 and self.transport is not None:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        self.deadline = self._server.now() + self._limits.handler_seconds
+        self._server.submit(self, self._current)
+
+    def respond(self, request: Request, response: Response) -> None:
+        """Send the response to the request that is being answered; too late is no error."""
+        if request is not self._current or self._closing or self.transport is None:
+            return
+        self._current = None
+        keep = self._keep_alive and not self._server.is_stopping
+        tail = b"\r\n" if keep else b"Connection: close\r\n\r\n"
+        head = b"".join((response.head, self._server.date_line, b"X-Request-Id: ", request.id.encode(), b"\r\n", tail))
+        body = b"" if request.method == "HEAD" else response.body
+        self._keep_alive = keep
+        if len(body) <= _SLICE:
+            self.transport.write(head + body)
+            self._sent()
+            return
+        self.transport.write(head)
+        self._rest = memoryview(body)
+        self.deadline = self._server.now() + self._limits.write_seconds
+        self._send_rest()
+
+    def _send_rest(self) -> None:
+        assert self.transport is not None
+        while self._rest is not None and not self._write_paused and not self._closing:
+            self.transport.write(self._rest[:_SLICE])
+            self._rest = self._rest[_SLICE:] if len(self._rest) > _SLICE else None
+        if self._rest is None and not self._closing:
+            self._sent()
+
+    def _sent(self) -> None:
+        if not self._keep_alive:
+            self._close()
+            return
+        if self._queue:
+            self._next()
+            return
+        self.is_idle = True
+        if not self._write_paused:
+            self.deadline = self._server.now() + self._limits.idle_seconds
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer what is no request, and hang up."""
+        if self._closing or self.transport is None:
+            return
+        if self._current is None and self._rest is None:
+            response = plain(status, text)
+            self.transport.write(response.head + self._server.date_line + b"Connection: close\r\n\r\n" + response.body)
+        self._server.refused(self, status, text)
+        self._close()
+
+    def expire(self) -> None:
+        """Hang up because the deadline has passed."""
+        if self._current is not None:
+            self._server.refused(self, 503, "the answer took too long")
+        elif not self.is_idle and self._rest is None and not self._write_paused:
+            self._refuse(408, "the request took too long")
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def stop(self) -> None:
+        """Hang up unless a request is under way; then after its answer."""
+        if self.is_idle or (self._current is None and not self._queue and self._rest is None):
+            self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        if self.transport is not None:
+            self.transport.close()
+            # What is still to be sent must go within this time, or is dropped.
+            self.deadline = self._server.now() + self._limits.write_seconds

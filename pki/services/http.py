@@ -1,0 +1,113 @@
+"""Requests and responses as values, and the octets of a response's head (RFC 9110, RFC 9112)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Final, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+__all__ = ["Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method"]
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one peer may cost; every number bounds memory or time."""
+
+    connections: int = 2000
+    """Per process; when all are in use, the one that has been idle longest makes room."""
+    target_bytes: int = 8 * 1024
+    header_bytes: int = 16 * 1024
+    body_bytes: int = 256 * 1024
+    pipelined: int = 16
+    request_seconds: float = 10.0
+    """From the first octet of a request to its last: a slow sender gains nothing by sending one more."""
+    idle_seconds: float = 30.0
+    handler_seconds: float = 30.0
+    write_seconds: float = 30.0
+    """Without any progress of a peer that does not read."""
+    handshake_seconds: float = 10.0
+    stop_seconds: float = 10.0
+    """Requests that are under way when the server stops may take so long."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request, whole."""
+
+    method: str
+    target: bytes
+    """As it came: path and query, percent-encoded."""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Names as they came."""
+    body: bytes = b""
+    id: str = ""
+    """Of the client's ``X-Request-Id`` if it is sound, else ours; also in the response and in the log."""
+    peer: str = ""
+    client_certificate: bytes | None = None
+    """DER of the verified TLS client certificate, where one was presented."""
+
+    @property
+    def path(self) -> bytes:
+        """The path, decoded once, without the query."""
+        return unquote_to_bytes(self.target.partition(b"?")[0])
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of the header *name* (lower case)."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+@dataclass(slots=True)
+class Response:
+    """One response; `head` is rendered once and may be sent many times."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    endpoint: str = "other"
+    """For metrics and logs: a fixed word, never anything that a peer chose."""
+    outcome: str = ""
+    """What was answered, for metrics: another fixed word."""
+    _head: bytes = b""
+
+    @property
+    def head(self) -> bytes:
+        """Status line and headers, without those of the single exchange and without the empty line."""
+        if not self._head:
+            lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}"]
+            lines += [f"{name}: {value}" for name, value in self.headers]
+            if self.status != HTTPStatus.NOT_MODIFIED:
+                lines.append(f"Content-Length: {len(self.body)}")
+            self._head = ("\r\n".join(lines) + "\r\n").encode("latin-1")
+        return self._head
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def plain(status: int, text: str, *, endpoint: str = "other", headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """Return a short text."""
+    fixed = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"))
+    return Response(status, text.encode() + b"\n", (*fixed, *headers), endpoint)
+
+
+def refuse_method(allowed: str, endpoint: str) -> Response:
+    """Return 405 with the methods that there are (RFC 9110 15.5.6)."""
+    return plain(405, f"use {allowed}", endpoint=endpoint, headers=(("Allow", allowed),))
+
+
+def http_date(at: datetime) -> str:
+    """Return an IMF-fixdate.
+
+    >>> http_date(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    'Sun, 01 Mar 2026 12:00:00 GMT'
+    """
+    return format_datetime(at.astimezone(UTC), usegmt=True)

@@ -1,0 +1,91 @@
+"""The TLS listener's context: TLS 1.2 and 1.3, and certificates that can be replaced while it serves."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from chargepki.pki import files
+from chargepki.pki.errors import InputError
+
+__all__ = ["TlsFiles"]
+
+_log = logging.getLogger(__name__)
+_MAX_PEM_BYTES = 1 << 20
+# Forward secrecy and authenticated encryption only; the suites of TLS 1.3 are not governed by this list.
+_SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class TlsFiles:
+    """Certificate chain and key in files, loaded into one context and again when they change."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Load both.
+
+        Raises:
+            InputError: they are no PEM, or do not belong together.
+            UnavailableError: a file cannot be read.
+        """
+        self._certificate, self._key = certificate, key
+        self.context = self._load()
+        self._stamp = self._read_stamp()
+        self.not_after = self._read_end()
+
+    def reload(self, *, force: bool = False) -> bool:
+        """Load the files again if they changed; existing connections keep what they have.
+
+        What cannot be used is reported and not used: the listener goes on with the certificate it has.
+        """
+        try:
+            stamp = self._read_stamp()
+            if stamp == self._stamp and not force:
+                return False
+            self._load()  # a context of its own first: one that is half replaced would serve nobody
+            self.context.load_cert_chain(self._certificate, self._key, password=_no_password)
+            self._stamp = stamp
+            self.not_after = self._read_end()
+        except (InputError, OSError, ssl.SSLError) as error:
+            _log.error("the TLS certificate was not loaded again: %s", error, extra={"alert": "tls"})
+            return False
+        _log.info("the TLS certificate was loaded again; it ends at %s", self.not_after.isoformat())
+        return True
+
+    def _read_stamp(self) -> tuple[int, ...]:
+        found: list[int] = []
+        for path in (self._certificate, self._key):
+            status = path.stat()
+            found += (status.st_mtime_ns, status.st_ino, status.st_size)
+        return tuple(found)
+
+    def _load(self) -> ssl.SSLContext:
+        for path in (self._certificate, self._key):
+            files.read_limited(path, _MAX_PEM_BYTES, "TLS file")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(_SUITES)
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (ssl.SSLError, ValueError) as error:
+            raise InputError(
+                f"{self._certificate} and {self._key} cannot be used for TLS",
+                why=getattr(error, "reason", None) or str(error),
+                fix="give a PEM chain, leaf first, and its unencrypted PEM key",
+            ) from error
+        return context
+
+    def _read_end(self) -> datetime:
+        try:
+            return x509.load_pem_x509_certificates(self._certificate.read_bytes())[0].not_valid_after_utc
+        except ValueError as error:
+            raise InputError(f"{self._certificate} holds no certificate", why=str(error)) from error
+
+
+def _no_password() -> str:
+    # OpenSSL would ask on the terminal, and a service has none.
+    raise InputError("the TLS key is encrypted", fix="decrypt it with: openssl pkey -in KEY -out PLAIN; mode 0600")
