@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from chargepki.cli.firmware_releases import add_release_commands
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import INSTANT
 
@@ -33,7 +34,10 @@ _quirk_option = click.option(
 
 @group("firmware", example="chargepki firmware verify image.bin --signature image.sig --cert fw.pem --trust root.pem")
 def firmware() -> None:
-    """Sign firmware images, and verify them as a station must."""
+    """Sign firmware images, verify them as a station must, and keep releases that a second person approves."""
+
+
+add_release_commands(firmware)
 
 
 @firmware.command(

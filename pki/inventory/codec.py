@@ -25,6 +25,12 @@ from chargepki.pki.inventory.event_records import (
     EventSeriesRecord,
     RequestedLogRecord,
 )
+from chargepki.pki.inventory.firmware_records import (
+    FirmwareApprovalRecord,
+    FirmwareApproverRecord,
+    FirmwareReleaseRecord,
+    StationFirmwareRecord,
+)
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     CaRecord,
@@ -292,6 +298,10 @@ OPERATION: Final = RowKind("operation", OperationRecord, omit=("lease_owner", "l
 ATTEMPT: Final = RowKind("attempt", AttemptRecord, key=("operation", "number"))
 SECURITY_EVENT: Final = RowKind("security_event", SecurityEventRecord)
 STATION_TERMS: Final = RowKind("station_terms", StationTermsRecord, key=("station",))
+FIRMWARE_RELEASE: Final = RowKind("firmware_release", FirmwareReleaseRecord)
+FIRMWARE_APPROVER: Final = RowKind("firmware_approver", FirmwareApproverRecord)
+FIRMWARE_APPROVAL: Final = RowKind("firmware_approval", FirmwareApprovalRecord, key=("release", "approver"))
+STATION_FIRMWARE: Final = RowKind("station_firmware", StationFirmwareRecord, key=("station",))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -314,6 +324,10 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     STATION_TERMS,
     ALERT,
     REQUESTED_LOG,
+    FIRMWARE_RELEASE,
+    FIRMWARE_APPROVER,
+    FIRMWARE_APPROVAL,
+    STATION_FIRMWARE,
 )
 """Every table whose rows the audit log accounts for."""
 

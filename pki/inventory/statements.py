@@ -32,9 +32,10 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory import codec, event_tables, ocsp_tables, tables, terms_tables
+from chargepki.pki.inventory import codec, event_tables, firmware_tables, ocsp_tables, tables, terms_tables
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.event_statements import event_statements
+from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 
 __all__ = ["compile_all"]
@@ -74,6 +75,10 @@ TABLES: Final[Mapping[str, Table]] = {
         event_tables.AlertDeliveryRow,
         event_tables.AlertCursorRow,
         event_tables.RequestedLogRow,
+        firmware_tables.FirmwareReleaseRow,
+        firmware_tables.FirmwareApproverRow,
+        firmware_tables.FirmwareApprovalRow,
+        firmware_tables.StationFirmwareRow,
     )
 }
 
@@ -390,6 +395,7 @@ def compile_all() -> dict[str, dict[str, object]]:
             TABLES["certificate"], TABLES["ocsp_response"], TABLES["audit_head"], TABLES["lease"], name
         )
         named |= event_statements(TABLES, name)
+        named |= firmware_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -14,6 +14,7 @@ from chargepki.pki.inventory.audit_chain import (
 )
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.engine import Session
+from chargepki.pki.inventory.firmware_writes import FirmwareWrites
 from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.terms_writes import TermsWrites
@@ -28,7 +29,9 @@ __all__ = ["Transaction"]
 _STATUS: Final = ("state", "revoked_at", "revocation_reason")
 
 
-class Transaction(CertificateWrites, RevocationWrites, StationWrites, OcspWrites, TermsWrites, EventWrites):
+class Transaction(
+    CertificateWrites, RevocationWrites, StationWrites, OcspWrites, TermsWrites, EventWrites, FirmwareWrites
+):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
     Writers are serialised, so what a work reads cannot change before it is committed. After every write to an audited

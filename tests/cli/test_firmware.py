@@ -183,3 +183,46 @@ def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Rele
     run("firmware", "mutate", release.file("image"), "--out-dir", folder, code=3).check_one_error(3)
     run("firmware", "mutate", folder, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
     run("firmware", "mutate", folder / "absent", "--out-dir", tmp_path / "other", code=4).check_one_error(4)
+
+
+def test_a_release_goes_from_the_build_to_its_approval(release: Release, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from chargepki.pki.keys import serialise_private_key
+
+    run = release.run
+    bob = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "bob.key").write_bytes(serialise_private_key(bob))
+    (tmp_path / "bob.key").chmod(0o600)
+    pem = bob.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "bob.pub").write_bytes(pem)
+    sign(release, "ec", tmp_path / "sig")
+    words = (
+        "firmware", "add", "m1-1.4.0", release.file("image"), "--signature", tmp_path / "sig",
+        "--cert", release.file("ec.pem"), "--vendor", "Acme", "--model", "M1", "--version", "1.4.0",
+    )  # fmt: skip
+    before = snapshot(release.file("home") / "firmware") if release.file("home").joinpath("firmware").exists() else {}
+    run(*words, "--dry-run")
+    assert not (release.file("home") / "firmware").exists() or snapshot(release.file("home") / "firmware") == before
+    assert run(*words, "--json").json()["state"] == "proposed"
+    run(*words, code=3).check_one_error(3)
+    run("firmware", "register-approver", "bob", "--public-key", tmp_path / "bob.key", code=3).check_one_error(3)
+    run("firmware", "register-approver", "bob", "--public-key", tmp_path / "bob.pub")
+    run(
+        "firmware", "approve", "m1-1.4.0", "--approver", "bob", "--key", release.file("ec.key"), code=3
+    ).check_one_error(3)
+    # A signature made by another program over the printed line.
+    from cryptography.hazmat.primitives import hashes
+
+    line = run("firmware", "show", "m1-1.4.0", "--statement").stdout
+    (tmp_path / "approval").write_bytes(bob.sign(line, ec.ECDSA(hashes.SHA256())))
+    run("firmware", "approve", "m1-1.4.0", "--approver", "bob", "--signature", tmp_path / "approval", "--dry-run")
+    run("firmware", "approve", "m1-1.4.0", "--approver", "bob", "--key", tmp_path / "bob.key")
+    (row,) = run("firmware", "list", "--json").json()["releases"]
+    assert (row["state"], row["approved_by"], row["running_on"]) == ("approved", ["bob"], 0)
+    assert run("firmware", "show", "m1-1.4.0", "--json").json()["approvals"][0]["approver"] == "bob"
+    run("firmware", "remove-approver", "bob")
+    assert run("firmware", "approvers", "--json").json()["approvers"][0]["active"] is False
+    run("firmware", "withdraw", "m1-1.4.0", "--reason", "test over")
+    run("audit", "verify")
