@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
@@ -321,14 +321,13 @@ def _read_time(data: bytes, node: Node) -> TimeView:
 @lru_cache(maxsize=256)
 def parse_time(tag: int, text: bytes) -> datetime | None:
     """Return the instant of ``YYMMDDHHMMSSZ`` (0x17) or ``YYYYMMDDHHMMSSZ`` (0x18); ``None`` for any other form."""
-    digits = text[:-1]
-    if text[-1:] != b"Z" or not digits.isdigit() or len(digits) != (12 if tag == 0x17 else 14):
-        return None
-    year = int(digits[:-10])
     if tag == 0x17:
-        year += 1900 if year >= 50 else 2000
-    month, day, hour, minute, second = (int(digits[at : at + 2]) for at in range(len(digits) - 10, len(digits), 2))
+        text = (b"20" if text < b"5" else b"19") + text
+    # Some versions of Python take hour 24 for the next midnight.
+    if len(text) != 15 or text[14] != 0x5A or not text[:14].isdigit() or text[8:10] > b"23":
+        return None
+    written = text.decode("ascii")
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return datetime.fromisoformat(f"{written[:8]}T{written[8:]}")
     except ValueError:
         return None

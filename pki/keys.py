@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
@@ -38,6 +38,7 @@ __all__ = [
     "signature_algorithm",
     "spki_der",
     "spki_sha256",
+    "verification",
     "verify",
 ]
 
@@ -217,6 +218,8 @@ def load_public_key(spki: bytes) -> PublicKey:
         key = serialization.load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise InputError("the public key cannot be read", why=str(exc)) from exc
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return key
     if not isinstance(key, _PUBLIC_TYPES):
         raise _unsupported(type(key).__name__.removesuffix("PublicKey"))
     if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
@@ -289,6 +292,7 @@ class _Scheme:
     oid: str
     hash: hashes.HashAlgorithm | None = None
     pss: padding.PSS | None = None
+    ecdsa: ec.ECDSA | None = None
 
 
 def verify(public_key: PublicKey, signature: bytes, data: bytes, algorithm_der: bytes) -> bool:
@@ -304,24 +308,41 @@ def verify(public_key: PublicKey, signature: bytes, data: bytes, algorithm_der: 
     Raises:
         InputError: any other algorithm, SHA-1 included, or parameters that its standard forbids.
     """
-    scheme = _scheme(bytes(algorithm_der))
+    check = verification(public_key, algorithm_der)
+    if check is None:
+        return False
     try:
-        if isinstance(public_key, ec.EllipticCurvePublicKey):
-            if scheme.oid not in _ECDSA_HASHES or scheme.hash is None:
-                return False
-            public_key.verify(signature, data, ec.ECDSA(scheme.hash))
-        elif isinstance(public_key, rsa.RSAPublicKey):
-            if scheme.hash is None or scheme.oid in _ECDSA_HASHES:
-                return False
-            public_key.verify(signature, data, scheme.pss or padding.PKCS1v15(), scheme.hash)
-        else:
-            wanted = oids.ED25519 if isinstance(public_key, ed25519.Ed25519PublicKey) else oids.ED448
-            if scheme.oid != wanted:
-                return False
-            public_key.verify(signature, data)
+        check(signature, data)
     except InvalidSignature:
         return False
     return True
+
+
+def verification(public_key: PublicKey, algorithm_der: bytes) -> Callable[[bytes, bytes], None] | None:
+    """Return what checks a signature over data, both its arguments; ``None`` for a key of another kind.
+
+    For those who have more than one to check, and want all else done before. What it returns raises
+    `cryptography.exceptions.InvalidSignature`; arguments and errors of this function are those of `verify`.
+    """
+    algorithm_der = bytes(algorithm_der)
+    scheme = _PLAIN_SCHEMES.get(algorithm_der) or _scheme(algorithm_der)
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return partial(public_key.verify, signature_algorithm=scheme.ecdsa) if scheme.ecdsa else None
+    if isinstance(public_key, rsa.RSAPublicKey):
+        if scheme.hash is None or scheme.ecdsa is not None:
+            return None
+        return partial(public_key.verify, padding=scheme.pss or padding.PKCS1v15(), algorithm=scheme.hash)
+    wanted = oids.ED25519 if isinstance(public_key, ed25519.Ed25519PublicKey) else oids.ED448
+    return public_key.verify if scheme.oid == wanted else None
+
+
+# Identifiers without parameters have one encoding each, and are what nearly every signature names.
+_PLAIN_SCHEMES: Final[Mapping[bytes, _Scheme]] = MappingProxyType(
+    {
+        _simple(oid).der: _Scheme(oid, digest, ecdsa=ec.ECDSA(digest) if digest else None)
+        for oid, digest in (*_ECDSA_HASHES.items(), (oids.ED25519, None), (oids.ED448, None))
+    }
+)
 
 
 @lru_cache(maxsize=64)
@@ -333,9 +354,8 @@ def _scheme(algorithm_der: bytes) -> _Scheme:
     parameters = parts[1] if len(parts) == 2 else None
     name = oids.name_of(oid)
     if oid in _ECDSA_HASHES or oid in (oids.ED25519, oids.ED448):
-        if parameters is not None:
-            raise InputError(f"{name} must have no parameters", why="RFC 5758 3.2; RFC 8410 3")
-        return _Scheme(oid, _ECDSA_HASHES.get(oid))
+        # Without parameters it would be one of `_PLAIN_SCHEMES`.
+        raise InputError(f"{name} must have no parameters", why="RFC 5758 3.2; RFC 8410 3")
     if oid in _PKCS1_HASHES:
         if parameters is None or parameters.raw != der.null():
             raise InputError(f"{name} must have NULL parameters", why="RFC 4055 5")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from chargepki.pki import der, keys, names, oids
-from chargepki.pki.certificate_view import AttributeView, parse_time
+from chargepki.pki.certificate_view import AttributeView
 from chargepki.pki.chain.extensions import (
     DistributionPoint,
     GeneralName,
@@ -23,34 +22,41 @@ from chargepki.pki.chain.extensions import (
     read_policy_constraints,
     read_policy_mappings,
 )
+from chargepki.pki.chain.reading import (
+    USUAL_CONSTRAINTS,
+    USUAL_USAGES,
+    content_of,
+    end_of,
+    read_basic_constraints,
+    read_extension,
+    read_frame,
+    read_header,
+    read_key_usage,
+    read_validity,
+)
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import InputError
 from chargepki.pki.keys import PublicKey
+from chargepki.pki.profiles.base import KeyUsageBit
 
-__all__ = ["UNDERSTOOD", "Extension", "PathCertificate"]
+__all__ = ["RESTRICTS_NAMES", "RESTRICTS_POLICIES", "UNDERSTOOD", "PathCertificate"]
 
 T = TypeVar("T")
 
 
-class Extension(NamedTuple):
-    """One extension as it stands in the bytes."""
-
-    critical: bool
-    value: bytes
+_identifier = cache(der.oid)
 
 
 @cache
 def _content(dotted: str) -> bytes:
-    return der.oid(dotted)[2:]
+    return _identifier(dotted)[2:]
 
 
 # Extensions are found by the content octets of their identifier, so that only unknown ones are ever decoded to text.
 _BASIC_CONSTRAINTS: Final = _content(oids.BASIC_CONSTRAINTS)
 _KEY_USAGE: Final = _content(oids.KEY_USAGE)
 _P256: Final = der.oid(oids.SECP256R1)
-_POLICY_RESTRICTIONS: Final = frozenset(
-    map(_content, (oids.POLICY_CONSTRAINTS, oids.POLICY_MAPPINGS, oids.INHIBIT_ANY_POLICY))
-)
+_KEY_CERT_SIGN: Final = KeyUsageBit.KEY_CERT_SIGN.bit
 
 # ISO 15118-20:2022 marks key identifiers, AIA, SIA and CRL pointers critical against RFC 5280: known, though critical.
 UNDERSTOOD: Final = frozenset(
@@ -74,31 +80,50 @@ UNDERSTOOD: Final = frozenset(
     }
 )
 """Extensions that may be critical, dotted: path processing acts on each, or it restricts nothing that we do."""
-_UNDERSTOOD: Final = frozenset(map(_content, UNDERSTOOD))
+
+RESTRICTS_POLICIES: Final = 1
+RESTRICTS_NAMES: Final = 2
+# What each understood extension restricts, as a mask: one look-up says both, since it is made for every extension.
+_RESTRICTS: Final = (
+    dict.fromkeys(map(_content, UNDERSTOOD), 0)
+    | dict.fromkeys(
+        map(_content, (oids.POLICY_CONSTRAINTS, oids.POLICY_MAPPINGS, oids.INHIBIT_ANY_POLICY)), RESTRICTS_POLICIES
+    )
+    | {_content(oids.NAME_CONSTRAINTS): RESTRICTS_NAMES}
+)
+# An identifier of three octets with its tag and length -> its content octets, and what the extension restricts.
+_USUAL: Final = {der.tlv(0x06, name): (name, restricts) for name, restricts in _RESTRICTS.items() if len(name) == 3}
+# Critical, and the tag of extnValue. DER leaves the DEFAULT out, but many write it.
+_FLAGS: Final = frozenset({b"\x01\x01\xff\x04", b"\x01\x01\x00\x04"})
+_NO_CONSTRAINTS: Final = b"\x30\x00"
 
 
 class PathCertificate:
     """One certificate of a pool. Nothing here has been verified; extensions are decoded when they are asked for."""
 
+    # One pass over the bytes, written out where a function would read better: validation is measured against its bare
+    # signature checks, and each call here costs a thousandth of one. What is not needed of every certificate waits.
     __slots__ = (
         "_decoded",
         "_key",
         "_key_read",
         "_self_issued",
+        "_serial",
         "algorithm",
         "der",
         "duplicate",
         "extensions",
         "is_anchor",
         "is_ca",
+        "is_faulty",
+        "is_issuer",
         "issuer",
         "key_usage",
         "not_after",
         "not_before",
         "outer_algorithm",
         "path_length",
-        "restricts_policies",
-        "serial",
+        "restricts",
         "signature",
         "spki",
         "subject",
@@ -115,126 +140,136 @@ class PathCertificate:
         """
         self.der: Final = data
         self.is_anchor: Final = is_anchor
-        tag, content, end = _header(data, 0, len(data))
-        if tag != 0x30 or end != len(data):
-            raise DerError("not-a-certificate", 0, "not one SEQUENCE that fills the input")
-        _, tbs_content, tbs_end = _expect(data, content, end, 0x30)
-        self.tbs: Final = data[content:tbs_end]
-        _, _, algorithm_end = _expect(data, tbs_end, end, 0x30)
-        self.outer_algorithm: Final = data[tbs_end:algorithm_end]
-        _, signature, signature_end = _expect(data, algorithm_end, end, 0x03)
-        if signature_end != end or data[signature : signature + 1] != b"\0":
-            raise DerError("not-a-certificate", algorithm_end, "the signature is not whole octets at the end")
-        self.signature: Final = data[signature + 1 : signature_end]
-        self._read_fields(data, tbs_content, tbs_end)
-        self._decoded: dict[str, object] = {}
+        try:
+            end = len(data)
+            start, at, tbs_end = read_frame(data, end)
+            self.tbs: Final = data[start:tbs_end]
+            stop = end_of(data, tbs_end, end, 0x30)
+            self.outer_algorithm: Final = data[tbs_end:stop]
+            content = stop + 2
+            if data[stop] != 0x03 or data[stop + 1] > 0x7F or content + data[stop + 1] != end:
+                content, last = content_of(data, stop, end, 0x03)
+                if last != end:
+                    raise DerError("not-a-certificate", last, "something follows the signature")
+            if data[content : content + 1] != b"\0":
+                raise DerError("not-a-certificate", stop, "the signature is not whole octets")
+            self.signature: Final = data[content + 1 :]
+            self._read_fields(data, at, tbs_end)
+        except IndexError:
+            raise DerError("truncated", len(data), "the input ends inside a header") from None
+        self._decoded: dict[str, object] | None = None
         self._key: PublicKey | None = None
         self._key_read = False
         self._self_issued: bool | None = None
 
     def _read_fields(self, data: bytes, at: int, end: int) -> None:
-        tag, content, stop = _header(data, at, end)
         self.version = 0
-        if tag == 0xA0:
-            if data[content:stop] not in (b"\x02\x01\x01", b"\x02\x01\x02"):
+        if data[at] == 0xA0:
+            if data[at + 1 : at + 4] != b"\x03\x02\x01" or data[at + 4] not in (1, 2):
                 raise DerError("bad-version", at, "the version is not v2 or v3 in DER")
-            self.version = data[stop - 1]
-            at = stop
-            tag, content, stop = _header(data, at, end)
-        if tag != 0x02 or content == stop:
-            raise DerError("unexpected-tag", at, "no serial number")
-        if stop - content > 1 and data[content] in (0, 0xFF) and data[content] >> 7 == data[content + 1] >> 7:
-            raise DerError("non-minimal-integer", at, "serial number with a superfluous leading octet")
-        self.serial = int.from_bytes(data[content:stop], "big", signed=True)
+            self.version = data[at + 4]
+            at += 5
+        stop = end_of(data, at, end, 0x02)
+        serial = data[content_of(data, at, end, 0x02)[0] : stop] if data[at + 1] > 0x7F else data[at + 2 : stop]
+        if not serial or (len(serial) > 1 and serial[0] in (0, 0xFF) and serial[0] >> 7 == serial[1] >> 7):
+            raise DerError("non-minimal-integer", at, "serial number without octets, or with a superfluous one")
+        self._serial = serial
+        # Short lengths are not held to *end* one by one: they only go forward, and must arrive there.
         at = stop
-        _, _, stop = _expect(data, at, end, 0x30)
+        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
         self.algorithm = data[at:stop]
         at = stop
-        _, _, stop = _expect(data, at, end, 0x30)
+        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
         self.issuer = data[at:stop]
-        _, content, after = _expect(data, stop, end, 0x30)
-        self.not_before, middle = _time(data, content, after)
-        self.not_after, done = _time(data, middle, after)
-        if done != after:
-            raise DerError("not-a-certificate", stop, "validity does not hold two times")
-        _, _, stop = _expect(data, after, end, 0x30)
+        self.not_before, self.not_after, at = read_validity(data, stop, end)
+        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
         # Roots say their name twice: one object, so that comparing is free.
-        self.subject = data[after:stop]
-        if self.subject == self.issuer:
-            self.subject = self.issuer
-        _, _, after = _expect(data, stop, end, 0x30)
-        self.spki = data[stop:after]
-        self._read_extensions(data, after, end)
+        subject = data[at:stop]
+        self.subject = self.issuer if subject == self.issuer else subject
+        at = stop
+        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
+        self.spki = data[at:stop]
+        self._read_extensions(data, stop, end)
 
     def _read_extensions(self, data: bytes, at: int, end: int) -> None:
-        self.extensions: dict[bytes, Extension] = {}
+        self.extensions: dict[bytes, bytes] = {}
+        """Content of extnValue, under the content octets of the identifier."""
         self.duplicate = self.unknown_critical = ""
+        self.restricts = 0
+        """`RESTRICTS_POLICIES` and `RESTRICTS_NAMES`, each if it has an extension that does so."""
         while at < end:
-            tag, content, stop = _header(data, at, end)
+            tag, content, stop = read_header(data, at, end)
             if tag == 0xA3:
                 if stop != end:
                     raise DerError("unexpected-tag", stop, "something follows the extensions")
-                _, inner, inner_end = _expect(data, content, stop, 0x30)
-                if inner_end != stop:
-                    raise DerError("trailing-bytes", inner_end, "something follows the list of extensions")
-                self._read_list(data, inner, stop)
+                content, last = content_of(data, content, stop, 0x30)
+                if last != stop:
+                    raise DerError("trailing-bytes", last, "something follows the list of extensions")
+                self._read_list(data, content, stop)
             elif tag not in (0x81, 0x82):
                 raise DerError("unexpected-tag", at, "an unexpected field follows the public key")
             at = stop
-        self.is_ca, self.path_length = False, None
-        self.key_usage: int | None = None
-        found = self.extensions.get(_BASIC_CONSTRAINTS)
-        if found is not None:
-            self.is_ca, self.path_length = _basic_constraints(found.value)
-        found = self.extensions.get(_KEY_USAGE)
-        if found is not None:
-            self.key_usage = _key_usage(found.value)
-        self.restricts_policies = not _POLICY_RESTRICTIONS.isdisjoint(self.extensions)
+        if at != end:
+            raise DerError("truncated", at, "a field of the TBSCertificate goes beyond its end")
+        extensions = self.extensions
+        # What nearly every certificate says is answered without parsing.
+        value = extensions.get(_BASIC_CONSTRAINTS, _NO_CONSTRAINTS)
+        self.is_ca, self.path_length = USUAL_CONSTRAINTS.get(value) or read_basic_constraints(value)
+        encoded = extensions.get(_KEY_USAGE)
+        self.key_usage = usage = None if encoded is None else USUAL_USAGES.get(encoded) or read_key_usage(encoded)
+        is_v3 = self.version == 2
+        self.is_issuer = is_v3 and self.is_ca and (usage is None or usage >> _KEY_CERT_SIGN & 1 == 1)
+        """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
+        self.is_faulty = bool(self.unknown_critical or self.duplicate or (extensions and not is_v3))
+        """Whether it has what spoils any path: see `unknown_critical`, `duplicate`, and extensions below v3."""
 
     def _read_list(self, data: bytes, at: int, end: int) -> None:
         extensions = self.extensions
         while at < end:
-            oid, oid_end, stop = at + 4, at + 7, at + 2 + data[at + 1] if at + 9 <= end else 0
-            # SEQUENCE { OBJECT IDENTIFIER of three octets, … } with short lengths is what nearly all are.
-            if not (
-                oid_end + 2 <= stop <= end
-                and data[at + 1] < 0x80
-                and data[at] == 0x30
-                and data[at + 2 : oid] == b"\x06\x03"
-            ):
-                _, content, stop = _expect(data, at, end, 0x30)
-                _, oid, oid_end = _expect(data, content, stop, 0x06)
-            tag, value, value_end = _header(data, oid_end, stop)
-            critical = False
-            if tag == 0x01:
-                # DER leaves the DEFAULT out, but FALSE is written so often that refusing it would help nobody.
-                flag = data[value:value_end]
-                if flag not in (b"\xff", b"\x00"):
-                    raise DerError("bad-boolean", oid_end, "critical is neither 00 nor FF")
-                critical = flag == b"\xff"
-                tag, value, value_end = _header(data, value_end, stop)
-            if tag != 0x04 or value_end != stop:
-                raise DerError("unexpected-tag", at, "not an Extension")
-            name = data[oid:oid_end]
+            usual = _USUAL.get(data[at + 2 : at + 7])
+            size = data[at + 1]
+            stop = at + 2 + size
+            if data[at + 7] == 0x04:
+                content = at + 9
+            elif data[at + 7 : at + 11] in _FLAGS:
+                content = at + 12
+            else:
+                usual, content = None, at
+            # Known, and with short lengths that fit each other: as nearly all are. Anything else is read with care.
+            if usual is None or size > 0x7F or data[at] != 0x30 or content + data[content - 1] != stop:
+                name, critical, content, stop = read_extension(data, at, end)
+                restricts = _RESTRICTS.get(name)
+            else:
+                name, restricts = usual
+                critical = False  # or not: it does not matter for what is understood
             if name in extensions:
                 self.duplicate = self.duplicate or _dotted(name)
             else:
-                extensions[name] = Extension(critical, data[value:value_end])
-                if critical and name not in _UNDERSTOOD:
+                extensions[name] = data[content:stop]
+                if restricts:
+                    self.restricts |= restricts
+                elif critical and restricts is None:
                     self.unknown_critical = self.unknown_critical or _dotted(name)
             at = stop
+        if at != end:
+            raise DerError("truncated", at, "an extension goes beyond the end of their list")
 
     # ------------------------------------------------------------ what is derived
 
     @property
-    def key(self) -> PublicKey | None:
-        """The public key; ``None`` when it is of no algorithm that we accept."""
+    def serial(self) -> int:
+        """The serial number, whatever its sign."""
+        return int.from_bytes(self._serial, "big", signed=True)
+
+    def load_key(self) -> PublicKey | None:
+        """Return the public key, decoded once; ``None`` when it is of no algorithm that we accept."""
         if not self._key_read:
-            self._key_read = True
             try:
                 self._key = keys.load_public_key(self.spki)
             except InputError:
                 self._key = None
+            # Last, because another thread may be asking too.
+            self._key_read = True
         return self._key
 
     @property
@@ -268,8 +303,8 @@ class PathCertificate:
         """Whether KeyUsage is absent or has bit number *bit*."""
         return self.key_usage is None or bool(self.key_usage >> bit & 1)
 
-    def extension(self, dotted: str) -> Extension | None:
-        """Return the extension, or ``None``."""
+    def extension(self, dotted: str) -> bytes | None:
+        """Return the content of the extension's extnValue, or ``None``."""
         return self.extensions.get(_content(dotted))
 
     def _get(self, dotted: str, reader: Callable[[bytes], T]) -> T | None:
@@ -277,9 +312,13 @@ class PathCertificate:
         found = self.extension(dotted)
         if found is None:
             return None
-        if dotted not in self._decoded:
-            self._decoded[dotted] = reader(found.value)
-        return self._decoded[dotted]  # type: ignore[return-value]  # put there two lines above, by the same reader
+        # A second thread may be here too: what it decodes is the same, and at worst it is decoded twice.
+        decoded = self._decoded
+        if decoded is None:
+            decoded = self._decoded = {}
+        if dotted not in decoded:
+            decoded[dotted] = reader(found)
+        return decoded[dotted]  # type: ignore[return-value]  # put there two lines above, by the same reader
 
     @property
     def extended_key_usage(self) -> tuple[str, ...] | None:
@@ -333,30 +372,39 @@ class PathCertificate:
 
     def subject_values(self, dotted: str) -> list[str]:
         """Return the values of one subject attribute type, in order; none when the subject is no Name."""
-        wanted = _content(dotted)
-        data = self.subject
         try:
-            return [
-                AttributeView(dotted, data[value], data[content:end]).text
-                for oid, value, content, end in _attributes(data)
-                if oid == wanted
-            ]
-        except DerError:
+            return [view.text for view in _attributes(self.subject, dotted)]
+        except (DerError, IndexError):
             return []
 
 
-def _attributes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
-    """Yield the identifier of each attribute of a Name, and offset, content offset and end of its value."""
-    _, at, end = _expect(data, 0, len(data), 0x30)
+def _attributes(data: bytes, dotted: str) -> list[AttributeView]:
+    """Return the attributes of one type in an encoded Name, in order; others are not looked into."""
+    found: list[AttributeView] = []
+    identifier = _identifier(dotted)
+    size = len(identifier)
+    at, end = content_of(data, 0, len(data), 0x30)
     while at < end:
-        _, pair, rdn_end = _expect(data, at, end, 0x31)
-        while pair < rdn_end:
-            _, oid, pair_end = _expect(data, pair, rdn_end, 0x30)
-            _, start, value = _expect(data, oid, pair_end, 0x06)
-            _, content, stop = _header(data, value, pair_end)
-            yield data[start:value], value, content, stop
-            pair = pair_end
-        at = rdn_end
+        length = data[at + 1]
+        stop = at + 2 + length
+        # A SET of one attribute, all lengths short, is what nearly every RDN is.
+        if data[at] == 0x31 and length < 0x80 and data[at + 2] == 0x30 and data[at + 3] == length - 2 and stop <= end:
+            if data[at + 4 : at + 4 + size] == identifier:
+                found.append(_read_attribute(data, at + 4 + size, stop, dotted))
+        else:
+            pair, stop = content_of(data, at, end, 0x31)
+            while pair < stop:
+                start, after = content_of(data, pair, stop, 0x30)
+                if data[start : start + size] == identifier:
+                    found.append(_read_attribute(data, start + size, after, dotted))
+                pair = after
+        at = stop
+    return found
+
+
+def _read_attribute(data: bytes, at: int, end: int, dotted: str) -> AttributeView:
+    tag, content, stop = read_header(data, at, end)
+    return AttributeView(dotted, tag, data[content:stop])
 
 
 def same_name(a: bytes, b: bytes) -> bool:
@@ -371,73 +419,6 @@ def same_name(a: bytes, b: bytes) -> bool:
 
 def _dotted(content: bytes) -> str:
     return der.parse(der.tlv(0x06, content)).as_oid()
-
-
-def _header(data: bytes, at: int, end: int) -> tuple[int, int, int]:
-    """Return tag, content offset and end of the element at *at*."""
-    if at + 2 > end:
-        raise DerError("truncated", at, "the input ends inside a header")
-    tag, length = data[at], data[at + 1]
-    content = at + 2
-    if length > 0x7F:
-        if length == 0x81:
-            length = data[content] if content < end else 0
-            content += 1
-            shortest = 0x80
-        elif length == 0x82:
-            length = int.from_bytes(data[content : content + 2], "big")
-            content += 2
-            shortest = 0x100
-        else:
-            raise DerError("too-large", at, "a length of more than two octets, or an indefinite one")
-        if length < shortest:
-            raise DerError("non-minimal-length", at, "length in more octets than needed")
-    if content + length > end:
-        raise DerError("truncated", at, f"{length} content octets announced, {end - content} present")
-    return tag, content, content + length
-
-
-def _expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int, int]:
-    found = _header(data, at, end)
-    if found[0] != tag:
-        raise DerError("unexpected-tag", at, f"tag 0x{found[0]:02x}, expected 0x{tag:02x}")
-    return found
-
-
-def _time(data: bytes, at: int, end: int) -> tuple[datetime, int]:
-    tag, content, stop = _header(data, at, end)
-    value = parse_time(tag, data[content:stop]) if tag in (0x17, 0x18) else None
-    if value is None:
-        raise DerError("bad-time", at, "not a UTCTime or GeneralizedTime in whole seconds and Z (RFC 5280 4.1.2.5)")
-    return value, stop
-
-
-def _basic_constraints(value: bytes) -> tuple[bool, int | None]:
-    # What nearly every certificate says is answered without parsing.
-    if value == b"\x30\x03\x01\x01\xff":
-        return True, None
-    if value == b"\x30\x00":
-        return False, None
-    if len(value) == 8 and value.startswith(b"\x30\x06\x01\x01\xff\x02\x01") and value[7] < 0x80:
-        return True, value[7]
-    kids = list(der.parse(value).children(der.SEQUENCE))
-    ca = kids.pop(0).as_boolean() if kids and kids[0].tag == 0x01 else False
-    length = kids.pop(0).as_integer() if kids else None
-    if kids or (length is not None and length < 0):
-        raise DerError("unexpected-tag", 0, "basicConstraints does not have its ASN.1 type")
-    return ca, length
-
-
-def _key_usage(value: bytes) -> int:
-    """Return the bits as a mask, bit n for KeyUsage bit n."""
-    if len(value) not in (4, 5) or value[0] != 0x03 or value[1] != len(value) - 2 or value[2] > 7:
-        bits = der.parse(value).as_bits()
-        return sum(1 << bit for bit in bits)
-    mask = _REVERSED[value[3]]
-    return mask if len(value) == 4 else mask | _REVERSED[value[4]] << 8
-
-
-_REVERSED: Final = tuple(int(f"{octet:08b}"[::-1], 2) for octet in range(256))
 
 
 def _skip_certs(value: bytes) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -93,6 +93,11 @@ class ChainPolicy:
     """Uses of which the anchor must have one, if it is said what it is trusted for; empty: any."""
     max_below_anchor: int | None = None
     """Certificates below the anchor in ISO 15118-2; -20 allows one more, a cross-certificate."""
+    key_usage_mask: int = field(init=False)
+    """`key_usage` with bit n for KeyUsage bit n."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key_usage_mask", sum(1 << bit.bit for bit in self.key_usage))
 
 
 _SIGNS: Final = frozenset({KeyUsageBit.DIGITAL_SIGNATURE})

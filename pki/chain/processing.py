@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from chargepki.pki import oids
-from chargepki.pki.chain.certificate import PathCertificate
+from chargepki.pki.chain.certificate import RESTRICTS_NAMES, RESTRICTS_POLICIES, PathCertificate
 from chargepki.pki.chain.name_constraints import NameSpace
 from chargepki.pki.chain.policy import ChainPolicy, PolicyInputs, Purpose
 from chargepki.pki.chain.policy_graph import PolicyGraph
@@ -34,19 +34,36 @@ def check_path(
         PathRefusal: the first rule broken: validity and extensions from the anchor down, then who may sign, the length
             of the path, names, and policies.
     """
+    # A leaf's constraints on names are without meaning (RFC 5280 4.2.1.10).
+    sound, restricts = True, path[0].restricts & ~RESTRICTS_NAMES
+    for position, each in enumerate(path):
+        # What nearly every path has nothing of is asked in one pass; which rule is broken, and by whom, is said below.
+        if each.is_faulty or at < each.not_before or at > each.not_after:
+            sound = False
+        if position:
+            limit = each.path_length
+            if not each.is_issuer or (limit is not None and position - 1 > limit):
+                sound = False
+            restricts |= each.restricts
+    if not sound:
+        _check_soundness(path, at)
+    if restricts or inputs.explicit_policy:
+        try:
+            if restricts & RESTRICTS_NAMES:
+                _check_names(path, common_name_is_host=common_name_is_host)
+            if restricts & RESTRICTS_POLICIES or inputs.explicit_policy:
+                _check_policies(path, inputs)
+        except DerError as error:
+            raise _undecodable(path, error) from error
+
+
+def _check_soundness(path: Sequence[PathCertificate], at: datetime) -> None:
     last = len(path) - 1
     for position in range(last, -1, -1):
         _check_one(path[position], position, at)
     for position in range(last, 0, -1):
         _check_issuer(path[position], position)
     _check_path_lengths(path)
-    try:
-        if any(certificate.name_constraints is not None for certificate in path[1:]):
-            _check_names(path, common_name_is_host=common_name_is_host)
-        if inputs.explicit_policy or any(certificate.restricts_policies for certificate in path):
-            _check_policies(path, inputs)
-    except DerError as error:
-        raise _undecodable(path, error) from error
 
 
 def _undecodable(path: Sequence[PathCertificate], error: DerError) -> PathRefusal:
@@ -321,8 +338,8 @@ def check_leaf(path: Sequence[PathCertificate], policy: ChainPolicy) -> None:
             why="BasicConstraints says cA TRUE",
             fix="use an end-entity certificate",
         )
-    absent = [bit.value for bit in sorted(policy.key_usage) if not leaf.may(bit.bit)]
-    if absent:
+    if leaf.key_usage is not None and policy.key_usage_mask & ~leaf.key_usage:
+        absent = [bit.value for bit in sorted(policy.key_usage) if not leaf.may(bit.bit)]
         why, clause = f"KeyUsage lacks {', '.join(absent)}", f"{policy.clause}; RFC 5280 4.2.1.3"
         raise _unusable(leaf, policy, "key-usage", why, clause, "issue it under the right profile")
     try:

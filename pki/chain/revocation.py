@@ -311,7 +311,7 @@ class StatusFinder:
         if pair not in self._signatures:
             content = found.content
             self._signatures[pair] = self._checker.verifies(
-                candidate.key, content.signature or b"", content.tbs, content.signature_algorithm
+                candidate.load_key(), content.signature or b"", content.tbs, content.signature_algorithm
             )
         return self._signatures[pair]
 
@@ -405,7 +405,7 @@ class StatusFinder:
         pair = id(response), candidate.spki
         if pair not in self._signatures:
             self._signatures[pair] = self._checker.verifies(
-                candidate.key, response.signature, response.tbs, response.algorithm
+                candidate.load_key(), response.signature, response.tbs, response.algorithm
             )
         return self._signatures[pair]
 

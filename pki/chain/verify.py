@@ -20,6 +20,7 @@ __all__ = ["ChainVerifier", "VerifiedChain", "verify_chain"]
 
 _NO_INPUTS = PolicyInputs()
 _OFF = Revocation()
+_BUDGET = WorkBudget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class ChainVerifier:
         Raises:
             ChainError: more of them than the budget allows.
         """
-        self._budget = budget or WorkBudget()
+        self._budget = budget or _BUDGET
         self._pool = Pool(anchors, intermediates, self._budget)
 
     def verify(
@@ -105,7 +106,7 @@ class ChainVerifier:
         checker = SignatureChecker(self._budget)
         try:
             pool = self._pool.extended(intermediates) if intermediates else self._pool
-            record.candidates = len(pool.certificates)
+            record.candidates = len(pool)
             record.unusable = tuple(pool.notes)
             return self._verify(leaf_der, pool, checker, record, purpose, at, inputs, revocation, identity)
         except PathRefusal as refusal:
