@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from chargepki.ocpp_security.sign_certificate_station import StationCertificateFlow
     from chargepki.ocpp_security.station import StationSimulator, StationStore
     from chargepki.ocpp_security.station_source import InventoryStations, StationEntry, StationSource
-    from chargepki.ocpp_security.tls import TlsIdentity, client_context, server_context
+    from chargepki.ocpp_security.tls import TlsIdentity, client_context, reload_identity, server_context
     from chargepki.ocpp_security.versions import OcppVersion
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "authenticate",
     "check_boot_serial_number",
     "client_context",
+    "reload_identity",
     "server_context",
     "verify_firmware",
 ]
@@ -126,6 +127,7 @@ _HOMES = {
     "authenticate": "authentication",
     "check_boot_serial_number": "identity",
     "client_context": "tls",
+    "reload_identity": "tls",
     "server_context": "tls",
     "verify_firmware": "firmware",
 }

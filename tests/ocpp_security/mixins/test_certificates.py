@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from chargepki.ocpp_security.csms.embedding import CertificateFate
-from chargepki.ocpp_security.operation_store import OperationStore
-from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
-from chargepki.ocpp_security.passwords import hash_password, verify_password
+from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.passwords import verify_password
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki import aio
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
@@ -21,6 +20,7 @@ from chargepki.pki.inventory.records import CertificateState, Delivery, Operatio
 from testkit.csms_rig import ACTOR, ORGANIZATION, PASSWORD, Rig, run_on, wait_for
 from testkit.ocpp_peers import Credential, ForeignStation, build_station_csr, foreign_station
 from testkit.own_csms import OwnCsms, own_csms
+from testkit.station_files import queue_operation
 
 
 def peer(
@@ -30,6 +30,7 @@ def peer(
     return foreign_station(team.url, identity, version, password=password, tls=rig.client_tls(credential))
 
 
+RENEWAL = {"use": CertificateUse.CHARGING_STATION.value}
 VERSIONS = ("ocpp1.6", "ocpp2.0.1", "ocpp2.1")
 
 
@@ -146,27 +147,19 @@ def test_operations_of_the_inventory_run_over_the_team_connection(
     identity = f"O-{version}"
     rig.add_station(identity)
     password = b"new-password-5678"
-    store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
-    now = datetime.now(UTC)
     caplog.set_level(logging.DEBUG)
 
-    def order(kind: OperationKind, parameters: dict[str, object], secret: PasswordSecret | None = None) -> str:
-        name = f"{kind.value}-{version}"
-        store.create(
-            kind, identity, parameters, operation_id=name, actor=ACTOR, now=now, deadline=now + timedelta(minutes=2),
-            secret=secret,
-        )  # fmt: skip
-        return name
-
     async def story() -> None:
-        renewal = order(OperationKind.TRIGGER_RENEWAL, {"use": CertificateUse.CHARGING_STATION.value})
+        renewal = queue_operation(
+            rig, OperationKind.TRIGGER_RENEWAL, identity, {"use": CertificateUse.CHARGING_STATION.value}
+        )
         async with own_csms(rig) as team, peer(rig, team, identity, version) as one:
             await one.boot(identity)
             assert await one.next_trigger() in ("SignChargePointCertificate", "SignChargingStationCertificate")
             await one.send_csr(build_station_csr(Credential().key, identity, ORGANIZATION))
             await one.next_chain()
             await wait_for(lambda: rig.inventory.get_operation(renewal).state is OperationState.DONE)
-            change = order(OperationKind.SET_PASSWORD, {}, PasswordSecret(password, hash_password(password)))
+            change = queue_operation(rig, OperationKind.SET_PASSWORD, identity, {}, password=password)
             told = await one.next_trigger()
             expected = password.hex().upper() if version == "ocpp1.6" else password.decode()
             assert told.lower().endswith("=" + expected.lower())
