@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chargepki.ocpp_security.csms.config import CsmsConfig, CsmsLimits, DuplicatePolicy
+from chargepki.ocpp_security.csms.cut_off import CutOff, OneConnection
 from chargepki.ocpp_security.csms.embedding import CertificateFate, CertificateNews, SecurityEventNews
 from chargepki.ocpp_security.csms.endpoint import CsmsServer
 from chargepki.ocpp_security.csms.security import CsmsSecurity
@@ -14,6 +15,8 @@ __all__ = [
     "CsmsLimits",
     "CsmsSecurity",
     "CsmsServer",
+    "CutOff",
     "DuplicatePolicy",
+    "OneConnection",
     "SecurityEventNews",
 ]

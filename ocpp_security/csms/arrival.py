@@ -13,7 +13,7 @@ from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.identity import check_fallback
 from chargepki.ocpp_security.password_record import promote_password
 from chargepki.pki.errors import RevocationError
-from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import (
     CertificateRecord,
@@ -25,7 +25,7 @@ from chargepki.pki.inventory.records import (
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.connection import StationConnection
 
-__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart", "is_still_allowed"]
+__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart", "find_loss", "is_still_allowed"]
 
 REPLACED_ACTION = "connection.replace"
 """Audit action by which the process that holds the older connection hears that it has to close it."""
@@ -156,6 +156,27 @@ def _take_into_use(tx: Transaction, record: CertificateRecord, station: str, now
         tx.audit(actor, "certificate.supersede", certificate_id, now=now, details={"by": record.id})
     tx.set_delivery(record.id, Delivery.IN_USE)
     tx.audit(actor, "certificate.take-into-use", record.id, now=now, artefact_sha256=record.sha256)
+
+
+def find_loss(inventory: Inventory, station: str, certificate: str | None) -> Arrival | None:
+    """Return why a live connection of *station* has to be closed, or ``None`` while it may stay. Blocks.
+
+    Args:
+        certificate: id of the certificate that opened the connection, if one did.
+    """
+    if certificate is not None:
+        record = inventory.find_certificate(certificate)
+        if record is None or record.state is not CertificateState.ISSUED:
+            return Arrival.CERTIFICATE_REVOKED
+        if record.delivery is Delivery.SUPERSEDED and record.station is not None:
+            try:
+                check_fallback(
+                    record, inventory.list_certificates(station=record.station, state=CertificateState.REVOKED)
+                )
+            except RevocationError:
+                return Arrival.SUCCESSOR_REVOKED
+    known = inventory.find_station(station)
+    return None if known is not None and known.state is StationState.ACTIVE else Arrival.STATION_REMOVED
 
 
 def depart(tx: Transaction, connection: StationConnection, now: datetime) -> None:
