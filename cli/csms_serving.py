@@ -17,6 +17,7 @@ from typing import Any
 import click
 from cryptography import x509
 
+from chargepki.cli.alerting import alerting
 from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.security_profile import SecurityProfile, parse_profiles
@@ -104,7 +105,7 @@ async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, renew.set)
-    async with CsmsServer(config, workspace.inventory, issuer) as server:
+    async with alerting(state), CsmsServer(config, workspace.inventory, issuer) as server:
         scheme = "ws" if context is None else "wss"
         state.output.say(f"ready: {scheme}://{host}:{server.port}/ocpp/ (security profile {options['profiles']})")
         if state.output.for_machines:

@@ -123,6 +123,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     known = {setting.name for setting in SETTINGS[1:]}
     # The linter reads its own tables (`chargepki.pki.lint.settings`).
     table.pop("lint", None)
+    # So do the alerts (`chargepki.ocpp_security.alert_settings`).
+    table.pop("alerts", None)
     for key, value in table.items():
         if key not in known:
             raise InputError(

@@ -66,7 +66,7 @@ class AlertRecord:
     scope: str
     """Station that it is about; empty for a rule that counts over all stations."""
     cause: int
-    """Number of the security event that made it; an event raises at most one alert of a rule and scope."""
+    """Change number of the occurrence that made it: an occurrence makes at most one alert of a rule and scope."""
     summary: str
     details: Mapping[str, object]
     """What targets are told; never a secret."""

@@ -89,7 +89,7 @@ def _alerts(tables: Mapping[str, Table], dialect: str) -> dict[str, Executable]:
             or_(_param("scope") == "", alert.c.scope == _param("scope")),
             alert.c.raised_at >= _param("since"),
         )
-        .order_by(alert.c.raised_at.desc(), alert.c.id)
+        .order_by(alert.c.raised_at.desc(), alert.c.id.desc())
         .limit(_param("limit")),
         "alert_cursor_get": select(cursor.c.position).where(cursor.c.name == _param("name")),
         "alert_cursor_put": _put(cursor, dialect),
