@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -210,11 +211,12 @@ def mutate_payload(payload: Any, random: Random) -> Any:
             case 0:
                 del holder[key]
             case 1:
-                holder[key] = random.choice(_ODD)
+                holder[key] = deepcopy(random.choice(_ODD))
             case 2 if isinstance(holder, dict):
-                holder[random.choice(["", "x", "__proto__", "customData", str(key).upper(), "y" * 200])] = holder[key]
+                name = random.choice(["", "x", "__proto__", "customData", str(key).upper(), "y" * 200])
+                holder[name] = deepcopy(holder[key])
             case 3 if isinstance(holder, list):
-                holder.extend([holder[key]] * random.choice([1, 5, 200]))
+                holder.extend(deepcopy(holder[key]) for _ in range(random.choice([1, 5, 200])))
             case 4:
                 holder[key] = [holder[key]]
             case _:
