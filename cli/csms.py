@@ -22,11 +22,10 @@ def csms() -> None:
     example="chargepki csms serve --listen 127.0.0.1:8443 --security-profile 2,3 --tls-ca acme-cso-sub \\\n"
     "    --dns csms.example.org --issue ChargingStationCertificate=acme-cso-sub --issue-here",
 )
-@click.option("--listen", required=True, metavar="HOST:PORT", help="Address to bind; port 0 lets the system choose.")
+@click.option("--listen", metavar="HOST:PORT", help="Address to bind; port 0 lets the system choose.")
 @click.option(
     "--security-profile",
     "profiles",
-    required=True,
     metavar="1|2|3|2,3",
     help="OCPP security profile of this port; 0 or 0,1 for old 1.6 stations.",
 )
@@ -35,23 +34,26 @@ def csms() -> None:
 @click.option("--tls-ca", metavar="NAME", help="Have this CA issue short-lived server certificates, EC and RSA.")
 @click.option("--dns", "dns_names", multiple=True, metavar="NAME", help="Host name for --tls-ca; the host otherwise.")
 @click.option("--client-trust", metavar="F", help="CA certificates of stations (PEM); those of --issue otherwise.")
+@click.option("--client-crl", "client_crls", multiple=True, metavar="F", help="Revocation list about them; repeatable.")
 @click.option("--issue", "issue_plans", multiple=True, metavar="KIND=CA[:PROFILE]", help="What signs CSRs of KIND.")
 @click.option("--issue-here", is_flag=True, help="Sign in this process; otherwise `authority serve` signs.")
 @click.option("--forward-secrecy-only", is_flag=True, help="Drop the two TLS_RSA suites that A00 mandates.")
 @click.option(
     "--duplicate",
     type=click.Choice(["newest", "probe"]),
-    default="newest",
-    show_default=True,
-    help="Second connection of one identity.",
+    help="Second connection of one identity: the newest wins (default), or the first if it answers a ping.",
 )
+@click.option("--metrics-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there, in clear.")
+@click.option("--behind-proxy", multiple=True, metavar="ADDR|NET", help="Where a TLS-terminating proxy connects from.")
+@click.option("--proxy-secret-file", metavar="F", help="What that proxy proves itself with, in a header.")
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:
     """Serve stations at ws(s)://HOST:PORT/ocpp/IDENTITY until SIGTERM or Ctrl-C.
 
     KIND is ChargingStationCertificate, V2GCertificate, V2G20Certificate or Combined. A CSR of a KIND without --issue
-    is refused. SIGHUP reads the server certificates again.
+    is refused. What is not given comes from the table [csms] of chargepki.toml. SIGHUP reads that table, the server
+    certificates, trust and revocation lists again; so does a change of their files. Nobody is dropped.
     """
     from chargepki.cli.csms_serving import serve_csms
 

@@ -7,29 +7,27 @@ import contextlib
 import json
 import logging
 import signal
-import ssl
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import click
-from cryptography import x509
 
 from chargepki.cli.alerting import alerting
+from chargepki.cli.csms_settings import Secret, changed_settings, load_csms_settings
+from chargepki.cli.csms_tls import Material, TlsLoader, server_identities
 from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
-from chargepki.ocpp_security.security_profile import SecurityProfile, parse_profiles
+from chargepki.ocpp_security.csms.metrics import MetricsServer
+from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.security_profile import parse_profiles
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
-from chargepki.ocpp_security.tls import TlsIdentity, missing_issuer, missing_suites, reload_identity, server_context
-from chargepki.pki import aio, files, keys
-from chargepki.pki.authority import IssueOrder
-from chargepki.pki.der import pem_blocks
-from chargepki.pki.errors import ChargePkiError, InputError, printable
-from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki import aio
+from chargepki.pki.config import CONFIG_FILE
+from chargepki.pki.errors import ChargePkiError
 from chargepki.pki.profiles import get_profile
-from chargepki.pki.workspace import Workspace
 
 __all__ = [
     "DEFAULT_PROFILES",
@@ -47,71 +45,78 @@ DEFAULT_PROFILES: Mapping[CertificateUse, str] = {
     # One certificate for both links must satisfy ISO 15118-2 (A00.FR.513).
     CertificateUse.COMBINED: "iso15118-2/secc",
 }
-# A00.FR.701: a server certificate is revoked by expiring within a day.
-_SERVER_VALIDITY = timedelta(hours=23)
 _RENEW_SECONDS = 8 * 3600.0
-_MAX_TRUST_BYTES = 1 << 20
+_LOOK_SECONDS = 5.0
+"""How often the files of the TLS material are looked at."""
 
 
-def serve_csms(state: GlobalState, options: Mapping[str, Any]) -> None:
-    """Run until SIGTERM or SIGINT; SIGHUP reads the server certificates again.
+def serve_csms(state: GlobalState, given: Mapping[str, Any]) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads configuration, certificates and trust again.
 
     Raises:
         click.UsageError: options that contradict each other.
         ChargePkiError: a file, CA or address cannot be used.
     """
+    options = load_csms_settings(given, state.settings.home / CONFIG_FILE)
     _start_logging(state, as_json=options["log_json"])
     runner = event_loop_factory()
     with asyncio.Runner(loop_factory=runner) as loop:
-        loop.run(_serve(state, options))
+        loop.run(_serve(state, given, options))
 
 
-async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
+async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str, Any]) -> None:
     workspace = state.workspace
     host, port = parse_listen(options["listen"])
-    profiles = {int(profile) for profile in parse_profiles(options["profiles"])}
+    profiles = frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
     plans = parse_plans(options["issue_plans"])
     for plan in plans.values():
         get_profile(plan.profile)
         workspace.inventory.get_ca(plan.ca)
-    issuer: aio.Issuer
-    if options["issue_here"]:
-        for plan in plans.values():
-            # A wrong passphrase must stop the start, not the first station that asks.
-            workspace.authority.open_issuer(plan.ca)
-        workspace.authority.recover()
-        issuer = aio.Authority(workspace.authority)
-    else:
-        issuer = aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
-        if plans:
-            state.output.say(
-                "CSRs are queued for `chargepki authority serve`: run it beside this, or pass --issue-here"
-            )
-    # Read what others wrote before server certificates are issued: a refusal must have changed nothing.
-    client_trust = _client_trust(state, options, plans) if 3 in profiles else []
-    identities = _identities(state, options, host) if not profiles <= {0, 1} else []
-    context = _context(state, options, profiles, identities, client_trust)
+    proxy = _proxy(options)
+    metrics_at = (
+        parse_listen(options["metrics_listen"], option="--metrics-listen") if options["metrics_listen"] else None
+    )
+    issuer = _issuer(state, options, plans)
+    loader = TlsLoader(state, options, host, profiles, plans)
+    material = loader.load()
+    loader.warn(material)
     config = CsmsConfig(
         host=host,
         port=port,
-        security_profiles=frozenset(profiles),
-        tls=context,
+        security_profiles=profiles,
+        tls=material.context,
+        proxy=proxy,
+        client_trust=material.client_trust,
         plans=plans,
         sealing_key=workspace.sealing_key,
         duplicate=DuplicatePolicy(options["duplicate"]),
+        limits=options["limits"],
     )
-    stop, renew = asyncio.Event(), asyncio.Event()
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, renew.set)
-    async with alerting(state), CsmsServer(config, workspace.inventory, issuer) as server:
-        scheme = "ws" if context is None else "wss"
-        state.output.say(f"ready: {scheme}://{host}:{server.port}/ocpp/ (security profile {options['profiles']})")
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    async with (
+        alerting(state),
+        CsmsServer(config, workspace.inventory, issuer) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        where = {"host": host, "port": server.port, "scheme": "ws" if material.context is None else "wss"}
+        _show_expiry(server, material)
+        if metrics_at is not None:
+            metrics = MetricsServer(*metrics_at, server.security.metrics, server.security.check_ready)
+            await metrics.start()
+            stack.push_async_callback(metrics.stop)
+            where["metrics_port"] = metrics.port
+            state.output.say(f"metrics: http://{metrics_at[0]}:{metrics.port}/metrics")
+        state.output.say(
+            f"ready: {where['scheme']}://{host}:{server.port}/ocpp/ (security profile {options['profiles']})"
+        )
         if state.output.for_machines:
-            state.output.document("chargepki/csms", {"host": host, "port": server.port, "scheme": scheme})
+            state.output.document("chargepki/csms", where)
             sys.stdout.flush()
-        keeper = asyncio.create_task(_keep_fresh(state, options, host, context, renew))
+        keeper = asyncio.create_task(_Keeper(state, given, options, loader, server, hangup).run())
         await stop.wait()
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -120,23 +125,110 @@ async def _serve(state: GlobalState, options: Mapping[str, Any]) -> None:
     state.output.say("stopped")
 
 
-async def _keep_fresh(
-    state: GlobalState, options: Mapping[str, Any], host: str, context: ssl.SSLContext | None, renew: asyncio.Event
-) -> None:
-    """Load server certificates again on SIGHUP, and issue new ones in time with ``--tls-ca``; nobody is dropped."""
-    while True:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(renew.wait(), _RENEW_SECONDS if options["tls_ca"] else None)
-        renew.clear()
-        if context is None:
-            continue
+def _issuer(state: GlobalState, options: Mapping[str, Any], plans: Mapping[CertificateUse, IssuePlan]) -> aio.Issuer:
+    workspace = state.workspace
+    if not options["issue_here"]:
+        if plans:
+            state.output.say(
+                "CSRs are queued for `chargepki authority serve`: run it beside this, or pass --issue-here"
+            )
+        return aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
+    for plan in plans.values():
+        # A wrong passphrase must stop the start, not the first station that asks.
+        workspace.authority.open_issuer(plan.ca)
+    workspace.authority.recover()
+    return aio.Authority(workspace.authority)
+
+
+def _proxy(options: Mapping[str, Any]) -> ProxyTrust | None:
+    networks, secret = options["behind_proxy"], options["proxy_secret_file"]
+    if bool(networks) != bool(secret):
+        raise click.UsageError("--behind-proxy and --proxy-secret-file belong together")
+    if not networks:
+        return None
+    where = secret if isinstance(secret, Secret) else Secret(file=str(secret))
+    return ProxyTrust.parse(networks, where.read("the secret of the proxy"))
+
+
+def _show_expiry(server: CsmsServer, material: Material) -> None:
+    for identity in material.identities:
+        kind = "rsa" if identity.is_rsa else "ec"
+        server.security.metrics.server_certificate(kind, identity.not_after.timestamp())
+
+
+@dataclass(slots=True)
+class _Keeper:
+    """Exchanges the TLS material of a running endpoint; open connections live on, and a bad file changes nothing."""
+
+    state: GlobalState
+    given: Mapping[str, Any]
+    options: dict[str, Any]
+    loader: TlsLoader
+    server: CsmsServer
+    hangup: asyncio.Event
+
+    async def run(self) -> None:
+        """Follow SIGHUP, the files, and the inventory, for ever."""
+        loop = asyncio.get_running_loop()
+        trust_changed = self.server.security.trust_changed
+        seen, renewed = self.loader.files(), loop.time()
+        while True:
+            hangup, trust = asyncio.ensure_future(self.hangup.wait()), asyncio.ensure_future(trust_changed.wait())
+            try:
+                await asyncio.wait((hangup, trust), timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hangup.cancel()
+                trust.cancel()
+            told, news = self.hangup.is_set(), trust_changed.is_set()
+            self.hangup.clear()
+            trust_changed.clear()
+            if told:
+                self._read_configuration()
+            found = await asyncio.to_thread(self.loader.files)
+            due = bool(self.options["tls_ca"]) and loop.time() - renewed >= _RENEW_SECONDS
+            if not (told or news or due or found != seen):
+                continue
+            why = (
+                "SIGHUP" if told else "renewal" if due else "the files changed" if found != seen else "the CAs changed"
+            )
+            seen = found
+            if await self._exchange(why, renew=told or due):
+                renewed = loop.time() if told or due else renewed
+
+    def _read_configuration(self) -> None:
+        say = self.state.output.say
         try:
-            for identity in await asyncio.to_thread(_identities, state, options, host):
-                reload_identity(context, identity)
-            state.output.say("server certificates loaded again")
-        except ChargePkiError as error:
-            # The certificates in use stay in use; the operator sees why.
-            state.output.say(f"error: server certificates were not renewed: {error}")
+            options = load_csms_settings(self.given, self.state.settings.home / CONFIG_FILE)
+        except (ChargePkiError, click.UsageError) as error:
+            say(f"error: the configuration is not applied: {error}")
+            return
+        applied, restart = changed_settings(self.options, options)
+        for key in restart:
+            say(f"warning: {key} has changed in {CONFIG_FILE}; restart to apply it")
+        if applied:
+            say(f"applied from {CONFIG_FILE}: {', '.join(applied)}")
+        fixed = {name: self.options[name] for name in self.options if name not in _options_of(applied)}
+        self.options = {**options, **fixed}
+        self.loader.options = self.options
+
+    async def _exchange(self, why: str, *, renew: bool) -> bool:
+        say = self.state.output.say
+        try:
+            material = await asyncio.to_thread(self.loader.load, renew=renew)
+            self.server.reload(tls=material.context, client_trust=material.client_trust)
+        except (ChargePkiError, click.UsageError) as error:
+            # What is in use stays in use; the operator sees why.
+            say(f"error: server certificates and trust were not exchanged: {error}")
+            return False
+        _show_expiry(self.server, material)
+        say(f"server certificates loaded again, with trust and revocation lists ({why}); open connections live on")
+        return True
+
+
+def _options_of(keys: Sequence[str]) -> set[str]:
+    from chargepki.cli.csms_settings import SETTINGS
+
+    return {setting.option for setting in SETTINGS if setting.key in keys}
 
 
 def parse_listen(text: str, *, option: str = "--listen") -> tuple[str, int]:
@@ -173,129 +265,6 @@ def parse_plans(texts: Sequence[str]) -> dict[CertificateUse, IssuePlan]:
             raise click.UsageError(f"--issue names {kind} twice")
         plans[use] = IssuePlan(ca=ca, profile=profile or DEFAULT_PROFILES[use])
     return plans
-
-
-def _identities(state: GlobalState, options: Mapping[str, Any], host: str) -> list[TlsIdentity]:
-    certs, tls_keys, tls_ca = options["tls_certs"], options["tls_keys"], options["tls_ca"]
-    if bool(certs) == bool(tls_ca) or len(certs) != len(tls_keys):
-        raise click.UsageError("pass --tls-cert with --tls-key (one pair per certificate), or --tls-ca NAME")
-    if tls_ca:
-        return server_identities(state.workspace, tls_ca, tuple(options["dns_names"]) or (_host_name(host),))
-    return [TlsIdentity.load(Path(cert), Path(key)) for cert, key in zip(certs, tls_keys, strict=True)]
-
-
-def server_identities(
-    workspace: Workspace,
-    ca: str,
-    dns_names: tuple[str, ...],
-    *,
-    algorithms: Sequence[KeyAlgorithm] = (KeyAlgorithm.SECP256R1, KeyAlgorithm.RSA3072),
-) -> list[TlsIdentity]:
-    """Issue one short-lived CSMS certificate per algorithm; the keys stay in memory.
-
-    All mandated TLS 1.2 suites need an EC and an RSA certificate (A00.FR.318); an ``ocpp`` CA signs both.
-    """
-    authority = workspace.authority
-    issuer = authority.open_issuer(ca)
-    organization = _organization(issuer.ca.subject_der)
-    made = []
-    for algorithm in algorithms:
-        private_key = keys.generate_private_key(algorithm)
-        subject = (("CN", dns_names[0]), *((("O", organization),) if organization else ()))
-        issued = authority.issue(
-            IssueOrder(
-                ca=issuer.ca.id,
-                profile="ocpp/csms",
-                spki=keys.spki_der(private_key.public_key()),
-                subject=subject,
-                validity=_SERVER_VALIDITY,
-                dns_names=dns_names,
-            )
-        )
-        made.append(TlsIdentity(issued.chain, private_key))
-    return made
-
-
-def _organization(subject_der: bytes) -> str | None:
-    from chargepki.pki import names
-
-    return names.get(subject_der, "O")
-
-
-def _host_name(host: str) -> str:
-    return "localhost" if host in ("127.0.0.1", "::1", "localhost") else host
-
-
-def _context(
-    state: GlobalState,
-    options: Mapping[str, Any],
-    profiles: set[int],
-    identities: Sequence[TlsIdentity],
-    client_trust: Sequence[bytes],
-) -> ssl.SSLContext | None:
-    if profiles <= {0, 1}:
-        if options["tls_certs"] or options["tls_ca"]:
-            raise click.UsageError("security profile 1 has no TLS; leave out --tls-cert and --tls-ca")
-        if 0 in profiles:
-            state.output.say(
-                "warning: without a security profile anybody who knows a station's identity can speak in its name; "
-                "only 1.6 stations recorded with --security-profile 0 are let in so"
-            )
-        state.output.say(
-            "warning: security profile 1 sends passwords in clear text (A00.FR.201: trusted networks only)"
-        )
-        return None
-    for suite in missing_suites(identities, forward_secrecy_only=options["forward_secrecy_only"]):
-        kind = "an EC" if suite.startswith("ECDHE-ECDSA") else "an RSA"
-        state.output.say(
-            f"warning: no certificate serves the mandated suite {suite} (A00.FR.318); "
-            f"to fix: add {kind} pair of --tls-cert and --tls-key"
-        )
-    roots = [ca.certificate_der for ca in state.workspace.inventory.list_cas() if ca.certificate_der and not ca.issuer]
-    for identity in identities:
-        issuer = missing_issuer(identity, client_trust=client_trust, roots=roots)
-        if issuer is not None:
-            state.output.say(
-                printable(
-                    f"warning: the server chain ends below {issuer}, which is no root that we know; stations that "
-                    "hold the root alone cannot verify it; to fix: append the certificate of that issuer to the "
-                    "--tls-cert file, unless it is the root"
-                )
-            )
-    return server_context(
-        [SecurityProfile(number) for number in sorted(profiles)],
-        identities,
-        client_trust=client_trust,
-        forward_secrecy_only=options["forward_secrecy_only"],
-        # OpenSSL would refuse an expired certificate without telling whose it is; our own check names the station.
-        ignore_client_validity=3 in profiles,
-    )
-
-
-def _client_trust(
-    state: GlobalState, options: Mapping[str, Any], plans: Mapping[CertificateUse, IssuePlan]
-) -> list[bytes]:
-    path = options["client_trust"]
-    if path:
-        data = files.read_limited(path, _MAX_TRUST_BYTES, "client trust file")
-        found = [block.der for block in pem_blocks(data, max_bytes=_MAX_TRUST_BYTES) if block.label == "CERTIFICATE"]
-        if not found:
-            raise InputError(f"{path} holds no PEM certificate", fix="write it with: chargepki ca chain NAME --out F")
-        for der in found:
-            try:
-                x509.load_der_x509_certificate(der)
-            except ValueError as error:
-                raise InputError(f"{path} holds something that is no certificate", why=str(error)) from error
-        return found
-    inventory = state.workspace.inventory
-    trust: dict[str, bytes] = {}
-    for use in (CertificateUse.CHARGING_STATION, CertificateUse.COMBINED):
-        ca = inventory.get_ca(plans[use].ca) if use in plans else None
-        while ca is not None:
-            if ca.certificate_der is not None:
-                trust[ca.id] = ca.certificate_der
-            ca = inventory.get_ca(ca.issuer) if ca.issuer else None
-    return list(trust.values())
 
 
 class _JsonLines(logging.Formatter):

@@ -7,13 +7,20 @@ neither opens a socket nor writes anywhere.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Generic, TypeAlias
+from typing import Generic
 
+from chargepki.ocpp_security.admission_values import (
+    AuthenticatedStation,
+    Reason,
+    RefusedConnection,
+    Restriction,
+    UpgradeRequest,
+    Verdict,
+)
 from chargepki.ocpp_security.attempts import AuthenticationGuard, Standing
 from chargepki.ocpp_security.basic_auth import (
     BadCredentials,
@@ -40,7 +47,7 @@ from chargepki.ocpp_security.security_profile import (
 )
 from chargepki.ocpp_security.station_source import EntryT, EvidenceT, StationEntry, StationSource
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.pki.chain import Purpose, verify_chain
+from chargepki.pki.chain import Purpose, Revocation, RevocationMode, verify_chain
 from chargepki.pki.errors import ChainError, ChargePkiError, InputError, PolicyRefusal, RevocationError
 
 __all__ = [
@@ -54,128 +61,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpgradeRequest:
-    """Everything about a WebSocket upgrade request that the decision may look at."""
-
-    path: str = ""
-    """Request target as received, percent-encoded, with or without a query."""
-    identity: str | None = None
-    """Given in place of `path` by a server that has found the identity by itself; percent-decoded."""
-    authorization: tuple[str | bytes, ...] = field(default=(), repr=False)
-    """Every Authorization header, as received; more than one is as good as none."""
-    chain_der: tuple[bytes, ...] = ()
-    """TLS client certificate, leaf first, then what came with it if the server knows; empty without one. The TLS
-    handshake must have proven possession of the key, and validated the path unless `authenticate` gets *trust*."""
-    tls: bool
-    """Whether the link to the station is TLS (for a proxy: the link on the other side of it)."""
-    host: str
-    """Address of the peer without its port: failed attempts are counted for it."""
-    version: OcppVersion | None = None
-    """What was or will be negotiated; ``None`` when there is no version in common."""
-
-
-class Reason(StrEnum):
-    """Why a connection was refused: stable, for metrics and alert rules. Peers never see it."""
-
-    NO_ENDPOINT = "no-endpoint"
-    IMPOSSIBLE_IDENTITY = "impossible-identity"
-    TOO_MANY_ATTEMPTS = "too-many-attempts"
-    NO_PROFILE = "no-profile"
-    NO_CREDENTIALS = "no-credentials"
-    BAD_CREDENTIALS = "bad-credentials"
-    UNKNOWN_STATION = "unknown-station"
-    STATION_REMOVED = "station-removed"
-    OTHER_USERNAME = "other-username"
-    NO_PASSWORD_ON_RECORD = "no-password-on-record"  # noqa: S105 - the name of a reason
-    WRONG_PASSWORD = "wrong-password"  # noqa: S105 - the name of a reason
-    PROFILE_TOO_LOW = "profile-too-low"
-    UNTRUSTED_CHAIN = "untrusted-chain"
-    CERTIFICATE_REFUSED = "certificate-refused"
-    CERTIFICATE_REVOKED = "certificate-revoked"
-    CERTIFICATE_EXPIRED = "certificate-expired"
-    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
-    CERTIFICATE_UNKNOWN = "certificate-unknown"
-    CERTIFICATE_OF_ANOTHER_STATION = "certificate-of-another-station"
-    CERTIFICATE_OF_ANOTHER_PURPOSE = "certificate-of-another-purpose"
-    CERTIFICATE_DISCARDED = "certificate-discarded"
-    WRONG_COMMON_NAME = "wrong-common-name"
-    WRONG_ORGANIZATION = "wrong-organization"
-
-
-class Restriction(StrEnum):
-    """Why a station is let in only to get a certificate: BootNotification Pending, A02, and nothing else."""
-
-    EXPIRED_CERTIFICATE = "expired-certificate"
-    """A00.FR.429: its certificate has expired, and it is configured to be let in all the same."""
-    ONBOARDING = "onboarding"
-    """A00.FR.406: it came with its manufacturer's certificate, and is configured to."""
-
-
-_ANSWERS: Mapping[HTTPStatus, str] = MappingProxyType(
-    {
-        HTTPStatus.UNAUTHORIZED: "authentication failed\n",
-        HTTPStatus.FORBIDDEN: "not allowed\n",
-        HTTPStatus.NOT_FOUND: "no OCPP endpoint here\n",
-        HTTPStatus.CONFLICT: "this station is connected already\n",
-        HTTPStatus.TOO_MANY_REQUESTS: "too many attempts\n",
-        HTTPStatus.SERVICE_UNAVAILABLE: "try again later\n",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusedConnection:
-    """The upgrade is answered with `status`, `headers` and `answer`; all the rest is for the operator alone."""
-
-    status: HTTPStatus
-    reason: str
-    """A `Reason`, or what a `StationSource` of one's own gave as `IdentityMismatch.reason`."""
-    cause: str
-    """What is wrong, for the log; one line."""
-    cure: str = ""
-    """What the operator can do about it."""
-    event: SecurityEvent | str | None = None
-    """Security event to record; a name of our own where the catalogue has none."""
-    claimed: str = ""
-    """Identity that the peer claimed, as it came: cut and escape it before it is shown."""
-    station: str | None = None
-    """Registered station that the attempt was about; it need not have come from that station."""
-
-    @property
-    def answer(self) -> str:
-        """Body of the HTTP answer: the same for every reason of one status, so that it tells a peer nothing."""
-        return _ANSWERS[self.status]
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers of the HTTP answer."""
-        if self.status is HTTPStatus.UNAUTHORIZED:
-            return {"WWW-Authenticate": 'Basic realm="OCPP"'}
-        if self.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            return {"Retry-After": "60"}
-        return {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthenticatedStation(Generic[EntryT, EvidenceT]):
-    """The connection may be upgraded."""
-
-    station: EntryT
-    profile: SecurityProfile
-    certificate: EvidenceT | None = None
-    """What the table has on record about the certificate of a profile-3 connection."""
-    pending_password: bool = False
-    """The password was the pending one: the station has taken the change, so the old one is over (A01.FR.03)."""
-    previous_password: bool = False
-    """The password was the one before, within the grace that the operator allows this station."""
-    restriction: Restriction | None = None
-    """When set, answer BootNotification with Pending, run A02, and refuse everything else with SecurityError."""
-
-
-Verdict: TypeAlias = AuthenticatedStation[EntryT, EvidenceT] | RefusedConnection
-
-
 async def authenticate(
     request: UpgradeRequest,
     stations: StationSource[EntryT, EvidenceT],
@@ -184,6 +69,7 @@ async def authenticate(
     guard: AuthenticationGuard,
     profiles: Collection[int] = (2, 3),
     trust: Sequence[bytes] = (),
+    crls: Sequence[bytes] = (),
     path_prefix: str = "/ocpp/",
 ) -> Verdict[EntryT, EvidenceT]:
     """Return who opens a connection, or the answer for a peer that may not.
@@ -199,6 +85,8 @@ async def authenticate(
             1.6 without any profile have to be let in.
         trust: DER of the CA certificates that client certificates must chain to. Only for a server whose TLS
             handshake did not validate the path (`server_context` does).
+        crls: DER of revocation lists, looked at where *trust* or a manufacturer's CA is: a certificate that one of them
+            revokes is refused, and so is one whose only list is out of date; without a list the table decides alone.
         path_prefix: what stands before the identity in the request's path.
 
     Raises:
@@ -213,7 +101,7 @@ async def authenticate(
     except InputError:
         return _no_identity(request, path_prefix)
     standing = guard.standing(request.host, identity, now)
-    judge = _Judge(request, stations, guard, standing, identity, now, trust)
+    judge = _Judge(request, stations, guard, standing, identity, now, trust, crls)
     offered = {SecurityProfile(number) for number in profiles}
     profile = choose_profile(
         offered,
@@ -278,9 +166,12 @@ class _Judge(Generic[EntryT, EvidenceT]):
         identity: str,
         now: datetime,
         trust: Sequence[bytes],
+        crls: Sequence[bytes],
     ) -> None:
         self._request, self._stations, self._guard, self._standing = request, stations, guard, standing
         self._identity, self._now, self._trust = identity, now, trust
+        mode = RevocationMode.IF_PRESENT if crls else RevocationMode.OFF
+        self._revocation = Revocation(mode, crls=tuple(crls))
 
     # Profile 3
 
@@ -306,7 +197,9 @@ class _Judge(Generic[EntryT, EvidenceT]):
             elif self._trust:
                 self._verify(self._trust, certificate)
         except RevocationError as error:
-            return self._refuse_certificate(Reason.CERTIFICATE_REVOKED, error, station)
+            revoked = error.status == "revoked"
+            reason = Reason.CERTIFICATE_REVOKED if revoked else Reason.REVOCATION_UNKNOWN
+            return self._refuse_certificate(reason, error, station)
         except ChainError as error:
             return self._refuse_certificate(Reason.UNTRUSTED_CHAIN, error, station)
         except IdentityMismatch as error:
@@ -350,6 +243,8 @@ class _Judge(Generic[EntryT, EvidenceT]):
     def _came_from(self, anchors: Sequence[bytes]) -> bool:
         try:
             self._verify(anchors, certificate_identity(self._request.chain_der[0]))
+        except RevocationError:
+            raise
         except (ChainError, InputError):
             return False
         return True
@@ -359,7 +254,7 @@ class _Judge(Generic[EntryT, EvidenceT]):
         # Validity of the leaf is judged apart, since an expired one may be let in (A00.FR.429); the CAs that certified
         # it have to have been valid while it was.
         at = min(max(self._now, certificate.not_before), certificate.not_after)
-        verify_chain(leaf, others, anchors, purpose=Purpose.CHARGING_STATION, at=at)
+        verify_chain(leaf, others, anchors, purpose=Purpose.CHARGING_STATION, at=at, revocation=self._revocation)
 
     def _refuse_certificate(self, reason: str, error: ChargePkiError, station: EntryT | None) -> RefusedConnection:
         return RefusedConnection(

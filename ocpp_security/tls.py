@@ -7,6 +7,7 @@ import ssl
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -84,16 +85,34 @@ class TlsIdentity:
             SignerError: the key cannot be read, is readable by others, or is another certificate's.
         """
         pem = files.read_limited(certificate, _MAX_FILE_BYTES, "TLS certificate")
+        return cls.parse(pem, files.read_private(key), str(certificate))
+
+    @classmethod
+    def parse(cls, pem: bytes, key_pem: bytes, source: str) -> TlsIdentity:
+        """Return the identity of a PEM certificate chain (leaf first) and its unencrypted PEM key.
+
+        Args:
+            source: where the chain comes from, for errors.
+
+        Raises:
+            InputError: no certificate.
+            SignerError: the key cannot be read, or is another certificate's.
+        """
         try:
             chain = x509.load_pem_x509_certificates(pem)
         except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
             raise InputError(
-                f"{certificate} holds no PEM certificate that can be read",
+                f"{source} holds no PEM certificate that can be read",
                 why=str(error),
                 fix="pass the certificate file of the server, leaf first, in PEM",
             ) from error
-        private_key = load_private_key(files.read_private(key))
+        private_key = load_private_key(key_pem)
         return cls(tuple(item.public_bytes(serialization.Encoding.DER) for item in chain), private_key)
+
+    @property
+    def not_after(self) -> datetime:
+        """Last valid second of the leaf, inclusive; aware UTC."""
+        return _load_certificate(self.chain_der[0], "the TLS certificate").not_valid_after_utc
 
     @property
     def is_rsa(self) -> bool:

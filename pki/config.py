@@ -125,6 +125,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     table.pop("lint", None)
     # So do the alerts (`chargepki.ocpp_security.alert_settings`).
     table.pop("alerts", None)
+    # So does `csms serve` (`chargepki.cli.csms_settings`).
+    table.pop("csms", None)
     for key, value in table.items():
         if key not in known:
             raise InputError(

@@ -57,11 +57,22 @@ class Admission:
             per_identity=limits.failed_attempts_per_identity,
             per_address=limits.failed_attempts_per_address,
         )
+        self._is_proxied = config.proxy is not None
+        self.client_trust = config.client_trust
         self._guard = AuthenticationGuard(attempts, verifier=verifier)
 
     async def judge(self, request: UpgradeRequest, now: datetime) -> Admitted | RefusedConnection:
         """Return who may come in, or the answer for who may not. Raises only when the database cannot be read."""
-        verdict = await authenticate(request, self._stations, now=now, guard=self._guard, profiles=self._profiles)
+        trust = self.client_trust
+        verdict = await authenticate(
+            request,
+            self._stations,
+            now=now,
+            guard=self._guard,
+            profiles=self._profiles,
+            trust=trust.anchors if trust.verify or trust.crls or self._is_proxied else (),
+            crls=trust.crls,
+        )
         if isinstance(verdict, AuthenticatedStation):
             return Admitted(
                 verdict.station.record,

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from chargepki.ocpp_security.csms.proxy import ProxyTrust
 from chargepki.ocpp_security.sign_certificate import IssuePlan
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey
 
-__all__ = ["CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
+__all__ = ["ClientTrust", "CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
 
 
 class DuplicatePolicy(StrEnum):
@@ -68,6 +69,18 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTrust:
+    """What client certificates are judged by beside the handshake; may be replaced while the endpoint runs."""
+
+    anchors: tuple[bytes, ...] = ()
+    """DER of the CA certificates that client certificates may chain to."""
+    crls: tuple[bytes, ...] = ()
+    """DER of revocation lists of these CAs; what they revoke is refused, whatever the inventory says."""
+    verify: bool = False
+    """Validate the path here, because nothing before us has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CsmsConfig:
     """One endpoint ``ws(s)://HOST:PORT/ocpp/IDENTITY``.
 
@@ -83,6 +96,9 @@ class CsmsConfig:
     security_profiles: frozenset[int] = frozenset({2, 3})
     tls: ssl.SSLContext | None = None
     """From `ocpp_security.tls.server_context`; required for profiles 2 and 3, forbidden for profile 1."""
+    proxy: ProxyTrust | None = None
+    """The TLS-terminating proxy in front; then `tls` is ``None``, and nobody but the proxy is listened to."""
+    client_trust: ClientTrust = field(default_factory=ClientTrust)
     plans: Mapping[CertificateUse, IssuePlan] = field(default_factory=dict)
     """What a CSR of each use becomes; a use without a plan is refused."""
     revoke_refused: str | None = "cessationOfOperation"
@@ -107,6 +123,19 @@ class CsmsConfig:
                 why="a port serves profile 1, or 2, or 3, or 2 and 3 (A00.FR.006); for 1.6 also 0, or 0 and 1",
                 fix="start one endpoint per profile",
             )
+        if self.proxy is not None:
+            if profiles <= {0, 1} or self.tls is not None:
+                raise InputError(
+                    "behind a proxy only profiles 2 and 3 are served, and TLS is the proxy's",
+                    fix="leave out the TLS context, or the proxy",
+                )
+            if 3 in profiles and not self.client_trust.anchors:
+                raise InputError(
+                    "behind a proxy profile 3 needs the CA certificates of its stations",
+                    why="what the proxy passes on is validated here (A00.FR.403)",
+                    fix="pass them as client trust",
+                )
+            return
         if (self.tls is None) != (profiles <= {0, 1}):
             raise InputError(
                 "profiles 2 and 3 need a TLS context, profile 1 must have none",

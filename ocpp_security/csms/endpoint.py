@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -13,7 +15,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from chargepki.ocpp_security.csms.admission import Admitted
-from chargepki.ocpp_security.csms.config import CsmsConfig
+from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.listener import Listener, Peer
@@ -55,6 +57,7 @@ class CsmsServer:
             serve=self._serve,
             tls_failed=self._tls_failed,
             too_busy=self._too_busy,
+            is_proxy=config.proxy.is_at if config.proxy is not None else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -75,6 +78,21 @@ class CsmsServer:
     def registry(self) -> Registry:
         """The stations that are connected to this server."""
         return self.security.registry
+
+    def reload(self, *, tls: ssl.SSLContext | None, client_trust: ClientTrust | None = None) -> None:
+        """Serve new connections with other TLS material; open connections keep what they began with.
+
+        Args:
+            tls: a context for the same security profiles as the one before; ``None`` where there was none.
+            client_trust: ``None`` leaves it as it is.
+
+        Raises:
+            InputError: the profiles of the endpoint and the context do not fit together.
+        """
+        dataclasses.replace(self.config, tls=tls)  # refuses what does not fit
+        self._listener.tls = tls
+        if client_trust is not None:
+            self.security.trust(client_trust)
 
     async def start(self) -> None:
         """Bind, and begin to serve.
@@ -105,27 +123,33 @@ class CsmsServer:
 
     def _tls_failed(self, peer: Peer, failure: TlsFailure) -> None:
         cause = f"TLS handshake failed: {failure.cause}"
+        self.security.metrics.tls_failed(failure.code)
         incident = Incident(failure.code, cause, failure.cure, failure.event)
         self.security.journal.note(incident, station=None, peer=str(peer))
 
     def _too_busy(self, peer: Peer, cause: str) -> None:
+        self.security.metrics.dropped("too-many-handshakes")
         self.security.journal.note(Incident("too-many-handshakes", cause), station=None, peer=str(peer))
 
     async def _serve(self, socket: ServerConnection, peer: Peer, answered: Callable[[], None]) -> None:
         admitted: list[Admitted] = []
+        shown = peer
 
         async def process_request(_socket: ServerConnection, request: Request) -> Response | None:
+            nonlocal shown
             verdict = await self.security.judge(socket, request, peer.host)
+            shown = Peer(self.security.address_of(request, peer.host), peer.port)
             if isinstance(verdict, Admitted):
                 admitted.append(verdict)
                 return None
-            self.security.note_refusal(verdict, str(peer))
+            self.security.note_refusal(verdict, str(shown))
             return build_refusal(socket, verdict)
 
         try:
             async with asyncio.timeout(self.config.limits.upgrade.total_seconds()):
                 await socket.handshake(process_request, server_header=None)
         except TimeoutError:
+            self.security.metrics.dropped("upgrade-timeout")
             incident = Incident("upgrade-timeout", "no complete WebSocket request came in time", "check the link")
             self.security.journal.note(incident, station=None, peer=str(peer))
             socket.transport.abort()
@@ -137,10 +161,10 @@ class CsmsServer:
         version = next((item for item in OcppVersion if item.value == socket.subprotocol), None)
         if version is None:
             incident = Incident("no-common-version", "no OCPP version in common", "offer ocpp1.6 or later")
-            self.security.journal.note(incident, station=admitted[0].station.id, peer=str(peer))
+            self.security.journal.note(incident, station=admitted[0].station.id, peer=str(shown))
             await socket.close(_PROTOCOL_ERROR, f"no common subprotocol; we speak {', '.join(SUBPROTOCOLS)}")
             return
         connection = StationConnection(
-            self.security.services, socket, admitted[0], version, str(peer), self.config.clock()
+            self.security.services, socket, admitted[0], version, str(shown), self.config.clock()
         )
         await self.security.run(connection)

@@ -57,14 +57,17 @@ class Listener:
         serve: Callable[[ServerConnection, Peer, Callable[[], None]], Awaitable[None]],
         tls_failed: Callable[[Peer, TlsFailure], None],
         too_busy: Callable[[Peer, str], None],
+        is_proxy: Callable[[str], bool] | None = None,
     ) -> None:
         self._host, self._wanted_port = host, port
-        self._tls = tls
+        self.tls = tls
+        """Context of new connections; may be replaced at any time."""
         self._subprotocols = subprotocols
         self._limits = limits
         self._serve = serve
         self._tls_failed = tls_failed
         self._too_busy = too_busy
+        self._is_proxy = is_proxy
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -145,7 +148,9 @@ class Listener:
                 self._room.release()
                 raise
             peer = Peer(str(address[0]), int(address[1]))
-            if self._opening_by_host[peer.host] >= self._limits.max_open_handshakes_per_address:
+            # Through a proxy come all stations, from one address.
+            is_limited = self._is_proxy is None or not self._is_proxy(peer.host)
+            if is_limited and self._opening_by_host[peer.host] >= self._limits.max_open_handshakes_per_address:
                 self._room.release()
                 sock.close()
                 self._too_busy(peer, "too many unfinished handshakes from this address")
@@ -162,17 +167,15 @@ class Listener:
         connection = self._make_connection()
         self._slots[connection] = slot
 
-        timeout = self._limits.tls_handshake.total_seconds()
+        tls, timeout = self.tls, self._limits.tls_handshake.total_seconds()
         try:
-            if self._tls is None:
+            if tls is None:
                 await loop.connect_accepted_socket(lambda: connection, sock)
             else:
-                await loop.connect_accepted_socket(
-                    lambda: connection, sock, ssl=self._tls, ssl_handshake_timeout=timeout
-                )
+                await loop.connect_accepted_socket(lambda: connection, sock, ssl=tls, ssl_handshake_timeout=timeout)
         except OSError as exc:  # ssl.SSLError and TimeoutError are OSErrors
             self._abandon(connection, slot, sock)
-            if self._tls is not None:
+            if tls is not None:
                 self._tls_failed(slot.peer, explain_tls_failure(exc))
         except asyncio.CancelledError:
             self._abandon(connection, slot, sock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from http import HTTPStatus
 from types import TracebackType
@@ -13,15 +14,17 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from chargepki.ocpp_security.authentication import RefusedConnection
+from chargepki.ocpp_security.authentication import RefusedConnection, UpgradeRequest
 from chargepki.ocpp_security.csms.admission import Admission, Admitted
 from chargepki.ocpp_security.csms.arrival import Arrival, arrive, depart
 from chargepki.ocpp_security.csms.background import Background
-from chargepki.ocpp_security.csms.config import CsmsConfig, DuplicatePolicy
+from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig, DuplicatePolicy
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
 from chargepki.ocpp_security.csms.listener import quiet_logger
+from chargepki.ocpp_security.csms.metrics import CsmsMetrics
 from chargepki.ocpp_security.csms.offload import Offload
+from chargepki.ocpp_security.csms.proxy import ProxiedPeer, refuse_proxy_headers
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.renewal import Renewals
 from chargepki.ocpp_security.csms.restricted import entry_incident
@@ -40,7 +43,7 @@ from chargepki.ocpp_security.passwords import PasswordVerifier
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.pki.aio import Issuer
-from chargepki.pki.errors import ChargePkiError, UnavailableError
+from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import Actor, ActorKind
 
@@ -78,6 +81,8 @@ class CsmsSecurity:
             renewals=Renewals(),
             background=Background(),
         )
+        self.metrics = CsmsMetrics()
+        self.metrics.watch_connections(lambda: len(self.registry))
         self._admission = Admission(config, inventory, self._offload, self._verifier)
         self._worker = Worker(self.services, self.displace)
         self._displacements = WindowCounter(config.limits.displacement_window, config.limits.displacements)
@@ -122,6 +127,25 @@ class CsmsSecurity:
         self._verifier.close()
         self._offload.close()
 
+    @property
+    def trust_changed(self) -> asyncio.Event:
+        """Set when somebody changed what a client certificate may chain to: a CA, or a manufacturer's CA."""
+        return self._worker.trust_changed
+
+    def trust(self, client_trust: ClientTrust) -> None:
+        """Judge the client certificates of new connections by *client_trust*; open connections live on."""
+        self._admission.client_trust = client_trust
+
+    async def check_ready(self) -> None:
+        """Raise when this process should get no connections.
+
+        Raises:
+            ChargePkiError: it is stopping, or the inventory cannot be read.
+        """
+        if self._stopping:
+            raise StateError("the CSMS stops")
+        await self._offload.run(self.services.inventory.audit_head)
+
     # Before the upgrade
 
     async def judge(self, socket: ServerConnection, request: Request, host: str) -> Admitted | RefusedConnection:
@@ -130,7 +154,9 @@ class CsmsSecurity:
         Args:
             host: address of the peer, without the port.
         """
-        upgrade = read_upgrade(socket, request, host)
+        upgrade = self._read(socket, request, host)
+        if isinstance(upgrade, RefusedConnection):
+            return upgrade
         try:
             verdict = await self._admission.judge(upgrade, self.config.clock())
         except UnavailableError as exc:
@@ -147,6 +173,23 @@ class CsmsSecurity:
                 station=verdict.station.id,
             )
         return verdict
+
+    def _read(self, socket: ServerConnection, request: Request, host: str) -> UpgradeRequest | RefusedConnection:
+        """Return what is known of the request: by our own TLS, or by the word of the proxy in front."""
+        upgrade = read_upgrade(socket, request, host)
+        if self.config.proxy is None:
+            return refuse_proxy_headers(request.headers) or upgrade
+        seen = self.config.proxy.read(request.headers, host)
+        if isinstance(seen, RefusedConnection):
+            return seen
+        return dataclasses.replace(upgrade, chain_der=seen.chain_der, tls=seen.tls, host=seen.host)
+
+    def address_of(self, request: Request, host: str) -> str:
+        """Return the address of the station: *host*, or what the proxy in front says it is."""
+        if self.config.proxy is None:
+            return host
+        seen = self.config.proxy.read(request.headers, host)
+        return seen.host if isinstance(seen, ProxiedPeer) else host
 
     async def _may_replace(self, admitted: Admitted) -> bool:
         """With ``duplicate=probe``, let a second connection in only when the first leaves a ping unanswered."""
@@ -200,6 +243,7 @@ class CsmsSecurity:
 
     def note_refusal(self, refused: RefusedConnection, peer: str) -> None:
         """Log and record why a connection was refused; *peer* is its address, with the port."""
+        self.metrics.refused(refused.reason, refused.status)
         incident = Incident(refused.reason, refused.cause, refused.cure, refused.event)
         self.journal.note(incident, station=refused.station, peer=peer, claimed=refused.claimed)
 
@@ -221,6 +265,7 @@ class CsmsSecurity:
 
     async def _run(self, connection: StationConnection) -> None:
         timer: asyncio.TimerHandle | None = None
+        self.metrics.accepted(connection.version.value, connection.profile)
         displaced = self.registry.enter(connection)
         if displaced is not None:
             self.displace(displaced, connection.peer)
@@ -261,6 +306,7 @@ class CsmsSecurity:
     def displace(self, first: StationConnection, by: str) -> None:
         """Close *first* because a newer connection of its station has come, and watch out for a war of two."""
         self.registry.leave(first)
+        self.metrics.displaced()
         incident = Incident(
             "connection-replaced", f"replaced by a newer connection from {by}", event="ConnectionReplaced"
         )

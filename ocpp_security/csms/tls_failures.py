@@ -88,6 +88,53 @@ _BY_REASON["UNKNOWN_PROTOCOL"] = _BY_REASON["UNSUPPORTED_PROTOCOL"]
 _BY_REASON["VERSION_TOO_LOW"] = _BY_REASON["UNSUPPORTED_PROTOCOL"]
 
 
+_TRUST_CURE = (
+    "let the station send its sub-CA with its certificate, or give the CA that issued it with --client-trust; "
+    "`chargepki cert verify` explains the chain"
+)
+_UNKNOWN_ISSUER = TlsFailure(
+    "client-certificate-untrusted",
+    "the issuer of the station's certificate is neither trusted nor sent along: another CA, or a missing sub-CA",
+    _TRUST_CURE,
+    _INVALID_CERTIFICATE,
+)
+_UNKNOWN_ROOT = TlsFailure(
+    "client-certificate-untrusted",
+    "the station's certificate ends in a root that is not trusted here, perhaps one with the name of ours",
+    _TRUST_CURE,
+    _INVALID_CERTIFICATE,
+)
+_WEAK = TlsFailure(
+    "client-certificate-weak",
+    "the station's certificate, or one above it, has a key or a hash that is too weak (A00.FR.501 to FR.506)",
+    "issue it again under a key of at least 112 bits of strength, with SHA-256",
+    _INVALID_CERTIFICATE,
+)
+# X509_V_ERR_… of OpenSSL; what is missing here is told in its own words.
+_BY_VERIFY_CODE: dict[int, TlsFailure] = {
+    2: _UNKNOWN_ISSUER,
+    20: _UNKNOWN_ISSUER,
+    21: _UNKNOWN_ISSUER,
+    18: _UNKNOWN_ROOT,
+    19: _UNKNOWN_ROOT,
+    7: TlsFailure(
+        "client-certificate-forged",
+        "a signature in the station's chain is not that of the CA whose name it bears (a rogue CA of the same name?)",
+        "find out where this certificate comes from; enrol the station again if it is genuine",
+        _INVALID_CERTIFICATE,
+    ),
+    26: TlsFailure(
+        "client-certificate-purpose",
+        "the station's certificate is not one for TLS clients (extendedKeyUsage)",
+        "issue it from a profile for charging stations, without extendedKeyUsage (A00.FR.514)",
+        _INVALID_CERTIFICATE,
+    ),
+    66: _WEAK,
+    67: _WEAK,
+    68: _WEAK,
+}
+
+
 def explain_tls_failure(error: OSError) -> TlsFailure:
     """Translate what `connect_accepted_socket` raised; the same on asyncio and uvloop.
 
@@ -95,7 +142,7 @@ def explain_tls_failure(error: OSError) -> TlsFailure:
     'timeout'
     """
     if isinstance(error, ssl.SSLCertVerificationError):
-        known = _BY_REASON["CERTIFICATE_VERIFY_FAILED"]
+        known = _BY_VERIFY_CODE.get(error.verify_code, _BY_REASON["CERTIFICATE_VERIFY_FAILED"])
         return TlsFailure(known.code, f"{known.cause}: {error.verify_message}", known.cure, known.event)
     if isinstance(error, ssl.SSLError) and error.reason:
         known_or_none = _BY_REASON.get(error.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -34,6 +35,7 @@ class Worker:
         self._services = services
         self._displaced = displaced
         self._feed = ChangeFeed(services.inventory, services.offload, self._act_on, tick=self._tick)
+        self.trust_changed = asyncio.Event()
         self._queue_warnings = RepeatFilter(_QUEUE_WARNINGS)
         self.operations = OperationRunner(services)
 
@@ -77,6 +79,7 @@ class Worker:
                 )  # fmt: skip
 
     async def _act_on(self, entries: Sequence[AuditEntry]) -> None:
+        trust = False
         certificates, stations, operations, issued = set[str](), set[str](), set[str](), set[str]()
         for entry in entries:
             if entry.action == REPLACED_ACTION:
@@ -86,6 +89,7 @@ class Worker:
             self.operations.wake(entry.actor.name)
             self.operations.wake(entry.subject)
             for table, key, _digest in entry.effects:
+                trust |= table in ("ca", "station_terms")
                 known = {
                     "certificate": certificates,
                     "station": stations,
@@ -93,6 +97,8 @@ class Worker:
                     "operation": operations,
                 }
                 known.get(table, set()).add(key)
+        if trust:
+            self.trust_changed.set()
         for connection in self._services.registry:
             own = connection.certificate.id if connection.certificate is not None else None
             # What a fallback hangs on is another certificate of its station; fallbacks are few.
