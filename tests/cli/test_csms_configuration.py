@@ -95,7 +95,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path)
         ("[csms.limits]\nfailed_attempts = 0", "line 2, column 1", "above zero"),
         ("[csms.limits]\nfailed_atempts = 3", "line 2, column 1", "did you mean failed_attempts"),
         ("csms = 3", "line 1, column 1", "must be a table"),
-        ('[csms]\nlisten = x', "line 2, column", "not valid TOML"),
+        ("[csms]\nlisten = x", "line 2, column", "not valid TOML"),
     ],
 )
 def test_every_error_names_its_line_and_its_cure_and_no_secret(
