@@ -42,6 +42,16 @@ def ca() -> None:
     show_default=True,
     help="rfc5280 overrides what a profile marks critical against it; audited.",
 )
+@click.option(
+    "--crl-shard-size",
+    "shard_size",
+    type=int,
+    metavar="N",
+    help="Cut its CRL into shards of N certificates (750 at most), each under 64 KiB; one full CRL otherwise.",
+)
+@click.option(
+    "--crl-delta", "delta", type=DURATION, metavar="24h", help="Also publish delta CRLs, valid for so long (1h to 7d)."
+)
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def create(
@@ -53,6 +63,8 @@ def create(
     validity: timedelta | None,
     algorithm: str | None,
     criticality: Criticality,
+    shard_size: int | None,
+    delta: timedelta | None,
     dry_run: bool,
 ) -> None:
     """Create the CA NAME: make its key, have its certificate signed, activate it.
@@ -61,7 +73,9 @@ def create(
     """
     from chargepki.cli.cautions import ca_warnings, tell_warnings
     from chargepki.cli.creating import judge_new_ca, show_preview
+    from chargepki.cli.values import whole_hours
     from chargepki.pki.authority import CaOrder
+    from chargepki.pki.authority.shards import CrlSettings
 
     order = CaOrder(
         name=name,
@@ -71,6 +85,7 @@ def create(
         validity=validity,
         key_algorithm=_algorithm(algorithm),
         criticality=criticality,
+        crls=CrlSettings(shard_size, whole_hours(delta)),
     )
     if dry_run:
         state.rehearse()
@@ -169,6 +184,7 @@ def show(state: GlobalState, name: str) -> None:
     latest = inventory.latest_crl(record.id)
     row["crl_number"] = latest.number if latest else None
     row["crl_next_update"] = latest.next_update if latest else None
+    row["crl_shards"] = inventory.last_shard_number(record.id)
     if state.output.for_machines:
         # A person gets it from `ca chain`; here it would push everything else off the screen.
         row["certificate_pem"] = _pem(record)
@@ -211,6 +227,8 @@ def ca_row(record: CaRecord) -> dict[str, Any]:
         "public_url": record.public_url,
         "spki_sha256": record.spki_sha256,
         "created_at": record.created_at,
+        "crl_shard_size": record.crl_shard_size,
+        "crl_delta_hours": record.crl_delta_hours,
     }
 
 

@@ -19,7 +19,7 @@ _MAX_CRL_BYTES = 64 << 20
 
 @group("crl", example="chargepki crl publish --ca acme-cso-sub --out cso.crl")
 def crl() -> None:
-    """Publish and read certificate revocation lists."""
+    """Publish, configure, check and read certificate revocation lists."""
 
 
 @crl.command("publish", writes="change", example="chargepki crl publish --all --publish-dir /srv/www/pki")
@@ -97,6 +97,72 @@ def list_row(record: CrlRecord | CrlDeltaRecord) -> dict[str, Any]:
         "bytes": len(record.der),
         "sha256": record.sha256,
     }
+
+
+@crl.command("configure", writes="change", example="chargepki crl configure --ca acme-cso-sub --shard-size 750")
+@click.option("--ca", required=True, metavar="NAME", help="The CA whose lists are cut in another way.")
+@click.option("--shard-size", metavar="N|off", help="Certificates to a shard (750 at most) from now on.")
+@click.option("--delta", metavar="24h|off", help="Publish delta CRLs that are valid for so long (1h to 7d).")
+@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
+@pass_state
+def configure(state: GlobalState, ca: str, shard_size: str | None, delta: str | None, dry_run: bool) -> None:
+    """Choose how the lists of a CA are cut: shards for certificates issued from now on, deltas for its full lists.
+
+    What is left out stays as it is. Certificates that were issued keep the list that they name.
+    """
+    from chargepki.cli.ca import ca_row
+    from chargepki.cli.values import DURATION, whole_hours
+    from chargepki.pki.authority.shards import CrlSettings
+
+    if shard_size is None and delta is None:
+        raise click.UsageError("pass --shard-size, --delta, or both")
+    size = None if shard_size is None or shard_size == "off" else _whole(shard_size)
+    hours = None if delta in (None, "off") else whole_hours(DURATION.convert(delta, None, None))
+    if dry_run:
+        state.rehearse()
+    authority = state.workspace.authority
+    before = authority.inventory.get_ca(ca)
+    settings = CrlSettings(
+        before.crl_shard_size if shard_size is None else size, before.crl_delta_hours if delta is None else hours
+    )
+    changed = authority.configure_crls(ca, settings)
+    if not dry_run:
+        state.output.say(f"configured the lists of {changed.id}; next: chargepki crl publish --ca {changed.id}")
+    state.output.fields("chargepki/ca", ca_row(changed))
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise click.UsageError(f"--shard-size {text[:20]!r} is neither a whole number nor off")
+    return int(text)
+
+
+@crl.command("check", writes="change", example="chargepki crl check --all")
+@click.option("--ca", metavar="NAME", help="The CA whose lists are checked.")
+@click.option("--all", "every", is_flag=True, help="All CAs.")
+@click.option("--repair", is_flag=True, help="Make the stored entries anew from the certificates; audited.")
+@pass_state
+def check(state: GlobalState, ca: str | None, every: bool, repair: bool) -> None:
+    """Hold the newest lists, and the stored entries that they are joined from, against the certificates.
+
+    Ends with 1 when something contradicts them. `audit verify` says whether anybody changed rows behind our back.
+    """
+    if bool(ca) == every:
+        raise click.UsageError("pass either --ca NAME or --all")
+    authority = state.workspace.authority
+    inventory = authority.inventory
+    names = [inventory.get_ca(ca).id] if ca else [item.id for item in inventory.list_cas()]
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        if repair:
+            count = authority.repair_entries(name)
+            state.output.say(f"made {count} stored entries of {name} anew; next: chargepki crl publish --ca {name}")
+        rows += [{"ca": name, "problem": problem} for problem in authority.check_lists(name)]
+    state.output.rows("chargepki/crl-check", ("ca", "problem"), rows, key="problems")
+    if rows:
+        state.output.say("next: chargepki audit verify; then chargepki crl check --all --repair")
+        raise click.exceptions.Exit(1)
+    state.output.say(f"checked the lists of {len(names)} CAs: nothing contradicts the certificates")
 
 
 @crl.command("show", example="chargepki crl show cso.crl")

@@ -106,6 +106,25 @@ def format_duration(span: timedelta) -> str:
     return f"{int(span.total_seconds())}s"
 
 
+def whole_hours(span: timedelta | None) -> int | None:
+    """Return *span* in hours.
+
+    Raises:
+        InputError: it is no whole number of them.
+
+    >>> whole_hours(timedelta(days=1))
+    24
+    """
+    from chargepki.pki.errors import InputError
+
+    if span is None:
+        return None
+    hours, rest = divmod(span, timedelta(hours=1))
+    if rest or not hours:
+        raise InputError(f"{format_duration(span)} is no whole number of hours", fix="write for example 12h or 2d")
+    return hours
+
+
 def read_certificate_file(operand: str) -> bytes | None:
     """Return the certificate (DER) in the file *operand* (PEM or DER), or ``None`` when that is no name of a file.
 

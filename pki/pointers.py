@@ -28,7 +28,7 @@ class Pointers:
 NO_POINTERS: Final = Pointers()
 
 
-def choose_pointers(profile: Profile, public_url: str | None, ca_id: str) -> Pointers:
+def choose_pointers(profile: Profile, public_url: str | None, ca_id: str, *, crl_url: str | None = None) -> Pointers:
     """Return the pointers that *profile* wants in a certificate issued by *ca_id*.
 
     Required and recommended ones are written when there is a URL to write. `template.fit_pointers` then drops what the
@@ -37,6 +37,7 @@ def choose_pointers(profile: Profile, public_url: str | None, ca_id: str) -> Poi
     Args:
         public_url: base of our published URLs; ``None`` when none is configured.
         ca_id: the issuing CA with its generation, for example ``t-cso-sub@1``.
+        crl_url: names a shard in place of the CA's full list.
 
     Raises:
         PolicyRefusal: the profile demands a pointer and there is no public URL.
@@ -55,7 +56,7 @@ def choose_pointers(profile: Profile, public_url: str | None, ca_id: str) -> Poi
     base = check_public_url(public_url)
     return Pointers(
         ocsp=f"{base}/ocsp" if wanted.ocsp in _WRITTEN else None,
-        crl=f"{base}/crl/{ca_id}.crl" if wanted.crl in _WRITTEN else None,
+        crl=(crl_url or f"{base}/crl/{ca_id}.crl") if wanted.crl in _WRITTEN else None,
         ca_issuers=f"{base}/ca/{ca_id}.cer" if wanted.ca_issuers in _WRITTEN else None,
     )
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from chargepki.pki import files
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CaRecord, CrlDeltaRecord, CrlRecord
+from chargepki.pki.inventory.records import CrlDeltaRecord, CrlRecord
 
-__all__ = ["Artefact", "find_artefact", "publish_files"]
+__all__ = ["Artefact", "PublishFolder", "find_artefact"]
 
 _CRL_TYPE: Final = "application/pkix-crl"
 _CERTIFICATE_TYPE: Final = "application/pkix-cert"
@@ -62,37 +61,84 @@ def find_artefact(inventory: Inventory, path: str, now: datetime) -> Artefact | 
     return Artefact(record.der, _CRL_TYPE, record.this_update, record.next_update)
 
 
-def publish_files(inventory: Inventory, ca_id: str, folder: Path, now: datetime) -> list[Path]:
-    """Write the newest lists and the certificate of a CA below *folder*, where their URLs have them.
+class PublishFolder:
+    """A folder that a web server serves: ``crl/ID.crl``, ``crl/ID/SHARD.crl``, ``crl/ID-delta.crl``, ``ca/ID.cer``.
 
-    A file that has the newest bytes already is left alone. A list whose time is over is removed: a web server would
-    go on serving it. Two processes may publish at once: each writes what the inventory holds last, under one lock, so
-    a slower one cannot put an older list back.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        UnavailableError: the folder cannot be written; the lists are recorded, so running it again is enough.
+    Remembers which bytes it saw in which file, so that the next look costs a `stat` each.
     """
-    written: list[Path] = []
-    ca = inventory.get_ca(ca_id)
-    for part in ("crl", "ca"):
-        files.make_folder(folder / part)
-    for path, find, read in _wanted(inventory, ca, folder):
-        found = find()
-        if found is not None and not found.is_over(now) and found.sha256 == _digest(path):
-            continue
-        with files.locked(folder / ".publish.lock"):
-            # Asked again under the lock: another process may just have put a newer list there.
-            found = find()
-            if found is None or found.is_over(now):
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[Path, tuple[int, int, int, str]] = {}
+
+    def update(
+        self, inventory: Inventory, ca_id: str, now: datetime, fresh: Sequence[CrlRecord | CrlDeltaRecord] = ()
+    ) -> list[Path]:
+        """Bring the files of a CA to what the inventory holds: its newest lists and its certificate.
+
+        A file that has the newest bytes already is left alone. A list whose time is over is removed: a web server
+        would go on serving it. Two processes may publish at once: each writes what the inventory holds last, under
+        one lock, so a slower one cannot put an older list back.
+
+        Args:
+            fresh: lists that were recorded just now, so that they need not be read again.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            UnavailableError: the folder cannot be written; the lists are recorded, so running it again is enough.
+        """
+        for part in ("crl", "ca"):
+            files.make_folder(self._folder / part)
+        lists = {record.sha256: record.der for record in fresh}
+        written: list[Path] = []
+        for name, newest in _newest(inventory, ca_id).items():
+            path = self._folder / name
+            if newest.is_over(now) or newest.sha256 != self._digest(path):
+                written += self._replace(inventory, ca_id, name, now, lists)
+        if self._digest(self._folder / "crl" / f"{ca_id}-delta.crl"):
+            # Deltas may have been switched off.
+            written += self._replace(inventory, ca_id, f"crl/{ca_id}-delta.crl", now, lists)
+        return written
+
+    def _replace(
+        self, inventory: Inventory, ca_id: str, name: str, now: datetime, lists: Mapping[str, bytes]
+    ) -> list[Path]:
+        """Write or remove one file under the lock, by what the inventory holds now."""
+        path = self._folder / name
+        with files.locked(self._folder / ".publish.lock"):
+            newest = _newest(inventory, ca_id).get(name)
+            if newest is None or newest.is_over(now):
                 files.remove_durable(path)
-            elif data := read():
-                files.make_folder(path.parent)
-                files.write_durable(path, data)
-                written.append(path)
-    return written
+                return []
+            if newest.sha256 == self._digest(path):
+                return []
+            data = lists.get(newest.sha256)
+            if data is None:
+                found = find_artefact(inventory, f"/{name}", now)
+                data = found.data if found is not None else b""
+            if not data:
+                return []
+            files.make_folder(path.parent)
+            files.write_durable(path, data)
+            return [path]
+
+    def _digest(self, path: Path) -> str:
+        """Return the SHA-256 of what stands at *path* (hex); empty when nothing can be read there."""
+        try:
+            status = path.stat()
+            stamp = status.st_ino, status.st_size, status.st_mtime_ns
+            seen = self._seen.get(path)
+            if seen is not None and seen[:3] == stamp:
+                return seen[3]
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            # Whatever it is that stands there, or nothing: writing says what is wrong with it.
+            return ""
+        self._seen[path] = *stamp, digest
+        return digest
 
 
 class _Newest(NamedTuple):
@@ -103,42 +149,16 @@ class _Newest(NamedTuple):
         return self.until is not None and now > self.until
 
 
-_Wanted = tuple[Path, Callable[[], _Newest | None], Callable[[], bytes | None]]
-
-
-def _wanted(inventory: Inventory, ca: CaRecord, folder: Path) -> Iterator[_Wanted]:
-    """Yield each file with what says which bytes belong into it, if any, and what reads these."""
+def _newest(inventory: Inventory, ca_id: str) -> dict[str, _Newest]:
+    """Return by file name which bytes belong into it, and until when."""
+    ca = inventory.get_ca(ca_id)
+    found: dict[str, _Newest] = {}
     if ca.certificate_der is not None:
-        certificate = _Newest(hashlib.sha256(ca.certificate_der).hexdigest(), None)
-        yield folder / "ca" / f"{ca.id}.cer", lambda: certificate, lambda: ca.certificate_der
-
-    def state(shard: int | None) -> _Newest | None:
-        found = inventory.list_states(ca.id).get(shard)
-        return _Newest(found.sha256, found.next_update) if found is not None else None
-
-    def delta() -> _Newest | None:
-        found = inventory.delta_state(ca.id) if inventory.get_ca(ca.id).crl_delta_hours is not None else None
-        return _Newest(found.sha256, found.next_update) if found is not None else None
-
-    yield folder / "crl" / f"{ca.id}.crl", partial(state, None), lambda: _der(inventory.latest_crl(ca.id))
-    for shard in sorted(shard for shard in inventory.list_states(ca.id) if shard is not None):
-        path = folder / "crl" / ca.id / f"{shard}.crl"
-        yield path, partial(state, shard), partial(_read_shard, inventory, ca.id, shard)
-    yield folder / "crl" / f"{ca.id}-delta.crl", delta, lambda: _der(inventory.latest_delta_crl(ca.id))
-
-
-def _der(record: CrlRecord | CrlDeltaRecord | None) -> bytes | None:
-    return record.der if record is not None else None
-
-
-def _read_shard(inventory: Inventory, ca_id: str, shard: int) -> bytes | None:
-    return _der(inventory.latest_shard_crl(ca_id, shard))
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        # Whatever it is that stands there, or nothing: writing says what is wrong with it.
-        return ""
+        found[f"ca/{ca.id}.cer"] = _Newest(hashlib.sha256(ca.certificate_der).hexdigest(), None)
+    for shard, state in inventory.list_states(ca.id).items():
+        name = f"crl/{ca.id}.crl" if shard is None else f"crl/{ca.id}/{shard}.crl"
+        found[name] = _Newest(state.sha256, state.next_update)
+    delta = inventory.delta_state(ca.id) if ca.crl_delta_hours is not None else None
+    if delta is not None:
+        found[f"crl/{ca.id}-delta.crl"] = _Newest(delta.sha256, delta.next_update)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from chargepki.pki.authority.issuance import (
     with_public_url,
 )
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
+from chargepki.pki.authority.shards import CrlSettings, ShardChooser, ShardTaken, configure_crls
 from chargepki.pki.errors import ChargePkiError, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import (
@@ -41,11 +43,15 @@ from chargepki.pki.signer import KeyStore
 
 # What issuing does not need is imported by the methods that do: a command that issues one certificate starts faster.
 if TYPE_CHECKING:
+    from chargepki.pki.authority.artefacts import PublishFolder
     from chargepki.pki.authority.creation import CaOrder
     from chargepki.pki.authority.publication import Published
     from chargepki.pki.crl_entry import ReasonCode
 
 __all__ = ["Authority", "utc_now"]
+
+_SHARD_ROUNDS = 5
+"""How often a certificate is built anew because another process took the last place of its CRL shard."""
 
 
 def utc_now() -> datetime:
@@ -85,8 +91,10 @@ class Authority:
         self._clock = clock
         self._public_url = public_url
         self._publish_folder = publish_folder
+        self._published: PublishFolder | None = None
         self._issuers: dict[str, Issuer] = {}
         self._lock = threading.Lock()
+        self._files = threading.Lock()
 
     @property
     def keystore(self) -> KeyStore:
@@ -145,20 +153,11 @@ class Authority:
         """
         now = self._clock()
         answers: list[IssuedCertificate | ChargePkiError | None] = [None] * len(orders)
-        sound: list[tuple[int, Prepared]] = []
-        issuers: dict[str, Issuer] = {}
-        for position, order in enumerate(orders):
-            try:
-                # Looked up once a batch; `reserve` asks again, inside the transaction, whether the CA may still issue.
-                issuer = issuers.get(order.ca) or issuers.setdefault(order.ca, self.open_issuer(order.ca))
-                sound.append((position, prepare(order, issuer, self.inventory, actor=self._actor, now=now)))
-            except ChargePkiError as error:
-                answers[position] = error
+        reservations = self._reserve_orders(orders, answers, now)
+        self._publish_new_shards({item.record.ca for _, item, _ in reservations if _is_new(item, now)})
         signed: list[tuple[int, Prepared, CertificateRecord, bytes]] = []
-        for (position, item), reserved in zip(sound, self._reserve_all(sound, now), strict=True):
-            if isinstance(reserved, ChargePkiError):
-                answers[position] = reserved
-            elif reserved.state is not CertificateState.RESERVED:
+        for position, item, reserved in reservations:
+            if reserved.state is not CertificateState.RESERVED:
                 answers[position] = self._release(reserved, item)
             else:
                 try:
@@ -215,6 +214,27 @@ class Authority:
 
         return release(self.inventory, certificate_id, actor=self._actor, now=self._clock())
 
+    def configure_crls(self, ca: str, settings: CrlSettings) -> CaRecord:
+        """Change how the lists of *ca* (name or id) are cut; certificates keep the shard that they name.
+
+        Raises:
+            InputError: a size or a validity out of range.
+            NotFound: there is no such CA.
+        """
+        return configure_crls(self.inventory, self._id_of(ca), settings, actor=self._actor, now=self._clock())
+
+    def check_lists(self, ca: str) -> tuple[str, ...]:
+        """Return what in the lists of *ca* (name or id), or in what they are made of, contradicts its certificates."""
+        from chargepki.pki.authority.list_check import check_lists
+
+        return check_lists(self.inventory, self._id_of(ca))
+
+    def repair_entries(self, ca: str) -> int:
+        """Make the stored entries of *ca* (name or id) anew from its certificates; return how many there are."""
+        from chargepki.pki.authority.list_check import repair_entries
+
+        return repair_entries(self.inventory, self._id_of(ca), actor=self._actor, now=self._clock())
+
     def publish_crl(self, ca: str) -> CrlRecord:
         """Sign, record and publish the next lists of *ca* (name or id), be it active, retired or revoked.
 
@@ -240,23 +260,30 @@ class Authority:
         """
         return self._publish(ca, only_due=True)
 
-    def publish_files(self, ca: str) -> None:
+    def publish_files(self, ca: str, fresh: Sequence[CrlRecord | CrlDeltaRecord] = ()) -> None:
         """Bring the files of *ca* in the publish folder, if there is one, to what the inventory holds.
+
+        Args:
+            fresh: lists that were recorded just now, so that they need not be read again.
 
         Raises:
             UnavailableError: the folder cannot be written.
         """
-        from chargepki.pki.authority.artefacts import publish_files
+        from chargepki.pki.authority.artefacts import PublishFolder
 
-        if self._publish_folder is not None:
-            publish_files(self.inventory, self._id_of(ca), self._publish_folder, self._clock())
+        if self._publish_folder is None:
+            return
+        with self._files:
+            if self._published is None:
+                self._published = PublishFolder(self._publish_folder)
+            self._published.update(self.inventory, self._id_of(ca), self._clock(), fresh)
 
     def _publish(self, ca: str, *, only_due: bool) -> Published:
         from chargepki.pki.authority.publication import publish_lists
 
         issuer = self.open_issuer(ca, for_crl=True)
         published = publish_lists(self.inventory, issuer, actor=self._actor, now=self._clock(), only_due=only_due)
-        self.publish_files(issuer.ca.id)
+        self.publish_files(issuer.ca.id, published.lists)
         return published
 
     def refresh_crls(self) -> list[CrlRecord | CrlDeltaRecord]:
@@ -357,7 +384,7 @@ class Authority:
         )
 
     def open_issuer(self, ca: str, *, for_crl: bool = False) -> Issuer:
-        """Return the CA *ca* (name or id) with its key opened; cached while its certificate stays the same.
+        """Return the CA *ca* (name or id) with its key opened; cached while its record stays the same.
 
         Args:
             for_crl: to sign a list, which a retired or revoked CA may.
@@ -376,7 +403,8 @@ class Authority:
             )
         with self._lock:
             cached = self._issuers.get(record.id)
-            if cached is not None and cached.ca.certificate_der == record.certificate_der:
+            # How its lists are cut may be changed while it is open.
+            if cached is not None and cached.ca == with_public_url(record, self._public_url):
                 return cached
         signer = self._keystore.open(record.key_uri)
         profile = get_profile(record.profile)
@@ -394,6 +422,45 @@ class Authority:
 
     def _id_of(self, ca: str) -> str:
         return self.inventory.get_ca(ca).id
+
+    def _reserve_orders(
+        self, orders: Sequence[IssueOrder], answers: list[IssuedCertificate | ChargePkiError | None], now: datetime
+    ) -> list[tuple[int, Prepared, CertificateRecord]]:
+        """Judge and reserve each order; a refused one is answered in *answers*."""
+        issuers: dict[str, Issuer] = {}
+        reservations: list[tuple[int, Prepared, CertificateRecord]] = []
+        positions: Sequence[int] = range(len(orders))
+        for _ in range(_SHARD_ROUNDS):
+            sound: list[tuple[int, Prepared]] = []
+            shards = ShardChooser(self.inventory, now)
+            for position in positions:
+                order = orders[position]
+                try:
+                    # Looked up once a batch; `reserve` asks again, in the transaction, whether the CA may still issue.
+                    issuer = issuers.get(order.ca) or issuers.setdefault(order.ca, self.open_issuer(order.ca))
+                    item = prepare(order, issuer, self.inventory, actor=self._actor, now=now, shards=shards)
+                    sound.append((position, item))
+                except ChargePkiError as error:
+                    answers[position] = error
+            taken: list[int] = []
+            for (position, item), reserved in zip(sound, self._reserve_all(sound, now), strict=True):
+                if isinstance(reserved, ChargePkiError):
+                    answers[position] = reserved
+                    taken += [position] if isinstance(reserved, ShardTaken) else []
+                else:
+                    reservations.append((position, item, reserved))
+            positions = taken
+            if not positions:
+                break
+        return reservations
+
+    def _publish_new_shards(self, cas: set[str]) -> None:
+        """Publish the first list of shards that were opened just now, before a certificate leaves that names one."""
+        for ca in cas:
+            # The certificate is reserved, so a folder that cannot be written must not stop it: whoever keeps the
+            # lists fresh finds this one missing.
+            with contextlib.suppress(ChargePkiError):
+                self.publish_due(ca)
 
     def _reserve_all(
         self, sound: Sequence[tuple[int, Prepared]], now: datetime
@@ -434,6 +501,10 @@ class Authority:
     @staticmethod
     def _release(record: CertificateRecord, item: Prepared) -> IssuedCertificate:
         return released(record, item.issuer, repeated=record.id != item.record.id, clamped=item.clamped)
+
+
+def _is_new(item: Prepared, now: datetime) -> bool:
+    return item.shard is not None and item.shard.opened_at == now
 
 
 def _check_key(issuer: Issuer) -> None:

@@ -26,6 +26,7 @@ from chargepki.pki.authority.issuance import (
     new_serial,
     override_details,
 )
+from chargepki.pki.authority.shards import FULL_LISTS, CrlSettings, check_crl_settings
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
@@ -61,6 +62,8 @@ class CaOrder:
     key_algorithm: KeyAlgorithm | None = None
     criticality: Criticality = "profile"
     """``rfc5280`` overrides what a profile marks critical against RFC 5280; the override is audited."""
+    crls: CrlSettings = FULL_LISTS
+    """How its revocation lists are cut."""
 
 
 def check_label(label: str, what: str) -> str:
@@ -189,6 +192,7 @@ def _judge(
     order: CaOrder, inventory: Inventory | None, open_issuer: IssuerOpener, now: datetime, public_url: str | None
 ) -> _Plan:
     check_label(order.name, "CA name")
+    check_crl_settings(order.crls)
     existing = inventory.find_ca(order.name) if inventory is not None else None
     if existing is not None and existing.state is not CaState.PENDING:
         raise _taken(existing)
@@ -277,6 +281,8 @@ def _pending(order: CaOrder, plan: _Plan, *, key_uri: str, now: datetime, public
         state=CaState.PENDING,
         public_url=public_url,
         created_at=now,
+        crl_shard_size=order.crls.shard_size,
+        crl_delta_hours=order.crls.delta_hours,
     )
 
 

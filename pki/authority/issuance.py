@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
+from chargepki.pki.authority.shards import ShardChooser, claim_shard
 from chargepki.pki.certificate_view import view_tbs
 from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
@@ -26,6 +27,7 @@ from chargepki.pki.inventory.records import (
     CaState,
     CertificateRecord,
     CertificateState,
+    CrlShardRecord,
     Delivery,
     StationRecord,
     StationState,
@@ -86,6 +88,8 @@ class Prepared:
     issuer: Issuer
     record: CertificateRecord
     clamped: bool
+    shard: CrlShardRecord | None = None
+    """The shard of the CRL that it points to."""
 
 
 def issuer_info(signer: Signer, subject_der: bytes, profile: Profile) -> IssuerInfo:
@@ -102,8 +106,19 @@ def new_serial() -> int:
             return serial
 
 
-def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: Actor, now: datetime) -> Prepared:
+def prepare(
+    order: IssueOrder,
+    issuer: Issuer,
+    inventory: Inventory,
+    *,
+    actor: Actor,
+    now: datetime,
+    shards: ShardChooser | None = None,
+) -> Prepared:
     """Judge *order*, build its to-be-signed bytes and lint exactly these bytes; nothing is written.
+
+    Args:
+        shards: shared by the orders of a batch.
 
     Raises:
         InputError: the request cannot be decoded.
@@ -121,14 +136,19 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
+    # Only what points to a list needs a place in one.
+    pointed = choose_pointers(profile, issuer.ca.public_url, issuer.ca.id).crl is not None
+    shard = (shards or ShardChooser(inventory, now)).choose(issuer.ca) if pointed else None
     pointers = fit_pointers(
         profile,
-        choose_pointers(profile, issuer.ca.public_url, issuer.ca.id),
+        choose_pointers(profile, issuer.ca.public_url, issuer.ca.id, crl_url=shard.url if shard else None),
         issuer=issuer.info,
         subject_der=subject_der,
         spki_der=spki,
         dns_names=dns_names,
     )
+    if pointers.crl is None:
+        shard = None
     serial = new_serial()
     tbs = build_tbs(
         profile,
@@ -165,8 +185,9 @@ def prepare(order: IssueOrder, issuer: Issuer, inventory: Inventory, *, actor: A
             **({"delivery": dict(order.delivery)} if order.delivery else {}),
         },
         delivery=Delivery.PENDING if order.must_deliver else None,
+        shard=shard.number if shard else None,
     )
-    return Prepared(order, issuer, record, clamped)
+    return Prepared(order, issuer, record, clamped, shard)
 
 
 def override_details(criticality: Criticality) -> dict[str, str]:
@@ -203,6 +224,7 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
     Raises:
         Conflict: the request id was used for another request.
         PolicyRefusal: a certificate of the same key was revoked because somebody else has the key.
+        ShardTaken: the shard that it was built for has no place any more; build it anew.
     """
     record = prepared.record
     earlier = None if prepared.order.again else tx.find_certificate_by_request_key(record.request_key)
@@ -215,6 +237,8 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
             )
         return earlier
     _check_key_is_secret(tx, record)
+    if prepared.shard is not None:
+        claim_shard(tx, prepared.shard)
     tx.reserve_certificate(record)
     tx.audit(
         actor,

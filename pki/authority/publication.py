@@ -17,6 +17,7 @@ from chargepki.pki.crl import assemble_crl, build_crl_tbs
 from chargepki.pki.crl_entry import ReasonCode, RevokedEntry, encode_entry
 from chargepki.pki.errors import ProfileViolation, StateError
 from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.codec import sha256_hex
 from chargepki.pki.inventory.reads_revocation import ListState, RevocationReads
 from chargepki.pki.inventory.records import Actor, CaRecord, CrlDeltaRecord, CrlRecord, CrlSegmentRecord
 from chargepki.pki.keys import signature_algorithm
@@ -190,7 +191,7 @@ class _Publication:
             this_update=self.now,
             next_update=next_update,
             entries=sum(segment.count for segment in segments),
-            sha256=hashlib.sha256(der).hexdigest(),
+            sha256=sha256_hex(der),
             der=der,
             shard=shard,
             changes=self.changes,
@@ -218,7 +219,7 @@ class _Publication:
             this_update=self.now,
             next_update=next_update,
             entries=len(entries),
-            sha256=hashlib.sha256(der).hexdigest(),
+            sha256=sha256_hex(der),
             der=der,
             changes=self.changes,
         )

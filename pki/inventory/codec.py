@@ -59,6 +59,7 @@ __all__ = [
     "encode_time",
     "load_json",
     "row_digest",
+    "sha256_hex",
 ]
 
 Value = str | bytes | int | None
@@ -140,6 +141,25 @@ def load_json(text: str) -> Any:
     return orjson.loads(text)
 
 
+_BIG: Final = 1 << 20
+_last_big: tuple[bytes, str] = (b"", "")
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of *data* in lower-case hex; that of the last big object is remembered.
+
+    A revocation list of megabytes is hashed for its record, and again for the digest of its row.
+    """
+    global _last_big  # a memory of one value; two threads at worst hash the same twice
+    if len(data) < _BIG:
+        return hashlib.sha256(data).hexdigest()
+    known, digest = _last_big
+    if known is not data:
+        digest = hashlib.sha256(data).hexdigest()
+        _last_big = data, digest
+    return digest
+
+
 def row_digest(table: str, columns: Sequence[str], values: Sequence[object], added: Sequence[str] = ()) -> str:
     """Return the SHA-256 (lower-case hex) that the audit log holds of a row.
 
@@ -162,7 +182,7 @@ def row_digest(table: str, columns: Sequence[str], values: Sequence[object], add
     if bytes in kinds or bool in kinds:
         for column, value in row.items():
             if value.__class__ is bytes:
-                row[column] = {"sha256": hashlib.sha256(value).hexdigest()}
+                row[column] = {"sha256": sha256_hex(value)}
             elif value.__class__ is bool:
                 row[column] = 1 if value else 0
     try:

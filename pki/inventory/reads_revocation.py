@@ -17,7 +17,7 @@ from chargepki.pki.inventory.records import (
     RevocationChangeRecord,
 )
 
-__all__ = ["ListState", "RevocationReads"]
+__all__ = ["ListState", "RevocationReads", "RevokedRow"]
 
 
 class ListState(NamedTuple):
@@ -29,6 +29,16 @@ class ListState(NamedTuple):
     next_update: datetime
     changes: int | None
     sha256: str
+
+
+class RevokedRow(NamedTuple):
+    """What lists tell about one revoked certificate; there may be very many."""
+
+    serial: str
+    shard: int | None
+    revoked_at: datetime
+    reason: str | None
+    invalidity_date: datetime | None
 
 
 class RevocationReads(ABC):
@@ -79,6 +89,11 @@ class RevocationReads(ABC):
         """Return the shards of a CA generation, oldest first."""
         return tuple(codec.CRL_SHARD.decode(row) for row in self._rows("crl_shards", {"ca": ca}))
 
+    def find_crl_shard(self, ca: str, number: int) -> CrlShardRecord | None:
+        """Return one shard of a CA generation."""
+        rows = self._rows("crl_shard_get", {"id": f"{ca}/{number}"})
+        return codec.CRL_SHARD.decode(rows[0]) if rows else None
+
     def find_open_shard(self, ca: str, base_url: str) -> CrlShardRecord | None:
         """Return the newest shard whose URL begins with *base_url*."""
         rows = self._rows("crl_shard_open", {"ca": ca, "base_url": base_url})
@@ -95,6 +110,12 @@ class RevocationReads(ABC):
     def count_revoked(self, ca: str) -> int:
         """Count the revoked certificates of a CA generation, those on hold included."""
         return int(self._rows("certificate_count_revoked", {"ca": ca})[0][0])
+
+    def list_revoked_rows(self, ca: str) -> Iterator[RevokedRow]:
+        """List the revoked certificates of a CA generation by id, those on hold included, without their bytes."""
+        for serial, shard, revoked_at, reason, invalidity in self._rows("certificate_revoked_rows", {"ca": ca}):
+            at, since = decode_time(revoked_at), None if invalidity is None else decode_time(invalidity)
+            yield RevokedRow(serial, shard, at, reason, since)
 
     def count_valid(self, ca: str, now: datetime) -> int:
         """Count the issued certificates of a CA generation that have not expired at *now*."""

@@ -209,9 +209,11 @@ def _revocation() -> dict[str, Executable]:
         "crl_last_number": select(func.max(crl.c.number)).where(of_ca["crl"]),
         "crl_delta_last_number": select(func.max(delta.c.number)).where(of_ca["crl_delta"]),
         "crl_superseded": select(crl.c.id).where(
+            of_ca["crl"], full, crl.c.number < _param("number"), func.length(crl.c.der) > 0
+        ),
+        "crl_superseded_shard": select(crl.c.id).where(
             of_ca["crl"],
-            # One of two forms, so that the full list and a shard need one statement.
-            func.coalesce(crl.c.shard, 0) == _param("shard"),
+            crl.c.shard == _param("shard"),
             crl.c.number < _param("number"),
             func.length(crl.c.der) > 0,
         ),
@@ -226,6 +228,15 @@ def _revocation() -> dict[str, Executable]:
         "crl_shard_last": select(func.max(shard.c.number)).where(of_ca["crl_shard"]),
         "certificate_count_in_shard": count.where(of_ca["certificate"], certificate.c.shard == _param("shard")),
         "certificate_count_revoked": count.where(of_ca["certificate"], certificate.c.state == "revoked"),
+        "certificate_revoked_rows": select(
+            certificate.c.serial,
+            certificate.c.shard,
+            certificate.c.revoked_at,
+            certificate.c.revocation_reason,
+            certificate.c.invalidity_date,
+        )
+        .where(of_ca["certificate"], certificate.c.state == "revoked")
+        .order_by(certificate.c.id),
         "certificate_count_valid": count.where(
             of_ca["certificate"], certificate.c.state == "issued", certificate.c.not_after >= _param("now")
         ),

@@ -149,6 +149,8 @@ class CrlRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("ca", "number", name="uq_crl_number"),
         ForeignKeyConstraint(["ca"], ["ca.id"], name="fk_crl_ca"),
+        # Holds all that is asked about the newest lists, whose rows are megabytes long.
+        Index("ix_crl_scope", "ca", "shard", "number", "this_update", "next_update", "changes", "sha256"),
     )
 
     id: WordsKey

@@ -13,6 +13,7 @@ from datetime import datetime
 from chargepki.pki.crl_entry import ReasonCode, RevokedEntry, encode_entry, find_entry
 from chargepki.pki.errors import Conflict, InputError, StateError
 from chargepki.pki.inventory import codec
+from chargepki.pki.inventory.reads_revocation import RevokedRow
 from chargepki.pki.inventory.records import (
     CertificateRecord,
     CertificateState,
@@ -30,17 +31,15 @@ SEGMENT_ENTRIES = 256
 """Entries to a stored segment: each revocation writes one segment anew, and each list reads all of them."""
 
 
-def entry_of(record: CertificateRecord) -> bytes:
+def entry_of(row: RevokedRow) -> bytes:
     """Return the entry (DER) that complete lists have about a revoked certificate."""
+    reason = ReasonCode(row.reason) if row.reason else None
+    return encode_entry(RevokedEntry(int(row.serial, 16), row.revoked_at, reason, row.invalidity_date))
+
+
+def _row(record: CertificateRecord) -> RevokedRow:
     assert record.revoked_at is not None
-    return encode_entry(
-        RevokedEntry(
-            serial=int(record.serial, 16),
-            revoked_at=record.revoked_at,
-            reason=ReasonCode(record.revocation_reason) if record.revocation_reason else None,
-            invalidity_date=record.invalidity_date,
-        )
-    )
+    return RevokedRow(record.serial, record.shard, record.revoked_at, record.revocation_reason, record.invalidity_date)
 
 
 class RevocationWrites(Writes):
@@ -89,7 +88,7 @@ class RevocationWrites(Writes):
             "invalidity_date": invalid_from,
         }
         revoked = self._change(codec.CERTIFICATE, before, changes)
-        self._put_entry(revoked, entry_of(revoked), was_listed=record.state is CertificateState.REVOKED)
+        self._put_entry(revoked, entry_of(_row(revoked)), was_listed=record.state is CertificateState.REVOKED)
         return revoked
 
     def release_certificate(self, certificate_id: str) -> CertificateRecord:
@@ -175,8 +174,8 @@ class RevocationWrites(Writes):
         Segments that are not needed any more stay, empty.
         """
         wanted: dict[int, list[tuple[bytes, datetime | None]]] = {}
-        for record in self.list_revoked(ca):
-            wanted.setdefault(record.shard or 0, []).append((entry_of(record), record.revoked_at))
+        for row in self.list_revoked_rows(ca):
+            wanted.setdefault(row.shard or 0, []).append((entry_of(row), row.revoked_at))
         for segment in list(self.list_crl_segments(ca)):
             first = (segment.number - 1) * SEGMENT_ENTRIES
             part = wanted.get(segment.shard, [])[first : first + SEGMENT_ENTRIES]
@@ -220,8 +219,10 @@ class RevocationWrites(Writes):
         """
         _check_id(record.id, record.ca, record.number)
         self._check_number(record.ca, record.number)
-        place = {"ca": record.ca, "shard": record.shard or 0, "number": record.number}
-        for row in self._rows("crl_superseded", place):
+        place: dict[str, object] = {"ca": record.ca, "number": record.number}
+        if record.shard is not None:
+            place["shard"] = record.shard
+        for row in self._rows("crl_superseded" if record.shard is None else "crl_superseded_shard", place):
             self._change(codec.CRL, self._stored(codec.CRL, "CRL", id=row[0]), {"der": b""})
         self._add(codec.CRL, record, "the CRL")
 

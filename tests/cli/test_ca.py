@@ -14,7 +14,7 @@ from testkit.command_line import CommandLine, snapshot
 SUBJECT = "CN=New Root,O=Acme,C=DE"
 CA_FIELDS = {
     "id", "name", "generation", "profile", "state", "issuer", "subject", "not_before", "not_after", "key",
-    "public_url", "spki_sha256", "created_at",
+    "public_url", "spki_sha256", "created_at", "crl_shard_size", "crl_delta_hours",
 }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("shard IS NOT NULL"),
         postgresql_where=sa.text("shard IS NOT NULL"),
     )
+    op.create_index("ix_crl_scope", "crl", ["ca", "shard", "number", "this_update", "next_update", "changes", "sha256"])
     op.create_table(
         "crl_delta",
         sa.Column("id", TEXT, primary_key=True),
