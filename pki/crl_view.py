@@ -93,7 +93,7 @@ def read_crl(data: bytes, *, skip_entries: bool = False) -> CrlContent:
         version=version,
         signature_algorithm=data[inner_algorithm.start : inner_algorithm.end],
         outer_algorithm=outer_algorithm,
-        signature=None if signature is None else data[signature.content + 1 : signature.end],
+        signature=None if signature is None else _whole_octets(data, signature, problems),
         issuer=data[issuer.start : issuer.end],
         this_update=_time(data, this_update),
         next_update=next_update,
@@ -108,6 +108,14 @@ def read_crl(data: bytes, *, skip_entries: bool = False) -> CrlContent:
         distribution_point=_point_url(values.get(oids.ISSUING_DISTRIBUTION_POINT)),
         problems=tuple(problems),
     )
+
+
+def _whole_octets(data: bytes, node: Node, problems: list[DerProblem]) -> bytes:
+    """Return the value of a signature; no octets, which never verify, where it has unused bits."""
+    if data[node.content : node.content + 1] == b"\0":
+        return data[node.content + 1 : node.end]
+    problems.append(DerProblem(node.start, "bad-bit-string", "a signature is whole octets"))
+    return b""
 
 
 _Opened: TypeAlias = tuple[Node, list[Node], Node | None, Node | None]

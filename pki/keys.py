@@ -61,7 +61,7 @@ _MAX_SCRYPT_BYTES: Final = 1 << 30
 # 8 KiB more than that. Seven keeps N and 28 MiB.
 _SCRYPT_R: Final = 7
 _SCRYPT_P: Final = 1
-_MAX_PBKDF2_ROUNDS: Final = 20_000_000
+_MAX_PBKDF2_ROUNDS: Final = 10_000_000
 
 
 class KeyAlgorithm(StrEnum):
@@ -470,21 +470,31 @@ def decrypt_private_key(pem: bytes, passphrase: bytes) -> PrivateKey:
 
 
 def _refuse_costly(pem: bytes) -> None:
-    """Refuse a key file whose derivation would eat the machine; what is not PBES2 has no such parameter."""
+    """Refuse a key file whose derivation would eat the machine."""
     for block in der.pem_blocks(pem, max_bytes=65536):
         if block.label != "ENCRYPTED PRIVATE KEY":
             continue
         algorithm = _parts(_parts(der.parse(block.der), 2)[0], 2)
         if algorithm[0].as_oid() != oids.PBES2:
+            _refuse_rounds(algorithm[1])
             continue
         derivation = _parts(_parts(algorithm[1], 2)[0], 2)
         scheme, parameters = derivation[0].as_oid(), derivation[1]
         if scheme == oids.SCRYPT:
             n, r, p = (part.as_integer() for part in _parts(parameters, 4)[1:4])
-            if not (n > 0 and r > 0 and 0 < p <= 16 and 128 * n * r <= _MAX_SCRYPT_BYTES):
+            # Memory is N times r, and work is p times that.
+            memory = 128 * n * r
+            if not (n > 0 and r > 0 and 0 < p <= 16 and max(memory, memory * p // 4) <= _MAX_SCRYPT_BYTES):
                 raise InputError("the key file demands more memory than we allow", why=f"{_MAX_SCRYPT_BYTES} bytes")
-        elif scheme == oids.PBKDF2 and _parts(parameters, 2)[1].as_integer() > _MAX_PBKDF2_ROUNDS:
-            raise InputError("the key file demands more rounds than we allow", why=f"{_MAX_PBKDF2_ROUNDS}")
+        elif scheme == oids.PBKDF2:
+            _refuse_rounds(parameters)
+
+
+def _refuse_rounds(parameters: der.Tlv) -> None:
+    """Refuse PBKDF2, PBES1 and the schemes of PKCS #12 alike: salt, then rounds (RFC 8018 A; RFC 7292 C)."""
+    parts = parameters.children() if parameters.constructed else ()
+    if len(parts) >= 2 and parts[1].tag == der.INTEGER and parts[1].as_integer() > _MAX_PBKDF2_ROUNDS:
+        raise InputError("the key file demands more rounds than we allow", why=f"{_MAX_PBKDF2_ROUNDS}")
 
 
 def _parts(element: der.Tlv, least: int) -> tuple[der.Tlv, ...]:

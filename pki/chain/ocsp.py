@@ -12,7 +12,7 @@ from typing import Final
 from chargepki.pki import der, keys, oids
 from chargepki.pki.chain.certificate import PathCertificate, same_name
 from chargepki.pki.der import DerError, Tlv
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, printable_number
 
 __all__ = ["OcspAnswer", "OcspResponse", "is_about", "is_responder", "read_ocsp_response", "why_no_delegate"]
 
@@ -79,10 +79,10 @@ def read_ocsp_response(data: bytes) -> OcspResponse:
         raise DerError("wrong-count", 0, "not an OCSPResponse")
     status = parts[0].as_integer(der.ENUMERATED)
     if status:
-        raise DerError("ocsp-error", 0, f"the responder answered {_STATUSES.get(status, status)}")
+        raise DerError("ocsp-error", 0, f"the responder answered {_STATUSES.get(status) or printable_number(status)}")
     if len(parts) != 2:
         raise DerError("wrong-count", 0, "a successful response without content")
-    kind, holder = _exactly(parts[1].child(), 2)
+    kind, holder = _exactly(parts[1].expect(0xA0, "responseBytes").child(), 2)
     if kind.as_oid() != _BASIC:
         raise kind.fail("unexpected-type", "not a basic OCSP response")
     fields = der.parse(holder.as_octets()).children(der.SEQUENCE)
@@ -90,8 +90,11 @@ def read_ocsp_response(data: bytes) -> OcspResponse:
         raise holder.fail("wrong-count", "not a BasicOCSPResponse")
     certificates: tuple[bytes, ...] = ()
     if len(fields) == 4:
-        certificates = tuple(each.raw for each in fields[3].child().children(der.SEQUENCE))
-    return _read_data(fields[0], fields[1].raw, fields[2].as_bit_string()[1], certificates)
+        certificates = tuple(each.raw for each in fields[3].expect(0xA0, "certs").child().children(der.SEQUENCE))
+    unused, signature = fields[2].as_bit_string()
+    if unused:
+        raise fields[2].fail("bad-bit-string", "a signature is whole octets")
+    return _read_data(fields[0], fields[1].raw, signature, certificates)
 
 
 def _exactly(element: Tlv, count: int) -> tuple[Tlv, ...]:

@@ -98,6 +98,8 @@ def _result(each: ObjectReport, finding: Finding, index: dict[str, int]) -> dict
 def _not_evaluated(each: ObjectReport, index: dict[str, int]) -> Iterable[dict[str, Any]]:
     """SARIF has a kind for it: *open* means that the rule could not decide."""
     for unjudged in each.report.not_evaluated:
+        if unjudged.rule not in index:
+            continue  # a second opinion that came to none has no rule to point at
         yield {
             "ruleId": unjudged.rule,
             "ruleIndex": index[unjudged.rule],

@@ -13,7 +13,7 @@ from testkit.fuzz.corpus import FuzzKind, corpus
 from testkit.fuzz.run import Campaign, make_mutant
 
 SEED = 15118
-IN_CI = 150
+IN_CI = 100
 CAMPAIGN_CPU_SECONDS = float(os.environ.get("CHARGEPKI_FUZZ_SECONDS", "600"))
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from chargepki.pki import der, oids
+from chargepki.pki import der, keys, oids
+from chargepki.pki.chain.ocsp import read_ocsp_response
+from chargepki.pki.errors import InputError, SignerError
 from chargepki.pki.keys import KeyAlgorithm
-from chargepki.pki.lint import LintSession, lint_certificate, lint_crl, read_inputs
-from chargepki.pki.lint.engine import LintReport
+from chargepki.pki.lint import LintSession, lint_certificate, lint_crl, lint_ocsp_response, read_inputs
+from chargepki.pki.lint.engine import LintReport, Unjudged
+from chargepki.pki.lint.sarif import sarif_log
+from chargepki.pki.pem import to_pem
 from chargepki.pki.profiles import get_profile
-from fixtures.lint.others import crl, crl_aki, extension
+from fixtures.lint.others import LEAF, crl, crl_aki, extension
 from fixtures.lint.public_keys import PublicDraft
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -98,3 +104,29 @@ def test_a_rule_that_is_broken_everywhere_is_reported_a_hundred_times() -> None:
     found = messages(lint_certificate(draft.certificate(), profile=None), "e_der_strict")
     assert len(found) == 101
     assert found[-1] == "and 200 more of the kind"
+
+
+def test_a_huge_status_of_a_response_is_named_by_its_size() -> None:
+    data = der.sequence(der.tlv(0x0A, der.integer(HUGE)[4:]))
+    with pytest.raises(InputError, match="20001 bits"):
+        read_ocsp_response(data)
+    assert "20001 bits" in messages(lint_ocsp_response(data), "w_ocsp_unsuccessful")[0]
+
+
+@pytest.mark.parametrize("rounds", [2**24, 2**31, 2**63, 2**4000])
+@pytest.mark.parametrize("scheme", ["1.2.840.113549.1.12.1.3", "1.2.840.113549.1.5.10"])
+def test_a_key_file_of_an_old_scheme_may_not_demand_endless_rounds(scheme: str, rounds: int) -> None:
+    parameters = der.sequence(der.octet_string(b"saltsalt"), der.integer(rounds))
+    sealed = der.sequence(der.sequence(der.oid(scheme), parameters), der.octet_string(bytes(64)))
+    begun = time.process_time()
+    with pytest.raises(SignerError, match="cannot be opened"):
+        keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", sealed).encode(), b"secret")
+    assert time.process_time() - begun < 1
+
+
+def test_a_second_opinion_that_came_to_none_is_no_result_of_sarif() -> None:
+    inputs, _ = read_inputs(LEAF, "x")
+    (report,) = LintSession(now=NOW).judge(inputs, {})
+    given_up = replace(report.report, not_evaluated=(Unjudged("pkilint", "pkilint gave up: ValueError"),))
+    log = json.loads(sarif_log([replace(report, report=given_up)], tool_version="0"))
+    assert not [result for result in log["runs"][0]["results"] if result.get("kind") == "open"]
