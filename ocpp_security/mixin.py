@@ -54,8 +54,8 @@ class SecurityMixinBase:
     BootNotification is held against the certificate before your handler sees it. Security events are stored, whether
     or not you have a handler for them.
 
-    Two hooks are called if the class has them, each in a task of its own while the station is connected; what they are
-    told is on record already:
+    Two hooks are called if the class has them, each in a task of its own, even when the station has gone by then. What
+    they are told is on record already:
 
         async def on_certificate_signed(self, news: CertificateNews) -> None: ...
         async def on_security_event(self, news: SecurityEventNews) -> None: ...

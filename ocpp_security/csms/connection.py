@@ -86,6 +86,7 @@ class StationConnection:
             trace=embedding.trace if embedding is not None else None,
         )
         self.renewal = services.renewals.renewal_for(services, self.station, version)
+        self.renewal.embedding = embedding
         self.attempted: set[str] = set()
         """Operations with an attempt over this connection; a later one over another would have displaced this."""
         self.password_sent = False

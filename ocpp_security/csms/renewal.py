@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from chargepki.ocpp_security.csms.embedding import CertificateFate, CertificateNews
+from chargepki.ocpp_security.csms.embedding import CertificateFate, CertificateNews, Embedding
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.deliveries import begin_delivery, delivery_note, give_up, list_pending, was_attempted
@@ -82,6 +82,8 @@ class Renewal:
 
     def __init__(self, services: Services, flow: CsmsCertificateFlow) -> None:
         self.flow = flow
+        self.embedding: Embedding | None = None
+        """Of the station's latest connection: who is told what becomes of certificates."""
         self._services = services
         self._delivered: dict[CertificateUse, tuple[datetime, str]] = {}
         self._refused: dict[CertificateUse, tuple[datetime, str]] = {}
@@ -322,9 +324,9 @@ class Renewal:
     def _tell(
         self, fate: CertificateFate, use: CertificateUse | None, certificate_id: str | None, why: str = ""
     ) -> None:
-        connection = self._services.registry.find(self.flow.station.id)
-        if connection is not None and connection.embedding is not None:
-            connection.embedding.certificate_news(CertificateNews(fate, use, certificate_id, why))
+        # A station that takes its certificate is gone at once, to come back with it.
+        if self.embedding is not None:
+            self.embedding.certificate_news(CertificateNews(fate, use, certificate_id, why))
 
     def _note(self, code: str, cause: str, cure: str, event: str | None, *, variant: str = "") -> bool:
         incident = Incident(code, cause, cure, event, variant)
