@@ -1,0 +1,198 @@
+"""Our station at CSMS endpoints that are not ours, as it should go and as it should not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
+from testkit.csms_rig import run_on, wait_for
+from testkit.foreign_csms import KINDS, PASSWORD, ForeignCsms, Hierarchy, foreign_csms
+from testkit.node_station import need_node
+
+pytestmark = pytest.mark.foreign
+
+VERSIONS = ("ocpp1.6", "ocpp2.0.1", "ocpp2.1")
+FAST = RetryPolicy(timedelta(seconds=0.05), timedelta(seconds=0.2))
+
+
+@pytest.fixture(scope="module")
+def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Hierarchy:
+    return Hierarchy(tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param == "ocpp-rpc":
+        need_node()
+    return str(request.param)
+
+
+class Station:
+    """Our station with all that it told."""
+
+    def __init__(self, csms: ForeignCsms, hierarchy: Hierarchy, folder: Path, version: str, **options: Any) -> None:
+        self.told: list[Progress] = []
+        store = StationStore(folder / "store")
+        store.set_trust(options.pop("trust", hierarchy.root_pem))
+        store.set_password(options.pop("password", PASSWORD.encode()))
+        self.simulator = StationSimulator(
+            csms.url, "CS1", store, version, retry=FAST, progress=self.told.append, **options
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.simulator.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def has(self, milestone: Milestone, *, profile: int | None = None) -> bool:
+        return any(one.milestone is milestone and profile in (None, one.profile) for one in self.told)
+
+    async def until(self, milestone: Milestone, *, profile: int | None = None) -> Progress:
+        await wait_for(lambda: self.has(milestone, profile=profile), seconds=30)
+        return next(one for one in self.told if one.milestone is milestone and profile in (None, one.profile))
+
+
+async def csr_of(csms: ForeignCsms) -> tuple[str, int | None]:
+    """Wait for SignCertificate and return its CSR and requestId."""
+    params = (await csms.expect("received", method="SignCertificate"))["params"]
+    return params["csr"], params.get("requestId", params.get("request_id"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_enrols_on_a_trigger_and_comes_back_with_the_certificate(
+    hierarchy: Hierarchy, kind: str, version: str, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, version, trigger="") as csms:
+            station = Station(csms, hierarchy, tmp_path, version, enrol=False)
+            async with station.running():
+                assert (await csms.expect("arrived"))["profile"] == 2
+                csr, request_id = await csr_of(csms)
+                assert (request_id is not None) == (version == "ocpp2.1")
+                await csms.deliver(hierarchy.sign(csr), request_id)
+                assert (await csms.expect("delivered"))["status"] == "Accepted"
+                arrived = await csms.expect("arrived", profile=3)
+                assert (arrived["subject"].get("CN") or arrived["subject"].get("commonName")) == "CS1"
+                await station.until(Milestone.CERTIFICATE_PROVEN, profile=3)
+                await station.until(Milestone.BOOTED, profile=3)
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_profile_1_and_a_wrong_password(hierarchy: Hierarchy, kind: str, version: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, version, profile=1) as csms:
+            station = Station(csms, hierarchy, tmp_path / "right", version, enrol=False)
+            async with station.running():
+                await station.until(Milestone.BOOTED, profile=1)
+            wrong = Station(csms, hierarchy, tmp_path / "wrong", version, enrol=False, password=b"wrong-password-01")
+            async with wrong.running():
+                assert (await wrong.until(Milestone.REFUSED)).status == 401
+            assert not wrong.has(Milestone.CONNECTED)
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("how", ["foreign-key", "wrong-chain", "garbage"])
+@pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.1"])
+def test_a_certificate_that_is_not_for_it_is_rejected(
+    hierarchy: Hierarchy, kind: str, version: str, how: str, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, version) as csms:
+            station = Station(csms, hierarchy, tmp_path, version)
+            async with station.running():
+                csr, request_id = await csr_of(csms)
+                await csms.deliver(hierarchy.forge(csr, how), request_id)
+                assert (await csms.expect("delivered"))["status"] == "Rejected"
+                await station.until(Milestone.CERTIFICATE_REFUSED)
+                name = "InvalidChargePointCertificate" if version == "ocpp1.6" else "InvalidChargingStationCertificate"
+                while (await csms.expect("received", method="SecurityEventNotification"))["params"]["type"] != name:
+                    pass
+            assert not station.has(Milestone.CERTIFICATE_INSTALLED)
+            assert not station.has(Milestone.CONNECTED, profile=3)
+
+    run_on("asyncio", story())
+
+
+def test_a_certificate_that_nobody_asked_for_is_rejected(hierarchy: Hierarchy, kind: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, "ocpp2.0.1") as csms:
+            station = Station(csms, hierarchy, tmp_path, "ocpp2.0.1", enrol=False)
+            async with station.running():
+                await station.until(Milestone.BOOTED)
+                await csms.deliver(hierarchy.forge("", "garbage"))
+                assert (await csms.expect("delivered"))["status"] == "Rejected"
+            assert not station.has(Milestone.CERTIFICATE_INSTALLED)
+
+    run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("mode", ["reject", "callerror"])
+def test_a_refused_request_leaves_it_connected(hierarchy: Hierarchy, kind: str, mode: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, "ocpp2.0.1", sign=mode) as csms:
+            station = Station(csms, hierarchy, tmp_path, "ocpp2.0.1")
+            async with station.running():
+                await station.until(Milestone.CSR_REFUSED)
+                # It still answers: a certificate now is unasked.
+                await csms.deliver(hierarchy.forge("", "garbage"))
+                assert (await csms.expect("delivered"))["status"] == "Rejected"
+            assert not station.has(Milestone.DISCONNECTED)
+
+    run_on("asyncio", story())
+
+
+def test_a_request_that_stays_unanswered_blocks_nothing(hierarchy: Hierarchy, kind: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, "ocpp2.0.1", sign="silent") as csms:
+            station = Station(csms, hierarchy, tmp_path, "ocpp2.0.1")
+            async with station.running():
+                csr, _ = await csr_of(csms)
+                # The CSMS may have accepted it: the certificate counts although the answer was lost.
+                await csms.deliver(hierarchy.sign(csr))
+                assert (await csms.expect("delivered"))["status"] == "Accepted"
+                await station.until(Milestone.CERTIFICATE_PROVEN, profile=3)
+
+    run_on("asyncio", story())
+
+
+def test_a_boot_that_is_answered_with_an_error_is_not_the_end(hierarchy: Hierarchy, kind: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, "ocpp2.1", boot="callerror") as csms:
+            station = Station(csms, hierarchy, tmp_path, "ocpp2.1")
+            async with station.running():
+                await csms.expect("received", method="BootNotification")
+                await wait_for(lambda: any("refused the BootNotification" in one.text for one in station.told))
+                await csms.deliver(hierarchy.forge("", "garbage"))
+                assert (await csms.expect("delivered"))["status"] == "Rejected"
+            assert not station.has(Milestone.CSR_SENT), "nothing before the boot is accepted"
+
+    run_on("asyncio", story())
+
+
+def test_a_server_of_another_root_gets_no_password(hierarchy: Hierarchy, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Hierarchy(tmp_path / "other")
+
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, "ocpp2.0.1") as csms:
+            station = Station(csms, hierarchy, tmp_path, "ocpp2.0.1", trust=other.root_pem)
+            async with station.running():
+                refused = await station.until(Milestone.REFUSED)
+                assert "not accepted" in refused.text
+            assert not station.has(Milestone.CONNECTED)
+
+    run_on("asyncio", story())
