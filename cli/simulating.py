@@ -17,6 +17,7 @@ from chargepki.cli.output import rfc3339
 from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
+from chargepki.ocpp_security.station.firmware import FirmwareFault
 from chargepki.pki import files
 from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError, printable
 
@@ -70,6 +71,11 @@ def _station(
         store.set_trust(trust)
     if password is not None:
         store.set_password(password)
+    if options["manufacturer_trust"]:
+        store.set_manufacturer_trust(
+            files.read_limited(options["manufacturer_trust"], _MAX_TRUST_BYTES, "manufacturer trust file")
+        )
+    told = {name: options[name] for name in ("vendor", "model") if options[name]}
     return StationSimulator(
         options["url"],
         options["identity"],
@@ -79,7 +85,10 @@ def _station(
         organization=options["organization"],
         enrol=not options["no_enrol"],
         enrol_again=options["re_enrol"],
+        firmware_version=options["firmware_version"],
+        firmware_faults=frozenset(map(FirmwareFault, options["faults"])),
         progress=watch.told,
+        **told,
     )
 
 

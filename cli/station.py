@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.station_watching import events
 from chargepki.cli.values import DURATION
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["station"]
 
 _COLUMNS = ("id", "serial_number", "security_profile", "state", "connected", "protocol", "last_seen_at")
+_FAULTS = ("refuse", "download", "corrupt", "verification", "installation", "silent")
 _USES = ("charging-station", "v2g", "v2g20", "combined")
 _MAX_PASSWORD_BYTES = 1024
 
@@ -325,6 +327,9 @@ def trigger_renewal(
     wait_for(state, operation, wait=wait, no_wait=no_wait or dry_run)
 
 
+add_update_firmware(station)
+
+
 @station.command(
     "simulate",
     example="chargepki station simulate wss://localhost:8443 --id CS-0001 --store ./cs-0001 --protocol ocpp2.0.1 \\\n"
@@ -340,6 +345,11 @@ def trigger_renewal(
 @click.option("--organization", metavar="O", help="Organisation in its CSR.")
 @click.option("--no-enrol", is_flag=True, help="Do not ask for a certificate by itself.")
 @click.option("--re-enrol", is_flag=True, help="Enrol with the password when its certificate is refused for good.")
+@click.option("--manufacturer-trust", metavar="F", help="Manufacturer root (PEM) to install: whose firmware it takes.")
+@click.option("--vendor", metavar="V", help="Vendor that it tells in BootNotification.")
+@click.option("--model", metavar="M", help="Model that it tells in BootNotification.")
+@click.option("--firmware-version", metavar="X.Y.Z", default="1.0.0", help="What a new store runs.")
+@click.option("--firmware-fault", "faults", multiple=True, type=click.Choice(_FAULTS), help="Fail so in updates.")
 @click.option("--until", metavar="MILESTONE", help="Stop at this milestone, for example certificate-proven.")
 @click.option("--timeout", type=DURATION, metavar="60s", help="Give up when --until is not reached in this time.")
 @pass_state

@@ -28,7 +28,7 @@ from chargepki.pki.inventory.firmware_records import (
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CertificateState
 
-__all__ = ["AdmissionRefused", "Admitted", "admit", "evidence"]
+__all__ = ["AdmissionRefused", "Admitted", "admit", "revoked_signers"]
 
 _ROOM: Final = {OcppVersion.V16: 512, OcppVersion.V201: 512, OcppVersion.V21: 2000}
 
@@ -165,11 +165,11 @@ def _check_room(location: str, version: OcppVersion | None) -> None:
         raise AdmissionRefused("location", error.what, why=error.why, fix=error.fix) from error
 
 
-def evidence(reads: Reads, root_der: bytes) -> dict[str, tuple[bytes, ...]]:
-    """Return what the inventory knows of revocations under *root_der*, as arguments of `admit`."""
+def revoked_signers(reads: Reads, root_der: bytes) -> tuple[bytes, ...]:
+    """Return the signing certificates (DER) under *root_der* that the inventory knows to be revoked."""
     sha256 = hashlib.sha256(root_der).hexdigest()
     for ca in reads.list_cas():
         if ca.certificate_der is not None and hashlib.sha256(ca.certificate_der).hexdigest() == sha256:
             listed = reads.list_certificates(ca=ca.id, profile="ocpp/firmware-signing", state=CertificateState.REVOKED)
-            return {"revoked": tuple(item.der for item in listed if item.der is not None)}
-    return {}
+            return tuple(item.der for item in listed if item.der is not None)
+    return ()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
+from chargepki.ocpp_security.firmware_facts import firmware_facts
 from chargepki.ocpp_security.operations import (
     Finish,
     OperationKind,
@@ -32,7 +34,19 @@ from chargepki.pki.inventory.records import (
     StationState,
 )
 
-__all__ = ["OperationStore", "new_operation_id"]
+__all__ = ["Lane", "OperationStore", "new_operation_id"]
+
+
+class Lane(StrEnum):
+    """Operations of one station that are carried out in turn."""
+
+    ORDINARY = "ordinary"
+    FIRMWARE = "firmware"
+    """An update takes hours or days; a renewal or a log must not wait for it."""
+
+    def holds(self, kind: str) -> bool:
+        """Say whether operations of *kind* belong here."""
+        return (kind == OperationKind.UPDATE_FIRMWARE) is (self is Lane.FIRMWARE)
 
 
 def new_operation_id() -> str:
@@ -97,11 +111,16 @@ class OperationStore:
             if tx.get_station(station).state is not StationState.ACTIVE:
                 raise StateError(f"station {station} is removed", fix=f"bring it back with `station add {station}`")
             for other in tx.list_operations(station=station, open_only=True):
-                if other.kind == record.kind and dict(other.parameters) == dict(record.parameters):
+                same = dict(other.parameters) == dict(record.parameters)
+                if kind is OperationKind.UPDATE_FIRMWARE:
+                    # Two updates at once make no sense on a station, unless one shall take the other's place.
+                    same = not parameters.get("replace")
+                if other.kind == record.kind and same:
                     raise StateError(
                         f"{kind.value} is under way on {station} already ({other.id})",
                         why=f"it is {other.state.value} until {other.deadline:%Y-%m-%d %H:%M:%S} UTC",
-                        fix="wait for its outcome",
+                        fix="wait for its outcome"
+                        + ("; or pass --replace" if kind is OperationKind.UPDATE_FIRMWARE else ""),
                     )
             tx.create_operation(record)
             tx.audit(actor, "operation.create", record.id, now=now, details={"kind": kind.value, "station": station})
@@ -109,11 +128,23 @@ class OperationStore:
 
         return self._inventory.write(work)
 
-    def lease(self, station: str, now: datetime, *, duration: timedelta) -> OperationRecord | None:
-        """Lease the station's oldest open operation, or extend our lease on it; ``None`` if there is none to have."""
+    def lease(
+        self, station: str, now: datetime, *, duration: timedelta, lane: Lane = Lane.ORDINARY
+    ) -> OperationRecord | None:
+        """Lease the station's oldest open operation, or extend our lease on it; ``None`` if there is none to have.
+
+        Args:
+            lane: of which; those of one lane are carried out in turn, and lanes do not wait for each other.
+        """
         return self._inventory.write(
-            lambda tx: tx.lease_operation(owner=self._owner, until=now + duration, now=now, station=station)
+            lambda tx: tx.lease_operation(
+                owner=self._owner, until=now + duration, now=now, station=station, only=lane.holds
+            )
         )
+
+    def has_open(self, station: str, lane: Lane) -> bool:
+        """Say whether anything waits in *lane*, without writing."""
+        return any(lane.holds(item.kind) for item in self._inventory.list_operations(station=station, open_only=True))
 
     def release(self, operation: OperationRecord, *, unknown: bool) -> None:
         """Give a lease back, for example because the connection was lost."""
@@ -131,6 +162,7 @@ class OperationStore:
         profile: str | None = None,
         delivered: str | None = None,
         refusal: str | None = None,
+        now: datetime | None = None,
     ) -> Snapshot:
         """Read what `operations.next_step` needs.
 
@@ -139,6 +171,7 @@ class OperationStore:
             profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`.
             delivered: see `Snapshot.delivered`.
             refusal: see `Snapshot.refusal`.
+            now: when releases are judged; the present unless given.
 
         Raises:
             SignerError: the secret was sealed under another workspace's key.
@@ -149,6 +182,9 @@ class OperationStore:
         secret = None
         if operation.sealed is not None:
             secret = PasswordSecret.from_bytes(self._sealing.open(operation.sealed, operation.id))
+        firmware = None
+        if operation.kind == OperationKind.UPDATE_FIRMWARE:
+            firmware = firmware_facts(self._inventory, self._sealing, operation, version, now or datetime.now(UTC))
         return Snapshot(
             operation=operation,
             attempts=self._inventory.list_attempts(operation.id),
@@ -162,6 +198,7 @@ class OperationStore:
             certificates=certificates,
             delivered=delivered,
             refusal=refusal,
+            firmware=firmware,
         )
 
     def begin_attempt(self, operation: OperationRecord, step: SendAttempt, now: datetime) -> AttemptRecord:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from chargepki.ocpp_security import wire
 from chargepki.ocpp_security.deliveries import received_at
+from chargepki.ocpp_security.operations_firmware import FirmwareFacts, check_firmware_parameters, firmware_step
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
@@ -54,6 +55,7 @@ class OperationKind(StrEnum):
 
     TRIGGER_RENEWAL = "trigger-renewal"
     SET_PASSWORD = "set-password"  # noqa: S105 - a name, not a password
+    UPDATE_FIRMWARE = "update-firmware"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ class Snapshot:
     before gets its old certificate again, which `certificates` alone would not show."""
     refusal: str | None = None
     """`trigger-renewal`: why the CSR that came since the first attempt was refused, if it was."""
+    firmware: FirmwareFacts | None = None
+    """`update-firmware`."""
 
 
 def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secret: PasswordSecret | None) -> None:
@@ -182,6 +186,9 @@ def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secr
     Raises:
         InputError: unknown, missing or wrong parameters.
     """
+    if kind is OperationKind.UPDATE_FIRMWARE:
+        check_firmware_parameters(parameters)
+        return
     allowed = {"use", "evse"} if kind is OperationKind.TRIGGER_RENEWAL else set()
     unknown = sorted(set(parameters) - allowed)
     if unknown:
@@ -220,7 +227,7 @@ def next_step(snapshot: Snapshot, now: datetime) -> Step:
             f"operation {snapshot.operation.id} is of the unknown kind {snapshot.operation.kind!r}",
             fix="run the release that made it",
         ) from None
-    step = _step_password(snapshot, now) if kind is OperationKind.SET_PASSWORD else _step_renewal(snapshot, now)
+    step = _STEPS[kind](snapshot, now)
     if isinstance(step, Finish) or now < snapshot.operation.deadline:
         return step
     return expire(snapshot.operation, snapshot.attempts)
@@ -422,3 +429,10 @@ def _check_fits_some_version(password: bytes) -> None:
         check_password(password, OcppVersion.V16)
     except InputError:
         check_password(password, OcppVersion.V201)
+
+
+_STEPS: Mapping[OperationKind, Callable[[Snapshot, datetime], Step]] = {
+    OperationKind.TRIGGER_RENEWAL: _step_renewal,
+    OperationKind.SET_PASSWORD: _step_password,
+    OperationKind.UPDATE_FIRMWARE: firmware_step,
+}

@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
+from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_status
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
 from chargepki.ocpp_security.csms.services import Services, station_actor
@@ -167,12 +168,17 @@ class StationConnection:
         match event.action:
             case "BootNotification":
                 self._check_boot(payload)
+                boot = parse_boot_notification(self.version, payload)
+                await record_boot(self._services, self.station.id, boot, now)
                 return await self._boot(event, now)
             case "SignCertificate":
                 self._has_requested = True
                 return await self.renewal.sign_requested(payload, now)
             case "SecurityEventNotification":
                 await self._security_event(payload, now)
+                return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
+            case "FirmwareStatusNotification" | "SignedFirmwareStatusNotification":
+                await record_status(self._services, self.station.id, payload, now)
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.link import CallRefused, CallUnanswered
-from chargepki.ocpp_security.operation_store import OperationStore
+from chargepki.ocpp_security.operation_store import Lane, OperationStore
 from chargepki.ocpp_security.operations import (
     AskReconnect,
     Finish,
@@ -40,6 +40,9 @@ __all__ = ["OperationRunner"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_Key = tuple[str, Lane]
+"""A station and a lane: one task each."""
+
 _log = logging.getLogger("chargepki.csms")
 _LEASE = timedelta(seconds=60)
 _LOOK_AGAIN_SECONDS = 5.0
@@ -55,8 +58,8 @@ class OperationRunner:
         # Without the workspace's key a sealed password cannot be opened: such an operation is reported and left alone.
         sealing = services.config.sealing_key or SealingKey(secrets.token_bytes(32))
         self._store = OperationStore(services.inventory, sealing, owner=services.config.owner, actor=services.actor)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._news: dict[str, asyncio.Event] = {}
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        self._news: dict[_Key, asyncio.Event] = {}
         self._stopping = False
 
     def kick(self, station: str) -> None:
@@ -65,18 +68,23 @@ class OperationRunner:
         # Operations wait for a station that is only let in to get its certificate: nothing else is its business yet.
         if self._stopping or connection is None or connection.restriction is not None:
             return
-        if station in self._tasks:
-            self._news[station].set()
+        for lane in Lane:
+            self._kick((station, lane))
+
+    def _kick(self, key: _Key) -> None:
+        if key in self._tasks:
+            self._news[key].set()
             return
-        self._news[station] = asyncio.Event()
-        task = self._services.background.spawn(self._serve(station), f"operations of {station}")
-        self._tasks[station] = task
-        task.add_done_callback(lambda _task: self._ended(station))
+        self._news[key] = asyncio.Event()
+        task = self._services.background.spawn(self._serve(key), f"operations of {key[0]} ({key[1]})")
+        self._tasks[key] = task
+        task.add_done_callback(lambda _task: self._ended(key))
 
     def wake(self, station: str) -> None:
         """Something happened to *station* that an operation may wait for."""
-        if station in self._tasks:
-            self._news[station].set()
+        for lane in Lane:
+            if (station, lane) in self._tasks:
+                self._news[station, lane].set()
 
     async def look(self, operations: Iterable[str]) -> None:
         """Look at operations that were created or changed, here or elsewhere."""
@@ -91,7 +99,7 @@ class OperationRunner:
         for record in await self._off(self._store.expire_due, now):
             _log.warning("operation %s on %s expired", record.id, record.station)
         for record in await self._off(self._services.inventory.list_operations, open_only=True):
-            if record.station not in self._tasks:
+            if not any((record.station, lane) in self._tasks for lane in Lane if lane.holds(record.kind)):
                 self.kick(record.station)
 
     async def stop(self) -> None:
@@ -104,19 +112,23 @@ class OperationRunner:
 
     # One station
 
-    def _ended(self, station: str) -> None:
-        del self._tasks[station]
+    def _ended(self, key: _Key) -> None:
+        del self._tasks[key]
         # What was announced in the last instant of the task must not wait for the next sweep.
-        if self._news.pop(station).is_set():
-            self.kick(station)
+        if self._news.pop(key).is_set():
+            self.kick(key[0])
 
-    async def _serve(self, station: str) -> None:
+    async def _serve(self, key: _Key) -> None:
+        station, lane = key
         while not self._stopping:
-            self._news[station].clear()
+            self._news[key].clear()
             connection = self._services.registry.find(station)
             if connection is None or connection.restriction is not None:
                 return
-            operation = await self._lease(station)
+            # A lease is a write, and most stations that connect have no update under way.
+            if lane is Lane.FIRMWARE and not await self._off(self._store.has_open, station, lane):
+                return
+            operation = await self._lease(key)
             if operation is None:
                 return
             try:
@@ -129,15 +141,16 @@ class OperationRunner:
                 await self._off(self._store.release, operation, unknown=False)
                 return
 
-    async def _lease(self, station: str) -> OperationRecord | None:
-        return await self._off(self._store.lease, station, self._services.clock(), duration=_LEASE)
+    async def _lease(self, key: _Key) -> OperationRecord | None:
+        station, lane = key
+        return await self._off(self._store.lease, station, self._services.clock(), duration=_LEASE, lane=lane)
 
     async def _carry_out(self, connection: StationConnection, operation: OperationRecord) -> None:
         """Do one step after the other until the operation is finished, or this connection is the wrong place for it."""
         station = operation.station
         while True:
             # Forget old news before looking, so that what happens while we look is not forgotten.
-            self._news[station].clear()
+            self._news[_key(operation)].clear()
             snapshot = await self._snapshot(connection, operation)
             step = next_step(snapshot, self._services.clock())
             unanswered = bool(snapshot.attempts) and snapshot.attempts[-1].answered_at is None
@@ -171,6 +184,7 @@ class OperationRunner:
             password_sent_here=connection.password_sent,
             admitted_pending=connection.station.pending_password_hash,
             profile=profile,
+            now=self._services.clock(),
         )
         if use is None or not snapshot.attempts:
             return snapshot
@@ -207,14 +221,18 @@ class OperationRunner:
         pause = min(_LOOK_AGAIN_SECONDS, max(0.05, (step.until - self._services.clock()).total_seconds()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await self._news[operation.station].wait()
-        leased = await self._lease(operation.station)
+                await self._news[_key(operation)].wait()
+        leased = await self._lease(_key(operation))
         if leased is None or leased.id != operation.id:
             raise Conflict(f"the lease on operation {operation.id} was lost")
         return leased
 
     async def _off(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._services.offload.run(work, *args, **kwargs)
+
+
+def _key(operation: OperationRecord) -> _Key:
+    return operation.station, next(lane for lane in Lane if lane.holds(operation.kind))
 
 
 def _use_of(operation: OperationRecord) -> CertificateUse | None:

@@ -25,6 +25,9 @@ class Milestone(StrEnum):
     PASSWORD_OFFERED = "password-offered"  # noqa: S105 (a name)
     PASSWORD_PROVEN = "password-proven"  # noqa: S105 (a name)
     SECURITY_EVENT = "security-event"
+    FIRMWARE = "firmware"
+    FIRMWARE_INSTALLED = "firmware-installed"
+    """The CSMS has heard of it."""
     REFUSED = "connection-refused"
     """The CSMS answered with an HTTP status, or one side refused the TLS handshake."""
     UNREACHABLE = "unreachable"

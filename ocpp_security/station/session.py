@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection
 
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.firmware_flow import FirmwareStatus, build_status, update_action
 from chargepki.ocpp_security.link import CallRefused, CallUnanswered, Reply, RpcLink
 from chargepki.ocpp_security.passwords import password_from_wire
 from chargepki.ocpp_security.rpc import CallReceived, ProtocolViolation, RpcSession
@@ -71,6 +72,7 @@ class StationSession:
     def __init__(self, simulator: StationSimulator, socket: ClientConnection) -> None:
         self._station = simulator
         self._booted = asyncio.Event()
+        self._firmware_news = asyncio.Event()
         self._new_keys: dict[CertificateUse, PrivateKey] = {}
         session = RpcSession(simulator.version, role=Role.STATION)
         self.link = RpcLink(
@@ -88,6 +90,7 @@ class StationSession:
         tasks = [
             asyncio.create_task(self._live(effects)),
             asyncio.create_task(self._tick()),
+            asyncio.create_task(self._report_firmware()),
         ]
         try:
             await self.link.run()
@@ -165,6 +168,33 @@ class StationSession:
             except CallRefused as exc:
                 _log.warning("%s: the CSMS does not take the event %s: %s", station.identity, event.type, exc.rpc_code)
             station.store.event_sent(event)
+
+    def firmware_reported(self) -> None:
+        """A firmware status waits to be sent."""
+        self._firmware_news.set()
+
+    async def _report_firmware(self) -> None:
+        """Send the statuses in their order; each leaves the queue only when the CSMS has answered (L01.FR.01)."""
+        await self._booted.wait()
+        station = self._station
+        while True:
+            # Forget old news before looking, so that what happens meanwhile is not forgotten.
+            self._firmware_news.clear()
+            while station.firmware.store.state.queue:
+                status, number = station.firmware.store.state.queue[0]
+                call = build_status(station.version, status, number)
+                try:
+                    await self.call(call.action, call.payload)
+                except CallUnanswered:
+                    return
+                except CallRefused as exc:
+                    _log.warning("%s: the CSMS does not take %s: %s", station.identity, call.action, exc.rpc_code)
+                if status is FirmwareStatus.INSTALLED:
+                    await self.send_events()
+                station.firmware.status_sent(status, number)
+            # An event that belongs to a status comes behind it (part 6: InvalidSignature, then the event).
+            await self.send_events()
+            await self._firmware_news.wait()
 
     # Effects of the certificate flow
 
@@ -252,6 +282,8 @@ class StationSession:
                 return Reply(station.device.get_configuration(payload))
             case "GetVariables":
                 return Reply(station.device.get_variables(payload))
+            case "SignedUpdateFirmware" | "UpdateFirmware" if event.action == update_action(station.version):
+                return Reply({"status": station.firmware.requested(payload)}, self.send_events)
             case "Reset":
                 return Reply({"status": "Accepted"}, self._reconnecting("reset by the CSMS"))
         if event.action in _FIXED_ANSWERS:
@@ -265,6 +297,8 @@ class StationSession:
         if answer["status"] == "Accepted":
             station.tell(Milestone.TRIGGERED, "the CSMS asked for a new certificate")
             return Reply(answer, lambda: self.perform(effects))
+        if payload.get("requestedMessage") == "FirmwareStatusNotification":
+            return Reply({"status": "Accepted"}, self._tell_firmware)
         others: dict[str, dict[str, Any]] = {"BootNotification": station.boot_payload(), "Heartbeat": {}}
         requested = str(payload["requestedMessage"])
         if requested in others:
@@ -275,6 +309,11 @@ class StationSession:
 
             return Reply({"status": "Accepted"}, send)
         return Reply(answer)
+
+    async def _tell_firmware(self) -> None:
+        call = build_status(self._station.version, *self._station.firmware.triggered())
+        with suppress(ChargePkiError):
+            await self.call(call.action, call.payload)
 
     async def _certificate_signed(self, payload: dict[str, Any]) -> Reply:
         """Judge a chain, and have it on disk before the CSMS hears Accepted."""

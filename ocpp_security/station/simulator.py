@@ -18,11 +18,14 @@ from websockets.typing import Subprotocol
 from chargepki.ocpp_security.basic_auth import build_authorization, check_identity
 from chargepki.ocpp_security.certificate_checks import CertificateRules
 from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, event_name, is_sent
+from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
 from chargepki.ocpp_security.passwords import password_from_wire
 from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.csr import CsrForgery
 from chargepki.ocpp_security.station.device import DeviceModel
+from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
+from chargepki.ocpp_security.station.firmware_store import FirmwareStore
 from chargepki.ocpp_security.station.progress import Milestone, Progress
 from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
@@ -91,6 +94,10 @@ class StationSimulator:
         enrol: bool = True,
         enrol_again: bool = False,
         forgery: CsrForgery | None = None,
+        vendor: str = _VENDOR,
+        model: str = _MODEL,
+        firmware_version: str = "1.0.0",
+        firmware_faults: frozenset[FirmwareFault] = frozenset(),
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -106,6 +113,9 @@ class StationSimulator:
                 new one (if it has no other one that works, and `enrol`). A real station never lowers its
                 profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
             forgery: make CSRs ask for what an honest station would not (an attack tool, see `CsrForgery`).
+            vendor: what BootNotification tells, as for *model*.
+            firmware_version: what a new store begins with.
+            firmware_faults: what it does wrong in updates.
             progress: called with everything that happens.
 
         Raises:
@@ -125,6 +135,10 @@ class StationSimulator:
         self.flow = StationCertificateFlow(
             self.version, self._config(), pending=state.pending, installed=state.installed
         )
+        self._vendor, self._model = vendor, model
+        self.firmware = StationFirmware(
+            FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), firmware_faults
+        )
         self._session: StationSession | None = None
         self._profile: int | None = None
         self._reconnect_at_once = False
@@ -143,15 +157,18 @@ class StationSimulator:
         self._reached = asyncio.get_running_loop().create_future()
         self.raise_event(SecurityEvent.STARTUP_OF_THE_DEVICE, "simulator started")
         living = asyncio.get_running_loop().create_task(self._live())
+        updating = asyncio.get_running_loop().create_task(self.firmware.run())
         try:
-            waited: set[asyncio.Future[Any]] = {living, self._reached}
+            waited: set[asyncio.Future[Any]] = {living, updating, self._reached}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if living.done():
-                living.result()
+            for task in (living, updating):
+                if task.done():
+                    task.result()
             return self._reached.result() if self._reached.done() else None
         finally:
             living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
+            updating.cancel()
+            await asyncio.gather(living, updating, return_exceptions=True)
             self._until = self._reached = None
 
     # For the session
@@ -192,11 +209,17 @@ class StationSimulator:
         """Return the BootNotification request."""
         if self.version is OcppVersion.V16:
             return {
-                "chargePointModel": _MODEL,
-                "chargePointVendor": _VENDOR,
+                "chargePointModel": self._model,
+                "chargePointVendor": self._vendor,
                 "chargePointSerialNumber": self._serial_number,
+                "firmwareVersion": self.firmware.store.state.version,
             }
-        station = {"model": _MODEL, "vendorName": _VENDOR, "serialNumber": self._serial_number}
+        station = {
+            "model": self._model,
+            "vendorName": self._vendor,
+            "serialNumber": self._serial_number,
+            "firmwareVersion": self.firmware.store.state.version,
+        }
         return {"chargingStation": station, "reason": "PowerUp"}
 
     def event_payload(self, event: QueuedEvent) -> dict[str, Any]:
@@ -321,6 +344,22 @@ class StationSimulator:
         self.tell(Milestone.DISCONNECTED, f"disconnected: {code} {socket.close_reason or ''}".rstrip(), status=code)
 
     # Parts
+
+    def _firmware_hooks(self) -> FirmwareHooks:
+        def reported() -> None:
+            if self._session is not None:
+                self._session.firmware_reported()
+
+        return FirmwareHooks(
+            clock=self.clock,
+            trust=lambda: FirmwareTrust(self.store.manufacturer_trust()),
+            tls=lambda: client_context(self.store.trust()) if self.store.trust() else None,
+            raise_event=self.raise_event,
+            tell=lambda text: self.tell(Milestone.FIRMWARE, text),
+            installed=lambda version: self.tell(Milestone.FIRMWARE_INSTALLED, f"version {version} is installed"),
+            reported=reported,
+            reboot=lambda: self.reconnect("rebooting into the new firmware"),
+        )
 
     def _config(self) -> StationCertificateConfig:
         values = self.device.values()

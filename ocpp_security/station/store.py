@@ -5,6 +5,7 @@
     certificates/SHA.pem    chains, leaf first, named by the SHA-256 of the leaf
     password                in use (0600); password.new is one that has not opened a connection yet
     trust.pem               the CSMS roots
+    manufacturer.pem        the manufacturer roots
 
 A station protects its keys by the device (A00.FR.503, A02.FR.05); this one has file permissions alone.
 """
@@ -131,6 +132,23 @@ class StationStore:
             except ValueError as exc:
                 raise InputError("the trust file holds something that is no certificate", why=str(exc)) from exc
         files.write_durable(self.folder / "trust.pem", "".join(to_pem("CERTIFICATE", der) for der in roots).encode())
+
+    def set_manufacturer_trust(self, pem: bytes) -> None:
+        """Replace the manufacturer roots, which judge firmware, by those of a PEM file.
+
+        Raises:
+            InputError: there is no certificate in it.
+        """
+        roots = self._certificates_of(pem, "the manufacturer trust file")
+        text = "".join(to_pem("CERTIFICATE", der) for der in roots)
+        files.write_durable(self.folder / "manufacturer.pem", text.encode())
+
+    def manufacturer_trust(self) -> tuple[bytes, ...]:
+        """Return the manufacturer roots (DER); empty before `set_manufacturer_trust`: no firmware is accepted then."""
+        path = self.folder / "manufacturer.pem"
+        if not path.exists():
+            return ()
+        return self._certificates_of(files.read_limited(path, _MAX_BYTES, "trust file"), "the trust file")
 
     def trust(self) -> tuple[bytes, ...]:
         """Return the CSMS roots (DER); empty before `set_trust`."""

@@ -29,6 +29,7 @@ from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
     FirmwareApproverRecord,
     FirmwareReleaseRecord,
+    FirmwareStatusRecord,
     StationFirmwareRecord,
 )
 from chargepki.pki.inventory.records import (
@@ -321,6 +322,7 @@ STATION_TERMS: Final = RowKind("station_terms", StationTermsRecord, key=("statio
 FIRMWARE_RELEASE: Final = RowKind("firmware_release", FirmwareReleaseRecord)
 FIRMWARE_APPROVER: Final = RowKind("firmware_approver", FirmwareApproverRecord)
 FIRMWARE_APPROVAL: Final = RowKind("firmware_approval", FirmwareApprovalRecord, key=("release", "approver"))
+FIRMWARE_STATUS: Final = RowKind("firmware_status", FirmwareStatusRecord, key=("operation", "number"))
 STATION_FIRMWARE: Final = RowKind("station_firmware", StationFirmwareRecord, key=("station",))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
@@ -347,6 +349,7 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     FIRMWARE_RELEASE,
     FIRMWARE_APPROVER,
     FIRMWARE_APPROVAL,
+    FIRMWARE_STATUS,
     STATION_FIRMWARE,
 )
 """Every table whose rows the audit log accounts for."""

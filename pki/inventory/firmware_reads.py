@@ -6,11 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from chargepki.pki.errors import NotFound
-from chargepki.pki.inventory.codec import FIRMWARE_APPROVAL, FIRMWARE_APPROVER, FIRMWARE_RELEASE, STATION_FIRMWARE
+from chargepki.pki.inventory.codec import (
+    FIRMWARE_APPROVAL,
+    FIRMWARE_APPROVER,
+    FIRMWARE_RELEASE,
+    FIRMWARE_STATUS,
+    STATION_FIRMWARE,
+)
 from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
     FirmwareApproverRecord,
     FirmwareReleaseRecord,
+    FirmwareStatusRecord,
     StationFirmwareRecord,
 )
 
@@ -59,6 +66,10 @@ class FirmwareReads:
         """Return the approvals of a release, by approver."""
         rows = self._rows("firmware_approvals", {"release": release})
         return tuple(map(FIRMWARE_APPROVAL.decode, rows))
+
+    def list_firmware_statuses(self: _Rows, operation: str) -> tuple[FirmwareStatusRecord, ...]:
+        """Return what a station reported about an update, oldest first."""
+        return tuple(map(FIRMWARE_STATUS.decode, self._rows("firmware_statuses", {"operation": operation})))
 
     def find_station_firmware(self: _Rows, station: str) -> StationFirmwareRecord | None:
         """Return what *station* runs, as far as it has told."""

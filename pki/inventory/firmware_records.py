@@ -11,6 +11,7 @@ __all__ = [
     "FirmwareApproverRecord",
     "FirmwareReleaseRecord",
     "FirmwareReleaseState",
+    "FirmwareStatusRecord",
     "StationFirmwareRecord",
 ]
 
@@ -95,3 +96,15 @@ class StationFirmwareRecord:
     version: str
     """Empty when it tells none."""
     reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FirmwareStatusRecord:
+    """One status that a station reported about an update."""
+
+    operation: str
+    number: int
+    """From 1 on, in the order of arrival."""
+    status: str
+    at: datetime
+    """When it arrived."""

@@ -5,9 +5,15 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory.tables import Whole, Words, WordsKey, WordsOrNull
+from chargepki.pki.inventory.tables import Whole, WholeKey, Words, WordsKey, WordsOrNull
 
-__all__ = ["FirmwareApprovalRow", "FirmwareApproverRow", "FirmwareReleaseRow", "StationFirmwareRow"]
+__all__ = [
+    "FirmwareApprovalRow",
+    "FirmwareApproverRow",
+    "FirmwareReleaseRow",
+    "FirmwareStatusRow",
+    "StationFirmwareRow",
+]
 
 
 class FirmwareReleaseRow(SQLModel, table=True):
@@ -78,3 +84,15 @@ class StationFirmwareRow(SQLModel, table=True):
     model: Words
     version: Words
     reported_at: Words
+
+
+class FirmwareStatusRow(SQLModel, table=True):
+    """One reported status (`FirmwareStatusRecord`)."""
+
+    __tablename__ = "firmware_status"
+    __table_args__ = (ForeignKeyConstraint(["operation"], ["operation.id"], name="fk_firmware_status_operation"),)
+
+    operation: WordsKey
+    number: WholeKey
+    status: Words
+    at: Words

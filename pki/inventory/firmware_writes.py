@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from chargepki.pki.errors import StateError
-from chargepki.pki.inventory.codec import FIRMWARE_APPROVAL, FIRMWARE_APPROVER, FIRMWARE_RELEASE, STATION_FIRMWARE
+from chargepki.pki.inventory.codec import (
+    FIRMWARE_APPROVAL,
+    FIRMWARE_APPROVER,
+    FIRMWARE_RELEASE,
+    FIRMWARE_STATUS,
+    STATION_FIRMWARE,
+)
 from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
     FirmwareApproverRecord,
     FirmwareReleaseRecord,
     FirmwareReleaseState,
+    FirmwareStatusRecord,
     StationFirmwareRecord,
 )
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["FirmwareWrites"]
+
+_MAX_STATUSES: Final = 500
+"""Of one update: no honest station needs so many."""
+_IDLE: Final = "Idle"
 
 
 class FirmwareWrites(Writes):
@@ -72,6 +84,15 @@ class FirmwareWrites(Writes):
             NotFound: there is none.
         """
         return self._change(FIRMWARE_APPROVER, self._stored(FIRMWARE_APPROVER, "approver", id=name), {"active": False})
+
+    def add_firmware_status(self, operation: str, status: str, *, at: datetime) -> FirmwareStatusRecord | None:
+        """Record a status of an update; ``None``, and no write, when it repeats the last one or there are too many."""
+        known = self.list_firmware_statuses(operation)
+        if len(known) >= _MAX_STATUSES or (known and known[-1].status == status != _IDLE):
+            return None
+        record = FirmwareStatusRecord(operation, len(known) + 1, status, at)
+        self._add(FIRMWARE_STATUS, record, "the status")
+        return record
 
     def put_station_firmware(self, record: StationFirmwareRecord) -> bool:
         """Record what a station runs; false, and no write, when vendor, model and version are those on record."""

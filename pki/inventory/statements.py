@@ -79,6 +79,7 @@ TABLES: Final[Mapping[str, Table]] = {
         firmware_tables.FirmwareApproverRow,
         firmware_tables.FirmwareApprovalRow,
         firmware_tables.StationFirmwareRow,
+        firmware_tables.FirmwareStatusRow,
     )
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from chargepki.pki.errors import Conflict, StateError
@@ -112,7 +112,14 @@ class OperationWrites(Writes):
         self._add(codec.OPERATION, record, "the operation")
 
     def lease_operation(
-        self, *, owner: str, until: datetime, now: datetime, station: str | None = None, id: str | None = None
+        self,
+        *,
+        owner: str,
+        until: datetime,
+        now: datetime,
+        station: str | None = None,
+        id: str | None = None,
+        only: Callable[[str], bool] | None = None,
     ) -> OperationRecord | None:
         """Lease the oldest open operation of a station, or the one with this id; a second call by the owner extends.
 
@@ -122,13 +129,15 @@ class OperationWrites(Writes):
 
         Args:
             until: exclusive end of the lease.
+            only: with a station, the kinds to choose from; those never overtake each other.
         """
         if (station is None) == (id is None):
             raise TypeError("lease_operation() takes a station or an id")
         if id is not None:
             record = self.find_operation(id)
         else:
-            record = next(iter(self.list_operations(station=station, open_only=True, limit=1)), None)
+            waiting = self.list_operations(station=station, open_only=True, limit=1 if only is None else 1000)
+            record = next((item for item in waiting if only is None or only(item.kind)), None)
         if record is None or record.state.is_final:
             return None
         held = record.lease_owner is not None and record.lease_until is not None and record.lease_until > now

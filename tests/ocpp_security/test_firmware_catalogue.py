@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chargepki.ocpp_security.firmware import verify_firmware
-from chargepki.ocpp_security.firmware_admission import AdmissionRefused, admit, evidence
+from chargepki.ocpp_security.firmware_admission import AdmissionRefused, admit, revoked_signers
 from chargepki.ocpp_security.firmware_catalogue import (
     FirmwareCatalogue,
     ReleaseOffer,
@@ -177,7 +177,7 @@ def test_admission_names_the_check_that_fails(shop: Shop) -> None:
     assert admit(record, runs("1.4.0"), now=AT).notices == ("the revocation status was not looked at",)
     assert any("rollback" in notice for notice in admit(record, None, now=AT).notices)
     assert any("rollback" in notice for notice in admit(record, runs(""), now=AT).notices)
-    assert evidence(shop.inventory, record.root_der) == {}
+    assert revoked_signers(shop.inventory, record.root_der) == ()
 
 
 def test_an_image_that_changes_or_vanishes_is_noticed(shop: Shop) -> None:

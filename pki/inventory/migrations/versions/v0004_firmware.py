@@ -59,3 +59,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["station"], ["station.id"], name="fk_station_firmware_station"),
         sa.PrimaryKeyConstraint("station"),
     )
+    op.create_table(
+        "firmware_status",
+        _text("operation"),
+        sa.Column("number", WHOLE, nullable=False),
+        *(_text(name) for name in ("status", "at")),
+        sa.ForeignKeyConstraint(["operation"], ["operation.id"], name="fk_firmware_status_operation"),
+        sa.PrimaryKeyConstraint("operation", "number"),
+    )

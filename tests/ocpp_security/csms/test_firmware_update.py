@@ -1,0 +1,319 @@
+"""An update from the catalogue to the station, in every version: each status in order, and every way to say no."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from chargepki.ocpp_security.csms import CsmsServer
+from chargepki.ocpp_security.firmware import sign_firmware, verify_firmware
+from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, ReleaseOffer
+from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
+from chargepki.ocpp_security.firmware_lab import Lab
+from chargepki.ocpp_security.firmware_server import FirmwareImages
+from chargepki.ocpp_security.firmware_version import ImageLabel, build_label
+from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
+from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.station import StationSimulator, StationStore
+from chargepki.ocpp_security.station.firmware import FirmwareFault
+from chargepki.ocpp_security.station.firmware_store import JobStage
+from chargepki.ocpp_security.station.simulator import RetryPolicy
+from chargepki.pki.inventory.records import OperationRecord, OperationState
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.signer import Signer
+from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
+from testkit.requests import key_of
+
+VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
+HAPPY = ["Downloading", "Downloaded", "SignatureVerified", "Installing", "InstallRebooting", "Installed"]
+BOB = Signer.of("file:bob.key", key_of(KeyAlgorithm.SECP256R1, 30))
+IMAGE = secrets.token_bytes(300_000)
+
+
+class PowerCut(Exception):
+    """The station loses its power."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A CSMS with a catalogue, a manufacturer, and a server of images."""
+
+    rig: Rig
+    catalogue: FirmwareCatalogue
+    lab: Lab
+
+    def release(self, name: str, version: str = "2.0.0", *, vendor: str = "chargepki") -> None:
+        """Add and approve a release."""
+        image = self.rig.folder / f"{name}.bin"
+        image.write_bytes(build_label(ImageLabel("chargepki", "Simulator", version)) + IMAGE)
+        now = datetime.now(UTC)
+        signer = Signer.of("file:maker.key", self.lab.ec_key)
+        signed = sign_firmware(image, signer, self.lab.ecdsa.der, at=now)
+        verified = verify_firmware(
+            image, signature=signed.text, certificate_pem=self.lab.ecdsa.pem,
+            trust=FirmwareTrust((self.lab.root.der,)), at=now,
+        )  # fmt: skip
+        self.catalogue.add(
+            ReleaseOffer(name, vendor, "Simulator", version), image, verified, signature=signed.text,
+            certificate_pem=self.lab.ecdsa.pem, root_der=self.lab.root.der, quirks=(), now=now,
+        )  # fmt: skip
+        self.catalogue.approve(name, "bob", self.catalogue.sign_approval(name, BOB), now=now)
+
+    def order(self, station: str, release: str, base_url: str, *, seconds: float = 60, **more: Any) -> str:
+        """Order an update and return the operation's id."""
+        store = OperationStore(self.rig.inventory, self.rig.sealing_key, owner="test", actor=ACTOR)
+        now = datetime.now(UTC)
+        parameters = {"release": release, "request_id": secrets.randbelow(1 << 30) + 1, "base_url": base_url, **more}
+        return store.create(
+            OperationKind.UPDATE_FIRMWARE, station, parameters, operation_id=new_operation_id(), actor=ACTOR, now=now,
+            deadline=now + timedelta(seconds=seconds),
+        ).id  # fmt: skip
+
+    def outcome(self, operation: str) -> OperationRecord:
+        return self.rig.inventory.get_operation(operation)
+
+    def statuses(self, operation: str) -> list[str]:
+        return [record.status for record in self.rig.inventory.list_firmware_statuses(operation)]
+
+    def events(self, station: str) -> set[str]:
+        return {event.type for event in self.rig.inventory.list_security_events(station=station)}
+
+    def simulator(self, server: CsmsServer, name: str, version: str, **options: Any) -> StationSimulator:
+        """Return a station with a store of its own; called again it is the same station after a restart."""
+        store = StationStore(self.rig.folder / f"station-{name}")
+        if not store.trust():
+            store.set_trust(self.rig.root_pem.encode())
+            store.set_manufacturer_trust(self.lab.root.pem.encode())
+            store.set_password(PASSWORD)
+        retry = RetryPolicy(timedelta(milliseconds=20), timedelta(milliseconds=100))
+        return StationSimulator(self.rig.url_of(server), name, store, version, enrol=False, retry=retry, **options)
+
+
+@pytest.fixture(scope="module")
+def plant(rig: Rig) -> Iterator[Plant]:
+    catalogue = FirmwareCatalogue(rig.inventory, rig.folder, actor=ACTOR)
+    catalogue.register_approver("bob", BOB.spki_der, now=datetime.now(UTC))
+    made = Plant(rig, catalogue, Lab(datetime.now(UTC)))
+    made.release("good")
+    made.release("old", "0.9.0")
+    yield made
+
+
+@contextlib.asynccontextmanager
+async def images(plant: Plant, **options: Any) -> AsyncIterator[str]:
+    """Serve the images and yield the base of their URLs."""
+    application = web.Application()
+    FirmwareImages(plant.rig.inventory, plant.rig.folder, plant.rig.sealing_key, **options).add_to(application)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        assert site._server is not None
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # asyncio's server
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def running(*simulators: StationSimulator) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(simulator.run()) for simulator in simulators]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_update_is_installed_with_every_status_in_order(plant: Plant, version: str) -> None:
+    station = f"FW-{version}"
+    plant.rig.add_station(station)
+
+    async def story() -> str:
+        async with plant.rig.server(2) as server, images(plant) as base:
+            simulator = plant.simulator(server, station, version)
+            async with running(simulator):
+                await wait_for(lambda: plant.rig.inventory.find_station_firmware(station))
+                soon = datetime.now(UTC) + timedelta(seconds=0.4)
+                operation = plant.order(
+                    station, "good", base, retrieve_at=soon.isoformat(),
+                    install_at=(soon + timedelta(seconds=1)).isoformat(),
+                )  # fmt: skip
+                await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=20)
+                await wait_for(lambda: "FirmwareUpdated" in plant.events(station))
+                assert simulator.firmware.store.state.version == "2.0.0"
+
+                def runs() -> str:
+                    record = plant.rig.inventory.find_station_firmware(station)
+                    return record.version if record else ""
+
+                await wait_for(lambda: runs() == "2.0.0")
+            return operation
+
+    operation = run_on("asyncio", story())
+    done = plant.outcome(operation)
+    assert done.state is OperationState.DONE, done.outcome
+    assert done.outcome is not None and "out_of_order" not in done.outcome
+    scheduled = ["DownloadScheduled", *HAPPY[:3], "InstallScheduled", *HAPPY[3:]]
+    assert plant.statuses(operation) == done.outcome["statuses"] == scheduled
+    actions = [attempt.action for attempt in plant.rig.inventory.list_attempts(operation)]
+    assert actions == ["SignedUpdateFirmware" if version == "ocpp1.6" else "UpdateFirmware"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "statuses", "event"),
+    [
+        (FirmwareFault.REFUSE, [], None),
+        (FirmwareFault.DOWNLOAD, ["Downloading", "DownloadFailed"], None),
+        (FirmwareFault.CORRUPT, [*HAPPY[:2], "InvalidSignature"], "InvalidFirmwareSignature"),
+        (FirmwareFault.VERIFICATION, [*HAPPY[:4], "InstallVerificationFailed"], None),
+        (FirmwareFault.INSTALLATION, [*HAPPY[:4], "InstallationFailed"], None),
+    ],
+)
+def test_a_station_that_fails_fails_the_operation_with_its_status(
+    plant: Plant, fault: FirmwareFault, statuses: list[str], event: str | None
+) -> None:
+    station = f"FAULT-{fault.value}"
+    plant.rig.add_station(station)
+
+    async def story() -> str:
+        async with plant.rig.server(2) as server, images(plant) as base:
+            simulator = plant.simulator(server, station, "ocpp2.0.1", firmware_faults=frozenset({fault}))
+            async with running(simulator):
+                operation = plant.order(station, "good", base)
+                await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=20)
+                if event is not None:
+                    await wait_for(lambda: event in plant.events(station))
+                assert simulator.firmware.store.state.version == "1.0.0"
+            return operation
+
+    operation = run_on("asyncio", story())
+    done = plant.outcome(operation)
+    assert done.state is OperationState.FAILED
+    assert plant.statuses(operation) == statuses
+    assert done.outcome is not None and "out_of_order" not in done.outcome
+
+
+def test_what_the_station_would_refuse_is_never_sent(plant: Plant) -> None:
+    plant.rig.add_station("ADMIT")
+    plant.release("other-vendor", "3.0.0", vendor="Other")
+
+    async def story() -> list[str]:
+        found: list[str] = []
+        async with (
+            plant.rig.server(2) as server,
+            images(plant) as base,
+            running(plant.simulator(server, "ADMIT", "ocpp2.1")),
+        ):
+            await wait_for(lambda: plant.rig.inventory.find_station_firmware("ADMIT"))
+            for release in ("old", "other-vendor", "absent"):
+                found.append(plant.order("ADMIT", release, base))
+                await wait_for(lambda: plant.outcome(found[-1]).state.is_final)
+        return found
+
+    for operation, word in zip(run_on("asyncio", story()), ("rollback", "model", "catalogue"), strict=True):
+        done = plant.outcome(operation)
+        assert done.state is OperationState.FAILED
+        assert word in str(done.outcome)
+        assert plant.rig.inventory.list_attempts(operation) == ()
+
+
+def test_a_station_without_our_root_answers_invalid_certificate_and_reports_it(plant: Plant) -> None:
+    plant.rig.add_station("NOROOT")
+
+    async def story() -> str:
+        async with plant.rig.server(2) as server, images(plant) as base:
+            simulator = plant.simulator(server, "NOROOT", "ocpp1.6")
+            simulator.store.set_manufacturer_trust(plant.rig.root_pem.encode())
+            async with running(simulator):
+                operation = plant.order("NOROOT", "good", base)
+                await wait_for(lambda: plant.outcome(operation).state.is_final)
+                await wait_for(lambda: "InvalidFirmwareSigningCertificate" in plant.events("NOROOT"))
+            return operation
+
+    done = plant.outcome(run_on("asyncio", story()))
+    assert "InvalidCertificate" in str(done.outcome)
+    assert plant.statuses(done.id) == []
+
+
+def test_an_update_is_replaced_by_another_and_renewals_do_not_wait_for_it(plant: Plant) -> None:
+    plant.rig.add_station("REPLACE")
+    plant.release("newer", "2.1.0")
+
+    async def story() -> tuple[str, str]:
+        async with plant.rig.server(2, 3) as server, images(plant) as base:
+            simulator = plant.simulator(server, "REPLACE", "ocpp2.0.1")
+            async with running(simulator):
+                later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+                first = plant.order("REPLACE", "good", base, retrieve_at=later)
+                await wait_for(lambda: plant.statuses(first) == ["DownloadScheduled"])
+                store = OperationStore(plant.rig.inventory, plant.rig.sealing_key, owner="test", actor=ACTOR)
+                now = datetime.now(UTC)
+                renewal = store.create(
+                    OperationKind.TRIGGER_RENEWAL, "REPLACE", {"use": "ChargingStationCertificate"},
+                    operation_id=new_operation_id(), actor=ACTOR, now=now, deadline=now + timedelta(seconds=30),
+                )  # fmt: skip
+                # Done while the update waits; the station comes back with its new certificate.
+                await wait_for(lambda: plant.outcome(renewal.id).state is OperationState.DONE)
+                await wait_for(lambda: simulator.store.state.security_profile == 3)
+                with pytest.raises(Exception, match="under way"):
+                    plant.order("REPLACE", "newer", base)
+                second = plant.order("REPLACE", "newer", base, replace=True)
+                await wait_for(lambda: plant.outcome(second).state.is_final, seconds=20)
+                assert simulator.firmware.store.state.version == "2.1.0"
+            return first, second
+
+    first, second = run_on("asyncio", story())
+    assert f"replaced by {second}" in str(plant.outcome(first).outcome)
+    (attempt,) = plant.rig.inventory.list_attempts(second)
+    assert attempt.answer == {"status": "AcceptedCanceled"}
+    assert plant.statuses(second) == HAPPY
+
+
+@pytest.mark.parametrize("stage", list(JobStage))
+def test_a_power_cut_at_any_stage_is_survived(plant: Plant, stage: JobStage) -> None:
+    station = f"CUT-{stage.value}"
+    plant.rig.add_station(station)
+
+    async def story() -> str:
+        async with plant.rig.server(2) as server, images(plant, bytes_per_second=20_000_000) as base:
+            simulator = plant.simulator(server, station, "ocpp2.0.1")
+
+            def cut(reached: JobStage) -> None:
+                if reached is stage:
+                    raise PowerCut
+
+            object.__setattr__(simulator.firmware._hooks, "stage", cut)
+            operation = ""
+            async with running(simulator) as _:
+                operation = plant.order(station, "good", base)
+                await wait_for(
+                    lambda: (job := simulator.firmware.store.state.job) is not None and job.stage is stage, seconds=20
+                )
+            # The same store in a new process, as after the power came back.
+            again = plant.simulator(server, station, "ocpp2.0.1")
+            assert again.firmware.store.state.job is not None
+            async with running(again):
+                await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=30)
+                assert again.firmware.store.state.version == "2.0.0"
+            return operation
+
+    operation = run_on("asyncio", story())
+    done = plant.outcome(operation)
+    assert done.state is OperationState.DONE, done.outcome
+    assert done.outcome is not None and "out_of_order" not in done.outcome, done.outcome
+    assert [status for status in plant.statuses(operation) if status in HAPPY] == HAPPY
+    active = Path(plant.rig.folder / f"station-{station}" / "firmware" / "active.img").read_bytes()
+    assert active.endswith(IMAGE)
