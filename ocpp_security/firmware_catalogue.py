@@ -352,7 +352,8 @@ def _check_second_person(record: FirmwareReleaseRecord, approver: FirmwareApprov
     from chargepki.pki.chain.certificate import PathCertificate
 
     leaf = PathCertificate(parse_signing_certificate(record.certificate_pem)[0])
-    if leaf.key is not None and keys.spki_sha256(keys.spki_der(leaf.key)) == approver.spki_sha256:
+    key = leaf.load_key()
+    if key is not None and keys.spki_sha256(keys.spki_der(key)) == approver.spki_sha256:
         raise PolicyRefusal(
             f"the key of {approver.id} signed the image of {record.id}",
             why="who signs an image cannot be the second person",

@@ -179,7 +179,7 @@ def check_signing_certificate(certificate_der: bytes, at: datetime) -> PublicKey
 
 
 def _load_key(leaf: PathCertificate) -> PublicKey:
-    key = leaf.key
+    key = leaf.load_key()
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size >= 2048 and key.public_numbers().e > 2:
             return key
