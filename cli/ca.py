@@ -161,6 +161,31 @@ def create_hierarchy(
     state.output.rows("chargepki/ca-list", _COLUMNS, rows, key="cas")
 
 
+@ca.command("connect", writes="create", example="chargepki ca connect hub --profile iso15118-2/cpo-sub2")
+@click.argument("name")
+@click.option("--profile", "profile_id", required=True, metavar="ID", help="Profile of the CA that issues there.")
+@click.option("--dry-run", is_flag=True, help="Fetch and judge its chain, print it, change nothing.")
+@pass_state
+def connect(state: GlobalState, name: str, profile_id: str, dry_run: bool) -> None:
+    """Connect a CA that is not ours and is reached over EST, so that orders can name it.
+
+    The table [est.ca.NAME] of chargepki.toml says where it is: url, trust, user and password_file, or certificate and
+    key. Repeat this when that CA has a new certificate: the new one is another generation.
+    """
+    from chargepki.pki.authority import utc_now
+    from chargepki.pki.authority.external import connect_ca
+    from chargepki.pki.services.est_outside import client_of
+
+    certificates = client_of(name, state.settings.home).get_cacerts()
+    if dry_run:
+        state.rehearse()
+    workspace = state.workspace
+    record = connect_ca(workspace.inventory, name, profile_id, certificates, actor=workspace.actor, now=utc_now())
+    if not dry_run:
+        state.output.say(f"connected {record.id}; orders may name it: chargepki cert issue --ca {name} …")
+    state.output.fields("chargepki/ca", {**ca_row(record), "fingerprint_sha256": _fingerprint(record)})
+
+
 @ca.command("list", example="chargepki ca list --json")
 @pass_state
 def list_cas(state: GlobalState) -> None:

@@ -22,29 +22,16 @@ from chargepki.cli.globals import GlobalState
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.issue_plans import parse_plan
 from chargepki.ocpp_security.security_profile import parse_profiles
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
 from chargepki.pki import aio
 from chargepki.pki.config import CONFIG_FILE
-from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.profiles import get_profile
 
-__all__ = [
-    "DEFAULT_PROFILES",
-    "event_loop_factory",
-    "parse_listen",
-    "parse_plans",
-    "serve_csms",
-    "server_identities",
-]
+__all__ = ["event_loop_factory", "parse_listen", "parse_plans", "serve_csms", "server_identities"]
 
-DEFAULT_PROFILES: Mapping[CertificateUse, str] = {
-    CertificateUse.CHARGING_STATION: "ocpp/charging-station",
-    CertificateUse.V2G: "iso15118-2/secc",
-    CertificateUse.V2G20: "iso15118-20/secc",
-    # One certificate for both links must satisfy ISO 15118-2 (A00.FR.513).
-    CertificateUse.COMBINED: "iso15118-2/secc",
-}
 _RENEW_SECONDS = 8 * 3600.0
 _LOOK_SECONDS = 5.0
 """How often the files of the TLS material are looked at."""
@@ -252,18 +239,13 @@ def parse_plans(texts: Sequence[str]) -> dict[CertificateUse, IssuePlan]:
     """
     plans: dict[CertificateUse, IssuePlan] = {}
     for text in texts:
-        kind, equals, target = text.partition("=")
-        ca, colon, profile = target.partition(":")
         try:
-            use = CertificateUse(kind)
-        except ValueError:
-            use = None
-        if use is None or not equals or not ca or (colon and not profile):
-            known = ", ".join(item.value for item in CertificateUse)
-            raise click.UsageError(f"--issue {text!r} is not KIND=CA[:PROFILE]; KIND is one of {known}")
+            use, plan = parse_plan(text)
+        except InputError as error:
+            raise click.UsageError(f"--issue: {error.what}; {error.why}") from error
         if use in plans:
-            raise click.UsageError(f"--issue names {kind} twice")
-        plans[use] = IssuePlan(ca=ca, profile=profile or DEFAULT_PROFILES[use])
+            raise click.UsageError(f"--issue names {use.value} twice")
+        plans[use] = plan
     return plans
 
 

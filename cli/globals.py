@@ -227,6 +227,7 @@ class Group(_WithGlobals, click.Group):
     """A noun; its verbs are `Command`s, declared with what `command` takes."""
 
     command_class = Command
+    group_class = type  # a noun below a noun is a `Group` too
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands with their whole first sentence; click would cut it at 45 characters."""

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "csms": ("chargepki.cli.csms", "csms", "Serve the OCPP endpoint that charging stations connect to."),
     "csr": ("chargepki.cli.csr", "csr", "Judge a certificate signing request."),
     "demo": ("chargepki.cli.demo", "demo", "Tell the main story on loopback in a throw-away workspace."),
+    "est": ("chargepki.cli.est", "est", "Enrol over EST, and decide who may enrol with us."),
     "firmware": ("chargepki.cli.firmware", "firmware", "Sign, verify, approve and test firmware for stations."),
     "inventory": ("chargepki.cli.inventory", "inventory", "Look at everything the inventory holds."),
     "lint": ("chargepki.cli.lint", "lint", "Check certificates and CRLs against the standards."),

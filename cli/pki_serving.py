@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,17 @@ import click
 
 from chargepki.cli.csms_serving import event_loop_factory, parse_listen
 from chargepki.cli.globals import GlobalState
+from chargepki.pki import aio
 from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
+from chargepki.pki.config import CONFIG_FILE
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory.records import CaRecord
+from chargepki.pki.keys import PrivateKey
 from chargepki.pki.pointers import check_public_url
+from chargepki.pki.services.est import EstService
+from chargepki.pki.services.est_routes import est_routes, est_trust, read_server_key
+from chargepki.pki.services.est_settings import EstSettings, check_labels, load_est_settings
+from chargepki.pki.services.http import Handler
 from chargepki.pki.services.keeper import Keeper
 from chargepki.pki.services.logs import start_logging
 from chargepki.pki.services.metrics import Board
@@ -46,6 +53,9 @@ class _Plan:
     public_url: str | None
     holds_keys: bool
     access_log: bool
+    est: EstSettings
+    est_key: tuple[PrivateKey, bytes] | None
+    issues_here: bool
 
 
 def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
@@ -111,7 +121,19 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
     given = [options[name] for name in ("tls_listen", "tls_cert", "tls_key")]
     if any(given) and not all(given):
         raise click.UsageError("--tls-listen, --tls-cert and --tls-key belong together")
-    tls_files = TlsFiles(Path(options["tls_cert"]), Path(options["tls_key"])) if all(given) else None
+    if options["issue_here"] and not holds_keys:
+        raise click.UsageError("--issue-here needs the keys that --presigned-only does without")
+    est = load_est_settings(state.settings.home / CONFIG_FILE)
+    check_labels(est, state.workspace.inventory)
+    tls_files, est_key = None, None
+    if all(given):
+        certificate, key = Path(options["tls_cert"]), Path(options["tls_key"])
+        # Asked through the workspace each time: a connection to the database must not cross a fork.
+        trust = (lambda: est_trust(state.workspace.inventory)) if est.labels else None
+        tls_files = TlsFiles(certificate, key, client_trust=trust)
+        est_key = read_server_key(certificate, key) if est.labels else None
+    elif est.labels:
+        state.output.say("note: EST labels are set, but EST needs --tls-listen; it is not served")
     plain = _bind("--listen", options["listen"], workers)
     tls = _bind("--tls-listen", options["tls_listen"], workers) if options["tls_listen"] else []
     probe = options["probe_url"]
@@ -123,6 +145,9 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         public_url=state.settings.public_url,
         holds_keys=holds_keys,
         access_log=options["access_log"],
+        est=est,
+        est_key=est_key,
+        issues_here=options["issue_here"],
     )
 
 
@@ -166,8 +191,11 @@ def _serving(
     for position, listener in enumerate((*plan.plain, *plan.tls)):
         if position % len(plan.plain) != number:
             listener.close()  # another process's
+    routes, closing = _est(workspace, plan)
     return Serving(
         inventory=workspace.inventory,
+        routes=routes,
+        closing=closing,
         plain=plan.plain[number],
         tls=plan.tls[number] if plan.tls else None,
         tls_files=plan.tls_files,
@@ -178,6 +206,26 @@ def _serving(
         board=board,
         parent=parent,
     )
+
+
+def _est(workspace: Workspace, plan: _Plan) -> tuple[Mapping[bytes, Handler], Callable[[], Awaitable[None]] | None]:
+    """Return the routes of EST and what closes them; none without a label or without TLS."""
+    if not plan.est.labels or plan.tls_files is None:
+        return {}, None
+    issuer: aio.Issuer
+    if plan.issues_here:
+        for label in plan.est.labels:
+            workspace.authority.open_issuer(label.ca)
+        issuer = aio.Authority(workspace.authority)
+    else:
+        issuer = aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
+    service = EstService(workspace.inventory, issuer, plan.est, server_key=plan.est_key)
+
+    async def close() -> None:
+        service.close()
+        await issuer.aclose()
+
+    return est_routes(service), close
 
 
 def _signers(workspace: Workspace) -> Signers:

@@ -21,14 +21,16 @@ __all__ = ["serve"]
 @click.option("--tls-cert", metavar="F", help="PEM chain of the TLS listener, leaf first; read again when it changes.")
 @click.option("--tls-key", metavar="F", help="Its unencrypted PEM key.")
 @click.option("--workers", metavar="N", type=click.IntRange(1, 64), default=1, help="Processes that serve (default 1).")
+@click.option("--issue-here", is_flag=True, help="Sign what EST clients ask for here; else `authority serve` does.")
 @click.option("--presigned-only", is_flag=True, help="Hold no keys: answer with what another `serve` has signed.")
 @click.option("--probe-url", metavar="URL", help="Where the self-probe fetches from (default: the listener itself).")
 @click.option("--access-log", is_flag=True, help="Log every request, not failures alone.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
 @pass_state
-def serve(state: GlobalState, **options: Any) -> None:
+def serve(state: GlobalState, /, **options: Any) -> None:
     """Answer OCSP requests, serve CRLs and CA certificates, and keep all of them fresh.
 
+    On the TLS listener also EST (RFC 7030) under the labels [est.label.NAME] of chargepki.toml.
     One process with the keys renews lists, OCSP signers and prepared answers; another takes over when it dies. Stop
     it with SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again.
     """

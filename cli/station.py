@@ -118,6 +118,10 @@ def add(
 @click.option("--serial-number", metavar="S", help="Serial number, the CN of its certificate.")
 @click.option("--organization", metavar="O", help="O that its certificate must have.")
 @_terms_options
+@click.option(
+    "--issue", multiple=True, metavar="KIND=CA[:PROFILE]", help="What signs its CSRs of KIND, here alone; repeatable."
+)
+@click.option("--no-issue", is_flag=True, help="Let the endpoint's --issue decide again.")
 @click.option("--no-onboarding", is_flag=True, help="End the exception of --onboarding-ca.")
 @click.option("--no-password-grace", is_flag=True, help="End the exception of --password-grace, at once.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
@@ -130,6 +134,8 @@ def set_station(
     onboarding_ca: str | None,
     accept_expired: bool | None,
     password_grace: timedelta | None,
+    issue: tuple[str, ...],
+    no_issue: bool,
     no_onboarding: bool,
     no_password_grace: bool,
     dry_run: bool,
@@ -140,7 +146,7 @@ def set_station(
     """
     from chargepki.cli.station_terms import change_station, terms_changes
 
-    if (onboarding_ca and no_onboarding) or (password_grace and no_password_grace):
+    if (onboarding_ca and no_onboarding) or (password_grace and no_password_grace) or (issue and no_issue):
         raise click.UsageError("an exception cannot be made and ended at once")
     if dry_run:
         state.rehearse()
@@ -152,6 +158,8 @@ def set_station(
         accept_expired=accept_expired,
         password_grace=password_grace,
         no_password_grace=no_password_grace,
+        issue=issue,
+        no_issue=no_issue,
     )
     if not terms and serial_number is None and organization is None:
         raise click.UsageError("nothing to change; see `chargepki station set --help`")

@@ -37,6 +37,7 @@ def station_row(
         from chargepki.cli.station_terms import deviations
 
         exceptions["deviations"] = list(deviations(terms))
+        exceptions["issue"] = dict(terms.issue) if terms.issue else None
     return {
         "id": station.id,
         "serial_number": station.serial_number,

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.ocpp_security.identity import check_serial_number
+from chargepki.ocpp_security.issue_plans import parse_plan, plan_text
 from chargepki.ocpp_security.station_source import MAX_BUNDLE_BYTES
 from chargepki.pki import files, names
 from chargepki.pki.authority import utc_now
@@ -19,6 +20,7 @@ from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import StationRecord
 from chargepki.pki.inventory.terms_records import StationTermsRecord
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.profiles import get_profile
 from chargepki.pki.workspace import Workspace
 
 __all__ = ["change_station", "deviations", "read_onboarding_ca", "terms_changes"]
@@ -34,14 +36,25 @@ def terms_changes(
     accept_expired: bool | None = None,
     password_grace: timedelta | None = None,
     no_password_grace: bool = False,
+    issue: Sequence[str] = (),
+    no_issue: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of the station's terms that these options change.
 
     Raises:
-        InputError: no CA of that name and no file, or a grace that is no grace.
+        InputError: no CA of that name and no file, a grace that is no grace, or a plan that cannot be read.
+        NotFound: a plan names no CA or profile.
         PolicyRefusal: a CA that certifies stations for this operator.
     """
     changes: dict[str, Any] = {}
+    if issue:
+        changes["issue"] = {use.value: plan_text(plan) for use, plan in map(parse_plan, issue)}
+        for target in changes["issue"].values():
+            ca, _, profile = target.partition(":")
+            inventory.get_ca(ca)
+            get_profile(profile)
+    if no_issue:
+        changes["issue"] = None
     if onboarding_ca is not None:
         name, bundle = read_onboarding_ca(inventory, onboarding_ca)
         changes |= {"onboarding_ca": name, "onboarding_anchors": bundle}
@@ -148,6 +161,7 @@ def change_station(
             "onboarding_ca": after.onboarding_ca,
             "accept_expired": after.accept_expired,
             "password_grace_seconds": after.password_grace_seconds,
+            "issue": after.issue,
         }
         tx.audit(workspace.actor, "station.change", station_id, now=utc_now(), details=details)
         return changed

@@ -109,7 +109,7 @@ class CsmsCertificateFlow:
         self.station = station
         limit = max_chain_characters(version)
         self._max_chain = limit if station_chain_characters is None else min(limit, station_chain_characters)
-        self._plans = dict(plans)
+        self.plans = dict(plans)
         self._profiles = {use: get_profile(plan.profile) for use, plan in plans.items()}
         self._revoke_refused = revoke_refused
         self._max_requests_per_hour = max_requests_per_hour
@@ -393,12 +393,12 @@ class CsmsCertificateFlow:
 
     def _use_planned(self, use: CertificateUse) -> CertificateUse:
         # 2.x leaves certificateType out for a combined certificate, but stations without ISO 15118 leave it out too.
-        if use is CertificateUse.COMBINED and use not in self._plans:
+        if use is CertificateUse.COMBINED and use not in self.plans:
             return CertificateUse.CHARGING_STATION
         return use
 
     def _plan_for(self, use: CertificateUse) -> IssuePlan:
-        plan = self._plans.get(use)
+        plan = self.plans.get(use)
         if plan is None:
             raise OcppRefusal(
                 f"no CA is set for {use.value}",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from chargepki.ocpp_security.identity import check_certificate_record, check_fallback
 from chargepki.pki.inventory import Inventory
@@ -109,6 +109,8 @@ class InventoryEntry(StationEntry):
 
     record: StationRecord
     certificate: CertificateRecord | None = None
+    issue: Mapping[str, Any] | None = None
+    """What signs its requests where that differs from the endpoint (`StationTermsRecord.issue`)."""
     revoked: tuple[CertificateRecord, ...] = ()
     """The station's revoked certificates; read only where one of them can matter."""
 
@@ -160,6 +162,7 @@ class InventoryStations:
             onboarding_anchors=_anchors(terms.onboarding_anchors),
             record=station,
             certificate=certificate,
+            issue=terms.issue,
             revoked=revoked,
         )
 

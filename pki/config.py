@@ -127,6 +127,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     table.pop("alerts", None)
     # So does `csms serve` (`chargepki.cli.csms_settings`).
     table.pop("csms", None)
+    # And the EST server its own (`chargepki.pki.services.est_settings`).
+    table.pop("est", None)
     for key, value in table.items():
         if key not in known:
             raise InputError(

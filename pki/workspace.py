@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from enum import Enum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
@@ -18,6 +19,10 @@ from chargepki.pki.inventory.audit import AuditKey
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.inventory.sealing import SealingKey
 from chargepki.pki.signer import KeyStores, SoftwareKeyStore
+
+if TYPE_CHECKING:
+    from chargepki.pki.authority.external import EnrolOutside
+    from chargepki.pki.inventory.records import CaRecord
 
 __all__ = ["Access", "Workspace", "os_actor"]
 
@@ -153,7 +158,13 @@ class Workspace:
             actor=self.actor,
             public_url=self.settings.public_url,
             publish_folder=None if self.access is Access.REHEARSE else self.settings.publish_dir,
+            external=self._ask_outside,
         )
+
+    def _ask_outside(self, ca: CaRecord) -> EnrolOutside:
+        from chargepki.pki.services.est_outside import outside_ca
+
+        return outside_ca(ca, self.settings.home)
 
     @property
     def exists(self) -> bool:

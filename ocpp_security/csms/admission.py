@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from chargepki.ocpp_security.attempts import AttemptLimits, AuthenticationGuard
 from chargepki.ocpp_security.authentication import (
@@ -39,6 +41,8 @@ class Admitted:
     """The password was the one before, within its grace."""
     restriction: Restriction | None = None
     """It is let in to get a certificate and for nothing else."""
+    issue: Mapping[str, Any] | None = None
+    """What signs its requests where that differs from the endpoint."""
 
 
 class Admission:
@@ -81,5 +85,6 @@ class Admission:
                 pending_password=verdict.pending_password,
                 previous_password=verdict.previous_password,
                 restriction=verdict.restriction,
+                issue=verdict.station.issue,
             )
         return verdict

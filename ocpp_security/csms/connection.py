@@ -21,6 +21,7 @@ from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErro
 from chargepki.ocpp_security.event_store import Occurrence, record_event
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
+from chargepki.ocpp_security.issue_plans import plans_for
 from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
 from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
@@ -86,7 +87,9 @@ class StationConnection:
             name=f"{self.station.id} ({peer})",
             trace=embedding.trace if embedding is not None else None,
         )
-        self.renewal = services.renewals.renewal_for(services, self.station, version)
+        self.renewal = services.renewals.renewal_for(
+            services, self.station, version, plans_for(services.config.plans, admitted.issue)
+        )
         self.renewal.embedding = embedding
         self.attempted: set[str] = set()
         """Operations with an attempt over this connection; a later one over another would have displaced this."""

@@ -173,8 +173,9 @@ class OperationRunner:
 
     async def _snapshot(self, connection: StationConnection, operation: OperationRecord) -> Snapshot:
         use, profile = _use_of(operation), None
-        if use is not None and use in self._services.config.plans:
-            profile = self._services.config.plans[use].profile
+        plans = connection.renewal.flow.plans
+        if use is not None and use in plans:
+            profile = plans[use].profile
         snapshot = await self._off(
             self._store.snapshot,
             operation,

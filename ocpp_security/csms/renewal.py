@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from chargepki.ocpp_security.rpc import Origin
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
     Issue,
+    IssuePlan,
     MarkDelivered,
     MarkSuperseded,
     MarkUndelivered,
@@ -54,13 +55,17 @@ class Renewals:
         self.waiting: set[asyncio.Task[None]] = set()
         """Tasks that wait for the CA. Cancelling them loses nothing: the inventory remembers their orders."""
 
-    def renewal_for(self, services: Services, station: StationRecord, version: OcppVersion) -> Renewal:
-        """Return the renewal of *station*, a new one when its OCPP version has changed."""
+    def renewal_for(
+        self,
+        services: Services,
+        station: StationRecord,
+        version: OcppVersion,
+        plans: Mapping[CertificateUse, IssuePlan],
+    ) -> Renewal:
+        """Return the renewal of *station*, a new one when its OCPP version or its plans have changed."""
         renewal = self._renewals.get(station.id)
-        if renewal is None or renewal.flow.version is not version:
-            flow = CsmsCertificateFlow(
-                version, station, services.config.plans, revoke_refused=services.config.revoke_refused
-            )
+        if renewal is None or renewal.flow.version is not version or renewal.flow.plans != plans:
+            flow = CsmsCertificateFlow(version, station, plans, revoke_refused=services.config.revoke_refused)
             if renewal is not None:
                 flow.take_over(renewal.flow)
             renewal = Renewal(services, flow)
@@ -143,7 +148,7 @@ class Renewal:
     async def _take_up(self, arrived: str | None, *, again: bool) -> None:
         services = self._services
         pending = await services.offload.run(
-            list_pending, services.inventory, self.flow.station.id, services.config.plans, services.clock()
+            list_pending, services.inventory, self.flow.station.id, self.flow.plans, services.clock()
         )
         if again:
             await self.perform(self.flow.reconnected(pending, services.clock(), certificate_id=arrived))

@@ -45,6 +45,7 @@ from chargepki.pki.signer import KeyStore
 if TYPE_CHECKING:
     from chargepki.pki.authority.artefacts import PublishFolder
     from chargepki.pki.authority.creation import CaOrder
+    from chargepki.pki.authority.external import ExternalCas
     from chargepki.pki.authority.publication import Published
     from chargepki.pki.crl_entry import ReasonCode
 
@@ -73,6 +74,7 @@ class Authority:
         clock: returns the present as aware UTC.
         public_url: base of the URLs written into certificates; ``None`` takes what each CA was created with.
         publish_folder: where CRLs and CA certificates are also written as files.
+        external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class Authority:
         clock: Callable[[], datetime] = utc_now,
         public_url: str | None = None,
         publish_folder: Path | None = None,
+        external: ExternalCas | None = None,
     ) -> None:
         self.inventory = inventory
+        self._external = external
         self._keystore = keystore
         self._actor = actor
         self._clock = clock
@@ -315,13 +319,16 @@ class Authority:
     def crl_issuers(self) -> list[CaRecord]:
         """Return the CAs whose lists are kept fresh: active and retired ones, whose certificates are still believed.
 
-        Not a revoked CA, see `publication.publish_lists`, and not an expired one.
+        Not a revoked CA, see `publication.publish_lists`, not an expired one, and none whose key is with somebody else.
         """
         now = self._clock()
         return [
             ca
             for ca in self.inventory.list_cas()
-            if ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after
+            if ca.state in (CaState.ACTIVE, CaState.RETIRED)
+            and ca.not_after is not None
+            and now < ca.not_after
+            and not ca.key_uri.startswith(("est:", "none:"))
         ]
 
     def recover(self, ca: str | None = None) -> list[CertificateRecord]:
@@ -406,6 +413,8 @@ class Authority:
             # How its lists are cut may be changed while it is open.
             if cached is not None and cached.ca == with_public_url(record, self._public_url):
                 return cached
+        if record.key_uri.startswith("est:"):
+            raise _NotOurs(record)
         signer = self._keystore.open(record.key_uri)
         profile = get_profile(record.profile)
         issuer = Issuer(
@@ -419,6 +428,17 @@ class Authority:
         with self._lock:
             self._issuers[record.id] = issuer
         return issuer
+
+    def _outside(self, order: IssueOrder, ca: CaRecord, now: datetime) -> IssuedCertificate | ChargePkiError:
+        from chargepki.pki.authority.external import enrol_outside
+
+        try:
+            if self._external is None:
+                raise StateError(f"nothing here can ask {ca.name}", fix=f"set [est.ca.{ca.name}] in chargepki.toml")
+            ask = self._external(ca)
+            return enrol_outside(order, ca, self.inventory, ask, actor=self._actor, now=now)
+        except ChargePkiError as error:
+            return error
 
     def _id_of(self, ca: str) -> str:
         return self.inventory.get_ca(ca).id
@@ -440,6 +460,8 @@ class Authority:
                     issuer = issuers.get(order.ca) or issuers.setdefault(order.ca, self.open_issuer(order.ca))
                     item = prepare(order, issuer, self.inventory, actor=self._actor, now=now, shards=shards)
                     sound.append((position, item))
+                except _NotOurs as outside:
+                    answers[position] = self._outside(order, outside.ca, now)
                 except ChargePkiError as error:
                     answers[position] = error
             taken: list[int] = []
@@ -505,6 +527,18 @@ class Authority:
 
 def _is_new(item: Prepared, now: datetime) -> bool:
     return item.shard is not None and item.shard.opened_at == now
+
+
+class _NotOurs(SignerError):
+    """The CA's key is with somebody else, whom `external` asks."""
+
+    def __init__(self, ca: CaRecord) -> None:
+        super().__init__(
+            f"the key of {ca.id} is not here",
+            why="that CA belongs to somebody else and is reached over EST",
+            fix="certificates of it are ordered like any other; its lists are its own to publish",
+        )
+        self.ca = ca
 
 
 def _check_key(issuer: Issuer) -> None:

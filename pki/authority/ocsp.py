@@ -83,11 +83,13 @@ class OcspSigner:
 
 
 def ocsp_cas(inventory: Inventory, now: datetime) -> Iterator[CaRecord]:
-    """List the CAs that are answered for: active and retired ones that have not expired.
+    """List the CAs that are answered for: active and retired ones that have not expired, with a key of ours.
 
     Not a revoked one: clients that have not heard of it shall stop believing what is below, as with its CRL.
     """
     for ca in inventory.list_cas():
+        if ca.key_uri.startswith(("est:", "none:")):
+            continue
         if ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after:
             yield ca
 

@@ -28,10 +28,12 @@ from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CertificateState, IssuanceRecord, IssuanceState
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["LEASE", "answer_of", "check_for_queue", "enqueue", "order_of", "serve_once"]
+__all__ = ["LEASE", "PATIENCE", "answer_of", "check_for_queue", "enqueue", "order_of", "serve_once"]
 
 LEASE = timedelta(seconds=60)
 """How long a taken request belongs to one process; after a crash another one takes it over."""
+PATIENCE = timedelta(days=3)
+"""How long a CA that is not ours may take to decide before the request is refused."""
 
 _RAISED_AGAIN: Mapping[str, type[ChargePkiError]] = {
     kind.code: kind
@@ -141,6 +143,7 @@ def serve_once(
     Args:
         answered: told of each request with its answer, once all of them are durable.
 
+    An order that a CA outside has not decided keeps its lease, so that it is asked again when that ends.
     A crash between issuing and answering loses nothing: the lease ends, the request is taken again, and the request
     key leads to the certificate that was made.
     """
@@ -179,6 +182,8 @@ def _answer(
     actor: Actor,
     now: datetime,
 ) -> None:
+    if isinstance(answer, ChargePkiError) and answer.code == "not-yet" and now - record.created_at < PATIENCE:
+        return
     if isinstance(answer, ChargePkiError):
         refusal = refusal_of(answer)
         tx.finish_issuance(record.id, fence=record.fence, state=IssuanceState.REFUSED, refusal=refusal)

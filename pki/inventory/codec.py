@@ -40,6 +40,8 @@ from chargepki.pki.inventory.records import (
     CrlRecord,
     CrlSegmentRecord,
     CrlShardRecord,
+    EstAccountRecord,
+    EstRequestRecord,
     IssuanceRecord,
     OperationRecord,
     PresenceRecord,
@@ -324,6 +326,8 @@ FIRMWARE_APPROVER: Final = RowKind("firmware_approver", FirmwareApproverRecord)
 FIRMWARE_APPROVAL: Final = RowKind("firmware_approval", FirmwareApprovalRecord, key=("release", "approver"))
 FIRMWARE_STATUS: Final = RowKind("firmware_status", FirmwareStatusRecord, key=("operation", "number"))
 STATION_FIRMWARE: Final = RowKind("station_firmware", StationFirmwareRecord, key=("station",))
+EST_ACCOUNT: Final = RowKind("est_account", EstAccountRecord)
+EST_REQUEST: Final = RowKind("est_request", EstRequestRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -351,6 +355,8 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     FIRMWARE_APPROVAL,
     FIRMWARE_STATUS,
     STATION_FIRMWARE,
+    EST_ACCOUNT,
+    EST_REQUEST,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -24,6 +24,9 @@ from chargepki.pki.inventory.records import (
     CertificateState,
     CrlRecord,
     Delivery,
+    EstAccountRecord,
+    EstRequestRecord,
+    EstRequestState,
     IssuanceRecord,
     IssuanceState,
     OperationRecord,
@@ -248,6 +251,28 @@ class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads):
     def list_attempts(self, operation: str) -> tuple[AttemptRecord, ...]:
         """Return the attempts of an operation, first to last."""
         return self._all(codec.ATTEMPT, "attempts_of_operation", {"operation": operation})
+
+    # -- enrolment over EST -------------------------------------------------------------------------------------
+
+    def find_est_account(self, name: str) -> EstAccountRecord | None:
+        """Return an account by its name, removed ones too."""
+        return self._first(codec.EST_ACCOUNT, "est_account_get", {"id": name})
+
+    def find_est_account_of_certificate(self, sha256: str) -> EstAccountRecord | None:
+        """Return the active account that this TLS client certificate is (SHA-256 of its DER, lower-case hex)."""
+        return self._first(codec.EST_ACCOUNT, "est_account_by_certificate", {"certificate_sha256": sha256})
+
+    def list_est_accounts(self) -> Iterator[EstAccountRecord]:
+        """List accounts by name, removed ones too."""
+        return self._paged(codec.EST_ACCOUNT, {}, None, None)
+
+    def find_est_request(self, request_id: str) -> EstRequestRecord | None:
+        """Return an enrolment request by its id."""
+        return self._first(codec.EST_REQUEST, "est_request_get", {"id": request_id})
+
+    def list_est_requests(self, *, state: EstRequestState | None = None) -> Iterator[EstRequestRecord]:
+        """List enrolment requests by id, optionally those of one state."""
+        return self._paged(codec.EST_REQUEST, _given({"state": state}), None, None)
 
     # -- events and audit ---------------------------------------------------------------------------------------
 

@@ -22,6 +22,10 @@ __all__ = [
     "CrlSegmentRecord",
     "CrlShardRecord",
     "Delivery",
+    "EstAccountRecord",
+    "EstAccountState",
+    "EstRequestRecord",
+    "EstRequestState",
     "IssuanceRecord",
     "IssuanceState",
     "OperationRecord",
@@ -376,6 +380,58 @@ class SecurityEventRecord:
     tech_info: str
     at: datetime
     received_at: datetime
+
+
+class EstAccountState(StrEnum):
+    """Whether an account may enrol."""
+
+    ACTIVE = "active"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class EstAccountRecord:
+    """Who may enrol over EST (RFC 7030 3.2.3 and 3.3.2), under which labels and for which names."""
+
+    id: str
+    """Name of the account, and user name of HTTP Basic."""
+    labels: Mapping[str, Any]
+    """``{"names": [label, …]}``."""
+    common_names: Mapping[str, Any]
+    """``{"patterns": [shell pattern, …]}``: a request's CN must match one of them, letter case included."""
+    state: EstAccountState
+    created_at: datetime
+    password_hash: str | None = None
+    certificate_sha256: str | None = None
+    """Fingerprint of the TLS client certificate that is this account, lower-case hex."""
+    certificate_der: bytes | None = None
+    """That certificate, for the list of those that a TLS listener accepts."""
+
+
+class EstRequestState(StrEnum):
+    """Life of an enrolment request that needs an approval."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class EstRequestRecord:
+    """An enrolment request under a label that demands an approval (RFC 7030 4.2.3, status 202)."""
+
+    id: str
+    """First 32 digits of the SHA-256 over label, account and the request's DER."""
+    label: str
+    account: str
+    subject: str
+    csr: bytes
+    """DER of the PKCS#10 request."""
+    state: EstRequestState
+    created_at: datetime
+    decided_at: datetime | None = None
+    decided_by: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ TABLES: Final[Mapping[str, Table]] = {
         tables.OperationRow,
         tables.AttemptRow,
         tables.SecurityEventRow,
+        tables.EstAccountRow,
+        tables.EstRequestRow,
         tables.PresenceRow,
         tables.LeaseRow,
         tables.AuditEntryRow,
@@ -311,6 +313,16 @@ def _operations(dialect: str) -> dict[str, Executable]:
     }
 
 
+def _enrolment() -> dict[str, Executable]:
+    account = TABLES["est_account"]
+    mine = account.c.certificate_sha256 == _param("certificate_sha256")
+    return {
+        "est_account_by_certificate": _record("est_account")
+        .where(mine, account.c.state == "active")
+        .order_by(account.c.id)
+    }
+
+
 def _audit() -> dict[str, Executable]:
     entry, head = TABLES["audit_entry"], TABLES["audit_head"]
     entries = select(*(entry.c[column] for column in ENTRY_COLUMNS))
@@ -400,6 +412,7 @@ def compile_all() -> dict[str, dict[str, object]]:
             **_revocation(),
             **_stations(name),
             **_operations(name),
+            **_enrolment(),
             **_audit(),
             **_generic(name),
         }

@@ -22,6 +22,8 @@ __all__ = [
     "CrlRow",
     "CrlSegmentRow",
     "CrlShardRow",
+    "EstAccountRow",
+    "EstRequestRow",
     "IssuanceRow",
     "LeaseRow",
     "OperationRow",
@@ -344,6 +346,39 @@ class SecurityEventRow(SQLModel, table=True):
     tech_info: Words
     at: Words
     received_at: Words
+
+
+class EstAccountRow(SQLModel, table=True):
+    """Who may enrol over EST (`EstAccountRecord`)."""
+
+    __tablename__ = "est_account"
+    __table_args__ = (Index("ix_est_account_certificate", "certificate_sha256"),)
+
+    id: WordsKey
+    labels: Words
+    common_names: Words
+    state: Words
+    created_at: Words
+    password_hash: WordsOrNull
+    certificate_sha256: WordsOrNull
+    certificate_der: bytes | None
+
+
+class EstRequestRow(SQLModel, table=True):
+    """An enrolment request that waits for an approval, or had one (`EstRequestRecord`)."""
+
+    __tablename__ = "est_request"
+
+    id: WordsKey
+    label: Words
+    account: Words
+    subject: Words
+    csr: bytes
+    state: Words
+    created_at: Words
+    decided_at: WordsOrNull
+    decided_by: WordsOrNull
+    reason: WordsOrNull
 
 
 class PresenceRow(SQLModel, table=True):

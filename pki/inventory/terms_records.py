@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 __all__ = ["StationTermsRecord"]
 
@@ -25,3 +27,5 @@ class StationTermsRecord:
     """The password before, while its grace lasts."""
     previous_password_until: datetime | None = None
     """Last instant at which it is accepted."""
+    issue: Mapping[str, Any] | None = None
+    """What signs its requests where that differs from the endpoint: kind of certificate to ``CA`` or ``CA:PROFILE``."""

@@ -23,3 +23,4 @@ class StationTermsRow(SQLModel, table=True):
     password_grace_seconds: WholeOrNull
     previous_password_hash: WordsOrNull
     previous_password_until: WordsOrNull
+    issue: WordsOrNull

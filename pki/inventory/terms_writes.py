@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory.codec import STATION_TERMS
@@ -22,6 +23,7 @@ class TermsChanges(TypedDict, total=False):
     password_grace_seconds: int | None
     previous_password_hash: str | None
     previous_password_until: datetime | None
+    issue: Mapping[str, Any] | None
 
 
 class TermsWrites(Writes):

@@ -19,6 +19,7 @@ from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.terms_writes import TermsWrites
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
+from chargepki.pki.inventory.writes_enrolment import EnrolmentWrites
 from chargepki.pki.inventory.writes_events import EventWrites
 from chargepki.pki.inventory.writes_ocsp import OcspWrites
 from chargepki.pki.inventory.writes_revocation import RevocationWrites
@@ -30,7 +31,14 @@ _STATUS: Final = ("state", "revoked_at", "revocation_reason")
 
 
 class Transaction(
-    CertificateWrites, RevocationWrites, StationWrites, OcspWrites, TermsWrites, EventWrites, FirmwareWrites
+    CertificateWrites,
+    RevocationWrites,
+    StationWrites,
+    OcspWrites,
+    TermsWrites,
+    EventWrites,
+    FirmwareWrites,
+    EnrolmentWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 

@@ -78,8 +78,8 @@ def _requested_role(view: CsrView) -> tuple[str | None, str]:
         return "cps", "DC=CPS"
     name = view.common_name
     # Any 17 letters and digits are a PCID, serial numbers of stations too: the form alone proves nothing.
-    usage = view.known.key_usage
-    agrees = usage is not None and usage.has(KeyUsageBit.KEY_AGREEMENT.bit)
+    bits = view.known.key_usage
+    agrees = bits is not None and bits.has(KeyUsageBit.KEY_AGREEMENT.bit)
     if (values == ["OEM"] or agrees) and _parses(Pcid, name):
         return "oem-provisioning", "the CN is a PCID"
     if oids.EKU_CLIENT_AUTH in usages and _parses(EvccId, name):

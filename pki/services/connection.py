@@ -152,7 +152,9 @@ class HttpConnection(asyncio.Protocol):
         """Queue the request behind the one that is being answered."""
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method().decode("ascii", "replace")
-        request = Request(method, self._target, self._headers, body, "", self.peer, self._client_certificate)
+        request = Request(
+            method, self._target, self._headers, body, "", self.peer, self._client_certificate, self.is_tls
+        )
         self._received = 0
         self._in_body = False
         self._queue.append((request, self._parser.should_keep_alive()))

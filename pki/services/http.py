@@ -51,6 +51,7 @@ class Request:
     peer: str = ""
     client_certificate: bytes | None = None
     """DER of the verified TLS client certificate, where one was presented."""
+    is_tls: bool = False
 
     @property
     def path(self) -> bytes:

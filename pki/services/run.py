@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -52,6 +52,8 @@ class Serving:
     probe_base: str | None = None
     """Where the self-probe fetches from; ``None`` makes none."""
     routes: Mapping[bytes, Handler] = field(default_factory=dict)
+    closing: Callable[[], Awaitable[None]] | None = None
+    """Lets go of what the routes hold, when the last request is answered."""
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     access_log: bool = False
     board: Board | None = None
@@ -107,6 +109,8 @@ async def run_server(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await site.close()
+        if serving.closing is not None:
+            await serving.closing()
     health.publish()
 
 

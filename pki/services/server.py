@@ -164,7 +164,7 @@ class HttpServer:
         while True:
             try:
                 sock, address = await self._loop.sock_accept(listener)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a listener that `stop` has closed has no descriptor
                 if self.is_stopping:
                     return
                 # Out of descriptors, most likely: idle peers make room, and the queue of the kernel waits.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 
 from chargepki.pki import files
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import ChargePkiError, InputError
 
 __all__ = ["TlsFiles"]
 
 _log = logging.getLogger(__name__)
 _MAX_PEM_BYTES = 1 << 20
+_PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN
 # Forward secrecy and authenticated encryption only; the suites of TLS 1.3 are not governed by this list.
 _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -23,15 +25,21 @@ _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
 class TlsFiles:
     """Certificate chain and key in files, loaded into one context and again when they change."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, *, client_trust: Callable[[], bytes] | None = None) -> None:
         """Load both.
+
+        Args:
+            client_trust: returns as PEM what client certificates may chain to; asked again at each look at the files.
+                A client without a certificate is let in all the same. ``None`` asks for none.
 
         Raises:
             InputError: they are no PEM, or do not belong together.
             UnavailableError: a file cannot be read.
         """
-        self._certificate, self._key = certificate, key
+        self._certificate, self._key, self._client_trust = certificate, key, client_trust
+        self._trusted = b""
         self.context = self._load()
+        self._trust_more()
         self._stamp = self._read_stamp()
         self.not_after = self._read_end()
 
@@ -40,6 +48,7 @@ class TlsFiles:
 
         What cannot be used is reported and not used: the listener goes on with the certificate it has.
         """
+        self._trust_more()
         try:
             stamp = self._read_stamp()
             if stamp == self._stamp and not force:
@@ -77,7 +86,24 @@ class TlsFiles:
                 why=getattr(error, "reason", None) or str(error),
                 fix="give a PEM chain, leaf first, and its unencrypted PEM key",
             ) from error
+        if self._client_trust is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            # An account may be known by a certificate whose issuer is not ours: each listed one is an anchor by itself.
+            # What it may do is decided for each request, revocation included.
+            context.verify_flags |= ssl.VerifyFlags(_PARTIAL_CHAIN)
         return context
+
+    def _trust_more(self) -> None:
+        """Take up client certificates that have been added; what was removed is refused for each request."""
+        if self._client_trust is None:
+            return
+        try:
+            trusted = self._client_trust()
+            if trusted and trusted != self._trusted:
+                self.context.load_verify_locations(cadata=trusted.decode())
+                self._trusted = trusted
+        except (ChargePkiError, ssl.SSLError, ValueError) as error:
+            _log.warning("the list of client certificates was not read: %s", error)
 
     def _read_end(self) -> datetime:
         try:

@@ -20,6 +20,10 @@ from chargepki.pki.inventory.records import (
     CrlRecord,
     CrlShardRecord,
     Delivery,
+    EstAccountRecord,
+    EstAccountState,
+    EstRequestRecord,
+    EstRequestState,
     IssuanceRecord,
     IssuanceState,
     OperationRecord,
@@ -38,6 +42,8 @@ __all__ = [
     "certificate_record",
     "crl_record",
     "do",
+    "est_account_record",
+    "est_request_record",
     "fill",
     "issuance_record",
     "issue",
@@ -151,6 +157,16 @@ def issue(inventory: Inventory, serial: str, *, station: str | None = None) -> C
     return do(inventory, lambda tx: tx.record_certificate(record.id, b"der" + serial.encode(), f"{serial:0>64}", NOW))
 
 
+def est_account_record(name: str = "acme") -> EstAccountRecord:
+    return EstAccountRecord(
+        name, {"names": ["cso"]}, {"patterns": ["*"]}, EstAccountState.ACTIVE, NOW, password_hash="$argon2id$x"
+    )
+
+
+def est_request_record(request_id: str = "r1") -> EstRequestRecord:
+    return EstRequestRecord(request_id, "cso", "acme", "CN=CS-1", b"\x30\x00", EstRequestState.WAITING, NOW)
+
+
 def fill(inventory: Inventory) -> None:
     """Put at least one row into every audited table; at least a dozen entries."""
     add_ca(inventory)
@@ -198,6 +214,8 @@ def fill(inventory: Inventory) -> None:
     )
     do(inventory, lambda tx: tx.add_alert(alert_record()))
     do(inventory, lambda tx: tx.add_requested_log(requested_log_record()))
+    do(inventory, lambda tx: tx.add_est_account(est_account_record()))
+    do(inventory, lambda tx: tx.add_est_request(est_request_record()))
 
 
 def alert_record(alert: str = "al-1", **changes: Any) -> AlertRecord:

@@ -1,0 +1,152 @@
+"""What ``est account`` and ``est request`` do in the inventory."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from chargepki.cli.globals import GlobalState
+from chargepki.cli.results import check_folder, write_result
+from chargepki.pki import der, files
+from chargepki.pki.authority import utc_now
+from chargepki.pki.config import CONFIG_FILE
+from chargepki.pki.errors import InputError, NotFound, StateError
+from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.records import EstAccountRecord, EstAccountState, EstRequestRecord, EstRequestState
+from chargepki.pki.services.accounts import hash_account_password
+from chargepki.pki.services.est_approval import decide
+from chargepki.pki.services.est_settings import load_est_settings
+
+__all__ = ["account_row", "add", "decide_on", "remove", "request_row"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CHARACTERS = string.ascii_letters + string.digits
+_MAX_BYTES = 1 << 16
+
+
+def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: bool) -> EstAccountRecord:
+    """Store a new account, with the password that was given or made, or the certificate that it is known by.
+
+    Raises:
+        Conflict: the name is taken.
+        InputError: name, label, password or certificate do not fit.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:70]!r} cannot be the name of an account", fix="letters, digits, dot, dash; at most 64"
+        )
+    if options["certificate"] and (options["password_file"] or options["password_out"]):
+        raise click.UsageError("an account has a certificate or a password")
+    check_folder("--password-out", options["password_out"])
+    known = [label.name for label in load_est_settings(state.settings.home / CONFIG_FILE).labels]
+    for label in options["labels"]:
+        if label not in known:
+            state.output.say(f"note: {CONFIG_FILE} has no [est.label.{label}] yet")
+    password = made = None
+    certificate = None
+    if options["certificate"]:
+        data = files.read_limited(options["certificate"], _MAX_BYTES, "certificate")
+        certificate = der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", _MAX_BYTES)
+    elif options["password_file"]:
+        password = files.read_limited(options["password_file"], 1024, "password file").removesuffix(b"\n")
+    else:
+        made = "".join(secrets.choice(_CHARACTERS) for _ in range(24))
+        password = made.encode()
+    record = EstAccountRecord(
+        id=name,
+        labels={"names": list(options["labels"])},
+        common_names={"patterns": list(options["patterns"])},
+        state=EstAccountState.ACTIVE,
+        created_at=utc_now(),
+        password_hash=None if password is None else hash_account_password(password),
+        certificate_sha256=None if certificate is None else hashlib.sha256(certificate).hexdigest(),
+        certificate_der=certificate,
+    )
+    actor = state.workspace.actor
+
+    def work(tx: Transaction) -> EstAccountRecord:
+        added = tx.add_est_account(record)
+        details = {"labels": list(options["labels"]), "common_names": list(options["patterns"])}
+        tx.audit(actor, "est-account.add", name, now=record.created_at, details=details)
+        return added
+
+    if made is not None and options["password_out"] and not dry_run:
+        # The file first: a password that nobody could read would have to be made again.
+        write_result(state, made.encode() + b"\n", options["password_out"], private=True)
+    added = state.workspace.inventory.write(work)
+    if made is not None and not options["password_out"] and not dry_run:
+        state.output.say(f"its password, shown this once: {made}")
+    return added
+
+
+def remove(state: GlobalState, name: str) -> EstAccountRecord:
+    """Let an account enrol no more."""
+
+    def work(tx: Transaction) -> EstAccountRecord:
+        record = tx.remove_est_account(name)
+        tx.audit(state.workspace.actor, "est-account.remove", name, now=utc_now())
+        return record
+
+    return state.workspace.inventory.write(work)
+
+
+def decide_on(state: GlobalState, prefix: str, *, approve: bool, reason: str | None) -> None:
+    """Decide on the one request whose id begins with *prefix*."""
+    record = _find(state, prefix)
+    decision = EstRequestState.APPROVED if approve else EstRequestState.REJECTED
+    workspace = state.workspace
+    now: datetime = utc_now()
+    decided = decide(workspace.inventory, record.id, decision, actor=workspace.actor, now=now, reason=reason)
+    state.output.fields("chargepki/est-request", request_row(decided))
+
+
+def _find(state: GlobalState, prefix: str) -> EstRequestRecord:
+    exact = state.workspace.inventory.find_est_request(prefix)
+    if exact is not None:
+        return exact
+    found = []
+    if re.fullmatch(r"[0-9a-f]{8,32}", prefix):
+        found = [each for each in state.workspace.inventory.list_est_requests() if each.id.startswith(prefix)]
+    if not found:
+        raise NotFound(
+            f"there is no enrolment request {prefix[:40]}", fix="list what waits with: chargepki est request list"
+        )
+    if len(found) > 1:
+        raise StateError(f"{len(found)} requests begin with {prefix}", fix="write more digits")
+    return found[0]
+
+
+def account_row(record: EstAccountRecord) -> dict[str, Any]:
+    """Return *record* as ``--json`` prints it; never the password's hash."""
+    return {
+        "name": record.id,
+        "labels": record.labels["names"],
+        "common_names": record.common_names["patterns"],
+        "by": "certificate" if record.certificate_sha256 else "password",
+        "certificate_sha256": record.certificate_sha256,
+        "state": record.state,
+        "created_at": record.created_at,
+    }
+
+
+def request_row(record: EstRequestRecord) -> dict[str, Any]:
+    """Return *record* as ``--json`` prints it."""
+    return {
+        "id": record.id,
+        "label": record.label,
+        "account": record.account,
+        "subject": record.subject,
+        "state": record.state,
+        "created_at": record.created_at,
+        "decided_at": record.decided_at,
+        "decided_by": record.decided_by,
+        "reason": record.reason,
+        "csr": der.to_pem("CERTIFICATE REQUEST", record.csr),
+    }
