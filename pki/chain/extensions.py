@@ -92,10 +92,17 @@ def read_general_names(value: bytes) -> tuple[GeneralName, ...]:
 
 def read_policies(value: bytes) -> tuple[str, ...]:
     """Return the identifiers of CertificatePolicies. Raises `DerError` when one appears twice (RFC 5280 4.2.1.4)."""
-    found = tuple(kid.children(der.SEQUENCE)[0].as_oid() for kid in _list(value))
+    found = tuple(_policy(kid) for kid in _list(value))
     if len(set(found)) != len(found):
         raise DerError("repeated-policy", 0, "a policy appears twice in certificatePolicies")
     return found
+
+
+def _policy(information: Tlv) -> str:
+    parts = information.children(der.SEQUENCE)
+    if not parts:
+        raise information.fail("wrong-count", "a PolicyInformation names a policy")
+    return parts[0].as_oid()
 
 
 def read_policy_mappings(value: bytes) -> Mapping[str, frozenset[str]]:

@@ -153,6 +153,9 @@ def _read_answer(answer: Tlv) -> OcspAnswer:
     if len(kids) < 3:
         raise answer.fail("wrong-count", "not a SingleResponse")
     algorithm, name_hash, key_hash, serial = _exactly(kids[0], 4)
+    named = algorithm.children(der.SEQUENCE)
+    if not named:
+        raise algorithm.fail("wrong-count", "an AlgorithmIdentifier names an algorithm")
     status, revoked_at, reason = _read_status(kids[1])
     next_update, critical = None, ""
     for kid in kids[3:]:
@@ -163,7 +166,7 @@ def _read_answer(answer: Tlv) -> OcspAnswer:
         else:
             raise kid.fail("unexpected-tag", "not a SingleResponse")
     return OcspAnswer(
-        hash_name=_HASHES.get(algorithm.children(der.SEQUENCE)[0].as_oid(), ""),
+        hash_name=_HASHES.get(named[0].as_oid(), ""),
         name_hash=name_hash.as_octets(),
         key_hash=key_hash.as_octets(),
         serial=serial.as_integer(),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chargepki.pki import der, keys, oids
+from chargepki.pki.chain.extensions import read_policies
 from chargepki.pki.chain.ocsp import read_ocsp_response
 from chargepki.pki.errors import InputError, SignerError
 from chargepki.pki.keys import KeyAlgorithm
@@ -18,7 +19,7 @@ from chargepki.pki.lint.engine import LintReport, Unjudged
 from chargepki.pki.lint.sarif import sarif_log
 from chargepki.pki.pem import to_pem
 from chargepki.pki.profiles import get_profile
-from fixtures.lint.others import LEAF, crl, crl_aki, extension
+from fixtures.lint.others import LEAF, crl, crl_aki, extension, ocsp
 from fixtures.lint.public_keys import PublicDraft
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -130,3 +131,15 @@ def test_a_second_opinion_that_came_to_none_is_no_result_of_sarif() -> None:
     given_up = replace(report.report, not_evaluated=(Unjudged("pkilint", "pkilint gave up: ValueError"),))
     log = json.loads(sarif_log([replace(report, report=given_up)], tool_version="0"))
     assert not [result for result in log["runs"][0]["results"] if result.get("kind") == "open"]
+
+
+def test_a_response_that_names_no_hash_is_refused() -> None:
+    cert_id = der.sequence(der.sequence(), der.octet_string(bytes(20)), der.octet_string(bytes(20)), der.integer(7))
+    good = der.implicit(0, b"", constructed=False)
+    with pytest.raises(InputError, match="names an algorithm"):
+        read_ocsp_response(ocsp(answer=der.sequence(cert_id, good, der.generalized_time(NOW))))
+
+
+def test_a_policy_without_identifier_is_refused() -> None:
+    with pytest.raises(InputError, match="names a policy"):
+        read_policies(der.sequence(der.sequence()))
