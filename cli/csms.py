@@ -46,6 +46,8 @@ def csms() -> None:
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there, in clear.")
 @click.option("--behind-proxy", multiple=True, metavar="ADDR|NET", help="Where a TLS-terminating proxy connects from.")
 @click.option("--proxy-secret-file", metavar="F", help="What that proxy proves itself with, in a header.")
+@click.option("--upload-listen", metavar="HOST:PORT", help="Also take the logs that stations are asked for, here.")
+@click.option("--upload-url", metavar="URL", help="How stations reach --upload-listen; its host and port otherwise.")
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:

@@ -19,6 +19,7 @@ from chargepki.cli.alerting import alerting
 from chargepki.cli.csms_settings import Secret, changed_settings, load_csms_settings
 from chargepki.cli.csms_tls import Material, TlsLoader, server_identities
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.uploading import check_upload_options, uploads
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
@@ -54,6 +55,7 @@ def serve_csms(state: GlobalState, given: Mapping[str, Any]) -> None:
 async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str, Any]) -> None:
     workspace = state.workspace
     host, port = parse_listen(options["listen"])
+    check_upload_options(options)
     profiles = frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
     plans = parse_plans(options["issue_plans"])
     for plan in plans.values():
@@ -67,6 +69,12 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     loader = TlsLoader(state, options, host, profiles, plans)
     material = loader.load()
     loader.warn(material)
+    served: list[CsmsServer] = []
+    outer = contextlib.AsyncExitStack()
+    upload_url = await outer.enter_async_context(
+        # With whatever the OCPP endpoint serves by then.
+        uploads(state, options, host, material, lambda: served[0].tls if served else material.context)
+    )
     config = CsmsConfig(
         host=host,
         port=port,
@@ -78,6 +86,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         sealing_key=workspace.sealing_key,
         duplicate=DuplicatePolicy(options["duplicate"]),
         limits=options["limits"],
+        upload_url=upload_url,
     )
     stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -85,11 +94,15 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
     async with (
+        outer,
         alerting(state),
         CsmsServer(config, workspace.inventory, issuer) as server,
         contextlib.AsyncExitStack() as stack,
     ):
+        served.append(server)
         where = {"host": host, "port": server.port, "scheme": "ws" if material.context is None else "wss"}
+        if upload_url is not None:
+            where["upload_url"] = upload_url
         _show_expiry(server, material)
         if metrics_at is not None:
             metrics = MetricsServer(*metrics_at, server.security.metrics, server.security.check_ready)

@@ -94,6 +94,8 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
     ),
     CsmsSetting("duplicate", "duplicate", "text", "newest or probe", default="newest"),
     CsmsSetting("metrics_listen", "metrics_listen", "text", "address and port of /metrics, /healthz and /readyz"),
+    CsmsSetting("upload_listen", "upload_listen", "text", "address and port for the logs that stations are asked for"),
+    CsmsSetting("upload_url", "upload_url", "text", "how stations reach upload_listen"),
     CsmsSetting("behind_proxy", "behind_proxy", "texts", "addresses or networks of the TLS-terminating proxy"),
     CsmsSetting("proxy_secret", "proxy_secret_file", "secret", "what the proxy proves itself with; file or env"),
     CsmsSetting("log_json", "log_json", "flag", "log lines as JSON", default=False),

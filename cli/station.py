@@ -9,6 +9,7 @@ import click
 
 from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.station_logs import get_log, logs
 from chargepki.cli.station_watching import events
 from chargepki.cli.values import DURATION
 
@@ -228,6 +229,8 @@ def remove(state: GlobalState, station_id: str, yes: bool, dry_run: bool) -> Non
 
 
 station.add_command(events)
+station.add_command(get_log)
+station.add_command(logs)
 
 
 @station.command("set-profile", writes="change", example="chargepki station set-profile CS-0001 3 --record-only")

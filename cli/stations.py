@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -16,10 +16,12 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.station_rows import operation_row
 from chargepki.ocpp_security.basic_auth import check_identity
 from chargepki.ocpp_security.identity import check_serial_number
+from chargepki.ocpp_security.log_store import register_log
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
 from chargepki.ocpp_security.passwords import hash_password
 from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.ocpp_security.wire_time import wire_time
 from chargepki.pki import names
 from chargepki.pki.authority import utc_now
 from chargepki.pki.errors import Conflict, StateError
@@ -34,6 +36,7 @@ __all__ = [
     "record_password",
     "record_profile",
     "remove_station",
+    "start_log_request",
     "start_password_change",
     "start_renewal",
     "wait_for",
@@ -205,6 +208,33 @@ def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: 
         actor=workspace.actor,
         now=now,
         deadline=now + deadline,
+    )
+
+
+def start_log_request(
+    workspace: Workspace,
+    station_id: str,
+    log_type: str,
+    *,
+    begin: datetime | None,
+    end: datetime | None,
+    max_bytes: int,
+    deadline: timedelta,
+) -> OperationRecord:
+    """Queue a request for a log of a station."""
+    now = utc_now()
+    workspace.inventory.get_station(station_id)  # before a sealing key is made for it
+    parameters: dict[str, object] = {"type": log_type}
+    parameters |= {name: wire_time(at) for name, at in (("from", begin), ("to", end)) if at is not None}
+    return _store(workspace).create(
+        OperationKind.GET_LOG,
+        station_id,
+        parameters,
+        operation_id=new_operation_id(),
+        actor=workspace.actor,
+        now=now,
+        deadline=now + deadline,
+        within=register_log(workspace.sealing_key, max_bytes=max_bytes),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from chargepki.ocpp_security.firmware_facts import firmware_facts
+from chargepki.ocpp_security.log_store import close_log, note_filename
 from chargepki.ocpp_security.operations import (
     Finish,
     OperationKind,
@@ -84,8 +85,12 @@ class OperationStore:
         now: datetime,
         deadline: datetime,
         secret: PasswordSecret | None = None,
+        within: Callable[[Transaction, OperationRecord], None] | None = None,
     ) -> OperationRecord:
         """Queue an operation; it waits for the station to connect, until its deadline.
+
+        Args:
+            within: runs in the same transaction, after the operation was stored.
 
         Raises:
             InputError: wrong parameters.
@@ -115,6 +120,9 @@ class OperationStore:
                 if kind is OperationKind.UPDATE_FIRMWARE:
                     # Two updates at once make no sense on a station, unless one shall take the other's place.
                     same = not parameters.get("replace")
+                if kind is OperationKind.GET_LOG:
+                    # A newer request for a log replaces the older one (N01.FR.12).
+                    same = False
                 if other.kind == record.kind and same:
                     raise StateError(
                         f"{kind.value} is under way on {station} already ({other.id})",
@@ -123,6 +131,8 @@ class OperationStore:
                         + ("; or pass --replace" if kind is OperationKind.UPDATE_FIRMWARE else ""),
                     )
             tx.create_operation(record)
+            if within is not None:
+                within(tx, record)
             tx.audit(actor, "operation.create", record.id, now=now, details={"kind": kind.value, "station": station})
             return record
 
@@ -237,6 +247,8 @@ class OperationStore:
                 tx.mark_operation(operation.id, fence=operation.fence, state=OperationState.UNKNOWN)
                 return
             tx.record_answer(operation.id, attempt.number, fence=operation.fence, now=now, answer=answer)
+            if operation.kind == OperationKind.GET_LOG and isinstance(answer.get("filename"), str):
+                note_filename(tx, operation.id, str(answer["filename"]))
             tx.audit(
                 self._actor,
                 "operation.answer",
@@ -262,6 +274,8 @@ class OperationStore:
             if step.password is not None:
                 _apply(tx, operation.station, step.password, now)
             finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
+            if operation.kind == OperationKind.GET_LOG:
+                close_log(tx, operation)
             tx.audit(
                 self._actor,
                 "operation.finish",

@@ -12,12 +12,15 @@ from enum import StrEnum
 
 from chargepki.ocpp_security import wire
 from chargepki.ocpp_security.deliveries import received_at
+from chargepki.ocpp_security.log_requests import check_log_parameters
 from chargepki.ocpp_security.operations_firmware import FirmwareFacts, check_firmware_parameters, firmware_step
+from chargepki.ocpp_security.operations_log import log_step
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse, PasswordAnswer
 from chargepki.pki.errors import InputError, printable
+from chargepki.pki.inventory.event_records import RequestedLogRecord
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     CertificateRecord,
@@ -56,6 +59,7 @@ class OperationKind(StrEnum):
     TRIGGER_RENEWAL = "trigger-renewal"
     SET_PASSWORD = "set-password"  # noqa: S105 - a name, not a password
     UPDATE_FIRMWARE = "update-firmware"
+    GET_LOG = "get-log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,12 @@ class Snapshot:
     delivered: str | None = None
     """`trigger-renewal`: certificate that this process delivered since the first attempt, if any. A CSR that was sent
     before gets its old certificate again, which `certificates` alone would not show."""
+    log: RequestedLogRecord | None = None
+    """`get-log`: what was asked for, and what came of it."""
+    log_location: str | None = field(default=None, repr=False)
+    """`get-log`: where the station may upload it; ``None`` when this CSMS takes no uploads."""
+    replaced: bool = False
+    """`get-log`: whether a newer request waits, which replaces this one (N01.FR.12)."""
     refusal: str | None = None
     """`trigger-renewal`: why the CSR that came since the first attempt was refused, if it was."""
     firmware: FirmwareFacts | None = None
@@ -188,6 +198,9 @@ def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secr
     """
     if kind is OperationKind.UPDATE_FIRMWARE:
         check_firmware_parameters(parameters)
+        return
+    if kind is OperationKind.GET_LOG:
+        check_log_parameters(parameters)
         return
     allowed = {"use", "evse"} if kind is OperationKind.TRIGGER_RENEWAL else set()
     unknown = sorted(set(parameters) - allowed)
@@ -267,7 +280,11 @@ def read_answer(
     if operation.kind == OperationKind.SET_PASSWORD:
         meaning, status = wire.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
-    return {"status": wire.read_status(payload)}
+    answer: dict[str, object] = {"status": wire.read_status(payload)}
+    filename = payload.get("filename")
+    if operation.kind == OperationKind.GET_LOG and isinstance(filename, str):
+        answer["filename"] = printable(filename)[:255]
+    return answer
 
 
 # --- trigger-renewal -------------------------------------------------------------------------------------------------
@@ -435,4 +452,5 @@ _STEPS: Mapping[OperationKind, Callable[[Snapshot, datetime], Step]] = {
     OperationKind.TRIGGER_RENEWAL: _step_renewal,
     OperationKind.SET_PASSWORD: _step_password,
     OperationKind.UPDATE_FIRMWARE: firmware_step,
+    OperationKind.GET_LOG: log_step,
 }

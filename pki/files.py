@@ -19,6 +19,7 @@ except ImportError:  # Windows has no flock; there one process publishes at a ti
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "NewFile",
     "locked",
     "make_folder",
     "make_private_folder",
@@ -107,6 +108,73 @@ def write_new(path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
         raise _unwritable(path, exc) from exc
+
+
+class NewFile:
+    """A new file that is written piece by piece, and appears under its name complete and on disk, or not at all.
+
+    Example:
+        file = NewFile(path)
+        try:
+            file.write(b"...")
+            file.commit()
+        finally:
+            file.abandon()
+    """
+
+    __slots__ = ("_handle", "_path", "_temporary")
+
+    def __init__(self, path: Path | str, *, mode: int = 0o600) -> None:
+        """Begin; nothing has the name yet.
+
+        Raises:
+            UnavailableError: the folder is missing or not writable.
+        """
+        self._path = Path(path)
+        self._temporary = self._path.with_name(f".{self._path.name[:200]}.{secrets.token_hex(8)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        try:
+            self._handle = os.open(self._temporary, flags, mode)
+        except OSError as exc:
+            raise _unwritable(self._path, exc) from exc
+
+    def write(self, data: bytes) -> None:
+        """Append *data*.
+
+        Raises:
+            UnavailableError: the disk is full.
+        """
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._handle, view) :]
+        except OSError as exc:
+            raise _unwritable(self._path, exc) from exc
+
+    def commit(self) -> None:
+        """Flush it to the disk and give it its name.
+
+        Raises:
+            Conflict: the name is taken; that file is unchanged.
+            UnavailableError: the disk is full.
+        """
+        try:
+            os.fsync(self._handle)
+            # A link fails when the name is taken, where a rename would silently replace it.
+            os.link(self._temporary, self._path)
+            _flush_folder(self._path.parent)
+        except FileExistsError as exc:
+            what = f"{self._path} exists already"
+            raise Conflict(what, why="it is never overwritten", fix="choose another name") from exc
+        except OSError as exc:
+            raise _unwritable(self._path, exc) from exc
+
+    def abandon(self) -> None:
+        """Close it; without `commit` before, nothing of it stays. Idempotent."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+            _discard(self._temporary)
 
 
 def move_new(source: Path | str, path: Path | str) -> None:

@@ -105,6 +105,9 @@ class CsmsConfig:
     """RFC 5280 reason under which a certificate that its station never took is revoked; ``None`` leaves it marked."""
     sealing_key: SealingKey | None = None
     """Opens the secret parameters of operations (new passwords); without it such operations fail."""
+    upload_url: str | None = None
+    """Base of the addresses that stations upload requested logs to, without a slash at the end; see `UploadServer`.
+    ``None``: no log can be asked for."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
     require_serial_number_16: bool = False

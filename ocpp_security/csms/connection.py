@@ -23,6 +23,7 @@ from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEven
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
 from chargepki.ocpp_security.issue_plans import plans_for
 from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
+from chargepki.ocpp_security.log_store import note_status
 from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
@@ -183,6 +184,9 @@ class StationConnection:
             case "FirmwareStatusNotification" | "SignedFirmwareStatusNotification":
                 await record_status(self._services, self.station.id, payload, now)
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
+            case "LogStatusNotification":
+                await self._log_status(payload, now)
+                return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)
         if self.embedding is not None:
@@ -281,6 +285,17 @@ class StationConnection:
         await self._services.offload.run(self._services.inventory.write, work)
         if self.embedding is not None:
             self.embedding.security_event_news(SecurityEventNews(kind, critical, at, tech_info))
+
+    async def _log_status(self, payload: Mapping[str, Any], now: datetime) -> None:
+        """Keep what the station reports about a requested log; what cannot be true is noted and changes nothing."""
+        station, request_id = self.station.id, payload.get("requestId")
+        actor, status = station_actor(station), str(payload["status"])
+        why = await self._services.offload.run(
+            self._services.inventory.write,
+            lambda tx: note_status(tx, station, request_id, status, actor, now),
+        )
+        if why is not None:
+            self.note(Incident("odd-log-status", f"LogStatusNotification: {why}", event=SecurityEvent.INVALID_MESSAGES))
 
     def _is_presence_old(self, age: timedelta) -> bool:
         return self._services.clock() - self._presence_at >= age

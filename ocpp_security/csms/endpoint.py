@@ -79,6 +79,11 @@ class CsmsServer:
         """The stations that are connected to this server."""
         return self.security.registry
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context of new connections."""
+        return self._listener.tls
+
     def reload(self, *, tls: ssl.SSLContext | None, client_trust: ClientTrust | None = None) -> None:
         """Serve new connections with other TLS material; open connections keep what they began with.
 

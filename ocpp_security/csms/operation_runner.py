@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.link import CallRefused, CallUnanswered
+from chargepki.ocpp_security.log_requests import upload_location, upload_token
 from chargepki.ocpp_security.operation_store import Lane, OperationStore
 from chargepki.ocpp_security.operations import (
     AskReconnect,
@@ -187,6 +188,8 @@ class OperationRunner:
             profile=profile,
             now=self._services.clock(),
         )
+        if operation.kind == OperationKind.GET_LOG:
+            return await self._off(self._with_log, snapshot)
         if use is None or not snapshot.attempts:
             return snapshot
         since = snapshot.attempts[0].sent_at
@@ -195,6 +198,19 @@ class OperationRunner:
             delivered=connection.renewal.delivered_since(use, since),
             refusal=connection.renewal.refused_since(use, since),
         )
+
+    def _with_log(self, snapshot: Snapshot) -> Snapshot:
+        operation, inventory, config = snapshot.operation, self._services.inventory, self._services.config
+        log = inventory.find_requested_log(operation.id)
+        location = None
+        if log is not None and config.upload_url is not None and config.sealing_key is not None:
+            location = upload_location(config.upload_url, log, upload_token(config.sealing_key, log))
+        others = inventory.list_operations(station=operation.station, open_only=True)
+        replaced = any(
+            other.kind == operation.kind and (other.created_at, other.id) > (operation.created_at, operation.id)
+            for other in others
+        )
+        return replace(snapshot, log=log, log_location=location, replaced=replaced)
 
     async def _attempt(self, connection: StationConnection, operation: OperationRecord, step: SendAttempt) -> None:
         clock = self._services.clock

@@ -28,6 +28,8 @@ class Milestone(StrEnum):
     FIRMWARE = "firmware"
     FIRMWARE_INSTALLED = "firmware-installed"
     """The CSMS has heard of it."""
+    LOG = "log"
+    """About a log that the CSMS asked for."""
     REFUSED = "connection-refused"
     """The CSMS answered with an HTTP status, or one side refused the TLS handshake."""
     UNREACHABLE = "unreachable"

@@ -30,6 +30,7 @@ from chargepki.ocpp_security.sign_certificate import (
     StoreRequest,
 )
 from chargepki.ocpp_security.station.csr import forge_csr
+from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import CertificateUse
@@ -55,7 +56,6 @@ _FIXED_ANSWERS: dict[str, dict[str, Any]] = {
     "DeleteCertificate": {"status": "NotFound"},
     "GetBaseReport": {"status": "NotSupported"},
     "GetInstalledCertificateIds": {"status": "NotFound"},
-    "GetLog": {"status": "Rejected"},
     "GetReport": {"status": "NotSupported"},
     "InstallCertificate": {"status": "Rejected"},
     "RemoteStartTransaction": {"status": "Rejected"},
@@ -74,6 +74,14 @@ class StationSession:
         self._booted = asyncio.Event()
         self._firmware_news = asyncio.Event()
         self._new_keys: dict[CertificateUse, PrivateKey] = {}
+        self._logs = LogUploader(
+            simulator.version,
+            identity=simulator.identity,
+            read=simulator.read_log,
+            tls=simulator.upload_tls,
+            call=self.call,
+            tell=lambda text: simulator.tell(Milestone.LOG, text),
+        )
         session = RpcSession(simulator.version, role=Role.STATION)
         self.link = RpcLink(
             socket,
@@ -284,6 +292,8 @@ class StationSession:
                 return Reply(station.device.get_variables(payload))
             case "SignedUpdateFirmware" | "UpdateFirmware" if event.action == update_action(station.version):
                 return Reply({"status": station.firmware.requested(payload)}, self.send_events)
+            case "GetLog":
+                return self._logs.asked(payload)
             case "Reset":
                 return Reply({"status": "Accepted"}, self._reconnecting("reset by the CSMS"))
         if event.action in _FIXED_ANSWERS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ __all__ = ["RetryPolicy", "StationSimulator"]
 _MODEL, _VENDOR = "Simulator", "chargepki"
 _MAX_MESSAGE_BYTES = 262_144
 _OPEN_SECONDS = 20
+_MAX_DIAGNOSTICS = 1000
 _REFUSALS = 3
 """So often in a row a certificate is refused before `enrol_again` takes it for lost: a CSMS may err once."""
 
@@ -135,6 +137,7 @@ class StationSimulator:
         self.flow = StationCertificateFlow(
             self.version, self._config(), pending=state.pending, installed=state.installed
         )
+        self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
         self._vendor, self._model = vendor, model
         self.firmware = StationFirmware(
             FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), firmware_faults
@@ -178,6 +181,7 @@ class StationSimulator:
     ) -> None:
         """Report progress, and end `run` if that is what it waits for."""
         event = Progress(milestone, text, self.clock(), self._profile, status, certificate)
+        self._diagnostics.append((event.at, f"{wire_time(event.at)} {milestone.value}: {text}"))
         if self._progress is not None:
             self._progress(event)
         if self._reached is not None and not self._reached.done() and self._until is not None and self._until(event):
@@ -194,11 +198,27 @@ class StationSimulator:
             self._session.link.close_soon(1000, why)
 
     def raise_event(self, event: SecurityEvent, tech_info: str) -> None:
-        """Report a security event, and queue it where the version wants it sent."""
+        """Report a security event: to the security log always (A04.FR.04), to the queue where it is to be sent."""
+        entry = QueuedEvent(event_name(self.version, event), self.clock(), tech_info[:MAX_TECH_INFO])
+        self.store.log_event(entry)
         if is_sent(self.version, event):
-            name = event_name(self.version, event)
-            self.store.queue_event(QueuedEvent(name, self.clock(), tech_info[:MAX_TECH_INFO]))
+            self.store.queue_event(entry)
         self.tell(Milestone.SECURITY_EVENT, f"security event {event.value}: {tech_info}")
+
+    def read_log(self, log_type: str, oldest: datetime | None, latest: datetime | None) -> bytes | None:
+        """Return a log between two instants, inclusive; ``None`` for one that this station does not keep."""
+        if log_type == "SecurityLog":
+            lines = self.store.security_log()
+        elif log_type == "DiagnosticsLog":
+            lines = tuple(self._diagnostics)
+        else:
+            return None
+        kept = [text for at, text in lines if (oldest is None or at >= oldest) and (latest is None or at <= latest)]
+        return "".join(f"{text}\n" for text in kept).encode()
+
+    def upload_tls(self) -> ssl.SSLContext:
+        """Return the context for uploads: the roots of the CSMS, and our certificate if it asks for one."""
+        return self._tls(self.flow.client_certificate(self.clock()))
 
     def take_variables(self) -> None:
         """Keep changed variables, and let the certificate flow follow them."""

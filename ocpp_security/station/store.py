@@ -6,6 +6,7 @@
     password                in use (0600); password.new is one that has not opened a connection yet
     trust.pem               the CSMS roots
     manufacturer.pem        the manufacturer roots
+    security.log            every security event, one JSON object a line, the newest two thousand
 
 A station protects its keys by the device (A00.FR.503, A02.FR.05); this one has file permissions alone.
 """
@@ -34,6 +35,7 @@ __all__ = ["QueuedEvent", "StationState", "StationStore"]
 _SCHEMA_VERSION = 1
 _MAX_BYTES = 1 << 20
 _MAX_EVENTS = 200
+_MAX_LOGGED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,25 @@ class StationStore:
     def event_sent(self, event: QueuedEvent) -> None:
         """Take an event off the queue."""
         self._save(replace(self.state, events=tuple(item for item in self.state.events if item != event)))
+
+    def log_event(self, event: QueuedEvent) -> None:
+        """Append an event to the security log; of too many the newest are kept (A04.FR.04)."""
+        line = orjson.dumps({"at": event.at.isoformat(), "type": event.type, "techInfo": event.tech_info}).decode()
+        lines = [text for _, text in self.security_log()][-(_MAX_LOGGED - 1) :]
+        data = "".join(f"{text}\n" for text in (*lines, line)).encode()
+        files.write_durable(self.folder / "security.log", data, mode=0o600)
+
+    def security_log(self) -> tuple[tuple[datetime, str], ...]:
+        """Return the security log: the time and the text of each line, oldest first."""
+        path = self.folder / "security.log"
+        if not path.exists():
+            return ()
+        found = []
+        for text in files.read_limited(path, _MAX_BYTES, "security log").decode().splitlines():
+            # A line that somebody spoiled is no reason to lose the others.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found.append((datetime.fromisoformat(orjson.loads(text)["at"]), text))
+        return tuple(found)
 
     # Parts
 

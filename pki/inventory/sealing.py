@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from pathlib import Path
 from typing import Final
@@ -22,12 +23,13 @@ _VERSION: Final = b"\x01"
 class SealingKey:
     """An AES-256-GCM key of the workspace; its file (mode 0600) holds the 32 octets in hex."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "_derivation")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != _KEY_BYTES:
             raise SignerError("a sealing key has 32 octets")
         self._cipher = AESGCM(key)
+        self._derivation = hmac.digest(key, b"chargepki derivation", "sha256")
 
     def __repr__(self) -> str:
         return "SealingKey(…)"
@@ -57,6 +59,10 @@ class SealingKey:
             if isinstance(exc, SignerError) and "32 octets" not in exc.what:
                 raise
             raise SignerError(f"{path} holds no sealing key", fix="restore it from the backup") from exc
+
+    def derive(self, context: str) -> bytes:
+        """Return 32 octets that only holders of the key can compute, the same for the same *context*."""
+        return hmac.digest(self._derivation, context.encode(), "sha256")
 
     def seal(self, secret: bytes, context: str) -> bytes:
         """Encrypt *secret* for *context* (the operation's id): it opens under the same context only."""

@@ -1,14 +1,17 @@
-"""`chargepki station events`: filters, formats, and what a peer wrote cannot steer the terminal."""
+"""`chargepki station events`, `get-log` and `logs`: filters, formats, files; peers cannot steer the terminal."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from chargepki.ocpp_security.event_store import Occurrence, record_event
+from chargepki.ocpp_security.log_store import ReceivedLog, record_received
 from chargepki.pki.inventory import AuditKey, Inventory
-from testkit.command_line import CommandLine
+from testkit.command_line import CommandLine, snapshot
 from testkit.inventories import ACTOR
 
 EVENT_FIELDS = {
@@ -66,3 +69,59 @@ def test_events_of_nothing_or_of_two_things_are_a_usage_error(events: CommandLin
     events.run("station", "events").check_one_error(2)
     events.run("station", "events", "CS-0001", "--all").check_one_error(2)
     events.run("station", "events", "CS-9999").check_one_error(3)
+
+
+def _received(run: CommandLine, operation: str, content: bytes) -> None:
+    """Do what the endpoint for uploads does with a log that came."""
+    folder = run.home / "logs"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / f"{operation}.log").write_bytes(content)
+    log = ReceivedLog(len(content), hashlib.sha256(content).hexdigest(), f"{operation}.log")
+    log_key = AuditKey.load_or_create(run.home / "audit.key")
+    with Inventory.open(f"sqlite:///{run.home / 'inventory.db'}", log_key=log_key) as inventory:
+        inventory.write(lambda tx: record_received(tx, operation, log, ACTOR, NOW))
+
+
+def test_a_log_is_asked_for_listed_shown_and_saved(run: CommandLine, tmp_path: Path) -> None:
+    words = ("station", "get-log", "CS-0001", "--type", "security", "--from", "2026-01-01")
+    before = snapshot(run.home)
+    run(*words, "--dry-run")
+    assert snapshot(run.home) == before
+    queued = run(*words, "--json").json()
+    assert (queued["kind"], queued["state"]) == ("get-log", "queued")
+    assert queued["parameters"] == {"type": "SecurityLog", "from": "2026-01-01T00:00:00.000Z"}
+    operation = queued["id"]
+    (row,) = run("station", "logs", "list", "CS-0001", "--json").json()["logs"]
+    assert (row["id"], row["request_id"], row["state"], row["max_bytes"]) == (operation, 1, "requested", 64 << 20)
+    early = run.run("station", "logs", "save", operation, "--out", tmp_path / "x")
+    assert "has not come" in early.check_one_error(3).stderr
+
+    _received(run, operation, b"one line\n")
+    shown = run("station", "logs", "show", operation, "--json").json()
+    assert (shown["schema"], shown["state"], shown["size"]) == ("chargepki/station-log", "received", 9)
+    run("station", "logs", "save", operation, "--out", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"one line\n"
+    run.run("station", "logs", "save", operation, "--out", tmp_path / "x").check_one_error(3)  # never overwritten
+    assert run("station", "logs", "save", operation, "--out", "-").out == "one line\n"
+    (run.home / "logs" / f"{operation}.log").write_bytes(b"another\n")
+    changed = run.run("station", "logs", "save", operation, "-o", "-")
+    assert "not what the station sent" in changed.check_one_error(4).stderr
+    run("audit", "verify")
+
+
+def test_a_second_request_gets_another_number_and_wrong_ones_are_refused(run: CommandLine) -> None:
+    for _ in range(2):
+        run("station", "get-log", "CS-0001", "--type", "diagnostics")
+    rows = run("station", "logs", "list", "--json").json()["logs"]
+    assert sorted(row["request_id"] for row in rows) == [1, 2]
+    run.run("station", "get-log", "CS-0001", "--type", "secrets").check_one_error(2)
+    run.run("station", "get-log", "CS-9999", "--type", "security").check_one_error(3)
+    interval = ("--from", "2026-02-01", "--to", "2026-01-01")
+    run.run("station", "get-log", "CS-0001", "--type", "security", *interval).check_one_error(3)
+    run.run("station", "logs", "show", "op-none").check_one_error(3)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "https://u:p@x", "https://", "https://x:0", "x"])
+def test_an_upload_url_that_is_none_is_a_usage_error(run: CommandLine, url: str) -> None:
+    words = ("csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1", "--upload-listen", "127.0.0.1:0")
+    assert "--upload-url" in run.run(*words, "--upload-url", url).check_one_error(2).stderr

@@ -289,3 +289,28 @@ def test_a_lock_is_not_made_where_a_planted_link_leads(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError), files.locked(tmp_path / ".lock"):
         pytest.fail("the lock was taken")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_new_file_appears_whole_or_not_at_all_and_never_over_another(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = files.NewFile(path)
+    file.write(b"first ")
+    file.write(b"part")
+    assert not path.exists()
+    file.commit()
+    file.abandon()
+    file.abandon()
+    assert path.read_bytes() == b"first part"
+    assert mode_of(path) == 0o600
+    left = files.NewFile(tmp_path / "other")
+    left.write(b"never finished")
+    left.abandon()
+    second = files.NewFile(path)
+    second.write(b"another")
+    with pytest.raises(Conflict):
+        second.commit()
+    second.abandon()
+    assert path.read_bytes() == b"first part"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UnavailableError):
+        files.NewFile(tmp_path / "missing" / "x")

@@ -27,12 +27,12 @@ from chargepki.ocpp_security.rpc import (
 )
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from testkit.ocpp_payloads import (
-    PLAIN_MEMBERS,
     all_messages,
     caller_of,
     make_payload,
     mutate_payload,
     mutate_text,
+    plain_members,
     plant,
     schema_of,
 )
@@ -284,7 +284,7 @@ def stands_elsewhere(frame: FuzzFrame) -> bool:
             stack.extend((member, key) for key, member in value.items())
         elif isinstance(value, list):
             stack.extend((item, name) for item in value)
-        elif isinstance(value, str) and frame.secret in value and (not name or name in PLAIN_MEMBERS):
+        elif isinstance(value, str) and frame.secret in value and (not name or name in plain_members()):
             return True
     return False
 

@@ -15,12 +15,12 @@ from chargepki.ocpp_security.versions import OcppVersion, Role, rules_of, takes_
 
 __all__ = [
     "CARD_MEMBERS",
-    "PLAIN_MEMBERS",
     "all_messages",
     "caller_of",
     "make_payload",
     "mutate_payload",
     "mutate_text",
+    "plain_members",
     "plant",
     "schema_of",
     "secret_members",
@@ -38,13 +38,6 @@ _SECRET_STRINGS = CARD_MEMBERS | {
     "apnPassword", "basicAuthPassword", "exiRequest", "exiResponse", "password", "simPin",
 }  # fmt: skip
 _NAMED_VALUES = frozenset({"value", "attributeValue", "actualValue"})
-PLAIN_MEMBERS = frozenset(
-    {
-        "chargePointModel", "description", "info", "model", "reason", "status", "techInfo", "timestamp", "type",
-        "unit", "vendorId", "vendorName", "x",
-    }
-)  # fmt: skip
-"""Some members that hold no secret, whatever stands there."""
 
 
 @functools.cache
@@ -68,6 +61,26 @@ def all_messages(version: OcppVersion) -> tuple[tuple[str, str], ...]:
         else:
             found.append((path.stem.removesuffix(suffix), "request"))
     return tuple(sorted(found))
+
+
+@functools.cache
+def plain_members() -> frozenset[str]:
+    """Return the names of all members, of any message, that hold no secret, whatever stands there."""
+    names: set[str] = set()
+    for version in OcppVersion:
+        for action, kind in all_messages(version):
+            names |= _names_in(schema_of(version, action, kind))
+    return frozenset(names - _SECRET_STRINGS - _NAMED_VALUES - {"key", "data", "customData"})
+
+
+def _names_in(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return set().union(*(_names_in(item) for item in node)) if node else set()
+    if not isinstance(node, dict):
+        return set()
+    properties = node.get("properties")
+    own = set(properties) if isinstance(properties, dict) else set()
+    return own.union(*(_names_in(member) for member in node.values())) if node else own
 
 
 def caller_of(version: OcppVersion, action: str) -> Role:
