@@ -22,8 +22,11 @@ from chargepki.ocpp_security.alerts import (
 )
 from chargepki.pki.errors import InputError
 from chargepki.pki.files import read_limited
+from chargepki.pki.toml_places import Place, find_places
 
 __all__ = ["load_alert_plan", "parse_alert_plan"]
+
+_Path = tuple[str | int, ...]
 
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -43,33 +46,37 @@ def load_alert_plan(path: Path) -> AlertPlan:
     if not path.exists():
         return AlertPlan()
     try:
-        document = tomllib.loads(read_limited(path, _MAX_CONFIG_BYTES, "configuration").decode())
+        text = read_limited(path, _MAX_CONFIG_BYTES, "configuration").decode()
+        document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML", why=str(error), fix="correct the line that is named") from error
-    return parse_alert_plan(document.get("alerts", {}), str(path))
+    return parse_alert_plan(document.get("alerts", {}), str(path), find_places(text))
 
 
-def parse_alert_plan(table: object, source: str) -> AlertPlan:
+def parse_alert_plan(table: object, source: str, places: Mapping[_Path, Place] | None = None) -> AlertPlan:
     """Return the plan of the table ``alerts``.
 
     Args:
         source: name of the file, for errors.
+        places: where in it each value stands, for errors too.
 
     Raises:
         InputError: names the rule or target, the setting and what it may be.
     """
-    alerts = _Table(table, f"{source}: alerts")
+    alerts = _Table(table, source, ("alerts",), places or {})
     targets: dict[str, Target] = {}
-    for number, entry in enumerate(alerts.tables("target"), 1):
-        target = _target(_Table(entry, f"{source}: alerts.target {number}"))
+    for number, entry in enumerate(alerts.tables("target")):
+        inner = _Table(entry, source, ("alerts", "target", number), places or {})
+        target = _target(inner)
         if target.name in targets:
-            raise InputError(f"{source}: alerts.target {number}: the name {target.name} is taken")
+            raise InputError(f"{inner.at('name')} {target.name} is taken", fix="give each target a name of its own")
         targets[target.name] = target
     rules: dict[str, AlertRule] = {}
-    for number, entry in enumerate(alerts.tables("rule"), 1):
-        rule = _rule(_Table(entry, f"{source}: alerts.rule {number}"), targets)
+    for number, entry in enumerate(alerts.tables("rule")):
+        inner = _Table(entry, source, ("alerts", "rule", number), places or {})
+        rule = _rule(inner, targets)
         if rule.name in rules:
-            raise InputError(f"{source}: alerts.rule {number}: the name {rule.name} is taken")
+            raise InputError(f"{inner.at('name')} {rule.name} is taken", fix="give each rule a name of its own")
         rules[rule.name] = rule
     alerts.close()
     return AlertPlan(tuple(rules.values()), targets)
@@ -78,69 +85,78 @@ def parse_alert_plan(table: object, source: str) -> AlertPlan:
 class _Table:
     """One table: each setting is taken once, and what is left at the end is unknown."""
 
-    def __init__(self, value: object, where: str) -> None:
+    def __init__(self, value: object, source: str, path: _Path, places: Mapping[_Path, Place]) -> None:
+        self._source, self._path, self._places = source, path, places
         if not isinstance(value, dict):
-            raise InputError(f"{where} must be a table", fix="see the guide on alerts")
-        self._left, self.where = dict(value), where
+            raise InputError(f"{self.at()} must be a table", fix="see the guide on security events")
+        self._left = dict(value)
+
+    def at(self, name: str = "") -> str:
+        """Return where a setting stands: file, line and column, and its name."""
+        path = (*self._path, name) if name else self._path
+        place = self._places.get(path) or self._places.get(self._path)
+        # Rules and targets are counted from one.
+        shown = ".".join(str(part + 1) if isinstance(part, int) else part for part in path)
+        return f"{self._source}{f', {place}' if place is not None else ''}: {shown}"
 
     def tables(self, name: str) -> list[object]:
         found = self._left.pop(name, [])
         if not isinstance(found, list):
-            raise InputError(f"{self.where}: {name} must be an array of tables", fix=f"write [[alerts.{name}]]")
+            raise InputError(f"{self.at(name)} must be an array of tables", fix=f"write [[alerts.{name}]]")
         return found
 
     def close(self) -> None:
         for name in self._left:
-            raise InputError(f"{self.where}: unknown setting {name!r}", fix="correct its name, or remove it")
+            raise InputError(f"{self.at(name)} is an unknown setting", fix="correct its name, or remove it")
 
     def text(self, name: str, default: str | None = None, *, check: Callable[[str], bool] = bool) -> str:
         value = self._left.pop(name, default)
         if value is None:
-            raise InputError(f"{self.where}: {name} is missing")
+            raise InputError(f"{self.at(name)} is missing")
         if not isinstance(value, str) or not value.isprintable() or (value != default and not check(value)):
-            raise InputError(f"{self.where}: {name} is not what it may be", why=f"it is {value!r}"[:200])
+            raise InputError(f"{self.at(name)} is not what it may be", why=f"it is {value!r}"[:200])
         return value
 
     def choice(self, name: str, default: str, known: tuple[str, ...]) -> str:
         value = self._left.pop(name, default)
         if value not in known:
-            raise InputError(f"{self.where}: {name} is {value!r}", fix=f"one of {', '.join(known)}")
+            raise InputError(f"{self.at(name)} is {value!r}", fix=f"one of {', '.join(known)}")
         assert isinstance(value, str)
         return value
 
     def texts(self, name: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         value = self._left.pop(name, default)
         if value is None:
-            raise InputError(f"{self.where}: {name} is missing")
+            raise InputError(f"{self.at(name)} is missing")
         found = [value] if isinstance(value, str) else value
         sound = isinstance(found, list | tuple) and found and all(isinstance(item, str) and item for item in found)
         if not sound:
-            raise InputError(f"{self.where}: {name} must be a text, or an array of texts that is not empty")
+            raise InputError(f"{self.at(name)} must be a text, or an array of texts that is not empty")
         return tuple(found)
 
     def number(self, name: str, default: int) -> int:
         value = self._left.pop(name, default)
         if type(value) is not int or not 1 <= value <= 1_000_000:
-            raise InputError(f"{self.where}: {name} must be a number from 1 to 1000000")
+            raise InputError(f"{self.at(name)} must be a number from 1 to 1000000")
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self._left.pop(name, default)
         if not isinstance(value, bool):
-            raise InputError(f"{self.where}: {name} must be true or false")
+            raise InputError(f"{self.at(name)} must be true or false")
         return value
 
     def duration(self, name: str, default: str, longest: timedelta) -> timedelta:
         value = self._left.pop(name, default)
         match = _DURATION.match(value) if isinstance(value, str) else None
         if match is None:
-            raise InputError(f"{self.where}: {name} must be a duration", fix='for example "90s", "10m", "1h"')
+            raise InputError(f"{self.at(name)} must be a duration", fix='for example "90s", "10m", "1h"')
         try:
             span = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
         except OverflowError:
             span = timedelta.max
         if span > longest:
-            raise InputError(f"{self.where}: {name} is {value}", why=f"the longest is {longest}")
+            raise InputError(f"{self.at(name)} is {value}", why=f"the longest is {longest}")
         return span
 
 
@@ -161,7 +177,7 @@ def _rule(table: _Table, targets: Mapping[str, Target]) -> AlertRule:
     for name in rule.targets:
         if name not in targets:
             known = ", ".join(targets) or "none"
-            raise InputError(f"{table.where}: there is no target {name!r}", why=f"there are: {known}")
+            raise InputError(f"{table.at('targets')}: there is no target {name!r}", why=f"there are: {known}")
     return rule
 
 
@@ -174,7 +190,7 @@ def _target(table: _Table) -> Target:
         command = table.texts("command")
         if not Path(command[0]).is_absolute():
             raise InputError(
-                f"{table.where}: command must begin with an absolute path",
+                f"{table.at('command')} must begin with an absolute path",
                 why="what is run must not depend on a search path",
                 fix='for example command = ["/usr/local/bin/page-us", "--security"]',
             )
@@ -195,11 +211,11 @@ def _webhook(table: _Table, name: str) -> WebhookTarget:
         sound = False
     if not sound or parts.scheme not in ("https", "http"):
         raise InputError(
-            f"{table.where}: url is no address of a webhook", fix="write https://HOST/PATH, no password in it"
+            f"{table.at('url')} is no address of a webhook", fix="write https://HOST/PATH, no password in it"
         )
     if parts.scheme == "http" and not may_be_plain:
         raise InputError(
-            f"{table.where}: url is not https",
+            f"{table.at('url')} is not https",
             why="alerts tell what an attacker would like to know",
             fix="use https, or set allow_http = true on a network that you trust",
         )
@@ -212,7 +228,7 @@ def _webhook(table: _Table, name: str) -> WebhookTarget:
     )
     if bool(target.secret_file) == bool(target.secret_env):
         raise InputError(
-            f"{table.where}: a webhook needs one of secret_file (an absolute path) and secret_env",
+            f"{table.at()}: a webhook needs one of secret_file (an absolute path) and secret_env",
             why="its body is signed, so that the receiver knows who wrote it",
         )
     return target

@@ -68,4 +68,4 @@ def test_a_test_alert_goes_to_every_target_and_says_which_did_not_take_it(alerts
 
 def test_a_wrong_rule_is_one_error_that_names_it(alerts: CommandLine) -> None:
     (alerts.home / "chargepki.toml").write_text('[[alerts.rule]]\nname = "x"\ntargets = ["nobody"]\n')
-    assert "alerts.rule 1" in alerts.run("alerts", "test").check_one_error(3).stderr
+    assert "line 3, column 1: alerts.rule.1.targets" in alerts.run("alerts", "test").check_one_error(3).stderr

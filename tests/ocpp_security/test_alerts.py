@@ -158,7 +158,7 @@ def test_rules_and_targets_are_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('name = "guessing"', 'name = "a b"', "rule 1: name"),
+        ('name = "guessing"', 'name = "a b"', "rule.1.name"),
         ('threshold = 5', "threshold = 0", "threshold"),
         ('threshold = 5', "threshold = true", "threshold"),
         ('window = "10m"', 'window = "2h"', "longest"),

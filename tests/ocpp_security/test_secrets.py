@@ -143,5 +143,5 @@ def test_frames_are_shown_at_debug_level_without_their_secrets(caplog: pytest.Lo
         )
     shown = [record.getMessage() for record in caplog.records]
     assert any("sends" in line and "SetVariables" in line and REDACTED in line for line in shown)
-    assert any("received" in line and "SetVariables" in line for line in shown)
+    assert any("receives" in line and "SetVariables" in line for line in shown)
     assert "correct-horse-16" not in caplog.text
