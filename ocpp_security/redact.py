@@ -29,6 +29,7 @@ _MIN_SCRUBBED = 4
 # A hostile frame may hold thousands of members called "password"; each is hidden where it stands,
 # and only so many are also looked for in the rest of the frame.
 _MAX_SCRUBBED = 32
+_MAX_PATTERN = 256
 
 # Looked for in names of members, configuration keys and variables, in lower case and without separators:
 # 1.6 keys are case-insensitive (CiString), and vendors have keys of their own.
@@ -83,7 +84,7 @@ def log_form(frame: str | bytes, *, secrets: Collection[str] = ()) -> str:
         value = orjson.loads(frame)
     except ValueError:
         return f"<unreadable frame, {len(frame)} characters>"
-    shown = _Shower(_scrubber({*secrets, *secret_values(value)}), _known_names(value)).show(value, 0, _subject(value))
+    shown = _Shower(_Scrubber({*secrets, *secret_values(value)}), _known_names(value)).show(value, 0, _subject(value))
     text = printable(orjson.dumps(shown).decode())
     if len(text) > MAX_LINE:
         return f"{text[:MAX_LINE]}… ({len(text)} characters)"
@@ -96,7 +97,7 @@ def scrub(text: str, secrets: Collection[str]) -> str:
     >>> scrub("wss://CS1:hunter22@csms.example/ocpp", ())
     'wss://[secret]@csms.example/ocpp'
     """
-    return _scrub(text, _scrubber(secrets))
+    return _scrub(text, _Scrubber(secrets))
 
 
 def may_hold_secrets(text: str) -> bool:
@@ -125,21 +126,31 @@ def without_message(error: BaseException) -> tuple[type[BaseException], BaseExce
     return _TextLeftOut, _TextLeftOut(f"{kind} (its text may quote a message, and is left out)"), error.__traceback__
 
 
-def _scrubber(secrets: Collection[str]) -> re.Pattern[str] | None:
-    """Return one pattern for all *secrets*, as they are and as JSON inside a string spells them."""
-    kept = [secret for secret in secrets if len(secret) >= _MIN_SCRUBBED]
-    # Upper and lower case too: IGNORECASE compares single characters, and some letters grow (ß, SS).
-    wanted = {form for secret in kept for form in (secret, secret.upper(), secret.lower())}
-    wanted |= {orjson.dumps(secret).decode()[1:-1] for secret in wanted}
-    if not wanted:
-        return None
-    longest_first = sorted(wanted, key=lambda text: (-len(text), text))
-    return re.compile("|".join(re.escape(text) for text in longest_first), re.IGNORECASE)
+class _Scrubber:
+    """Takes secrets out of text; made once for a frame."""
+
+    __slots__ = ("_long", "_short")
+
+    def __init__(self, secrets: Collection[str]) -> None:
+        kept = [secret for secret in secrets if len(secret) >= _MIN_SCRUBBED]
+        # Upper and lower case too: IGNORECASE compares single characters, and some letters grow (ß, SS).
+        wanted = {form for secret in kept for form in (secret, secret.upper(), secret.lower())}
+        # As they are, and as JSON inside a string spells them.
+        wanted |= {orjson.dumps(secret).decode()[1:-1] for secret in wanted}
+        ordered = sorted(wanted, key=lambda text: (-len(text), text))
+        # A pattern costs much by its length, and no person types the long ones: nobody changes the case of EXI.
+        self._long = tuple(text for text in ordered if len(text) > _MAX_PATTERN)
+        short = [re.escape(text) for text in ordered if len(text) <= _MAX_PATTERN]
+        self._short = re.compile("|".join(short), re.IGNORECASE) if short else None
+
+    def __call__(self, text: str) -> str:
+        for secret in self._long:
+            text = text.replace(secret, REDACTED)
+        return text if self._short is None else self._short.sub(REDACTED, text)
 
 
-def _scrub(text: str, scrubber: re.Pattern[str] | None) -> str:
-    if scrubber is not None:
-        text = scrubber.sub(REDACTED, text)
+def _scrub(text: str, scrubber: _Scrubber) -> str:
+    text = scrubber(text)
     # Substring tests first: they cost a fraction of the patterns, and nearly every string of OCPP passes them all.
     if "@" in text:
         text = _URL_USERINFO.sub(rf"\1{REDACTED}@", text)
@@ -182,7 +193,7 @@ class _Shower:
 
     __slots__ = ("_known", "_scrubber")
 
-    def __init__(self, scrubber: re.Pattern[str] | None, known: frozenset[str]) -> None:
+    def __init__(self, scrubber: _Scrubber, known: frozenset[str]) -> None:
         self._scrubber, self._known = scrubber, known
 
     def show(self, value: object, depth: int, subject: _Subject) -> object:
