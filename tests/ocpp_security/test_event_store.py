@@ -81,15 +81,15 @@ def test_a_flood_of_different_events_is_folded_by_type_and_then_altogether(
 ) -> None:
     monkeypatch.setattr(event_store, "MAX_EVENTS", 10)
     add_station(inventory)
-    for number in range(200):
+    for number in range(60):
         record(inventory, later(EVENT, number / 100, tech_info=f"door {number}"))
-    for number in range(200):
+    for number in range(60):
         record(inventory, later(EVENT, 3 + number / 100, type=f"Made{number}", critical=False))
     found = inventory.list_event_series(station="CS-1", limit=1000)
     assert len(found) == 11
-    assert sum(series.count for series in found) == 400
+    assert sum(series.count for series in found) == 120
     (flood,) = [series for series in found if series.event.type == FLOOD]
-    assert (flood.count, flood.event.source, flood.event.critical) == (200, "csms", True)
+    assert (flood.count, flood.event.source, flood.event.critical) == (60, "csms", True)
 
 
 def test_a_secret_in_the_text_of_an_event_is_not_stored(inventory: Inventory) -> None:

@@ -57,7 +57,7 @@ def test_what_another_validator_refuses_is_refused(version: OcppVersion) -> None
         random = Random(f"{action}{kind}")
         schema = schema_of(version, action, kind)
         other = Draft4Validator(schema)
-        for _ in range(3):
+        for _ in range(2):
             payload = mutate_payload(make_payload(schema, random), random)
             # It computes "a multiple of 0.1" in binary; a lone surrogate never comes out of a frame.
             if all(error.validator == "multipleOf" for error in other.iter_errors(payload)) or "\\ud800" in ascii(
@@ -69,7 +69,7 @@ def test_what_another_validator_refuses_is_refused(version: OcppVersion) -> None
             refused += 1
             with pytest.raises(SchemaViolation):
                 schemas.check_payload(version, action, Kind(kind), payload, sending=False)
-    assert refused > 100
+    assert refused > 60
 
 
 def _is_corrected(version: OcppVersion, action: str, kind: str) -> bool:
