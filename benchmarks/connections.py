@@ -24,8 +24,8 @@ def measure() -> Sequence[Comparison]:
     found = measure_fleet(count, revocations=min(count // 10, 100))
     ours, bare = found.connect_cpu / count, found.bare_cpu / count
     print(
-        f"{count} stations: {found.resident_bytes / 2**20:.0f} MiB resident when all had booted, a reconnect storm took "
-        f"{found.storm_wall:.1f} s and lost {found.storm_lost}, revocation to closed connection p50 "
+        f"{count} stations: {found.resident_bytes / 2**20:.0f} MiB resident when all had booted; a reconnect storm "
+        f"took {found.storm_wall:.1f} s and lost {found.storm_lost}; from revocation to closed connection p50 "
         f"{found.revocation_p50 * 1000:.0f} ms, p99 {found.revocation_p99 * 1000:.0f} ms",
         file=sys.stderr,
     )
