@@ -127,7 +127,7 @@ class Rig:
         config = CsmsConfig(
             host="127.0.0.1",
             security_profiles=served,
-            tls=self.tls(served),
+            tls=None if "proxy" in options else self.tls(served),
             plans=plans,
             sealing_key=self.sealing_key,
             limits=limits or CsmsLimits(),
