@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.server import ServerProtocol
 
+from chargepki.ocpp_security.csms.bounded import BoundedConnection
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class Listener:
             # websockets logs frames at debug level; secrets travel in frames.
             logger=quiet_logger(),
         )
-        return ServerConnection(
+        return BoundedConnection(
             protocol,
             # ServerConnection asks its server for handler, handler_tasks and is_serving only; websockets' own Server
             # would bring its silent TLS accept loop with it.

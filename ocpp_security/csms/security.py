@@ -18,6 +18,7 @@ from chargepki.ocpp_security.authentication import RefusedConnection, UpgradeReq
 from chargepki.ocpp_security.csms.admission import Admission, Admitted
 from chargepki.ocpp_security.csms.arrival import Arrival, arrive, depart
 from chargepki.ocpp_security.csms.background import Background
+from chargepki.ocpp_security.csms.bounded import BoundedConnection
 from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig, DuplicatePolicy
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
@@ -226,6 +227,7 @@ class CsmsSecurity:
         return {
             "ssl": self.config.tls,
             "process_request": self.process_request,
+            "create_connection": BoundedConnection,
             "subprotocols": [cast(Subprotocol, name) for name in SUBPROTOCOLS],
             "select_subprotocol": select_subprotocol,
             # No extension: compression of secrets next to chosen text, and memory, for nothing.
