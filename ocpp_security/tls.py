@@ -176,7 +176,8 @@ def server_context(
 
     TLS 1.2 with the four mandated suites and nothing else, and TLS 1.3; no compression, no renegotiation, no session
     tickets. TLS 1.2 may still resume by session id, which Python cannot switch off: such a connection brings the
-    certificate of its first handshake, and the upgrade checks that one again; another context knows no old session. Profile 3 demands a client certificate in
+    certificate of its first handshake, and the upgrade checks that one again; another context knows no old session.
+    Profile 3 demands a client certificate in
     the handshake; with 2 and 3 on one port it is asked for, and the upgrade decides.
 
     Args:
