@@ -226,3 +226,22 @@ def test_a_release_goes_from_the_build_to_its_approval(release: Release, tmp_pat
     assert run("firmware", "approvers", "--json").json()["approvers"][0]["active"] is False
     run("firmware", "withdraw", "m1-1.4.0", "--reason", "test over")
     run("audit", "verify")
+
+
+def test_an_update_is_ordered_only_when_nothing_would_refuse_it(release: Release, tmp_path: Path) -> None:
+    run = release.run
+    run("station", "add", "CS-1")
+    sign(release, "ec", tmp_path / "sig")
+    run(
+        "firmware", "add", "m2-1.0", release.file("image"), "--signature", tmp_path / "sig",
+        "--cert", release.file("ec.pem"), "--location", "https://images.example/m2.img",
+    )  # fmt: skip
+    words = ("station", "update-firmware", "CS-1", "--release")
+    for code, more in (
+        (3, ("m2-1.0",)),  # not approved
+        (3, ("absent",)),
+        (2, ("m2-1.0", "--retrieve-at", "2030-01-02", "--install-at", "2030-01-01")),
+    ):
+        run(*words, *more, code=code).check_one_error(code)
+    assert "check approval" in run(*words, "m2-1.0", code=3).stderr
+    assert run("station", "show", "CS-1", "--json").json()["operations"] == []

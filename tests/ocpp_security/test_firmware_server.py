@@ -1,0 +1,218 @@
+"""Images are served to the station that a URL was made for, as long as it lasts, from where a download broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+
+from chargepki.ocpp_security.errors import OcppRefusal
+from chargepki.ocpp_security.firmware import verify_firmware
+from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, ReleaseOffer, image_path
+from chargepki.ocpp_security.firmware_server import FirmwareImages
+from chargepki.ocpp_security.firmware_urls import ImageTicket, make_location, open_ticket
+from chargepki.ocpp_security.station.firmware_download import download
+from chargepki.pki.errors import ChargePkiError, UnavailableError
+from chargepki.pki.inventory import AuditKey, Inventory, SealingKey, Transaction
+from chargepki.pki.inventory.firmware_records import FirmwareReleaseRecord
+from chargepki.pki.inventory.records import Actor, ActorKind
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.signer import Signer
+from testkit.chains import AT
+from testkit.firmware import IMAGE, foreign_signature, maker, pem
+from testkit.inventories import station_record
+from testkit.requests import key_of
+
+ALICE = Actor("alice", ActorKind.OS_USER, authenticated=False)
+BOB = Signer.of("file:bob.key", key_of(KeyAlgorithm.SECP256R1, 31))
+STATION = station_record().id
+SEALING = SealingKey(secrets.token_bytes(32))
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    inventory: Inventory
+    catalogue: FirmwareCatalogue
+    home: Path
+    release: FirmwareReleaseRecord
+
+    def location(self, base: str, *, station: str = STATION, seconds: int = 60, sha256: str = "") -> str:
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        return make_location(base, ImageTicket(station, sha256 or self.release.sha256, until), "m1.img", SEALING)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    image = tmp_path / "image"
+    image.write_bytes(IMAGE)
+    inventory = Inventory.open(
+        f"sqlite:///{tmp_path / 'inventory.db'}", log_key=AuditKey.load_or_create(tmp_path / "audit.key")
+    )
+
+    def add(tx: Transaction) -> None:
+        tx.add_station(station_record())
+        tx.audit(ALICE, "station.add", STATION, now=AT)
+
+    inventory.write(add)
+    catalogue = FirmwareCatalogue(inventory, tmp_path, actor=ALICE)
+    signature = foreign_signature(maker().ecdsa, IMAGE)
+    verified = verify_firmware(
+        image, signature=signature, certificate_pem=pem(maker().ecdsa), trust=maker().trust, at=AT
+    )
+    catalogue.add(
+        ReleaseOffer("m1", "", "", "1.0"), image, verified, signature=signature,
+        certificate_pem=pem(maker().ecdsa), root_der=maker().root.der, quirks=(), now=AT,
+    )  # fmt: skip
+    catalogue.register_approver("bob", BOB.spki_der, now=AT)
+    release = catalogue.approve("m1", "bob", catalogue.sign_approval("m1", BOB), now=AT)
+    yield Shelf(inventory, catalogue, tmp_path, release)
+    inventory.close()
+
+
+def serve(
+    shelf: Shelf,
+    story: Callable[[str], Awaitable[None]],
+    *,
+    bytes_per_second: int | None = None,
+    max_downloads: int = 200,
+) -> None:
+    """Run *story* with the base of a server's URLs."""
+
+    async def all_of_it() -> None:
+        application = web.Application()
+        images = FirmwareImages(
+            shelf.inventory, shelf.home, SEALING, bytes_per_second=bytes_per_second, max_downloads=max_downloads
+        )
+        images.add_to(application)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await story(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(asyncio.wait_for(all_of_it(), 30))
+
+
+async def get(url: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with ClientSession() as session, session.request(method, url, headers=names) as answer:
+        return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read()
+
+
+def test_whole_and_parts_and_tags(shelf: Shelf) -> None:
+    tag, size = f'"{shelf.release.sha256}"', len(IMAGE)
+
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        status, headers, body = await get(url)
+        assert (status, headers["etag"], headers["accept-ranges"], body) == (200, tag, "bytes", IMAGE)
+        assert (await get(url, "HEAD"))[::2] == (200, b"")
+        assert (await get(url, If_None_Match=tag))[0] == 304
+        for asked, part in (
+            ("bytes=0-", IMAGE), ("bytes=1000-", IMAGE[1000:]), ("bytes=5-9", IMAGE[5:10]), ("bytes=-7", IMAGE[-7:]),
+            (f"bytes=10-{size * 2}", IMAGE[10:]),
+        ):  # fmt: skip
+            status, headers, body = await get(url, Range=asked, If_Range=tag)
+            assert (status, body) == (206, part), asked
+            assert headers["content-range"].endswith(f"/{size}")
+        assert (await get(url, Range=f"bytes={size}-"))[0] == 416
+        # Another image than the one begun with, several ranges, nonsense: the whole.
+        for headers_in in ({"Range": "bytes=5-", "If_Range": '"other"'}, {"Range": "bytes=1-2,5-6"}, {"Range": "x"}):
+            assert (await get(url, **headers_in))[::2] == (200, IMAGE)
+
+    serve(shelf, story)
+
+
+def test_a_url_is_of_one_station_and_image_and_ends(shelf: Shelf) -> None:
+    async def story(base: str) -> None:
+        good = shelf.location(base)
+        token = good.split("/")[-2]
+        other = SealingKey(secrets.token_bytes(32))
+        later = datetime.now(UTC) + timedelta(hours=1)
+        foreign = make_location(base, ImageTicket(STATION, shelf.release.sha256, later), "m1.img", other)
+        for url in (
+            shelf.location(base, seconds=-1),
+            shelf.location(base, station="UNKNOWN"),
+            shelf.location(base, sha256="00" * 32),
+            foreign,
+            good.replace(token, token[:-2] + ("AA" if token[-2:] != "AA" else "BB")),
+            good.replace(token, "x" * 600),
+            good.replace(token, "%2e%2e"),
+        ):
+            status, _, body = await get(url)
+            assert (status, body) == (404, b"404: Not Found"), url
+        shelf.catalogue.withdraw("m1", reason="test", now=AT)
+        assert (await get(good))[0] == 404
+
+    serve(shelf, story)
+    with pytest.raises(OcppRefusal):
+        open_ticket("", SEALING, datetime.now(UTC))
+
+
+def test_too_many_downloads_and_a_lost_image_are_told_to_come_back(shelf: Shelf) -> None:
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        first = asyncio.create_task(get(url))
+        await asyncio.sleep(0.2)
+        status, headers, _ = await get(url)
+        assert (status, headers["retry-after"]) == (503, "30")
+        assert (await first)[2] == IMAGE
+        image_path(shelf.home, shelf.release).unlink()
+        assert (await get(url))[0] == 503
+
+    # 300 kB at 400 kB a second: the limit holds, and keeps the one place taken meanwhile.
+    started = datetime.now(UTC)
+    serve(shelf, story, bytes_per_second=400_000, max_downloads=1)
+    assert datetime.now(UTC) - started > timedelta(seconds=0.5)
+
+
+def test_a_broken_download_goes_on_where_it_stopped(shelf: Shelf, tmp_path: Path) -> None:
+    part, tags = tmp_path / "part", list[str | None]()
+
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        await download(url, part, None, tls=None, keep_etag=tags.append)
+        assert part.read_bytes() == IMAGE
+        # The first half is ours, and marked: only what was asked for is replaced.
+        part.write_bytes(bytes(1000) + IMAGE[1000:150_000])
+        await download(url, part, tags[0], tls=None, keep_etag=tags.append)
+        assert part.read_bytes() == bytes(1000) + IMAGE[1000:]
+        assert len(tags) == 1
+        # Of another image, or without a tag, it begins anew.
+        for tag in ('"other"', None):
+            part.write_bytes(b"x" * 5000)
+            await download(url, part, tag, tls=None, keep_etag=tags.append)
+            assert part.read_bytes() == IMAGE
+        for bad in (f"{base}/elsewhere", "file:///etc/passwd", "http://127.0.0.1:1/x"):
+            with pytest.raises(ChargePkiError):
+                await download(bad, part, None, tls=None, keep_etag=tags.append)
+
+    serve(shelf, story)
+
+
+def test_a_download_that_breaks_off_keeps_what_arrived(tmp_path: Path) -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "t"\r\n\r\n' + bytes(400))
+        await writer.drain()
+        writer.close()
+
+    async def story() -> None:
+        server = await asyncio.start_server(half, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(UnavailableError):
+                await download(
+                    f"http://127.0.0.1:{port}/x", tmp_path / "part", None, tls=None, keep_etag=lambda tag: None
+                )
+        assert (tmp_path / "part").read_bytes() == bytes(400)
+
+    asyncio.run(asyncio.wait_for(story(), 20))
