@@ -172,38 +172,37 @@ def test_an_update_is_installed_with_every_status_in_order(plant: Plant, version
     assert actions == ["SignedUpdateFirmware" if version == "ocpp1.6" else "UpdateFirmware"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "statuses", "event"),
-    [
-        (FirmwareFault.REFUSE, [], None),
-        (FirmwareFault.DOWNLOAD, ["Downloading", "DownloadFailed"], None),
-        (FirmwareFault.CORRUPT, [*HAPPY[:2], "InvalidSignature"], "InvalidFirmwareSignature"),
-        (FirmwareFault.VERIFICATION, [*HAPPY[:4], "InstallVerificationFailed"], None),
-        (FirmwareFault.INSTALLATION, [*HAPPY[:4], "InstallationFailed"], None),
-    ],
-)
-def test_a_station_that_fails_fails_the_operation_with_its_status(
-    plant: Plant, fault: FirmwareFault, statuses: list[str], event: str | None
-) -> None:
-    station = f"FAULT-{fault.value}"
-    plant.rig.add_station(station)
+FAULTS: dict[FirmwareFault, tuple[list[str], str | None]] = {
+    FirmwareFault.REFUSE: ([], None),
+    FirmwareFault.DOWNLOAD: (["Downloading", "DownloadFailed"], None),
+    FirmwareFault.CORRUPT: ([*HAPPY[:2], "InvalidSignature"], "InvalidFirmwareSignature"),
+    FirmwareFault.VERIFICATION: ([*HAPPY[:4], "InstallVerificationFailed"], None),
+    FirmwareFault.INSTALLATION: ([*HAPPY[:4], "InstallationFailed"], None),
+}
 
-    async def story() -> str:
+
+def test_a_station_that_fails_fails_the_operation_with_its_status(plant: Plant) -> None:
+    for fault in FAULTS:
+        plant.rig.add_station(f"FAULT-{fault.value}")
+
+    async def fail(server: CsmsServer, base: str, fault: FirmwareFault) -> None:
+        station, (statuses, event) = f"FAULT-{fault.value}", FAULTS[fault]
+        simulator = plant.simulator(server, station, "ocpp2.0.1", firmware_faults=frozenset({fault}))
+        async with running(simulator):
+            operation = plant.order(station, "good", base)
+            await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=40)
+            await wait_for(lambda: event is None or event in plant.events(station))
+            assert simulator.firmware.store.state.version == "1.0.0"
+        done = plant.outcome(operation)
+        assert done.state is OperationState.FAILED
+        assert plant.statuses(operation) == statuses
+        assert done.outcome is not None and "out_of_order" not in done.outcome
+
+    async def story() -> None:
         async with plant.rig.server(2) as server, images(plant) as base:
-            simulator = plant.simulator(server, station, "ocpp2.0.1", firmware_faults=frozenset({fault}))
-            async with running(simulator):
-                operation = plant.order(station, "good", base)
-                await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=20)
-                if event is not None:
-                    await wait_for(lambda: event in plant.events(station))
-                assert simulator.firmware.store.state.version == "1.0.0"
-            return operation
+            await asyncio.gather(*(fail(server, base, fault) for fault in FAULTS))
 
-    operation = run_on("asyncio", story())
-    done = plant.outcome(operation)
-    assert done.state is OperationState.FAILED
-    assert plant.statuses(operation) == statuses
-    assert done.outcome is not None and "out_of_order" not in done.outcome
+    run_on("asyncio", story())
 
 
 def test_what_the_station_would_refuse_is_never_sent(plant: Plant) -> None:
@@ -282,7 +281,13 @@ def test_an_update_is_replaced_by_another_and_renewals_do_not_wait_for_it(plant:
     assert plant.statuses(second) == HAPPY
 
 
-@pytest.mark.parametrize("stage", list(JobStage))
+# A second each: an ordinary run cuts where most is at stake.
+OFTEN = {JobStage.DOWNLOADING, JobStage.INSTALLING, JobStage.REBOOTING}
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=() if stage in OFTEN else pytest.mark.campaign) for stage in JobStage]
+)
 def test_a_power_cut_at_any_stage_is_survived(plant: Plant, stage: JobStage) -> None:
     station = f"CUT-{stage.value}"
     plant.rig.add_station(station)
