@@ -177,7 +177,7 @@ def test_revoking_again_keeps_the_first_instant_and_another_reason_is_refused(in
     assert again.revoked_at == NOW
     assert inventory.audit_head() == entries
     with pytest.raises(StateError, match="revoked already, as superseded"):
-        inventory.write(lambda tx: tx.revoke_certificate("t@1:5f", NOW, "keyCompromise"))
+        inventory.write(lambda tx: tx.revoke_certificate("t@1:5f", NOW, "cessationOfOperation"))
     assert [record.id for record in inventory.list_revoked("t@1")] == ["t@1:5f"]
 
 
@@ -366,4 +366,6 @@ def test_an_ordinary_history_verifies(inventory: Inventory, log_key: AuditKey) -
     assert report.findings == ()
     assert report.ok
     assert report.entries == len(inventory.list_audit())
-    assert report.rows == 9
+    with inventory.snapshot() as session:
+        rows = sum(session.execute(f"SELECT count(*) FROM {kind.table}")[0][0] for kind in codec.AUDITED)  # noqa: S608  # our own names
+    assert report.rows == rows > 9
