@@ -36,11 +36,12 @@ class Artefact:
     """Nobody may be given it after this instant; ``None`` for a certificate."""
 
 
-def find_artefact(inventory: Inventory, path: str, now: datetime) -> Artefact | None:
+def find_artefact(inventory: Inventory, path: str, now: datetime | None) -> Artefact | None:
     """Return what the URL path *path* answers; ``None`` when there is nothing, or only a list whose time is over.
 
     Args:
         path: ``/crl/NAME@N.crl``, ``/crl/NAME@N/SHARD.crl``, ``/crl/NAME@N-delta.crl`` or ``/ca/NAME@N.cer``.
+        now: ``None`` also returns a list whose time is over, to a caller that looks at `Artefact.next_update`.
 
     Clause: RFC 5280 4.2.1.13 and 4.2.2.1 (HTTP, DER); RFC 2585 4.1, 4.2 (media types).
     """
@@ -56,7 +57,7 @@ def find_artefact(inventory: Inventory, path: str, now: datetime) -> Artefact | 
     elif match := _DELTA.fullmatch(path):
         ca = inventory.find_ca(match["ca"])
         record = inventory.latest_delta_crl(match["ca"]) if ca is not None and ca.crl_delta_hours else None
-    if record is None or not record.der or now > record.next_update:
+    if record is None or not record.der or (now is not None and now > record.next_update):
         return None
     return Artefact(record.der, _CRL_TYPE, record.this_update, record.next_update)
 

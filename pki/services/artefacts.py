@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from chargepki.pki.authority.artefacts import find_artefact
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import AuditEntry
@@ -18,8 +18,6 @@ from chargepki.pki.services.http import Request, Response, http_date, plain, ref
 
 __all__ = ["Artefacts"]
 
-_CA: Final = re.compile(rb"/ca/([A-Za-z0-9][A-Za-z0-9._-]{0,63}@[1-9][0-9]{0,8})\.cer\Z", re.ASCII)
-_CRL: Final = re.compile(rb"/crl/([A-Za-z0-9][A-Za-z0-9._-]{0,63}@[1-9][0-9]{0,8})\.crl\Z", re.ASCII)
 _MAX_AGE: Final = 3600
 _MAX_MEMORY: Final = 64 << 20
 
@@ -85,25 +83,20 @@ class Artefacts:
         self._memory += len(kept.response.body)
 
     def _read(self, path: bytes) -> _Kept | None:
-        if match := _CA.match(path):
-            ca = self._inventory.find_ca(match[1].decode())
-            if ca is None or ca.certificate_der is None:
-                return None
-            headers = (("Cache-Control", "max-age=86400, public"), *_tag(ca.certificate_der))
-            return _Kept(_file(ca.certificate_der, "application/pkix-cert", headers, "ca"), float("inf"))
-        if match := _CRL.match(path):
-            crl = self._inventory.latest_crl(match[1].decode())
-            if crl is None:
-                return None
-            left = int((crl.next_update - self._clock()).total_seconds())
-            headers = (
-                ("Cache-Control", f"max-age={max(0, min(_MAX_AGE, left))}, public, no-transform, must-revalidate"),
-                ("Expires", http_date(crl.next_update)),
-                ("Last-Modified", http_date(crl.this_update)),
-                *_tag(crl.der),
-            )
-            return _Kept(_file(crl.der, "application/pkix-crl", headers, "crl"), crl.next_update.timestamp())
-        return None
+        found = find_artefact(self._inventory, path.decode("latin-1"), None)
+        if found is None:
+            return None
+        if found.this_update is None or found.next_update is None:
+            headers = (("Cache-Control", "max-age=86400, public"), *_tag(found.data))
+            return _Kept(_file(found.data, found.media_type, headers, "ca"), float("inf"))
+        left = int((found.next_update - self._clock()).total_seconds())
+        headers = (
+            ("Cache-Control", f"max-age={max(0, min(_MAX_AGE, left))}, public, no-transform, must-revalidate"),
+            ("Expires", http_date(found.next_update)),
+            ("Last-Modified", http_date(found.this_update)),
+            *_tag(found.data),
+        )
+        return _Kept(_file(found.data, found.media_type, headers, "crl"), found.next_update.timestamp())
 
 
 def _tag(content: bytes) -> tuple[tuple[str, str], ...]:
