@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chargepki.pki.errors import Conflict, InputError, NotFound, StateError
-from chargepki.pki.inventory import AuditKey, Inventory, Transaction, verify_log
+from chargepki.pki.inventory import AuditKey, Inventory, Transaction, codec, verify_log
 from chargepki.pki.inventory.records import (
     CaState,
     CertificateState,
@@ -367,5 +367,7 @@ def test_an_ordinary_history_verifies(inventory: Inventory, log_key: AuditKey) -
     assert report.ok
     assert report.entries == len(inventory.list_audit())
     with inventory.snapshot() as session:
-        rows = sum(session.execute(f"SELECT count(*) FROM {kind.table}")[0][0] for kind in codec.AUDITED)  # noqa: S608  # our own names
+        rows = sum(
+            session.execute(f"SELECT count(*) FROM {kind.table}")[0][0] for kind in codec.AUDITED
+        )  # our own names
     assert report.rows == rows > 9
