@@ -81,7 +81,7 @@ def _key_problems(place: Place, before: Mapping[str, bytes]) -> Iterator[str]:
 
 def _record_problems(place: Place, outcomes: Sequence[Outcome]) -> Iterator[str]:
     outside = left_the_process(place, outcomes)
-    lists = [*place.published.glob("crl/*.crl"), *place.out.glob("*.crl")]
+    lists = [*place.published.rglob("*.crl"), *place.out.glob("*.crl")]
     log_key = place.home / "audit.key"
     try:
         key = AuditKey.load(log_key) if log_key.exists() else None
@@ -111,12 +111,10 @@ def _record_problems(place: Place, outcomes: Sequence[Outcome]) -> Iterator[str]
 
 
 def _list_problems(inventory: Inventory, lists: Sequence[Path]) -> Iterator[str]:
+    with inventory.snapshot() as session:
+        known = {row[0] for row in session.execute("SELECT sha256 FROM crl UNION SELECT sha256 FROM crl_delta")}
     for path in lists:
-        published = x509.load_der_x509_crl(path.read_bytes())
-        number = published.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        owner = next((ca for ca in inventory.list_cas() if ca.subject_der == published.issuer.public_bytes()), None)
-        recorded = [crl for crl in inventory.list_crls(owner.id) if crl.number == number] if owner else []
-        if not recorded or recorded[0].sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
+        if hashlib.sha256(path.read_bytes()).hexdigest() not in known:
             yield f"{path} is no list that the inventory knows"
 
 

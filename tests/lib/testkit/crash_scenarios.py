@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from chargepki.pki.authority import IssueOrder
 from chargepki.pki.authority.core import utc_now
+from chargepki.pki.authority.list_check import check_lists
 from chargepki.pki.authority.queue import enqueue
+from chargepki.pki.crl import crl_contains
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
 from testkit.authorities import ACTOR, make_csr
@@ -120,6 +122,24 @@ def _revoke_settled(place: Place, inventory: Inventory) -> str | None:
     return _published(place, inventory, entries=1)
 
 
+def _held_settled(place: Place, inventory: Inventory) -> str | None:
+    record = next(record for record in inventory.list_certificates() if "CN=CS-B" in record.subject)
+    if record.state is not CertificateState.REVOKED or record.revocation_reason != "certificateHold":
+        return f"{record.id} is {record.state}"
+    number = record.shard
+    for name, crl in (
+        (f"s@1/{number}.crl", inventory.latest_shard_crl("s@1", number or 0)),
+        ("s@1-delta.crl", inventory.latest_delta_crl("s@1")),
+    ):
+        if crl is None or (place.published / "crl" / name).read_bytes() != crl.der:
+            return f"{name} is not the newest list"
+        if crl_contains(crl.der, int(record.serial, 16)) is not (crl.entries == 1):
+            return f"{name} does not have its entries"
+    if problems := check_lists(inventory, "s@1"):
+        return f"the lists contradict the certificates: {problems}"
+    return _published(place, inventory, entries=1)
+
+
 def _crl_settled(place: Place, inventory: Inventory) -> str | None:
     latest = inventory.latest_crl("s@1")
     if latest is None or (place.out / "s.crl").read_bytes() != latest.der:
@@ -174,6 +194,11 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         ),
         "revoke": Scenario(
             ("cert", "revoke", "{b}", "--reason", "superseded", "--publish-dir", "www"), _revoke_settled, sample=10
+        ),
+        "hold-in-shard": Scenario(
+            ("cert", "revoke", "{b}", "--reason", "certificateHold", "--publish", "--publish-dir", "www"),
+            _held_settled,
+            sample=5,
         ),
         "crl": Scenario(
             ("crl", "publish", "--ca", "s", "--publish-dir", "www", "--out", "out/s.crl"), _crl_settled, sample=10
@@ -236,7 +261,9 @@ def build_template(runner: Runner, place: Place) -> None:
         return outcome
 
     run("ca", "create", "r", "--profile", "ocpp/cso-root", "--subject", "CN=Root,O=Test CSO,C=DE")
-    run("ca", "create", "s", "--profile", "ocpp/cso-sub", "--issuer", "r", "--subject", "CN=Sub,O=Test CSO,C=DE")
+    # With shards and deltas, so that whatever is published is several files.
+    sub = ("ca", "create", "s", "--profile", "ocpp/cso-sub", "--issuer", "r", "--subject", "CN=Sub,O=Test CSO,C=DE")
+    run(*sub, "--crl-shard-size", "10", "--crl-delta", "24h")
     cheapen_keys(place)
     for name in "ab":
         (place.root / f"{name}.csr").write_bytes(make_csr(f"CS-{name.upper()}"))
