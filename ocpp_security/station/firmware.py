@@ -153,7 +153,8 @@ class StationFirmware:
             try:
                 await asyncio.shield(self._work)
             except asyncio.CancelledError:
-                if self._work.cancelled():
+                own = asyncio.current_task()
+                if self._work.cancelled() and not (own is not None and own.cancelling()):
                     continue  # a new request took its place
                 self._work.cancel()
                 raise
