@@ -25,6 +25,7 @@ __all__ = [
     "CertStatus",
     "OcspRequest",
     "ResponseStatus",
+    "ResponseTemplate",
     "SingleAnswer",
     "assemble_response",
     "build_cert_id",
@@ -331,3 +332,52 @@ def error_response(status: ResponseStatus) -> bytes:
     if status is ResponseStatus.SUCCESSFUL:
         raise InputError("a successful response has content")
     return der.sequence(der.enumerated(status))
+
+
+class ResponseTemplate:
+    """Everything that the responses of one signer have in common within one second, so that a live one costs little.
+
+    Example:
+        template = ResponseTemplate(key_hash, algorithm, certificates, produced_at=now, next_update=until)
+        data = template.response_data(cert_id, CertStatus(known=True), nonce)
+        response = template.assemble(data, signer.sign(data))
+    """
+
+    def __init__(
+        self,
+        responder_key_hash: bytes,
+        signature_algorithm_der: bytes,
+        certificates: Sequence[bytes],
+        *,
+        produced_at: datetime,
+        next_update: datetime,
+    ) -> None:
+        """Prepare it; thisUpdate is *produced_at*.
+
+        Raises:
+            InputError: nextUpdate is not after thisUpdate.
+        """
+        if next_update <= produced_at:
+            raise InputError("nextUpdate is not after thisUpdate", why="the answer would be stale from the start")
+        self._head = der.explicit(2, der.octet_string(responder_key_hash)) + _time(produced_at)
+        self._times = _time(produced_at) + der.explicit(0, _time(next_update))
+        self._algorithm = signature_algorithm_der
+        self._certificates = der.explicit(0, der.sequence(*certificates)) if certificates else b""
+
+    def response_data(self, cert_id: bytes, status: CertStatus, nonce: bytes) -> bytes:
+        """Return what `build_response_data` does for one answer with a nonce."""
+        single = der.tlv(der.SEQUENCE, cert_id + _status(status) + self._times)
+        before = _nonce_prefix(len(nonce))
+        return der.tlv(der.SEQUENCE, self._head + der.tlv(der.SEQUENCE, single) + before + nonce)
+
+    def assemble(self, response_data: bytes, signature: bytes) -> bytes:
+        """Return what `assemble_response` does."""
+        basic = der.tlv(der.SEQUENCE, response_data + self._algorithm + der.bit_string(signature) + self._certificates)
+        content = der.tlv(der.SEQUENCE, _OID_BASIC + der.octet_string(basic))
+        return der.tlv(der.SEQUENCE, _SUCCESSFUL + der.tlv(0xA0, content))
+
+
+@lru_cache(maxsize=MAX_NONCE_BYTES)
+def _nonce_prefix(length: int) -> bytes:
+    """Return responseExtensions up to the octets of the nonce, which come last."""
+    return der.explicit(1, der.sequence(_nonce_extension(bytes(length))))[:-length]

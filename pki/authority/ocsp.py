@@ -25,6 +25,7 @@ from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord
 from chargepki.pki.lint import lint_ocsp_response
 from chargepki.pki.ocsp import (
     CertStatus,
+    ResponseTemplate,
     SingleAnswer,
     assemble_response,
     build_cert_id,
@@ -76,6 +77,13 @@ class OcspSigner:
         data = build_response_data(self.key_hash, produced_at, answers, nonce=nonce)
         algorithm = keys.signature_algorithm(self.signer.algorithm).der
         return assemble_response(data, algorithm, self.signer.sign(data), self.certificates)
+
+    def template(self, now: datetime) -> ResponseTemplate:
+        """Return what all responses that are signed at *now* have in common."""
+        algorithm = keys.signature_algorithm(self.signer.algorithm).der
+        return ResponseTemplate(
+            self.key_hash, algorithm, self.certificates, produced_at=now, next_update=self.until(now)
+        )
 
     def until(self, now: datetime) -> datetime:
         """Return the nextUpdate of what is signed at *now*: never behind the end of the signer or of the CA."""

@@ -62,6 +62,7 @@ class Keeper:
         self._seq = -1
         self.gauges: dict[str, float] = {"leader": 0.0}
         self.failures: tuple[str, ...] = ()
+        self._stop = threading.Event()
 
     @property
     def leads(self) -> bool:
@@ -70,7 +71,7 @@ class Keeper:
 
     def run(self, stop: threading.Event) -> None:
         """Work until *stop*; whatever fails is reported and tried again."""
-        watcher = None
+        watcher, self._stop = None, stop
         while not stop.is_set():
             try:
                 if watcher is None:
@@ -213,7 +214,8 @@ class Keeper:
         failures: list[ChargePkiError] = []
         for ca in ocsp_cas(self._inventory, self._authority.now()):
             try:
-                while self._lead() and self._fence is not None:
+                # In portions: a hundred thousand answers must neither outlast the lease nor hold up a stop.
+                while not self._stop.is_set() and self._lead() and self._fence is not None:
                     if self._signing.presign(ca, leadership=(ROLE, self._fence), limit=_CHUNK) < _CHUNK:
                         break
             except (Conflict, UnavailableError):

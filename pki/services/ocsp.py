@@ -34,6 +34,7 @@ from chargepki.pki.ocsp import (
     CertId,
     OcspRequest,
     ResponseStatus,
+    ResponseTemplate,
     SingleAnswer,
     build_cert_id,
     error_response,
@@ -63,6 +64,7 @@ _MAX_UNDER_WAY: Final = 512
 """Requests that wait for the inventory at once; more are told to try later."""
 _UNKNOWN_VALIDITY: Final = timedelta(minutes=5)
 """A serial that is unknown now may be issued the next moment."""
+_MAX_NONCE_LENGTHS: Final = 8
 _QUICK: Final = frozenset({KeyAlgorithm.SECP256R1, KeyAlgorithm.ED25519})
 """Keys that sign in less time than a thread takes to start with it."""
 
@@ -80,6 +82,17 @@ class _Prepared:
     """Its nextUpdate (POSIX seconds): never sent from then on."""
     reload_at: float
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A request but for its nonce, and whom it asks about."""
+
+    cert_id: bytes
+    certificate: str
+    ca: str
+    size: int
+    """Of the whole request, in octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +133,9 @@ class OcspResponder:
         self._generation = 0
         self._forgotten = 0
         self._changed: dict[str, int] = {}
+        self._templates: dict[bytes, _Known] = {}
+        self._nonce_lengths: tuple[int, ...] = ()
+        self._second: tuple[OcspSigner, datetime, ResponseTemplate] | None = None
         self._under_way = 0
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="chargepki-ocsp")
         self._errors = {status: _error(status) for status in ResponseStatus if status}
@@ -166,6 +182,8 @@ class OcspResponder:
             prepared.response = None
         self._prepared.clear()
         self._by_request.clear()
+        self._templates.clear()
+        self._second = None
         self._statuses.clear()
         self._live.clear()
         self._changed.clear()
@@ -175,21 +193,65 @@ class OcspResponder:
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def find(self, request: Request, key: bytes) -> Response | None:
-        """Return the prepared answer to a request that was answered before, if it is still fresh; quick.
+    def find(self, request: Request, key: bytes, *, is_current: bool) -> Response | None:
+        """Return the answer to a request like one that was answered before, if that takes next to no time.
 
         Args:
             key: the DER of a POST, or the target of a GET.
+            is_current: as for `answer`.
         """
         prepared = self._by_request.get(key)
         if prepared is None:
-            return None
+            # What is not known to be true now is not signed as if it were.
+            return self._sign_quickly(key) if is_current and self._templates and request.method == "POST" else None
         now = time.time()
         if prepared.response is None or now >= prepared.reload_at:
             del self._by_request[key]
             return None
         self._tally.count_ocsp(prepared.word, "memory")
         return self._conditional(request, prepared.response)
+
+    def _sign_quickly(self, data: bytes) -> Response | None:
+        """Answer a request that differs in its nonce alone from one that was answered live before.
+
+        The nonce is the last thing in such a request, so equal octets before it and equal lengths mean that all of it
+        is the same but the nonce.
+        """
+        for length in self._nonce_lengths:
+            known = self._templates.get(data[:-length])
+            if known is None or len(data) != known.size:
+                continue
+            subject = self._statuses.get(known.certificate)
+            live = self._live.get(known.ca)
+            if subject is None or live is None or live[1] is None or live[0] <= time.monotonic():
+                return None
+            signer, now = live[1], self._clock()
+            if self._second is None or self._second[:2] != (signer, now):
+                if now >= signer.not_after:
+                    return None
+                self._second = (signer, now, signer.template(now))
+            template = self._second[2]
+            status = cert_status(subject)
+            content = template.response_data(known.cert_id, status, data[-length:])
+            self._tally.count_ocsp(status.word, "live")
+            body = template.assemble(content, signer.signer.sign(content))
+            return Response(200, body, _LIVE_HEADERS, "ocsp", status.word)
+        return None
+
+    def _learn(self, data: bytes, parsed: OcspRequest, subject: OcspSubject | None, signer: OcspSigner) -> None:
+        """Remember how a request is made whose nonce comes last, for `_sign_quickly`."""
+        nonce = parsed.nonce
+        if nonce is None or len(parsed.cert_ids) != 1 or not data.endswith(nonce) or subject is None:
+            return
+        if not subject.status or signer.signer.algorithm not in _QUICK:
+            return
+        if len(nonce) not in self._nonce_lengths and len(self._nonce_lengths) >= _MAX_NONCE_LENGTHS:
+            return
+        if len(self._templates) >= _MAX_REQUESTS_REMEMBERED:
+            self._templates.clear()
+        self._nonce_lengths = tuple(sorted({*self._nonce_lengths, len(nonce)}))
+        known = _Known(parsed.cert_ids[0].raw, subject.id, signer.ca.id, len(data))
+        self._templates[data[: -len(nonce)]] = known
 
     async def answer(self, request: Request, *, is_current: bool) -> Response:
         """Answer any request to the responder.
@@ -241,6 +303,8 @@ class OcspResponder:
         if wants_live and is_current:
             signer = await self._signer(known[0], subjects)
             if signer is not None:
+                if request.method == "POST":
+                    self._learn(request.body, parsed, subjects[0], signer)
                 return await self._sign(signer, parsed, subjects)
         if single is not None:
             prepared = await self._prepared_for(single.hash_name, subjects[0], is_current)

@@ -21,7 +21,7 @@ from chargepki.pki.chain.ocsp import OcspResponse, is_about, is_responder, read_
 from chargepki.pki.crl import parse_crl
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CaRecord, CertificateRecord
+from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord
 from chargepki.pki.ocsp import build_cert_id, build_single_request, issuer_hashes
 
 __all__ = ["Probe", "check_ocsp_response"]
@@ -68,8 +68,14 @@ class Probe:
     def _checks(self, ca: CaRecord) -> Iterator[tuple[str, _Check]]:
         assert ca.certificate_der is not None
         yield f"certificate of {ca.id}", _CertificateCheck(ca)
-        if self._inventory.latest_crl(ca.id) is not None or ca.state == "active":
-            yield f"CRL of {ca.id}", _ListCheck(ca)
+        # An active CA owes a full list; the others have what there is.
+        owed: set[int | None] = {None} if ca.state is CaState.ACTIVE else set()
+        for shard in sorted(owed | self._inventory.list_states(ca.id).keys(), key=lambda number: number or 0):
+            name = f"{ca.id}.crl" if shard is None else f"{ca.id}/{shard}.crl"
+            yield f"CRL {name}", _ListCheck(ca, f"/crl/{name}")
+        delta = self._inventory.delta_state(ca.id)
+        if ca.crl_delta_hours and delta is not None:
+            yield f"delta CRL of {ca.id}", _ListCheck(ca, f"/crl/{ca.id}-delta.crl")
         issuer = ca if ca.issuer is None else self._inventory.get_ca(ca.issuer)
         serial = f"{view_certificate(ca.certificate_der).serial:x}"
         own = self._inventory.find_certificate(f"{issuer.id}:{serial}")
@@ -133,9 +139,10 @@ class _CertificateCheck(_Check):
 @dataclass(frozen=True, slots=True)
 class _ListCheck(_Check):
     ca: CaRecord
+    path: str
 
     def run(self, fetcher: _Fetcher, now: datetime) -> None:
-        crl = parse_crl(fetcher.fetch(f"/crl/{self.ca.id}.crl"))
+        crl = parse_crl(fetcher.fetch(self.path))
         if crl.issuer_der != self.ca.subject_der:
             raise InputError("another CA's list")
         if crl.next_update is None or now >= crl.next_update or crl.this_update > now + _SKEW:

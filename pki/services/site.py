@@ -64,7 +64,7 @@ class PkiSite:
     async def handle(self, request: Request) -> Response:
         """Answer one request; for servers of your own."""
         is_current = await self.gate.pass_through() if self._needs_gate(request) else True
-        return self._quickly(request) or await self._answer(request, is_current=is_current)
+        return self._quickly(request, is_current) or await self._answer(request, is_current=is_current)
 
     # -- many requests at once ------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class PkiSite:
 
     def _answer_all(self, pending: list[tuple[Request, Answer]], is_current: bool) -> None:
         for request, answer in pending:
-            response = self._quickly(request)
+            response = self._quickly(request, is_current)
             if response is not None:
                 answer(response)
             else:
@@ -121,12 +121,12 @@ class PkiSite:
     def _needs_gate(self, request: Request) -> bool:
         return self._local(request.target).startswith((b"/ocsp", b"/crl/", b"/ca/"))
 
-    def _quickly(self, request: Request) -> Response | None:
+    def _quickly(self, request: Request, is_current: bool) -> Response | None:
         if request.method == "POST":
             if self._local(request.target) in (b"/ocsp", b"/ocsp/"):
-                return self.responder.find(request, request.body)
+                return self.responder.find(request, request.body, is_current=is_current)
         elif request.method == "GET" and self._local(request.target).startswith(b"/ocsp/"):
-            return self.responder.find(request, request.target)
+            return self.responder.find(request, request.target, is_current=is_current)
         return None
 
     async def _answer(self, request: Request, *, is_current: bool) -> Response:

@@ -21,6 +21,7 @@ from chargepki.pki.ocsp import (
     MAX_CERT_IDS,
     CertStatus,
     ResponseStatus,
+    ResponseTemplate,
     SingleAnswer,
     assemble_response,
     build_cert_id,
@@ -179,3 +180,16 @@ def test_what_would_be_stale_from_the_start_is_refused() -> None:
         build_response_data(b"k" * 20, NOW, [])
     with pytest.raises(TypeError, match="naive"):
         build_response_data(b"k" * 20, NOW.replace(tzinfo=None), [GOOD])
+
+
+@given(st.binary(min_size=1, max_size=128), st.sampled_from([None, *ReasonCode]), st.booleans())
+def test_a_template_gives_every_response_that_is_built_whole(
+    nonce: bytes, reason: ReasonCode | None, revoked: bool
+) -> None:
+    status = CertStatus(known=True, revoked_at=NOW - WEEK if revoked else None, reason=reason if revoked else None)
+    algorithm = keys.signature_algorithm(keys.KeyAlgorithm.SECP256R1).der
+    for certificates in ((), (b"0" + b"\x03\x02\x01\x05",)):
+        template = ResponseTemplate(b"k" * 20, algorithm, certificates, produced_at=NOW, next_update=NOW + WEEK)
+        data = build_response_data(b"k" * 20, NOW, [SingleAnswer(CERT_ID, status, NOW, NOW + WEEK)], nonce=nonce)
+        assert template.response_data(CERT_ID, status, nonce) == data
+        assert template.assemble(data, b"s" * 70) == assemble_response(data, algorithm, b"s" * 70, certificates)

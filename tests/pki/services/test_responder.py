@@ -76,7 +76,7 @@ def test_every_hash_that_ocpp_and_rfc6960_know_is_answered(
 
 def test_rfc9654_a_nonce_is_echoed_in_a_live_answer(inventory: Inventory, authority: Authority, leaf: str) -> None:
     with live_server(inventory, signers=live_signers(authority)) as server:
-        for nonce in (b"n", b"n" * 128):
+        for nonce in (b"n", b"n" * 128, b"m" * 128, b"o" * 128, b"p"):
             answer = server.ocsp(ocsp_request(inventory, leaf, nonce=nonce))
             response = read(answer)
             assert response.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce == nonce
@@ -156,9 +156,13 @@ def test_a_revocation_is_answered_from_the_moment_it_is_acknowledged(
     with live_server(inventory, signers=live_signers(authority)) as server:
         for _ in range(3):
             assert read(server.ocsp(request)).certificate_status is GOOD
+        for nonce in (b"a" * 16, b"b" * 16):
+            assert read(server.ocsp(ocsp_request(inventory, leaf, nonce=nonce))).certificate_status is GOOD
         authority.revoke(leaf, "keyCompromise")
         response = read(server.ocsp(request))
         assert response.certificate_status is REVOKED
+        again = read(server.ocsp(ocsp_request(inventory, leaf, nonce=b"c" * 16)))
+        assert again.certificate_status is REVOKED
         assert response.revocation_reason is x509.ReasonFlags.key_compromise
 
 
@@ -175,11 +179,13 @@ def test_without_keys_a_revocation_silences_the_old_answer_until_a_new_one_is_si
         assert read(server.ocsp(request)).certificate_status is REVOKED
 
 
-def test_a_hold_is_visible(inventory: Inventory, authority: Authority, leaf: str) -> None:
+def test_a_hold_and_its_release_are_visible(inventory: Inventory, authority: Authority, leaf: str) -> None:
     with live_server(inventory, signers=live_signers(authority)) as server:
         authority.revoke(leaf, "certificateHold")
         response = read(server.ocsp(ocsp_request(inventory, leaf)))
-    assert response.revocation_reason is x509.ReasonFlags.certificate_hold
+        assert response.revocation_reason is x509.ReasonFlags.certificate_hold
+        authority.release(leaf)
+        assert read(server.ocsp(ocsp_request(inventory, leaf))).certificate_status is GOOD
 
 
 @on_both
@@ -244,7 +250,8 @@ def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority
         server.site.gate._mark.read = gone  # type: ignore[assignment,method-assign]  # the database goes away
         server.site.responder._inventory = None  # type: ignore[assignment]  # and may not be asked
         assert read(server.ocsp(request)).certificate_status is GOOD
-        assert read(server.ocsp(ocsp_request(inventory, leaf, nonce=b"n" * 16))).certificate_status is GOOD
+        stale = read(server.ocsp(ocsp_request(inventory, leaf, nonce=b"n" * 16)))
+        assert stale.certificate_status is GOOD and len(stale.extensions) == 0  # nothing is signed unconfirmed
         never = build_single_request(cert_id_of(inventory.get_ca("t-sub"), 0x77))
         assert read(server.ocsp(never)).response_status is Status.TRY_LATER
         assert server.ask("GET", "/ca/t-sub@1.cer").status == 200

@@ -1,0 +1,229 @@
+"""Peers that are slow, greedy, broken or many: what they cost is bounded, and everybody else is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from chargepki.pki import keys
+from chargepki.pki.der import to_pem
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.services.http import Limits, Request, Response
+from chargepki.pki.services.tls import TlsFiles
+from testkit.hierarchy import make_node
+from testkit.pki_server import LiveServer, live_server, ocsp_request
+
+SHORT = Limits(request_seconds=0.6, idle_seconds=0.6, write_seconds=0.8, handshake_seconds=0.8, stop_seconds=3.0)
+
+
+def receive(sock: socket.socket, until: bytes = b"") -> bytes:
+    """Read until the peer hangs up, or until *until* is there."""
+    data = b""
+    sock.settimeout(10)
+    try:
+        while part := sock.recv(65536):
+            data += part
+            if until and until in data:
+                break
+    except ConnectionResetError:
+        pass
+    return data
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [(b"", b""), (b"GET /healthz HT", b""), (b"GET /healthz HTTP/1.1\r\n", b"A: b\r\n"),
+     (b"POST /ocsp HTTP/1.1\r\nContent-Length: 5000\r\n\r\n", b"x")],
+    ids=["silent", "stuck", "one header at a time", "one octet at a time"],
+)  # fmt: skip
+def test_a_slow_sender_is_hung_up_on_however_it_trickles(inventory: Inventory, start: bytes, more: bytes) -> None:
+    with live_server(inventory, limits=SHORT) as server, server.connect() as slow:
+        slow.sendall(start)
+        began = time.monotonic()
+        closed = False
+        while not closed and time.monotonic() - began < 8:
+            try:
+                if more:
+                    slow.sendall(more)
+                slow.settimeout(0.1)
+                closed = slow.recv(4096)[:12] in (b"", b"HTTP/1.1 408")
+            except TimeoutError:
+                continue
+            except (ConnectionError, OSError):
+                closed = True
+        assert closed and time.monotonic() - began < 5
+        server.until(lambda: server.server.connections == 0)
+
+
+def test_a_flood_of_idle_connections_makes_room_for_who_asks(inventory: Inventory) -> None:
+    with live_server(inventory, limits=Limits(connections=50)) as server:
+        idle = [server.connect() for _ in range(200)]
+        assert server.ask("GET", "/healthz").status == 200
+        assert server.server.connections <= 50
+        for each in idle:
+            each.close()
+
+
+def test_requests_that_are_too_long_are_refused_before_they_are_kept(inventory: Inventory) -> None:
+    limits = Limits()
+    with live_server(inventory, limits=limits) as server:
+        for request, status in (
+            (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", b"414"),
+            (b"GET / HTTP/1.1\r\nA: " + b"b" * 20_000 + b"\r\n\r\n", b"431"),
+            (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n", b"431"),
+            (b"POST /ocsp HTTP/1.1\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000, b"413"),
+            (b"POST /ocsp HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"fffff\r\n" + b"x" * 0xFFFFF, b"413"),
+        ):
+            with server.connect() as sock:
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                    sock.sendall(request)
+                answer = receive(sock)
+                assert answer[:12] in (b"HTTP/1.1 " + status, b""), (status, answer[:80])
+        assert server.ask("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [b"\x16\x03\x01\x02\x00\x01\x00", b"\r\n\r\n\r\n", b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x00" * 100,
+     b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+     b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+     b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+     b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+     b"GET / HTTP/1.1\r\nExpect: magic\r\nA: b\r\nC: d\r\n\r\n"],
+    ids=range(11),
+)  # fmt: skip
+def test_what_is_no_request_gets_a_4xx_and_the_end(inventory: Inventory, octets: bytes) -> None:
+    with live_server(inventory, limits=SHORT) as server, server.connect() as sock:
+        sock.sendall(octets)
+        answer = receive(sock)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer[:100]
+        assert server.ask("GET", "/healthz").status == 200
+
+
+def test_pipelined_requests_are_answered_in_order(inventory: Inventory, leaf: str) -> None:
+    request = ocsp_request(inventory, leaf)
+    post = b"POST /ocsp HTTP/1.1\r\nContent-Length: " + str(len(request)).encode() + b"\r\n\r\n" + request
+    with live_server(inventory) as server, server.connect() as sock:
+        sock.sendall(
+            (post + b"GET /healthz HTTP/1.1\r\n\r\n") * 20 + b"GET /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n"
+        )
+        answer = receive(sock)
+    kinds = [line.rpartition(b" ")[2] for line in answer.split(b"\r\n") if line.startswith(b"Content-Type: ")]
+    assert answer.count(b"HTTP/1.1 200") == 40 and answer.count(b"HTTP/1.1 404") == 1
+    assert kinds[:4] == [b"application/ocsp-response", b"charset=utf-8"] * 2
+
+
+def test_a_half_closed_peer_still_gets_its_answer(inventory: Inventory, leaf: str) -> None:
+    request = ocsp_request(inventory, leaf, hash_name="sha256")
+    with live_server(inventory) as server, server.connect() as sock:
+        sock.sendall(b"POST /ocsp HTTP/1.1\r\nContent-Length: " + str(len(request)).encode() + b"\r\n\r\n" + request)
+        sock.shutdown(socket.SHUT_WR)
+        assert receive(sock).startswith(b"HTTP/1.1 200")
+
+
+def test_a_peer_that_does_not_read_a_long_answer_costs_little(inventory: Inventory) -> None:
+    async def long(request: Request) -> Response:
+        return Response(200, bytes(30_000_000), (), "long")
+
+    with live_server(inventory, limits=SHORT, routes={b"/long": long}) as server:
+        with server.connect() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(b"GET /long HTTP/1.1\r\n\r\n")
+            server.until(lambda: any(c._rest is not None for c in server.server._connections))
+            (connection,) = server.server._connections
+            assert connection.transport is not None
+            assert connection.transport.get_write_buffer_size() < 1_000_000
+            server.until(lambda: server.server.connections == 0)
+        assert len(server.ask("GET", "/long").body) == 30_000_000
+
+
+def test_a_handler_that_fails_is_a_500_without_detail(inventory: Inventory) -> None:
+    async def broken(request: Request) -> Response:
+        raise RuntimeError("the secret detail")
+
+    with live_server(inventory, routes={b"/broken": broken}) as server:
+        answer = server.ask("GET", "/broken", headers={"X-Request-Id": "mine-1"})
+        assert answer.status == 500 and b"secret" not in answer.body and b"mine-1" in answer.body
+        assert server.ask("GET", "/healthz", headers={"X-Request-Id": "evil\tid"}).headers["x-request-id"] != "evil\tid"
+
+
+def test_stopping_lets_a_request_under_way_finish(inventory: Inventory) -> None:
+    begun = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        await asyncio.sleep(0.5)
+        return Response(200, b"done", (), "slow")
+
+    with live_server(inventory, limits=SHORT, routes={b"/slow": slow}) as server:
+        sock, idle = server.connect(), server.connect()
+        sock.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        server.until(begun.is_set)
+    answer = receive(sock)
+    assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer and answer.endswith(b"done")
+    assert receive(idle) == b""
+    sock.close()
+    idle.close()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> TlsFiles:
+    return write_identity(tmp_path, "one.example")
+
+
+def write_identity(folder: Path, name: str) -> TlsFiles:
+    node = make_node(name, None, ca=False)
+    (folder / "tls.pem").write_text(to_pem("CERTIFICATE", node.der))
+    (folder / "tls.key").write_bytes(keys.serialise_private_key(node.key))
+    return TlsFiles(folder / "tls.pem", folder / "tls.key")
+
+
+def serving_name(server: LiveServer) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", server.port), 10) as bare, context.wrap_socket(bare) as sock:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert receive(sock).startswith(b"HTTP/1.1 200")
+        certificate = sock.getpeercert(binary_form=True)
+        assert certificate is not None
+        return certificate
+
+
+def test_hostile_tls_costs_a_bounded_time_and_the_listener_lives_on(inventory: Inventory, tls_files: TlsFiles) -> None:
+    with live_server(inventory, limits=SHORT, context=tls_files.context) as server:
+        peers = [server.connect() for _ in range(20)]
+        for number, peer in enumerate(peers):
+            peer.sendall((b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x28")[number % 4])
+        assert serving_name(server)
+        server.until(lambda: server.server.connections == 0)
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        old.set_ciphers("AES128-SHA:@SECLEVEL=0")
+        with pytest.raises(ssl.SSLError), server.connect() as bare:
+            old.wrap_socket(bare)
+        for peer in peers:
+            peer.close()
+
+
+def test_a_certificate_is_replaced_while_it_serves(inventory: Inventory, tls_files: TlsFiles, tmp_path: Path) -> None:
+    with live_server(inventory, context=tls_files.context) as server:
+        first = serving_name(server)
+        assert not tls_files.reload()  # nothing has changed
+        write_identity(tmp_path, "two.example")
+        assert tls_files.reload()
+        second = serving_name(server)
+        assert first != second
+        (tmp_path / "tls.key").write_text("no key")
+        assert not tls_files.reload()
+        assert serving_name(server) == second
