@@ -60,7 +60,10 @@ class Probe:
                         check.run(fetcher, now)
                     except InputError as error:
                         problems.append(f"{what}: {error}")
-                    except (OSError, http.client.HTTPException) as error:
+                    except OSError as error:
+                        # Nobody answers there, or the server is stopping: asking for the rest would take minutes.
+                        return (*problems[:_MOST_SHOWN], f"{what}: {type(error).__name__}: {error}")
+                    except http.client.HTTPException as error:
                         problems.append(f"{what}: {type(error).__name__}: {error}")
         more = len(problems) - _MOST_SHOWN
         return (*problems[:_MOST_SHOWN], *((f"and {more} more",) if more > 0 else ()))
