@@ -182,7 +182,7 @@ def serve(material: Material, *words: str) -> contextlib.AbstractContextManager[
 def cfssl(material: Material, processors: int) -> contextlib.AbstractContextManager[Server]:
     """The responder of cfssl with our prepared answers."""
     port = free_port()
-    arguments = [
+    arguments: list[str | Path] = [
         "cfssl",
         "ocspserve",
         "-port",
