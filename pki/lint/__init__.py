@@ -8,7 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from chargepki.pki.lint import hygiene, iso15118_2, iso15118_2_roles, iso15118_20, ocpp, rfc5280, rfc5280_extensions
+from chargepki.pki.lint import (
+    hygiene,
+    iso15118_2,
+    iso15118_2_roles,
+    iso15118_20,
+    ocpp,
+    rfc5280,
+    rfc5280_extensions,
+    rfc5280_pointers,
+    rfc5280_purposes,
+)
 from chargepki.pki.lint.engine import LintData, LintReport, Rule, list_rules
 from chargepki.pki.lint.guess import guess_profile
 from chargepki.pki.lint.run import lint_certificate, lint_crl, lint_tbs
@@ -32,7 +42,17 @@ if TYPE_CHECKING:
     from chargepki.pki.lint.settings import LintSettings, load_lint_settings
 
 # Importing a rule module registers its rules; naming them here keeps the order of findings stable.
-_RULE_MODULES = (rfc5280, rfc5280_extensions, hygiene, iso15118_2, iso15118_2_roles, iso15118_20, ocpp)
+_RULE_MODULES = (
+    rfc5280,
+    rfc5280_extensions,
+    rfc5280_pointers,
+    rfc5280_purposes,
+    hygiene,
+    iso15118_2,
+    iso15118_2_roles,
+    iso15118_20,
+    ocpp,
+)
 
 __all__ = [
     "LintData",
