@@ -33,7 +33,7 @@ from chargepki.pki.inventory.records import (
     StationState,
 )
 from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
-from chargepki.pki.lint import lint_tbs
+from chargepki.pki.lint import lint_issuance
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
 from chargepki.pki.profiles import adapt_to_issuer, get_profile
@@ -358,7 +358,7 @@ def judge_tbs(tbs: bytes, profile: Profile, *, issuer_der: bytes | None, signer:
     Raises:
         ProfileViolation: with the findings of error level.
     """
-    report = lint_tbs(tbs, profile=profile, issuer_der=issuer_der)
+    report = lint_issuance(tbs, profile=profile, issuer_der=issuer_der)
     if report.errors:
         first = report.errors[0]
         raise ProfileViolation(
