@@ -53,6 +53,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(data: bytes, frame: Frame) -> Layout | None:
+    """Return the octets between the variable fields; ``None`` where there is no CN or no key identifier that varies."""
     if frame.name is None or frame.key_id is None:
         return None
     number, value, end = frame.name

@@ -48,6 +48,8 @@ class Check(NamedTuple):
 
 
 class Template(NamedTuple):
+    """One kind of certificate: a profile, an issuer, and all octets but the variable fields."""
+
     profile: Profile
     view: CertificateView
     frame: Frame
