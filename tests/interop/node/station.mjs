@@ -27,6 +27,7 @@ const tell = (event, details = {}) => process.stdout.write(JSON.stringify({ even
 const read = (name) => (options[name] === undefined ? undefined : readFileSync(options[name]));
 const is16 = options.protocol === "ocpp1.6";
 let ended = false;
+let connected = false;
 
 function end(code) {
   if (ended) return;
@@ -123,6 +124,7 @@ client.handle(({ method }) => {
   throw createRPCError("NotImplemented");
 });
 client.on("close", ({ code, reason }) => {
+  if (!connected) return; // refused before the upgrade: connect() says how
   tell("closed", { code, reason: String(reason ?? "") });
   if (!ended) process.exit(options.until === "closed" ? 0 : 1);
 });
@@ -142,6 +144,7 @@ try {
   tell("refused", { status: error.upgrade?.status ?? error.code, error: error.message });
   process.exit(1);
 }
+connected = true;
 tell("connected", { protocol: client.protocol });
 boot()
   .then(() => (options.ask ? sign() : undefined))
