@@ -19,6 +19,10 @@ from testkit.node_station import need_node
 pytestmark = pytest.mark.foreign
 
 VERSIONS = ("ocpp1.6", "ocpp2.0.1", "ocpp2.1")
+USUAL = {
+    ("ocpp", "ocpp1.6", "foreign-key"), ("ocpp", "ocpp2.0.1", "wrong-chain"), ("ocpp", "ocpp2.1", "garbage"),
+    ("ocpp-rpc", "ocpp1.6", "wrong-chain"), ("ocpp-rpc", "ocpp2.1", "foreign-key"),
+}  # fmt: skip
 FAST = RetryPolicy(timedelta(seconds=0.05), timedelta(seconds=0.2))
 
 
@@ -90,7 +94,7 @@ def test_it_enrols_on_a_trigger_and_comes_back_with_the_certificate(
     run_on("asyncio", story())
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ["ocpp1.6", pytest.param("ocpp2.1", marks=pytest.mark.campaign)])
 def test_profile_1_and_a_wrong_password(hierarchy: Hierarchy, kind: str, version: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with foreign_csms(kind, hierarchy, version, profile=1) as csms:
@@ -105,13 +109,24 @@ def test_profile_1_and_a_wrong_password(hierarchy: Hierarchy, kind: str, version
     run_on("asyncio", story())
 
 
-@pytest.mark.parametrize("how", ["foreign-key", "wrong-chain", "garbage"])
-@pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.1"])
+# Every endpoint, version and forgery in `make campaign`; in CI each of them at least once with each endpoint.
+FORGERIES = [
+    pytest.param(kind, version, how, marks=() if (kind, version, how) in USUAL else pytest.mark.campaign)
+    for kind in KINDS
+    for version in VERSIONS
+    for how in ("foreign-key", "wrong-chain", "garbage")
+]
+
+
+@pytest.mark.parametrize(("peer", "version", "how"), FORGERIES)
 def test_a_certificate_that_is_not_for_it_is_rejected(
-    hierarchy: Hierarchy, kind: str, version: str, how: str, tmp_path: Path
+    hierarchy: Hierarchy, peer: str, version: str, how: str, tmp_path: Path
 ) -> None:
+    if peer == "ocpp-rpc":
+        need_node()
+
     async def story() -> None:
-        async with foreign_csms(kind, hierarchy, version) as csms:
+        async with foreign_csms(peer, hierarchy, version) as csms:
             station = Station(csms, hierarchy, tmp_path, version)
             async with station.running():
                 csr, request_id = await csr_of(csms)
@@ -140,7 +155,7 @@ def test_a_certificate_that_nobody_asked_for_is_rejected(hierarchy: Hierarchy, k
     run_on("asyncio", story())
 
 
-@pytest.mark.parametrize("mode", ["reject", "callerror"])
+@pytest.mark.parametrize("mode", ["callerror", pytest.param("reject", marks=pytest.mark.campaign)])
 def test_a_refused_request_leaves_it_connected(hierarchy: Hierarchy, kind: str, mode: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with foreign_csms(kind, hierarchy, "ocpp2.0.1", sign=mode) as csms:
