@@ -9,6 +9,13 @@ from typing import Any, TypeVar
 
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.event_records import AlertRecord, AlertState, LogRequestState, RequestedLogRecord
+from chargepki.pki.inventory.firmware_records import (
+    FirmwareApprovalRecord,
+    FirmwareApproverRecord,
+    FirmwareReleaseRecord,
+    FirmwareReleaseState,
+    StationFirmwareRecord,
+)
 from chargepki.pki.inventory.records import (
     Actor,
     ActorKind,
@@ -216,6 +223,20 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_requested_log(requested_log_record()))
     do(inventory, lambda tx: tx.add_est_account(est_account_record()))
     do(inventory, lambda tx: tx.add_est_request(est_request_record()))
+    _fill_firmware(inventory)
+
+
+def _fill_firmware(inventory: Inventory) -> None:
+    release = FirmwareReleaseRecord(
+        *("r1", "V", "M", "", "1.0", 3, "00", "c2ln", "pem", b"root", "", None, "", FirmwareReleaseState.PROPOSED),
+        *("alice", NOW),
+    )
+    approver = FirmwareApproverRecord("bob", b"spki", "01", True, "alice", NOW)
+    do(inventory, lambda tx: tx.add_release(release))
+    do(inventory, lambda tx: tx.add_approver(approver))
+    do(inventory, lambda tx: tx.add_approval(FirmwareApprovalRecord("r1", "bob", "02", b"signature", NOW)))
+    do(inventory, lambda tx: tx.add_firmware_status("o1", "Downloading", at=NOW))
+    do(inventory, lambda tx: tx.put_station_firmware(StationFirmwareRecord("CS-1", "V", "M", "0.9", NOW)))
 
 
 def alert_record(alert: str = "al-1", **changes: Any) -> AlertRecord:
