@@ -346,8 +346,12 @@ def _fired(fault: Fault, lines: Sequence[str], code: int) -> bool:
     return any(fault.name in line and "INJECTED" in line for line in lines) or "signal" in fault.action
 
 
-def choose(calls: Sequence[Call], *, sample: int, every: bool) -> list[Call]:
-    """Return the first and the last call of each unbroken run on one file and a random *sample* of the rest, or all."""
+def choose(calls: Sequence[Call], *, sample: int, every: bool, most: int = 36) -> list[Call]:
+    """Return the first and the last call of each unbroken run on one file and a random *sample* of the rest, or all.
+
+    Args:
+        most: of more than so many a random choice is returned, which another `SEED` makes differently.
+    """
     if every:
         return list(calls)
     chosen: set[Call] = set()
@@ -356,4 +360,8 @@ def choose(calls: Sequence[Call], *, sample: int, every: bool) -> list[Call]:
         chosen |= {run[0], run[-1]}
     rest = [call for call in calls if call not in chosen]
     chosen |= set(random.Random(SEED).sample(rest, min(sample, len(rest))))
-    return [call for call in calls if call in chosen]
+    found = [call for call in calls if call in chosen]
+    if len(found) > most:
+        kept = set(random.Random(SEED).sample(range(len(found)), most))
+        found = [call for position, call in enumerate(found) if position in kept]
+    return found
