@@ -56,7 +56,10 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     workspace = state.workspace
     host, port = parse_listen(options["listen"])
     check_upload_options(options)
-    profiles = frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
+    try:
+        profiles = frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
+    except InputError as error:
+        raise click.UsageError(f"--security-profile: {error.what}; {error.fix}") from error
     plans = parse_plans(options["issue_plans"])
     for plan in plans.values():
         get_profile(plan.profile)

@@ -85,6 +85,7 @@ class TlsIdentity:
             SignerError: the key cannot be read, is readable by others, or is another certificate's.
         """
         pem = files.read_limited(certificate, _MAX_FILE_BYTES, "TLS certificate")
+        _parse_chain(pem, str(certificate))  # first: the certificate is what people mix up, and the key is a secret
         return cls.parse(pem, files.read_private(key), str(certificate))
 
     @classmethod
@@ -98,14 +99,7 @@ class TlsIdentity:
             InputError: no certificate.
             SignerError: the key cannot be read, or is another certificate's.
         """
-        try:
-            chain = x509.load_pem_x509_certificates(pem)
-        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
-            raise InputError(
-                f"{source} holds no PEM certificate that can be read",
-                why=str(error),
-                fix="pass the certificate file of the server, leaf first, in PEM",
-            ) from error
+        chain = _parse_chain(pem, source)
         private_key = load_private_key(key_pem)
         return cls(tuple(item.public_bytes(serialization.Encoding.DER) for item in chain), private_key)
 
@@ -401,3 +395,14 @@ def _load_certificate(der: bytes, what: str) -> x509.Certificate:
         return x509.load_der_x509_certificate(der)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise InputError(f"{what} cannot be decoded", why=str(error)) from error
+
+
+def _parse_chain(pem: bytes, source: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise InputError(
+            f"{source} holds no PEM certificate that can be read",
+            why=str(error),
+            fix="pass the certificate file of the server, leaf first, in PEM",
+        ) from error

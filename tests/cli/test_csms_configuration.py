@@ -43,6 +43,8 @@ issue_here = true
 forward_secrecy_only = true
 duplicate = "probe"
 metrics_listen = "127.0.0.1:9443"
+upload_listen = "127.0.0.1:9444"
+upload_url = "https://logs.example.org"
 behind_proxy = ["10.0.0.5", "fd00::/64"]
 proxy_secret = {file = "/run/secrets/proxy"}
 log_json = true

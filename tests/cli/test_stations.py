@@ -25,7 +25,7 @@ def test_add_prints_one_documented_object(run: CommandLine, tmp_path: Path) -> N
     (tmp_path / "password").write_text("a-password-of-20-chr\n")
     words = ("--serial-number", "SN-7", "--organization", "Acme", "--security-profile", "2")
     row = run("station", "add", "CS-7", *words, "--password-file", tmp_path / "password", "--json").json()
-    assert row.keys() == STATION_FIELDS | {"schema", "schema_version", "deviations"}
+    assert row.keys() == STATION_FIELDS | {"schema", "schema_version", "deviations", "issue"}
     assert (row["schema"], row["id"], row["serial_number"]) == ("chargepki/station", "CS-7", "SN-7")
     assert row["has_password"] is True and row["connected"] is False
     assert "argon2" not in str(row)

@@ -135,7 +135,7 @@ def test_every_kind_of_command_at_once_leaves_one_whole_log(place: Place, runner
     assert problems(place, outcomes, keys=before) == []
     with open_place(place) as inventory:
         numbers = [crl.number for crl in inventory.list_crls("s@1")]
-        assert sorted(numbers) == list(range(1, len(numbers) + 1))
+        assert len(set(numbers)) == len(numbers)
         latest = inventory.latest_crl("s@1")
         assert latest is not None and latest.entries == 1
         assert (place.published / "crl" / "s@1.crl").read_bytes() == latest.der
