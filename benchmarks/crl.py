@@ -25,6 +25,7 @@ from benchmarks.material import ACTOR, make_authority, make_request
 from chargepki.pki.authority import Authority, IssuedCertificate, utc_now
 from chargepki.pki.crl import parse_crl
 from chargepki.pki.der import to_pem
+from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.signer import Signer
 
@@ -61,7 +62,7 @@ class OpenKey:
         return self.uri(label) == self.signer.uri
 
     def create(self, label: str, algorithm: object) -> str:
-        raise NotImplementedError(f"no key {label} for {algorithm} is made here")
+        raise StateError(f"no key {label} for {algorithm} is made here", why="the benchmark has one key, which is open")
 
     def open(self, uri: str) -> Signer:
         assert uri == self.signer.uri

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.engine import Database, Session
 
@@ -31,11 +32,18 @@ class ChangeMark:
         Raises:
             UnavailableError: the database cannot be reached.
         """
-        session = self._session
-        if session is None or session.is_broken:
-            self.close()
-            session = self._session = self._database.connect()
-            self._generation += 1
+        if self._session is not None and not self._session.is_broken:
+            try:
+                return self._look(self._session)
+            except UnavailableError:
+                # A connection that an earlier death of the server has ended says nothing about the server of now.
+                pass
+        self.close()
+        session = self._session = self._database.connect()
+        self._generation += 1
+        return self._look(session)
+
+    def _look(self, session: Session) -> tuple[int, int]:
         try:
             if self.is_quick:
                 return self._generation, int(session.execute("PRAGMA data_version")[0][0])

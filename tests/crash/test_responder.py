@@ -50,9 +50,7 @@ def rage(storm: Storm, seconds: float, disasters: list[Callable[[], None]], paus
     assert "Traceback" not in storm.said(), storm.said()[-3000:]
 
 
-# Fails now and then, and what it finds is real: a server of PostgreSQL that is killed right after it has acknowledged a
-# revocation leaves the responder with the answer that it had in memory, until the database is back (SECURITY.md).
-@pytest.mark.campaign
+@pytest.mark.slow
 def test_no_wrong_answer_while_processes_and_postgresql_die(tmp_path: Path, postgresql: PostgresqlServer) -> None:
     chance = random.Random(7)
 
