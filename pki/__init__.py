@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from chargepki.pki.config import Settings, load_settings
     from chargepki.pki.errors import ChargePkiError
     from chargepki.pki.hashdata import CertificateHashData
+    from chargepki.pki.hashdata_defects import HashDefect
+    from chargepki.pki.hashdata_oracle import KnownCertificate, diagnose_hash_data
     from chargepki.pki.inventory import Inventory
     from chargepki.pki.profiles import get_profile, list_profiles
     from chargepki.pki.profiles.base import Profile
@@ -25,14 +27,17 @@ __all__ = [
     "CaOrder",
     "CertificateHashData",
     "ChargePkiError",
+    "HashDefect",
     "Inventory",
     "IssueOrder",
     "IssuedCertificate",
+    "KnownCertificate",
     "Profile",
     "Purpose",
     "Settings",
     "VerifiedChain",
     "Workspace",
+    "diagnose_hash_data",
     "get_profile",
     "lint",
     "list_profiles",
@@ -45,14 +50,17 @@ _HOMES = {
     "CaOrder": "authority",
     "CertificateHashData": "hashdata",
     "ChargePkiError": "errors",
+    "HashDefect": "hashdata_defects",
     "Inventory": "inventory",
     "IssueOrder": "authority",
     "IssuedCertificate": "authority",
+    "KnownCertificate": "hashdata_oracle",
     "Profile": "profiles.base",
     "Purpose": "chain",
     "Settings": "config",
     "VerifiedChain": "chain",
     "Workspace": "workspace",
+    "diagnose_hash_data": "hashdata_oracle",
     "get_profile": "profiles",
     "list_profiles": "profiles",
     "load_settings": "config",

@@ -11,7 +11,7 @@ from typing import Final
 from chargepki.pki import der, keys
 from chargepki.pki.errors import InputError
 
-__all__ = ["HASH_ALGORITHMS", "CertificateHashData"]
+__all__ = ["HASH_ALGORITHMS", "CertificateHashData", "hashed_parts"]
 
 HASH_ALGORITHMS: Final = ("SHA256", "SHA384", "SHA512")
 """The values of OCPP's HashAlgorithmEnumType; the first is the one we use."""
@@ -51,8 +51,8 @@ class CertificateHashData:
         """
         if algorithm not in HASH_ALGORITHMS:
             raise InputError(f"hash {algorithm!r} is not one of OCPP", fix=f"use one of {', '.join(HASH_ALGORITHMS)}")
-        serial, issuer_name, _, _ = _identity(certificate_der)
-        _, _, issuer_subject, issuer_spki = _identity(issuer_der)
+        serial, issuer_name, _, _ = hashed_parts(certificate_der)
+        _, _, issuer_subject, issuer_spki = hashed_parts(issuer_der)
         if issuer_subject != issuer_name:
             # Hashing over the wrong issuer gives a plausible value that no station will ever find.
             from chargepki.pki import names  # needed only when the octets differ
@@ -131,8 +131,12 @@ class CertificateHashData:
         return hash(self._key())
 
 
-def _identity(certificate_der: bytes) -> tuple[int, bytes, bytes, bytes]:
-    """Return serial number, issuer, subject and SubjectPublicKeyInfo of a certificate, the latter three as found."""
+def hashed_parts(certificate_der: bytes) -> tuple[int, bytes, bytes, bytes]:
+    """Return serial number, issuer, subject and SubjectPublicKeyInfo of a certificate, the latter three as found.
+
+    Raises:
+        InputError: the octets are no certificate.
+    """
     outer = der.parse(certificate_der).children(der.SEQUENCE)
     fields = outer[0].children(der.SEQUENCE) if outer else ()
     if fields and fields[0].is_context(0):
