@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from chargepki.pki.crl_entry import ReasonCode
 
 __all__ = ["Authority", "utc_now"]
+
+_log = logging.getLogger(__name__)
 
 _SHARD_ROUNDS = 5
 """How often a certificate is built anew because another process took the last place of its CRL shard."""
@@ -185,6 +188,9 @@ class Authority:
     ) -> CertificateRecord:
         """Revoke a certificate by its id ``CA:SERIAL``, or put it on hold; needs no CA key.
 
+        When it returns, no responder denies it any more: each looks at the inventory before it answers, and those that
+        would answer from memory if the database went away have taken note (`Inventory.wait_for_assent`).
+
         Args:
             revoked_at: when it counts as revoked; now when ``None``.
             invalidity_date: since when the key is known or suspected to have been compromised.
@@ -192,12 +198,13 @@ class Authority:
         Raises:
             Conflict: it is revoked for another reason that is not rewritten.
             NotFound: there is no such certificate.
+            UnavailableError: the inventory went away; repeat it, since it may have been recorded.
         """
         from chargepki.pki.authority.revocation import parse_reason, revoke
         from chargepki.pki.crl_entry import ReasonCode
 
         code = reason if isinstance(reason, ReasonCode) else parse_reason(reason)
-        return revoke(
+        record = revoke(
             self.inventory,
             certificate_id,
             code,
@@ -206,6 +213,9 @@ class Authority:
             revoked_at=revoked_at,
             invalidity_date=invalidity_date,
         )
+        if not self.inventory.wait_for_assent():
+            _log.warning("revoked %s, but a process that answers from memory has not taken note within 5 s", record.id)
+        return record
 
     def release(self, certificate_id: str) -> CertificateRecord:
         """Take a certificate off hold by its id ``CA:SERIAL``; needs no CA key.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import sqlite3
 import time
 from collections import deque
@@ -168,6 +169,15 @@ class Session:
         """Whether the server has closed the connection (SQLite never does)."""
         return self._address.dialect is Dialect.POSTGRESQL and bool(self.connection.broken or self.connection.closed)
 
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the server has said something on a connection that nobody uses: its farewell, as a rule."""
+        if self._address.dialect is not Dialect.POSTGRESQL:
+            return False
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """Close the connection."""
         with contextlib.suppress(self._errors):
@@ -242,7 +252,7 @@ class Database:
                 session = self._idle.pop()
             except IndexError:
                 return self.connect()
-            if not session.is_broken:
+            if not session.is_broken and not session.has_hung_up:
                 return session
             session.close()
 

@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from chargepki.pki.inventory.assent import Assent, wait_for_assent
 from chargepki.pki.inventory.audit_chain import AuditKey, ChainState, LogHead, genesis_hash
 from chargepki.pki.inventory.codec import AUDITED
 from chargepki.pki.inventory.combiner import Combiner, Job
@@ -111,6 +112,21 @@ class Inventory(Reads):
         """Return a mark that changes with every commit, to be asked on behalf of each answer from a cache."""
         return ChangeMark(self._database)
 
+    def assent(self) -> Assent:
+        """Return the lock that a process holds while it relies on what it remembers of the inventory."""
+        return Assent(self._database)
+
+    def wait_for_assent(self, *, timeout: float = 5.0) -> bool:
+        """Return once no process relies on what it remembers from before this call; false if one still does.
+
+        Args:
+            timeout: seconds to wait for them.
+
+        Raises:
+            UnavailableError: the inventory went away, so that nobody knows.
+        """
+        return wait_for_assent(self._database, timeout=timeout)
+
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection that sees one committed state and cannot write (for verification and export)."""
@@ -124,21 +140,27 @@ class Inventory(Reads):
     # -- reads --------------------------------------------------------------------------------------------------
 
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
-        session = self._database.take()
-        try:
-            return session.run(statement, parameters)
-        except UnavailableError:
-            # The server may have closed an idle connection; a read can be repeated on a new one.
-            if not session.is_broken:
-                raise
-            with self._database.session() as fresh:
-                return fresh.run(statement, parameters)
-        finally:
-            self._database.give_back(session)
+        return self._read(lambda session: session.run(statement, parameters))
 
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
-        with self._database.session() as session:
-            return session.select(table, filters, order, limit)
+        return self._read(lambda session: session.select(table, filters, order, limit))
+
+    def _read(self, read: Callable[[Session], list[Row]]) -> list[Row]:
+        session = self._database.take()
+        try:
+            return read(session)
+        except UnavailableError:
+            if not session.is_broken:
+                raise
+        finally:
+            self._database.give_back(session)
+        # The server has closed an idle connection; a read can be repeated. Not on another idle one, whose end may be
+        # the same.
+        session = self._database.connect()
+        try:
+            return read(session)
+        finally:
+            self._database.give_back(session)
 
     # -- writes -------------------------------------------------------------------------------------------------
 

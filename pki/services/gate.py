@@ -2,7 +2,8 @@
 
 Each answer is preceded by a look at the inventory's change mark that began after the request came in. Requests that
 wait share one look, so that it costs little however many there are. While the inventory cannot be reached, what is in
-memory is answered with, until its nextUpdate: a revocation cannot be committed then either.
+memory is answered with, until its nextUpdate, if it held every acknowledged revocation when the inventory went
+(`reliance`): none can be committed then either. If it did not, it is forgotten.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import AuditEntry
+from chargepki.pki.services.reliance import Reliance
 
 __all__ = ["ChangeGate"]
 
@@ -41,17 +43,24 @@ class _News:
 
 
 class ChangeGate:
-    """One per process and event loop."""
+    """One per process and event loop.
 
-    def __init__(self, inventory: Inventory, apply: Apply) -> None:
+    Args:
+        apply: forgets what was changed.
+        distrust: forgets every statement on a certificate's status; called while the inventory is away.
+    """
+
+    def __init__(self, inventory: Inventory, apply: Apply, distrust: Callable[[], None]) -> None:
         self._inventory = inventory
         self._apply = apply
+        self._distrust = distrust
         self._mark = inventory.change_mark()
         self._seen: tuple[int, int] | None = None
         self._seq = -1
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chargepki-gate")
         self._running: asyncio.Future[bool] | None = None
         self._waiting: asyncio.Future[bool] | None = None
+        self._reliance = Reliance(inventory, self.pass_through)
         self.is_current = False
         """Whether the last look reached the inventory."""
 
@@ -86,8 +95,8 @@ class ChangeGate:
         """Forget what is untrue now; in the event loop, where the memory is used."""
         if isinstance(news, UnavailableError):
             if self.is_current:
-                _log.error("the inventory is gone: answers come from memory until they expire: %s", news)
-            self.is_current = False
+                _log.error("the inventory is gone: %s: %s", self._what_now(), news)
+            self._miss()
             return False
         if news.entries is None or news.entries:
             self._apply(news.entries)
@@ -101,6 +110,7 @@ class ChangeGate:
         """Wait for a `look` that began after this call; false when the inventory could not be asked in time."""
         if self.is_quick:
             return self.look()
+        self._reliance.start()
         loop = asyncio.get_running_loop()
         if self._running is None:
             self._running = mine = self._start(loop)
@@ -112,8 +122,17 @@ class ChangeGate:
         try:
             return await asyncio.wait_for(asyncio.shield(mine), _PATIENCE_SECONDS)
         except TimeoutError:
-            self.is_current = False
+            self._miss()
             return False
+
+    def _miss(self) -> None:
+        """Go on without the inventory: with memory, or without it where it may deny an acknowledged revocation."""
+        self.is_current = False
+        if not self._reliance.holds:
+            self._distrust()
+
+    def _what_now(self) -> str:
+        return "answers come from memory until they expire" if self._reliance.holds else "nothing in memory is certain"
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[bool]:
         result: asyncio.Future[bool] = loop.create_future()
@@ -131,7 +150,8 @@ class ChangeGate:
         return result
 
     def close(self) -> None:
-        """Close the connection to the inventory."""
+        """Close the connections to the inventory."""
+        self._reliance.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._mark.close()
 

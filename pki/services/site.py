@@ -51,7 +51,7 @@ class PkiSite:
         self.health = health or Health(self.tally)
         self.responder = OcspResponder(inventory, signers=signers, tally=self.tally)
         self.artefacts = Artefacts(inventory)
-        self.gate = ChangeGate(inventory, self._apply)
+        self.gate = ChangeGate(inventory, self._apply, lambda: self.responder.apply(None))
         self._prefix = urlsplit(public_url).path.rstrip("/").encode() if public_url else b""
         self._routes = dict(routes or {})
         self._pending: list[tuple[Request, Answer]] = []
