@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 _LISTEN_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
 
 Look = Callable[[], Coroutine[Any, Any, bool]]
 
@@ -58,16 +59,19 @@ class Reliance:
         self._assent.close()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        pause = _AGAIN_SECONDS
         while not self._stop.is_set():
             try:
                 self._round(loop)
-            except UnavailableError:
-                self._assent.close()
-                self._stop.wait(_AGAIN_SECONDS)
+                pause = _AGAIN_SECONDS
             except ChargePkiError as error:
-                _log.error("memory cannot be relied upon: %s", error)
+                _log.log(
+                    logging.INFO if isinstance(error, UnavailableError) else logging.ERROR,
+                    "no revocation waits for this process at present: %s", error,
+                )  # fmt: skip
                 self._assent.close()
-                self._stop.wait(1.0)
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _round(self, loop: asyncio.AbstractEventLoop) -> None:
         self._assent.connect()
