@@ -76,10 +76,12 @@ $(UV): requirements/boot.txt
 	@$(PYTHON) -m pip install --quiet --root-user-action=ignore --require-hashes --target .boot -r requirements/boot.txt
 	@touch $(UV)
 
-# A broken or half-made environment is made anew; an intact one is only brought up to date.
+# A broken or half-made environment is made anew; an intact one is only brought up to date. Compiled, as pip installs:
+# where PYTHONDONTWRITEBYTECODE is set, every start of the command would compile it all again.
 $(ENV): $(UV) requirements/dev.txt pyproject.toml hatch_build.py
 	@rm -f $(ENV)
 	@$(BIN)/python -c '' 2>/dev/null || $(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q pki ocpp_security cli
 	@touch $(ENV)

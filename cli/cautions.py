@@ -10,8 +10,9 @@ from chargepki.pki.findings import Finding, Severity
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CertificateRecord
 from chargepki.pki.lint import lint_certificate
-from chargepki.pki.profiles import adapt_to_issuer, get_profile
+from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Presence, Profile
+from chargepki.pki.profiles.common import adapt_to_issuer
 
 __all__ = ["ca_warnings", "certificate_warnings", "tell_warnings"]
 

@@ -24,7 +24,6 @@ from chargepki.pki import files, keys
 from chargepki.pki.chain.certificate import PathCertificate
 from chargepki.pki.der import to_pem
 from chargepki.pki.errors import InputError, PolicyRefusal, UnavailableError
-from chargepki.pki.inventory.records import CaState
 from chargepki.pki.signer import Signer
 
 __all__ = [
@@ -212,6 +211,8 @@ def read_roots(state: GlobalState, trust: tuple[str, ...]) -> tuple[bytes, ...]:
         return tuple(der for file in trust for der in read_certificates(file))
     found: tuple[bytes, ...] = ()
     if state.workspace.exists:
+        from chargepki.pki.inventory.records import CaState
+
         found = tuple(
             record.certificate_der
             for record in state.workspace.inventory.list_cas()

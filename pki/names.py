@@ -7,13 +7,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
-
-from cryptography import x509
-from cryptography.x509.name import _ASN1Type  # the library has no public way to keep the string type of a name read
+from typing import TYPE_CHECKING, Final
 
 from chargepki.pki import der, oids
 from chargepki.pki.errors import InputError, printable
+
+if TYPE_CHECKING:
+    # Imported where a name is built: half of the time of a command that only reads certificates would go there.
+    from cryptography import x509
 
 __all__ = [
     "SHORT_NAMES",
@@ -80,16 +81,16 @@ _LENGTHS: Final[Mapping[str, int]] = MappingProxyType(
 )
 _PRINTABLE_TYPES: Final = frozenset({oids.COUNTRY_NAME, oids.SERIAL_NUMBER, oids.DN_QUALIFIER})
 _IA5_TYPES: Final = frozenset({oids.DOMAIN_COMPONENT, oids.EMAIL_ADDRESS})
-_STRING_TYPES: Final[Mapping[int, _ASN1Type]] = MappingProxyType(
+_STRING_TYPES: Final[Mapping[int, str]] = MappingProxyType(
     {
-        der.UTF8_STRING: _ASN1Type.UTF8String,
-        der.NUMERIC_STRING: _ASN1Type.NumericString,
-        der.PRINTABLE_STRING: _ASN1Type.PrintableString,
-        der.TELETEX_STRING: _ASN1Type.T61String,
-        der.IA5_STRING: _ASN1Type.IA5String,
-        der.VISIBLE_STRING: _ASN1Type.VisibleString,
-        der.UNIVERSAL_STRING: _ASN1Type.UniversalString,
-        der.BMP_STRING: _ASN1Type.BMPString,
+        der.UTF8_STRING: "UTF8String",
+        der.NUMERIC_STRING: "NumericString",
+        der.PRINTABLE_STRING: "PrintableString",
+        der.TELETEX_STRING: "T61String",
+        der.IA5_STRING: "IA5String",
+        der.VISIBLE_STRING: "VisibleString",
+        der.UNIVERSAL_STRING: "UniversalString",
+        der.BMP_STRING: "BMPString",
     }
 )
 
@@ -111,10 +112,14 @@ def build_name(pairs: Iterable[tuple[str, str]]) -> x509.Name:
     >>> text(build_name([("CN", "CS-1"), ("O", "Example CSO")]))
     'CN=CS-1,O=Example CSO'
     """
+    from cryptography import x509
+
     return x509.Name([_attribute(key, value) for key, value in pairs])
 
 
 def _attribute(key: str, value: str) -> x509.NameAttribute[str]:
+    from cryptography import x509
+
     oid = _BY_FOLDED.get(key.casefold()) or (key if _DOTTED.match(key) else None)
     if oid is None:
         raise InputError(f"{key!r} is not an attribute of a name", fix=f"use one of {', '.join(SHORT_NAMES)}")
@@ -249,6 +254,8 @@ def name_from_der(encoded: bytes) -> x509.Name:
     Raises:
         InputError: not a Name, or one that cannot be represented (the functions that take octets read more).
     """
+    from cryptography import x509
+
     rdns = _rdns(encoded)
     try:
         name = x509.Name(
@@ -264,10 +271,13 @@ def name_from_der(encoded: bytes) -> x509.Name:
 
 
 def _as_found(oid: str, value: der.Tlv) -> x509.NameAttribute[str]:
+    from cryptography import x509
+    from cryptography.x509.name import _ASN1Type  # the library has no public way to keep the string type of a name
+
     kind = _STRING_TYPES.get(value.tag)
     if kind is None:
         raise value.fail("unexpected-tag", "a value in a name is not a character string")
-    return x509.NameAttribute(x509.ObjectIdentifier(oid), value.as_text(), kind)
+    return x509.NameAttribute(x509.ObjectIdentifier(oid), value.as_text(), _ASN1Type[kind])
 
 
 def _rdns(encoded: bytes) -> list[list[tuple[str, der.Tlv]]]:

@@ -36,8 +36,9 @@ from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, si
 from chargepki.pki.lint import lint_issuance
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
-from chargepki.pki.profiles import adapt_to_issuer, get_profile
+from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.common import adapt_to_issuer
 from chargepki.pki.profiles.hierarchy import check_issuer
 from chargepki.pki.signer import Signer
 from chargepki.pki.template import (

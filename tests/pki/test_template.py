@@ -17,8 +17,9 @@ from chargepki.pki import keys, names, oids
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pointers import NO_POINTERS, Pointers, choose_pointers
-from chargepki.pki.profiles import adapt_to_issuer, get_profile, list_profiles
+from chargepki.pki.profiles import get_profile, list_profiles
 from chargepki.pki.profiles.base import Extension, KeyUsageBit, Presence, Profile, Standard
+from chargepki.pki.profiles.common import adapt_to_issuer
 from chargepki.pki.profiles.hierarchy import issuer_ids
 from chargepki.pki.template import (
     Criticality,
