@@ -50,6 +50,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
 )
 from chargepki.pki.inventory.terms_records import StationTermsRecord
+from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootReportRecord, TrustRootRecord
 
 __all__ = [
     "AUDITED",
@@ -326,6 +327,9 @@ FIRMWARE_APPROVER: Final = RowKind("firmware_approver", FirmwareApproverRecord)
 FIRMWARE_APPROVAL: Final = RowKind("firmware_approval", FirmwareApprovalRecord, key=("release", "approver"))
 FIRMWARE_STATUS: Final = RowKind("firmware_status", FirmwareStatusRecord, key=("operation", "number"))
 STATION_FIRMWARE: Final = RowKind("station_firmware", StationFirmwareRecord, key=("station",))
+TRUST_ROOT: Final = RowKind("trust_root", TrustRootRecord)
+STATION_ROOT: Final = RowKind("station_root", StationRootRecord, key=("station", "use", "certificate"))
+STATION_ROOT_REPORT: Final = RowKind("station_root_report", StationRootReportRecord, key=("station", "use"))
 EST_ACCOUNT: Final = RowKind("est_account", EstAccountRecord)
 EST_REQUEST: Final = RowKind("est_request", EstRequestRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
@@ -357,6 +361,9 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     STATION_FIRMWARE,
     EST_ACCOUNT,
     EST_REQUEST,
+    TRUST_ROOT,
+    STATION_ROOT,
+    STATION_ROOT_REPORT,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -37,6 +37,7 @@ from chargepki.pki.inventory.records import (
     StationState,
 )
 from chargepki.pki.inventory.terms_reads import TermsReads
+from chargepki.pki.inventory.trust_reads import TrustReads
 
 __all__ = ["Reads", "Row"]
 
@@ -45,7 +46,7 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads):
+class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads

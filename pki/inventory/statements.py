@@ -32,11 +32,20 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
-from chargepki.pki.inventory import codec, event_tables, firmware_tables, ocsp_tables, tables, terms_tables
+from chargepki.pki.inventory import (
+    codec,
+    event_tables,
+    firmware_tables,
+    ocsp_tables,
+    tables,
+    terms_tables,
+    trust_tables,
+)
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
+from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
 
@@ -82,6 +91,9 @@ TABLES: Final[Mapping[str, Table]] = {
         firmware_tables.FirmwareApprovalRow,
         firmware_tables.StationFirmwareRow,
         firmware_tables.FirmwareStatusRow,
+        trust_tables.TrustRootRow,
+        trust_tables.StationRootRow,
+        trust_tables.StationRootReportRow,
     )
 }
 
@@ -421,6 +433,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         )
         named |= event_statements(TABLES, name)
         named |= firmware_statements(TABLES, _record)
+        named |= trust_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -18,6 +18,7 @@ from chargepki.pki.inventory.firmware_writes import FirmwareWrites
 from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.terms_writes import TermsWrites
+from chargepki.pki.inventory.trust_writes import TrustWrites
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
 from chargepki.pki.inventory.writes_enrolment import EnrolmentWrites
 from chargepki.pki.inventory.writes_events import EventWrites
@@ -39,6 +40,7 @@ class Transaction(
     EventWrites,
     FirmwareWrites,
     EnrolmentWrites,
+    TrustWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 

@@ -38,6 +38,12 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.inventory.trust_records import (
+    StationRootRecord,
+    StationRootReportRecord,
+    StationRootState,
+    TrustRootRecord,
+)
 
 __all__ = [
     "ACTOR",
@@ -224,6 +230,7 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_est_account(est_account_record()))
     do(inventory, lambda tx: tx.add_est_request(est_request_record()))
     _fill_firmware(inventory)
+    _fill_trust(inventory)
 
 
 def _fill_firmware(inventory: Inventory) -> None:
@@ -237,6 +244,14 @@ def _fill_firmware(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_approval(FirmwareApprovalRecord("r1", "bob", "02", b"signature", NOW)))
     do(inventory, lambda tx: tx.add_firmware_status("o1", "Downloading", at=NOW))
     do(inventory, lambda tx: tx.put_station_firmware(StationFirmwareRecord("CS-1", "V", "M", "0.9", NOW)))
+
+
+def _fill_trust(inventory: Inventory) -> None:
+    root = TrustRootRecord("ab" * 32, b"der", None, "CN=Root", "alice", NOW)
+    installed = StationRootRecord("CS-1", "csms", root.id, StationRootState.INSTALLED, "o1", NOW)
+    do(inventory, lambda tx: tx.put_trust_root(root))
+    do(inventory, lambda tx: tx.put_station_root(installed))
+    do(inventory, lambda tx: tx.put_root_report(StationRootReportRecord("CS-1", "csms", {"entries": []}, NOW)))
 
 
 def alert_record(alert: str = "al-1", **changes: Any) -> AlertRecord:
