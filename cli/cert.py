@@ -169,6 +169,9 @@ def show(state: GlobalState, certificate: str) -> None:
     show_default=True,
     help="With --publish: how long another process may take that holds the key.",
 )
+@click.option(
+    "--record-only", is_flag=True, help="The CA is not ours (`ca connect`) and has revoked it: put that on record."
+)
 @click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
@@ -176,8 +179,10 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
     """Revoke a certificate, named by its serial or by a file that holds it, and publish its CA's CRL.
 
     A station that is connected with it loses its connection at once. Repeating it is harmless. Another reason is
-    refused, unless it was certificateHold, or the key turns out to be compromised.
+    refused, unless it was certificateHold, or the key turns out to be compromised. What the CA of somebody else has
+    issued is for that CA to revoke; --record-only tells our record of it.
     """
+    _check_publish(options)
     from chargepki.cli.revoking import confirm_ca_revocation, find_operand, tell_other_certificates
 
     dry_run: bool = options["dry_run"]
@@ -187,7 +192,11 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
     record = find_operand(workspace.inventory, certificate)
     radius = confirm_ca_revocation(state, record, yes=options["yes"], dry_run=dry_run)
     revoked = workspace.authority.revoke(
-        record.id, reason, revoked_at=options["revoked_at"], invalidity_date=options["invalidity_date"]
+        record.id,
+        reason,
+        revoked_at=options["revoked_at"],
+        invalidity_date=options["invalidity_date"],
+        record_only=options["record_only"],
     )
     row = certificate_row(revoked)
     if radius is not None:
@@ -217,6 +226,9 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
     show_default=True,
     help="With --publish: how long another process may take that holds the key.",
 )
+@click.option(
+    "--record-only", is_flag=True, help="The CA is not ours (`ca connect`) and has released it: put that on record."
+)
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
@@ -226,10 +238,11 @@ def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
     """
     from chargepki.cli.revoking import find_operand
 
+    _check_publish(options)
     if options["dry_run"]:
         state.rehearse()
     record = find_operand(state.workspace.inventory, certificate)
-    released = state.workspace.authority.release(record.id)
+    released = state.workspace.authority.release(record.id, record_only=options["record_only"])
     row = certificate_row(released)
     if not options["dry_run"]:
         was_held = record.revoked_at is not None
@@ -238,9 +251,17 @@ def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
     state.output.fields("chargepki/certificate", row)
 
 
+def _check_publish(options: dict[str, Any]) -> None:
+    if options["publish"] and options["record_only"]:
+        raise click.UsageError("--publish does not go with --record-only: the lists are another CA's to publish")
+
+
 def _publish(state: GlobalState, record: CertificateRecord, options: dict[str, Any]) -> int | None:
     from chargepki.cli.revoking import publish_or_explain, wait_until_published
 
+    if options["record_only"]:
+        state.output.say(f"recorded here; the lists of {record.ca} are its own to publish")
+        return None
     crl = publish_or_explain(state, record.ca)
     if options["publish"]:
         wait_until_published(state, record, options["wait"])

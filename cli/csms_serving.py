@@ -17,8 +17,9 @@ import click
 
 from chargepki.cli.alerting import alerting
 from chargepki.cli.csms_settings import Secret, changed_settings, load_csms_settings
-from chargepki.cli.csms_tls import Material, TlsLoader, server_identities
+from chargepki.cli.csms_tls import Material, TlsLoader
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.listening import event_loop_factory, parse_listen
 from chargepki.cli.uploading import check_upload_options, uploads
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
@@ -31,7 +32,7 @@ from chargepki.pki.config import CONFIG_FILE
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["event_loop_factory", "parse_listen", "parse_plans", "serve_csms", "server_identities"]
+__all__ = ["parse_plans", "serve_csms"]
 
 _RENEW_SECONDS = 8 * 3600.0
 _LOOK_SECONDS = 5.0
@@ -234,19 +235,6 @@ def _options_of(keys: Sequence[str]) -> set[str]:
     return {setting.option for setting in SETTINGS if setting.key in keys}
 
 
-def parse_listen(text: str, *, option: str = "--listen") -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT`` or ``[IPV6]:PORT``.
-
-    >>> parse_listen("127.0.0.1:8443"), parse_listen("[::1]:0")
-    (('127.0.0.1', 8443), ('::1', 0))
-    """
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise click.UsageError(f"{option} {text!r} is not HOST:PORT, for example 127.0.0.1:8443")
-    return host, int(port)
-
-
 def parse_plans(texts: Sequence[str]) -> dict[CertificateUse, IssuePlan]:
     """Return the plan of each ``KIND=CA[:PROFILE]``.
 
@@ -282,12 +270,3 @@ def _start_logging(state: GlobalState, *, as_json: bool) -> None:
     logger.setLevel(logging.DEBUG if state.verbose else logging.WARNING if state.quiet else logging.INFO)
     # The WebSocket library would repeat every failed handshake of a port scan with a traceback.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
-
-
-def event_loop_factory() -> Any:
-    """Return what makes event loops: uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -16,7 +16,7 @@ from typing import Any
 
 from cryptography import x509
 
-from chargepki.cli.csms_serving import server_identities
+from chargepki.cli.csms_tls import server_identities
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.stations import add_station, record_profile
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer

@@ -14,8 +14,8 @@ from typing import Any
 import click
 from aiohttp import web
 
-from chargepki.cli.csms_serving import event_loop_factory, parse_listen
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.listening import event_loop_factory, parse_listen
 from chargepki.ocpp_security.firmware_server import FirmwareImages
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.services.logs import start_logging

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
-from chargepki.cli.csms_serving import event_loop_factory, parse_listen
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.listening import event_loop_factory, parse_listen
 from chargepki.pki import aio
 from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
 from chargepki.pki.config import CONFIG_FILE

@@ -76,7 +76,7 @@ async def uploads(
     Raises:
         UnavailableError: the address cannot be bound.
     """
-    from chargepki.cli.csms_serving import parse_listen
+    from chargepki.cli.listening import parse_listen
 
     if not options["upload_listen"]:
         yield None

@@ -107,14 +107,17 @@ class Authority:
         *,
         revoked_at: datetime | None = None,
         invalidity_date: datetime | None = None,
+        record_only: bool = False,
     ) -> CertificateRecord:
         """Revoke one certificate; see `chargepki.pki.Authority.revoke`."""
-        revoke = partial(self._authority.revoke, revoked_at=revoked_at, invalidity_date=invalidity_date)
+        revoke = partial(
+            self._authority.revoke, revoked_at=revoked_at, invalidity_date=invalidity_date, record_only=record_only
+        )
         return await self._run(lambda: revoke(certificate_id, reason))
 
-    async def release(self, certificate_id: str) -> CertificateRecord:
+    async def release(self, certificate_id: str, *, record_only: bool = False) -> CertificateRecord:
         """Take one certificate off hold; see `chargepki.pki.Authority.release`."""
-        return await self._run(lambda: self._authority.release(certificate_id))
+        return await self._run(lambda: self._authority.release(certificate_id, record_only=record_only))
 
     async def publish_crl(self, ca: str) -> CrlRecord:
         """Sign and publish the next CRL of *ca*; see `chargepki.pki.Authority.publish_crl`."""

@@ -28,6 +28,7 @@ __all__ = [
     "build_csr_attributes",
     "build_server_key_answer",
     "encode_body",
+    "find_session_link",
     "read_certs_only",
     "read_request_body",
 ]
@@ -65,6 +66,25 @@ def read_request_body(body: bytes) -> CertificateRequest:
     if not body.strip():
         raise InputError("the body is empty", fix="send one PKCS#10 request in base64")
     return parse_csr(body, max_bytes=MAX_BODY_BYTES)
+
+
+def find_session_link(request: CertificateRequest) -> bytes | None:
+    """Return the content of the request's challengePassword, undecoded; ``None`` when it has none.
+
+    In EST its presence says that it holds the base64 of the TLS session's ``tls-unique`` value (RFC 7030 3.5).
+
+    Raises:
+        InputError: the attribute is malformed, or stands there twice.
+    """
+    fields = der.parse(request.info_der).children(der.SEQUENCE)
+    found: list[bytes] = []
+    for attribute in fields[3].children() if len(fields) == 4 else ():
+        kind, values = attribute.children(der.SEQUENCE)
+        if kind.as_oid() == oids.CHALLENGE_PASSWORD:
+            found += [value.content for value in values.children(der.SET)]
+            if len(found) != 1:
+                raise InputError("the request's challengePassword has not exactly one value", why="RFC 2985 5.4.1")
+    return found[0] if found else None
 
 
 def build_certs_only(certificates_der: Sequence[bytes]) -> bytes:

@@ -185,6 +185,7 @@ class Authority:
         *,
         revoked_at: datetime | None = None,
         invalidity_date: datetime | None = None,
+        record_only: bool = False,
     ) -> CertificateRecord:
         """Revoke a certificate by its id ``CA:SERIAL``, or put it on hold; needs no CA key.
 
@@ -194,16 +195,20 @@ class Authority:
         Args:
             revoked_at: when it counts as revoked; now when ``None``.
             invalidity_date: since when the key is known or suspected to have been compromised.
+            record_only: its CA is not ours and has revoked it, which is to be on record here.
 
         Raises:
             Conflict: it is revoked for another reason that is not rewritten.
             NotFound: there is no such certificate.
+            PolicyRefusal: it is for its CA to revoke, and *record_only* was not said; or the other way round.
             UnavailableError: the inventory went away; repeat it, since it may have been recorded.
         """
+        from chargepki.pki.authority.external import check_whose_to_revoke
         from chargepki.pki.authority.revocation import parse_reason, revoke
         from chargepki.pki.crl_entry import ReasonCode
 
         code = reason if isinstance(reason, ReasonCode) else parse_reason(reason)
+        check_whose_to_revoke(self.inventory, certificate_id, "revoke", record_only=record_only)
         record = revoke(
             self.inventory,
             certificate_id,
@@ -217,15 +222,21 @@ class Authority:
             _log.warning("revoked %s, but a process that answers from memory has not taken note within 5 s", record.id)
         return record
 
-    def release(self, certificate_id: str) -> CertificateRecord:
+    def release(self, certificate_id: str, *, record_only: bool = False) -> CertificateRecord:
         """Take a certificate off hold by its id ``CA:SERIAL``; needs no CA key.
+
+        Args:
+            record_only: its CA is not ours and has released it, which is to be on record here.
 
         Raises:
             Conflict: it is revoked for good.
             NotFound: there is no such certificate.
+            PolicyRefusal: it is for its CA to release, and *record_only* was not said; or the other way round.
         """
+        from chargepki.pki.authority.external import check_whose_to_revoke
         from chargepki.pki.authority.revocation import release
 
+        check_whose_to_revoke(self.inventory, certificate_id, "release", record_only=record_only)
         return release(self.inventory, certificate_id, actor=self._actor, now=self._clock())
 
     def configure_crls(self, ca: str, settings: CrlSettings) -> CaRecord:

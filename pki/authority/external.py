@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -37,7 +37,15 @@ from chargepki.pki.policy import judge_request
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
 
-__all__ = ["EnrolOutside", "ExternalCas", "NotYet", "connect_ca", "enrol_outside", "is_external"]
+__all__ = [
+    "EnrolOutside",
+    "ExternalCas",
+    "NotYet",
+    "check_whose_to_revoke",
+    "connect_ca",
+    "enrol_outside",
+    "is_external",
+]
 
 _SCHEMES: Final = ("est:", "none:")
 _DECISIVE: Final = ("possession", "key-algorithm", "ca-request")
@@ -58,6 +66,30 @@ class NotYet(UnavailableError):
 def is_external(ca: CaRecord) -> bool:
     """Whether the key of *ca* is with somebody else: we neither sign certificates nor lists for it."""
     return ca.key_uri.startswith(_SCHEMES)
+
+
+def check_whose_to_revoke(
+    inventory: Inventory, certificate_id: str, verb: Literal["revoke", "release"], *, record_only: bool
+) -> None:
+    """Refuse to *verb* what only a CA of somebody else can, and merely to record what ours have to do.
+
+    Raises:
+        NotFound: there is no such certificate.
+        PolicyRefusal: *record_only* does not fit the certificate's CA.
+    """
+    ca = inventory.get_ca(inventory.get_certificate(certificate_id).ca)
+    if is_external(ca) and not record_only:
+        raise PolicyRefusal(
+            f"{certificate_id} was issued by {ca.name}, which is not ours: its operator has to {verb} it",
+            why="whoever relies on it asks that CA's lists and OCSP responder, which we cannot change",
+            fix=f"tell the operator of {ca.name}; when that is done, record it here (--record-only)",
+        )
+    if record_only and not is_external(ca):
+        raise PolicyRefusal(
+            f"{certificate_id} was issued by {ca.name}, which is ours: nobody else can {verb} it",
+            why="--record-only is for certificates of a CA that was connected",
+            fix="leave out --record-only",
+        )
 
 
 @dataclass(frozen=True, slots=True)

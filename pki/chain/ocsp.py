@@ -14,7 +14,15 @@ from chargepki.pki.chain.certificate import PathCertificate, same_name
 from chargepki.pki.der import DerError, Tlv
 from chargepki.pki.errors import InputError, printable_number
 
-__all__ = ["OcspAnswer", "OcspResponse", "is_about", "is_responder", "read_ocsp_response", "why_no_delegate"]
+__all__ = [
+    "NoStatus",
+    "OcspAnswer",
+    "OcspResponse",
+    "is_about",
+    "is_responder",
+    "read_ocsp_response",
+    "why_no_delegate",
+]
 
 _BASIC: Final = "1.3.6.1.5.5.7.48.1.1"  # id-pkix-ocsp-basic, RFC 6960 4.2.1
 _NONCE: Final = "1.3.6.1.5.5.7.48.1.2"  # id-pkix-ocsp-nonce, RFC 6960 4.4.1
@@ -68,18 +76,31 @@ class OcspResponse:
     certificates: tuple[bytes, ...]
 
 
+class NoStatus(DerError):
+    """An OCSPResponse that reports an error instead of a status; for readers it is no more use than noise."""
+
+    code = "ocsp-error"
+
+    def __init__(self, what: str) -> None:
+        super().__init__("ocsp-error", 0, what)
+        self.what = what
+        self.why = "an answer of that kind tells of no certificate (RFC 6960 2.3)"
+        self.fix = "ask again later, or ask the responder that the certificate names"
+
+
 def read_ocsp_response(data: bytes) -> OcspResponse:
     """Decode an OCSPResponse (DER).
 
     Raises:
-        DerError: it is none, or it reports an error instead of a status.
+        NoStatus: it reports an error.
+        DerError: it is none.
     """
     parts = der.parse(data, max_bytes=MAX_RESPONSE_BYTES).children(der.SEQUENCE)
     if not parts:
         raise DerError("wrong-count", 0, "not an OCSPResponse")
     status = parts[0].as_integer(der.ENUMERATED)
     if status:
-        raise DerError("ocsp-error", 0, f"the responder answered {_STATUSES.get(status) or printable_number(status)}")
+        raise NoStatus(f"the responder answered {_STATUSES.get(status) or printable_number(status)}")
     if len(parts) != 2:
         raise DerError("wrong-count", 0, "a successful response without content")
     kind, holder = _exactly(parts[1].expect(0xA0, "responseBytes").child(), 2)

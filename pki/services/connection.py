@@ -32,6 +32,7 @@ class HttpConnection(asyncio.Protocol):
         self.deadline = server.now() + limits.request_seconds
         self.is_idle = True
         self._client_certificate: bytes | None = None
+        self._tls_unique: bytes | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
         self._queue: deque[tuple[Request, bool]] = deque()
         self._current: Request | None = None
@@ -52,6 +53,8 @@ class HttpConnection(asyncio.Protocol):
         session = transport.get_extra_info("ssl_object")
         if isinstance(session, ssl.SSLObject):
             self._client_certificate = session.getpeercert(binary_form=True)
+            # Under TLS 1.3, for which no standard defines it, it is what clients that use OpenSSL too take for it.
+            self._tls_unique = session.get_channel_binding("tls-unique")
         self._server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,7 +156,15 @@ class HttpConnection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method = self._parser.get_method().decode("ascii", "replace")
         request = Request(
-            method, self._target, self._headers, body, "", self.peer, self._client_certificate, self.is_tls
+            method,
+            self._target,
+            self._headers,
+            body,
+            "",
+            self.peer,
+            self._client_certificate,
+            self.is_tls,
+            self._tls_unique,
         )
         self._received = 0
         self._in_body = False

@@ -6,8 +6,10 @@ Clause: RFC 7030 (enrolment over secure transport) as RFC 8951 clarifies it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import fnmatch
 import hashlib
+import hmac
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +17,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from chargepki.pki import names
+from chargepki.pki import keys, names
 from chargepki.pki.aio import Issuer
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
+from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.csr import CertificateRequest, check_possession
 from chargepki.pki.errors import (
     ChargePkiError,
@@ -34,6 +37,7 @@ from chargepki.pki.est import (
     build_certs_only,
     build_csr_attributes,
     encode_body,
+    find_session_link,
     read_request_body,
 )
 from chargepki.pki.inventory import Inventory
@@ -74,6 +78,8 @@ class EstRequest:
     """When it came, aware."""
     monotonic: float
     """The same on a clock that never jumps, in seconds."""
+    tls_unique: bytes | None = field(default=None, repr=False)
+    """What both ends of the TLS session know and nobody else (RFC 5929); ``None`` where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,7 @@ class EstService:
 
     def _label(self, path: EstPath) -> EstLabel:
         if path.role is not None:
-            found = self._settings.find_alias(path.role, path.version or "ISO15118-2")
+            found = self._settings.find_alias(path.role, path.version, path.algorithm)
         else:
             name = path.label or self._settings.default
             found = None if name is None else self._settings.find(name)
@@ -190,7 +196,7 @@ class EstService:
 
     async def _cacerts(self, label: EstLabel, path: EstPath) -> EstResponse:
         chain = await self._run(lambda: ca_certificates(self._inventory, label.ca))
-        if path.algorithm is not None and path.algorithm != self._key_algorithm(label).value:
+        if path.algorithm is not None and path.algorithm != _algorithm_of(chain[0]):
             return _text(404, f"this CA has no chain of {path.algorithm[:20]}")
         return EstResponse(200, encode_body(build_certs_only(chain)), CERTS_ONLY, _BASE64)
 
@@ -212,6 +218,7 @@ class EstService:
             return _text(413, f"the body is larger than {MAX_BODY_BYTES} octets")
         csr = read_request_body(request.body)
         check_possession(csr)
+        _check_session_link(csr, request)
         await self._authorise(caller, request, label, operation, csr)
         if label.approval and operation != "simplereenroll":
             waiting = await self._run(lambda: ask_approval(self._inventory, label, caller.name, csr, now=request.at))
@@ -320,6 +327,25 @@ class EstService:
         return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
+def _check_session_link(csr: CertificateRequest, request: EstRequest) -> None:
+    """Refuse a request that says it was signed in this TLS session, and was not.
+
+    Raises:
+        PolicyRefusal: it was made in another session, or is another kind of password.
+
+    Clause: RFC 7030 3.5: a server may do without the link, but where a client sends one it has to be verified.
+    """
+    link = find_session_link(csr)
+    if link is None:
+        return
+    own = None if request.tls_unique is None else base64.b64encode(request.tls_unique)
+    if own is None or not hmac.compare_digest(link, own):
+        raise PolicyRefusal(
+            "the request's challengePassword is not the tls-unique value of this TLS session",
+            why="RFC 7030 3.5: it ties a request to the session; make the request anew, or without challengePassword",
+        )
+
+
 def ca_certificates(inventory: Inventory, name: str) -> tuple[bytes, ...]:
     """Return the certificates of a CA and of all above it, DER, the CA first, its root last (RFC 7030 4.1.3).
 
@@ -334,6 +360,10 @@ def ca_certificates(inventory: Inventory, name: str) -> tuple[bytes, ...]:
         found.append(record.certificate_der)
         record = inventory.get_ca(record.issuer) if record.issuer else None
     return tuple(found)
+
+
+def _algorithm_of(certificate_der: bytes) -> str:
+    return keys.algorithm_of(keys.load_public_key(view_certificate(certificate_der).key.der)).value
 
 
 def _text(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> EstResponse:

@@ -29,9 +29,14 @@ class Waiting(Enum):
 
 
 def request_id(label: str, account: str, csr: CertificateRequest) -> str:
-    """Return the id of this request by this account under this label: 32 hex digits."""
+    """Return the id of this request by this account under this label: 32 hex digits.
+
+    Name, key and wanted extensions make it: a client that ties its request to the TLS session (RFC 7030 3.5), or signs
+    it anew for another reason, asks for the same when it comes back.
+    """
     digest = hashlib.sha256()
-    for part in (label.encode(), account.encode(), csr.der):
+    extensions = (each.oid.encode() + each.value for each in csr.extensions)
+    for part in (label.encode(), account.encode(), csr.subject_der, csr.spki_der, *extensions):
         digest.update(len(part).to_bytes(4, "big") + part)
     return digest.hexdigest()[:32]
 

@@ -41,6 +41,7 @@ def est_routes(service: EstService, *, clock: Callable[[], datetime] = utc_now) 
                 peer=request.peer.rpartition(":")[0],
                 at=clock(),
                 monotonic=time.monotonic(),
+                tls_unique=request.tls_unique,
             )
         )
         headers = (("Content-Type", answer.content_type), ("Cache-Control", "no-store"), *answer.headers.items())

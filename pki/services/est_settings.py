@@ -20,7 +20,8 @@ __all__ = ["EstCa", "EstLabel", "EstSettings", "ServerKeys", "check_labels", "lo
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # The roles and versions that charging back ends write into the path (OPCP 1.0.0, EST operations).
-_ALIAS: Final = re.compile(r"(cpo|mo|oem|cps|veh)/(ISO15118-2|ISO15118-20)")
+_ALIAS: Final = re.compile(r"(cpo|mo|oem|cps|veh)/(ISO15118-2|ISO15118-20)(/(secp256r1|secp521r1|ed448))?")
+_VERSIONS: Final = ("ISO15118-2", "ISO15118-20")
 _OPERATIONS: Final = ("cacerts", "csrattrs", "simpleenroll", "simplereenroll", "serverkeygen", "fullcmc")
 
 
@@ -42,7 +43,10 @@ class EstLabel:
     ca: str
     profile: str
     aliases: tuple[str, ...] = ()
-    """``ROLE/VERSION`` of the path shapes that charging back ends call, for example ``cpo/ISO15118-2``."""
+    """``ROLE/VERSION`` of the path shapes that charging back ends call, for example ``cpo/ISO15118-2``.
+
+    ``ROLE/VERSION/ALGORITHM`` goes before it for ``cacerts`` of that algorithm.
+    """
     approval: bool = False
     """Whether a person decides on each new request; it is answered 202 until then."""
     server_keys: ServerKeys = ServerKeys.OFF
@@ -78,9 +82,14 @@ class EstSettings:
         """Return the label of this name."""
         return next((label for label in self.labels if label.name == name), None)
 
-    def find_alias(self, role: str, version: str) -> EstLabel | None:
-        """Return the label of a charging back end's path."""
-        return next((label for label in self.labels if f"{role}/{version}" in label.aliases), None)
+    def find_alias(self, role: str, version: str | None, algorithm: str | None = None) -> EstLabel | None:
+        """Return the label of a charging back end's path; one without version means the older, if there is such."""
+        for each in (version,) if version else _VERSIONS:
+            for alias in (f"{role}/{each}/{algorithm}", f"{role}/{each}"):
+                for label in self.labels:
+                    if alias in label.aliases:
+                        return label
+        return None
 
 
 def load_est_settings(path: Path) -> EstSettings:
@@ -147,8 +156,9 @@ def _label(name: str, value: object, path: Path) -> EstLabel:
     aliases = table.get("aliases", [])
     if not isinstance(aliases, list) or not all(isinstance(each, str) and _ALIAS.fullmatch(each) for each in aliases):
         raise InputError(
-            f"{path}: {where}.aliases must be a list of ROLE/VERSION",
-            why="ROLE is cpo, mo, oem, cps or veh; VERSION is ISO15118-2 or ISO15118-20",
+            f"{path}: {where}.aliases must be a list of ROLE/VERSION or ROLE/VERSION/ALGORITHM",
+            why="ROLE is cpo, mo, oem, cps or veh; VERSION ISO15118-2 or ISO15118-20; ALGORITHM secp256r1, secp521r1 or"
+            " ed448",
             fix='for example aliases = ["cpo/ISO15118-2"]',
         )
     approval = table.get("approval", False)

@@ -52,6 +52,8 @@ class Request:
     client_certificate: bytes | None = None
     """DER of the verified TLS client certificate, where one was presented."""
     is_tls: bool = False
+    tls_unique: bytes | None = None
+    """What both ends of the TLS session know and nobody else (RFC 5929 3); ``None`` without TLS."""
 
     @property
     def path(self) -> bytes:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from chargepki.pki.authority import Authority
@@ -15,6 +15,7 @@ from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, OcspAuthority, ocsp_c
 from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.ocsp_records import OcspResponseRecord
+from chargepki.pki.inventory.reads_revocation import ListState
 from chargepki.pki.inventory.records import AuditEntry
 
 __all__ = ["ROLE", "Keeper"]
@@ -231,12 +232,23 @@ class Keeper:
         self.gauges["ocsp_prepared"] = float(count)
         if soonest is not None:
             self.gauges["ocsp_soonest_expiry_seconds"] = (soonest - now).total_seconds()
-        ends = []
+        lists, deltas = [], []
         for ca in self._authority.crl_issuers():
-            latest = self._inventory.latest_crl(ca.id)
-            ends.append(0.0 if latest is None else (latest.next_update - now).total_seconds())
-        if ends:
-            self.gauges["crl_soonest_expiry_seconds"] = min(ends)
+            states = self._inventory.list_states(ca.id)
+            scopes = (None, *(shard.number for shard in self._inventory.list_crl_shards(ca.id)))
+            lists += [_seconds_left(states.get(scope), now) for scope in scopes]
+            if ca.crl_delta_hours is not None:
+                deltas.append(_seconds_left(self._inventory.delta_state(ca.id), now))
+        for name, left in (("crl", lists), ("delta_crl", deltas)):
+            if left:
+                self.gauges[f"{name}_soonest_expiry_seconds"] = min(left)
+            else:
+                self.gauges.pop(f"{name}_soonest_expiry_seconds", None)
+
+
+def _seconds_left(state: ListState | None, now: datetime) -> float:
+    """Return for how long a list is still valid; 0 for one that is missing."""
+    return 0.0 if state is None else (state.next_update - now).total_seconds()
 
 
 def _news(entries: Iterable[AuditEntry]) -> _News:

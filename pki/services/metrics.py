@@ -30,7 +30,8 @@ _GAUGES: Final = {
     "ocsp_memory_bytes": "Prepared OCSP answers in memory.",
     "ocsp_soonest_expiry_seconds": "Until the first prepared OCSP answer expires.",
     "ocsp_prepared": "Prepared OCSP answers in the inventory.",
-    "crl_soonest_expiry_seconds": "Until the first CRL expires.",
+    "crl_soonest_expiry_seconds": "Until the first full CRL or shard expires; 0 when one is missing.",
+    "delta_crl_soonest_expiry_seconds": "Until the first delta CRL expires; 0 when one is missing.",
     "probe_failures": "Published artefacts that the last self-probe could not fetch or validate.",
     "probe_timestamp_seconds": "When the last self-probe ended.",
     "background_failures": "Background duties that failed in the last round.",
@@ -43,6 +44,7 @@ _LEAST: Final = frozenset(
         "inventory_reachable",
         "ocsp_soonest_expiry_seconds",
         "crl_soonest_expiry_seconds",
+        "delta_crl_soonest_expiry_seconds",
         "tls_certificate_expiry_seconds",
         "probe_timestamp_seconds",
     }

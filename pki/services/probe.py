@@ -17,8 +17,8 @@ from chargepki.pki import keys
 from chargepki.pki.authority.ocsp import ocsp_cas
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.chain.certificate import PathCertificate
-from chargepki.pki.chain.ocsp import OcspResponse, is_about, is_responder, read_ocsp_response, why_no_delegate
-from chargepki.pki.crl import parse_crl
+from chargepki.pki.chain.ocsp import NoStatus, OcspResponse, is_about, is_responder, read_ocsp_response, why_no_delegate
+from chargepki.pki.crl_view import read_crl
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord
@@ -31,10 +31,13 @@ _TIMEOUT_SECONDS = 5.0
 _MAX_BYTES = 64 << 20
 _SKEW = timedelta(minutes=5)
 _MOST_SHOWN = 20
+_SETTLING = timedelta(minutes=1)
+"""Between a change and what is signed about it lies a moment: no reason to wake anybody."""
+_MOST_SKIPPED = 50
 
 
 class Probe:
-    """Blocking: run it in a thread.
+    """Blocking: run it in a thread. Each run looks at the status of another certificate of each CA.
 
     Args:
         base: URL below which the endpoints are, for example ``http://127.0.0.1:8080``.
@@ -42,6 +45,7 @@ class Probe:
 
     def __init__(self, inventory: Inventory, base: str) -> None:
         self._inventory = inventory
+        self._samples: dict[str, str] = {}
         parts = urlsplit(base)
         self._host, self._port = parts.hostname or "", parts.port
         self._is_tls, self._path = parts.scheme == "https", parts.path.rstrip("/")
@@ -55,7 +59,7 @@ class Probe:
         problems: list[str] = []
         with _Fetcher(self._host, self._port, self._path, is_tls=self._is_tls) as fetcher:
             for ca in ocsp_cas(self._inventory, now):
-                for what, check in self._checks(ca):
+                for what, check in self._checks(ca, now):
                     try:
                         check.run(fetcher, now)
                     except InputError as error:
@@ -68,25 +72,41 @@ class Probe:
         more = len(problems) - _MOST_SHOWN
         return (*problems[:_MOST_SHOWN], *((f"and {more} more",) if more > 0 else ()))
 
-    def _checks(self, ca: CaRecord) -> Iterator[tuple[str, _Check]]:
+    def _checks(self, ca: CaRecord, now: datetime) -> Iterator[tuple[str, _Check]]:
         assert ca.certificate_der is not None
         yield f"certificate of {ca.id}", _CertificateCheck(ca)
-        # An active CA owes a full list; the others have what there is.
-        owed: set[int | None] = {None} if ca.state is CaState.ACTIVE else set()
-        for shard in sorted(owed | self._inventory.list_states(ca.id).keys(), key=lambda number: number or 0):
-            name = f"{ca.id}.crl" if shard is None else f"{ca.id}/{shard}.crl"
-            yield f"CRL {name}", _ListCheck(ca, f"/crl/{name}")
-        delta = self._inventory.delta_state(ca.id)
-        if ca.crl_delta_hours and delta is not None:
-            yield f"delta CRL of {ca.id}", _ListCheck(ca, f"/crl/{ca.id}-delta.crl")
+        yield from self._list_checks(ca, now)
         issuer = ca if ca.issuer is None else self._inventory.get_ca(ca.issuer)
         serial = f"{view_certificate(ca.certificate_der).serial:x}"
         own = self._inventory.find_certificate(f"{issuer.id}:{serial}")
         if own is not None:
             yield f"OCSP status of {ca.id}", _StatusCheck(issuer, own)
-        for sample in self._inventory.list_certificates(ca=ca.id, limit=1):
-            if sample.der is not None and (own is None or sample.id != own.id):
-                yield f"OCSP status of {sample.id}", _StatusCheck(ca, sample)
+        sample = self._next_sample(ca, now)
+        if sample is not None and sample.der is not None and (own is None or sample.id != own.id):
+            yield f"OCSP status of {sample.id}", _StatusCheck(ca, sample)
+
+    def _list_checks(self, ca: CaRecord, now: datetime) -> Iterator[tuple[str, _Check]]:
+        states = self._inventory.list_states(ca.id)
+        active = ca.state is CaState.ACTIVE
+        # An active CA owes a full list, and one for each shard that certificates name; the others have what there is.
+        if active or None in states:
+            yield f"CRL {ca.id}.crl", _ListCheck(ca, f"/crl/{ca.id}.crl")
+        for shard in self._inventory.list_crl_shards(ca.id):
+            if shard.number in states or (active and now - shard.opened_at >= _SETTLING):
+                path = f"{ca.id}/{shard.number}.crl"
+                yield f"CRL {path}", _ListCheck(ca, f"/crl/{path}", point=shard.url)
+        if ca.crl_delta_hours and (active or self._inventory.delta_state(ca.id) is not None):
+            yield f"delta CRL of {ca.id}", _ListCheck(ca, f"/crl/{ca.id}-delta.crl", is_delta=True)
+
+    def _next_sample(self, ca: CaRecord, now: datetime) -> CertificateRecord | None:
+        """Return the certificate after that of the last run for which an answer is owed; after the last the first."""
+        for after in dict.fromkeys((self._samples.get(ca.id), None)):
+            for sample in self._inventory.list_certificates(ca=ca.id, limit=_MOST_SKIPPED, after=after):
+                self._samples[ca.id] = sample.id
+                changed = sample.revoked_at or sample.issued_at
+                if changed is not None and now - changed >= _SETTLING and now <= sample.not_after:
+                    return sample
+        return None
 
 
 class _Fetcher:
@@ -143,14 +163,22 @@ class _CertificateCheck(_Check):
 class _ListCheck(_Check):
     ca: CaRecord
     path: str
+    point: str | None = None
+    """What the list must name as its distribution point; a client takes it for another one's otherwise."""
+    is_delta: bool = False
 
     def run(self, fetcher: _Fetcher, now: datetime) -> None:
-        crl = parse_crl(fetcher.fetch(self.path))
-        if crl.issuer_der != self.ca.subject_der:
+        # The entries may be a hundred thousand; the signature covers them.
+        crl = read_crl(fetcher.fetch(self.path), skip_entries=True)
+        end = crl.next_update.value if crl.next_update else None
+        begin = crl.this_update.value
+        if crl.issuer != self.ca.subject_der:
             raise InputError("another CA's list")
-        if crl.next_update is None or now >= crl.next_update or crl.this_update > now + _SKEW:
+        if begin is None or end is None or now >= end or begin > now + _SKEW:
             raise InputError("the list is not valid now")
-        if not keys.verify(_public_key(self.ca), crl.signature, crl.tbs, crl.signature_algorithm_der):
+        if crl.distribution_point != self.point or (crl.delta_base is not None) is not self.is_delta:
+            raise InputError("another list of this CA")
+        if not keys.verify(_public_key(self.ca), crl.signature or b"", crl.tbs, crl.signature_algorithm):
             raise InputError("the signature is wrong")
 
 
@@ -185,7 +213,10 @@ def check_ocsp_response(
 
     Clause: RFC 6960 3.2, 4.2.2.2.
     """
-    response = read_ocsp_response(response_der)
+    try:
+        response = read_ocsp_response(response_der)
+    except NoStatus as error:
+        raise InputError(error.what) from error
     certificate, issuer = PathCertificate(certificate_der), PathCertificate(issuer_der)
     answer = next((each for each in response.answers if is_about(each, certificate, issuer)), None)
     if answer is None:

@@ -82,6 +82,7 @@ async def run_server(
     )
     server = HttpServer(site, limits=serving.limits, tally=tally, access_log=serving.access_log)
     stop = _stop_event(serving)
+    probe = None if serving.probe_base is None else Probe(serving.inventory, serving.probe_base)
     health.refresh = lambda: _measure(health, site, server, serving, keeper)
     # The first look is taken before anybody asks, so that the first request finds memory and not an empty house.
     await site.gate.pass_through()
@@ -97,7 +98,7 @@ async def run_server(
             for name, work in (
                 ("metrics", lambda: _publish(health)),
                 ("preload", lambda: _preload(site)),
-                ("probe", lambda: _probe(serving, health)),
+                ("probe", lambda: _probe(probe, health)),
                 ("tls", lambda: _watch_tls(serving)),
                 ("parent", lambda: _watch_parent(serving, stop)),
             )
@@ -181,12 +182,11 @@ async def _preload(site: PkiSite) -> None:
     await asyncio.sleep(_PRELOAD_SECONDS if site.responder.memory_bytes else 5.0)
 
 
-async def _probe(serving: Serving, health: Health) -> None:
-    if serving.probe_base is None:
+async def _probe(probe: Probe | None, health: Health) -> None:
+    if probe is None:
         health.set_problems("start")
         await asyncio.sleep(3600)
         return
-    probe = Probe(serving.inventory, serving.probe_base)
     problems = await asyncio.to_thread(run_quietly, probe, datetime.now(UTC))
     is_first = health.set_problems("start")
     if health.set_problems("probe", *problems) or is_first:

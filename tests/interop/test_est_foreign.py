@@ -257,6 +257,17 @@ password_file = "secret"
     run.run("crl", "publish", "--ca", "hub", "--out", tmp_path / "l").check_one_error(4)
     run("crl", "publish", "--all")
     run.run(*order, "--validity", "3d").check_one_error(3)
+    # It is theirs to revoke; what they did can be put on record, and is taken for no act of ours.
+    revoke = ("cert", "revoke", f"hub:{serial}", "--reason", "certificateHold")
+    refused = run.run(*revoke).check_one_error(3)
+    assert "its operator has to revoke it" in refused.stderr and "--record-only" in refused.stderr
+    assert run("cert", "show", f"hub:{serial}", "--json").json()["state"] == "issued"
+    recorded = run(*revoke, "--record-only", "--json")
+    assert recorded.json()["state"] == "revoked" and "crl publish" not in recorded.stderr
+    run.run("cert", "release", f"hub:{serial}").check_one_error(3)
+    assert run("cert", "release", f"hub:{serial}", "--record-only", "--json").json()["state"] == "issued"
+    run.run(*revoke, "--record-only", "--publish").check_one_error(2)
+    site.run.run("cert", "revoke", f"sub2:{serial}", "--reason", "superseded", "--record-only").check_one_error(3)
     run("audit", "verify")
     kinds = [entry["action"] for entry in run("audit", "show", "--json").json()["entries"]]
     assert kinds.count("certificate.ask") == 1

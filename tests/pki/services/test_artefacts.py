@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chargepki.pki.authority import Authority
+from chargepki.pki.authority import Authority, IssueOrder
+from chargepki.pki.authority.shards import CrlSettings
 from chargepki.pki.crl import parse_crl
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.services.keeper import Keeper
 from chargepki.pki.services.probe import Probe
+from testkit.authorities import ACTOR, make_csr
 from testkit.pki_server import live_server, live_signers
 
 on_both = pytest.mark.parametrize("inventory", ["sqlite", "postgresql"], indirect=True)
@@ -75,6 +78,55 @@ def test_the_probe_finds_what_is_missing_wrong_or_old(inventory: Inventory, auth
         assert any("another CA's list" in problem for problem in wrong), wrong
     gone = probe.run(authority.now())
     assert gone and all("refused" in problem.lower() for problem in gone), gone
+
+
+def test_shards_and_deltas_are_probed_and_measured(inventory: Inventory, authority: Authority) -> None:
+    authority.configure_crls("t-sub", CrlSettings(1, 24))
+    for name in ("CS-1", "CS-2"):
+        authority.issue(IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr(name)))
+    keeper = Keeper(authority, owner="a")
+    keeper.step()
+    day, week = (keeper.gauges[f"{name}_soonest_expiry_seconds"] for name in ("delta_crl", "crl"))
+    assert 86000 < day <= 86400 and 604000 < week <= 604800
+    with live_server(inventory, signers=live_signers(authority)) as server:
+        probe = Probe(inventory, f"http://127.0.0.1:{server.port}")
+        assert probe.run(authority.now()) == ()
+        assert len(probe.run(authority.now() + timedelta(days=1, minutes=1))) == 1
+        good, artefacts = server.site.artefacts._read, server.site.artefacts
+        artefacts._kept.clear()
+        artefacts._read = lambda path: good(path.replace(b"/2.crl", b"/1.crl").replace(b"-delta", b""))  # type: ignore[method-assign]
+        assert probe.run(authority.now()) == (
+            "CRL t-sub@1/2.crl: another list of this CA",
+            "delta CRL of t-sub@1: another list of this CA",
+        )
+        artefacts._kept.clear()
+        artefacts._read = lambda path: None if b"/2.crl" in path else good(path)  # type: ignore[method-assign]
+        (lost,) = probe.run(authority.now())
+        assert lost.startswith("CRL t-sub@1/2.crl: HTTP 404")
+    # A shard that has no list yet is one that has run out.
+    shard = inventory.find_crl_shard("t-sub@1", 2)
+    assert shard is not None
+    missing = replace(shard, id="t-sub@1/3", number=3, url=shard.url.replace("/2.crl", "/3.crl"))
+
+    def open_it(tx: Transaction) -> None:
+        tx.open_crl_shard(missing)
+        tx.audit(ACTOR, "crl.open-shard", missing.id, now=authority.now())
+
+    inventory.write(open_it)
+    keeper._measure()
+    assert keeper.gauges["crl_soonest_expiry_seconds"] == 0.0
+
+
+def test_the_probe_looks_at_another_certificate_each_time(
+    inventory: Inventory, authority: Authority, leaf: str
+) -> None:
+    authority.issue(IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr("CS-2")))
+    probe, later = Probe(inventory, "http://127.0.0.1:1"), authority.now() + timedelta(minutes=2)
+    sub = inventory.get_ca("t-sub")
+    found = [probe._next_sample(sub, later) for _ in range(4)]
+    ids = [each.id for each in found if each is not None]
+    assert len(set(ids[:3])) == 3 and leaf in ids and ids[3] == ids[0]
+    assert probe._next_sample(sub, authority.now()) is None
 
 
 def test_readiness_tells_the_reason(inventory: Inventory, authority: Authority) -> None:

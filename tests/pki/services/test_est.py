@@ -14,16 +14,18 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import AttributeOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import aio, der, keys
-from chargepki.pki.authority import Authority
+from chargepki.pki.authority import Authority, CaOrder
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.est import read_certs_only
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import EstAccountRecord, EstAccountState, EstRequestState
+from chargepki.pki.profiles import get_profile
 from chargepki.pki.services.accounts import hash_account_password
 from chargepki.pki.services.est import EstRequest, EstResponse, EstService
 from chargepki.pki.services.est_approval import decide
@@ -42,6 +44,7 @@ LABELS = EstSettings(
         EstLabel("slow", "t-sub", STATION, approval=True),
         EstLabel("keys", "t-sub", STATION, server_keys=ServerKeys.ENCRYPTED),
         EstLabel("plain", "t-sub", STATION, server_keys=ServerKeys.TLS),
+        EstLabel("edwards", "ed", "iso15118-20/secc", aliases=("veh/ISO15118-20",)),
     ),
     default="cso",
 )
@@ -64,11 +67,12 @@ class Rig:
         certificate: bytes | None = None,
         password: bytes | None = PASSWORD,
         peer: str = "192.0.2.1",
+        tls_unique: bytes | None = None,
     ) -> EstResponse:
         sent = {"content-type": "application/pkcs10"} | dict(headers or {})
         if password is not None:
             sent["authorization"] = "Basic " + base64.b64encode(b"acme:" + password).decode()
-        request = EstRequest(method, path, sent, body, certificate, peer, NOW, 0.0)
+        request = EstRequest(method, path, sent, body, certificate, peer, NOW, 0.0, tls_unique)
 
         async def answer() -> EstResponse:
             issuer = aio.Authority(self.authority)
@@ -156,6 +160,74 @@ def test_cacerts_brings_the_chain_up_to_the_root(rig: Rig) -> None:
     assert sorted(each.subject == each.issuer for each in found) == [False, True]
     assert rig.ask("/cpo/cacerts/ISO15118-2/secp256r1/", method="GET", password=None).status == 200
     assert rig.ask("/cpo/cacerts/ISO15118-2/ed448/", method="GET", password=None).status == 404
+
+
+def test_a_charging_path_finds_its_label_by_version_and_algorithm() -> None:
+    old, new, edwards = (
+        EstLabel(name, "t-sub", STATION, aliases=aliases)
+        for name, aliases in (
+            ("old", ("cpo/ISO15118-2",)),
+            ("new", ("cpo/ISO15118-20", "mo/ISO15118-20")),
+            ("ed", ("cpo/ISO15118-20/ed448",)),
+        )
+    )
+    find = EstSettings((old, new, edwards)).find_alias
+    assert [find("cpo", "ISO15118-20", algorithm) for algorithm in (None, "secp521r1", "ed448")] == [new, new, edwards]
+    # A path without version means the older standard, unless there is only the newer one.
+    assert (find("cpo", None), find("mo", None), find("oem", None)) == (old, new, None)
+    assert find("mo", "ISO15118-2") is None
+
+
+def test_cacerts_of_an_algorithm_are_those_of_a_ca_with_such_a_key(rig: Rig) -> None:
+    subject = (("CN", "Ed"), ("O", "Test MSP"), ("C", "DE"), ("DC", "V2G"))
+    rig.authority.create_ca(
+        CaOrder("ed", "iso15118-20/v2g-root", subject=subject, key_algorithm=keys.KeyAlgorithm.ED448)
+    )
+    # What the profile of the leaves prefers is another one.
+    assert get_profile("iso15118-20/secc").keys.default is keys.KeyAlgorithm.SECP521R1
+    for algorithm, status in (("ed448", 200), ("secp521r1", 404)):
+        answer = rig.ask(f"/veh/cacerts/ISO15118-20/{algorithm}/", method="GET", password=None)
+        assert answer.status == status, answer.body
+
+
+def linked(name: str, password: bytes, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
+    """Return a request with a challengePassword."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name(
+            [
+                x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+                x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Test"),
+            ]
+        )
+    )
+    builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, password)
+    made = builder.sign(key or ec.generate_private_key(ec.SECP256R1()), _SHA256)
+    return made.public_bytes(serialization.Encoding.DER)
+
+
+def test_a_request_that_is_tied_to_a_tls_session_is_taken_in_that_one_alone(rig: Rig) -> None:
+    session, path = b"twelve octet", "/.well-known/est/cso/simpleenroll"
+    request = linked("CS-60", base64.b64encode(session))
+    for other in (None, b"another sess"):
+        refused = rig.ask(path, request, tls_unique=other)
+        assert refused.status == 400 and b"tls-unique" in refused.body
+    assert rig.ask(path, linked("CS-60", b"a word"), tls_unique=session).status == 400
+    assert rig.ask(path, request, tls_unique=session).status == 200
+
+
+def test_an_approval_holds_for_the_request_made_anew_in_another_session(rig: Rig) -> None:
+    key, path = ec.generate_private_key(ec.SECP256R1()), "/.well-known/est/slow/simpleenroll"
+
+    def ask(session: bytes, key: ec.EllipticCurvePrivateKey) -> int:
+        return rig.ask(path, linked("CS-61", base64.b64encode(session), key), tls_unique=session).status
+
+    assert ask(b"one", key) == 202
+    (record,) = [each for each in rig.inventory.list_est_requests() if "CS-61" in each.subject]
+    decide(rig.inventory, record.id, EstRequestState.APPROVED, actor=ACTOR, now=NOW)
+    assert (ask(b"two", key), ask(b"two", ec.generate_private_key(ec.SECP256R1()))) == (200, 202)
+    # Nothing is left that other tests would find waiting.
+    (record,) = rig.inventory.list_est_requests(state=EstRequestState.WAITING)
+    decide(rig.inventory, record.id, EstRequestState.REJECTED, actor=ACTOR, now=NOW)
 
 
 def test_csrattrs_names_curve_and_signature(rig: Rig) -> None:

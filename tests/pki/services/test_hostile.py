@@ -216,6 +216,27 @@ def test_hostile_tls_costs_a_bounded_time_and_the_listener_lives_on(inventory: I
             peer.close()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda each: each.name)
+def test_a_handler_learns_what_only_both_ends_of_the_session_know(
+    inventory: Inventory, tls_files: TlsFiles, version: ssl.TLSVersion
+) -> None:
+    async def tell(request: Request) -> Response:
+        return Response(200, (request.tls_unique or b"").hex().encode(), (), "tell")
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    with live_server(inventory, context=tls_files.context, routes={b"/tell": tell}) as server:
+        told = []
+        for _ in range(2):
+            with context.wrap_socket(server.connect()) as sock:
+                sock.sendall(b"GET /tell HTTP/1.1\r\nConnection: close\r\n\r\n")
+                own = sock.get_channel_binding("tls-unique")
+                told.append(receive(sock).rpartition(b"\r\n")[2])
+                assert own is not None and told[-1] == own.hex().encode()
+        assert told[0] != told[1]
+
+
 def test_a_certificate_is_replaced_while_it_serves(inventory: Inventory, tls_files: TlsFiles, tmp_path: Path) -> None:
     with live_server(inventory, context=tls_files.context) as server:
         first = serving_name(server)
