@@ -34,6 +34,7 @@ def ca() -> None:
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="CN=…,O=…,C=…,DC=…; the CN defaults to NAME.")
 @click.option("--validity", type=DURATION, metavar="4y", help="90s 60m 12h 30d 4y; the profile's default otherwise.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm, for example secp256r1 or rsa3072.")
+@click.option("--key-uri", metavar="pkcs11:…", help="Use this key of a token (RFC 7512) instead of making one.")
 @click.option(
     "--extension-criticality",
     "criticality",
@@ -62,6 +63,7 @@ def create(
     subject: tuple[tuple[str, str], ...] | None,
     validity: timedelta | None,
     algorithm: str | None,
+    key_uri: str | None,
     criticality: Criticality,
     shard_size: int | None,
     delta: timedelta | None,
@@ -86,6 +88,7 @@ def create(
         key_algorithm=_algorithm(algorithm),
         criticality=criticality,
         crls=CrlSettings(shard_size, whole_hours(delta)),
+        key_uri=key_uri,
     )
     if dry_run:
         state.rehearse()
@@ -93,7 +96,8 @@ def create(
         return
     # Nothing is created for an order that is refused, nor for a passphrase that is missing or mistyped.
     judge_new_ca(state, order)
-    state.workspace.check_passphrase()
+    if key_uri is None:
+        state.workspace.check_passphrase()
     record = state.workspace.authority.create_ca(order)
     state.output.say(f"created {record.id}")
     warnings = ca_warnings(state.workspace.inventory, record)

@@ -12,7 +12,7 @@ from chargepki.cli.cautions import ca_warnings
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.progress import progress
 from chargepki.pki.authority import CaOrder, utc_now
-from chargepki.pki.authority.creation import preview_ca
+from chargepki.pki.authority.creation import adopt_key, preview_ca
 from chargepki.pki.authority.hierarchy import create_hierarchy
 from chargepki.pki.authority.issuance import Issuer
 from chargepki.pki.errors import NotFound
@@ -43,6 +43,7 @@ def show_preview(state: GlobalState, order: CaOrder) -> None:
 
 def _preview(state: GlobalState, order: CaOrder) -> bytes:
     workspace = state.workspace
+    order = adopt_key(order, workspace.keystore)
     url, now = state.settings.public_url, utc_now()
     if not workspace.exists:
         return preview_ca(order, inventory=None, open_issuer=_no_issuer, now=now, public_url=url)

@@ -72,13 +72,14 @@ class GlobalState:
     @cached_property
     def workspace(self) -> Workspace:
         """The workspace; its parts open when they are used, and the first writing command creates it."""
-        from chargepki.cli.passphrase import passphrase_source
+        from chargepki.cli.passphrase import ask_token_pin, passphrase_source
         from chargepki.pki.workspace import Access, Workspace
 
         self._opened = Workspace(
             self.settings,
             passphrase=passphrase_source(self.settings.passphrase_file, warn=self.output.say),
             access=Access(self.writes or "read"),
+            token_pin=ask_token_pin,
         )
         return self._opened
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chargepki.pki.errors import InputError, StateError
 
-__all__ = ["passphrase_source"]
+__all__ = ["ask_token_pin", "passphrase_source"]
 
 _MAX_BYTES = 4096
 
@@ -49,6 +49,23 @@ def _read(setting: str | None, warn: Callable[[str], None] | None) -> bytes:
     import getpass
 
     return getpass.getpass("Passphrase of the CA keys: ", stream=sys.stderr).encode()
+
+
+def ask_token_pin(token: str) -> bytes:
+    """Ask for the PIN of *token* on the terminal.
+
+    Raises:
+        StateError: there is none to ask on.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateError(
+            f"no PIN for the token {token}",
+            why="there is no terminal to ask on",
+            fix="set CHARGEPKI_PKCS11_PIN_FILE, or write ?pin-source=/path/of/the/file behind the URI of the key",
+        )
+    import getpass
+
+    return getpass.getpass(f"PIN of the token {token}: ", stream=sys.stderr).encode()
 
 
 def _judge_permissions(setting: str, warn: Callable[[str], None]) -> None:

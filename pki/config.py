@@ -43,6 +43,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("public_url", "--public-url", "CHARGEPKI_PUBLIC_URL", "base of the URLs written into certificates"),
     Setting("publish_dir", "--publish-dir", "CHARGEPKI_PUBLISH_DIR", "folder for CRLs and CA certificates as files"),
+    # No flags: what reaches a key is set up once, not typed.
+    Setting("pkcs11_module", "", "CHARGEPKI_PKCS11_MODULE", "driver of the tokens that hold pkcs11: keys"),
+    Setting("pkcs11_pin_file", "", "CHARGEPKI_PKCS11_PIN_FILE", "PIN of the token, where a URI names no pin-source"),
 )
 
 
@@ -56,6 +59,8 @@ class Settings:
     public_url: str | None
     publish_dir: Path | None
     origins: Mapping[str, Origin]
+    pkcs11_module: Path | None = None
+    pkcs11_pin_file: Path | None = None
 
 
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, default_home: Path) -> Settings:
@@ -90,15 +95,20 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
     home = Path(home_text).expanduser().absolute() if home_text else default_home
     filed = read_config_file(home / CONFIG_FILE)
     values = {setting.name: pick(setting, filed) for setting in SETTINGS[1:]}
-    publish = values["publish_dir"]
     return Settings(
         home=home,
         database=values["database"] or f"sqlite:///{home / 'inventory.db'}",
         passphrase_file=values["passphrase_file"],
         public_url=_checked_url(values["public_url"]),
-        publish_dir=Path(publish).expanduser().absolute() if publish else None,
+        publish_dir=_path(values["publish_dir"]),
         origins=origins,
+        pkcs11_module=_path(values["pkcs11_module"]),
+        pkcs11_pin_file=_path(values["pkcs11_pin_file"]),
     )
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value).expanduser().absolute() if value else None
 
 
 def read_config_file(path: Path) -> Mapping[str, str]:

@@ -7,21 +7,19 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 from chargepki.pki import files, keys
-from chargepki.pki.errors import Conflict, InputError, NotFound, SignerError, UnavailableError
+from chargepki.pki.errors import Conflict, InputError, SignerError, UnavailableError
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, PublicKey
 
-__all__ = ["KeyStore", "KeyStores", "Passphrase", "Signer", "SoftwareKeyStore"]
+__all__ = ["KeyOpener", "KeyStore", "KeyStores", "Passphrase", "Signer", "SoftwareKeyStore"]
 
 Passphrase: TypeAlias = Callable[[], bytes]
 """Gives the passphrase when it is first needed; called at most once by each store."""
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,119}\Z", re.ASCII)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.ASCII)
-_NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType({"pkcs11": "hardware tokens (PKCS #11)"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,15 @@ class Signer:
         return keys.sign(self.private_key, data)
 
 
-class KeyStore(Protocol):
-    """What every kind of key store offers."""
+class KeyOpener(Protocol):
+    """A key store whose keys are made elsewhere, as in a token."""
+
+    def open(self, uri: str) -> Signer:
+        """Return the signer; SignerError when the key is absent or locked."""
+
+
+class KeyStore(KeyOpener, Protocol):
+    """A key store that makes keys as well."""
 
     def create(self, label: str, algorithm: KeyAlgorithm) -> str:
         """Make a key and return its URI; Conflict when the label is taken."""
@@ -61,9 +66,6 @@ class KeyStore(Protocol):
 
     def uri(self, label: str) -> str:
         """Return the URI that a key of that label has or would have."""
-
-    def open(self, uri: str) -> Signer:
-        """Return the signer; SignerError when the key is absent or locked."""
 
 
 class SoftwareKeyStore:
@@ -191,12 +193,10 @@ def _present(path: Path) -> bool:
 class KeyStores:
     """Several key stores behind one: new keys go to the default store, a URI's scheme tells which store has it."""
 
-    def __init__(self, stores: Mapping[str, KeyStore], *, default: str = "file") -> None:
-        """Use *stores* by URI scheme (``file``); *default* must be one of them."""
-        if default not in stores:
-            raise NotFound(f"there is no key store for {default}: keys")
-        self._stores = dict(stores)
-        self._default = self._stores[default]
+    def __init__(self, default: KeyStore, others: Mapping[str, KeyOpener] | None = None) -> None:
+        """Make keys in *default*, which has the scheme ``file``; open those of *others* by their URI's scheme."""
+        self._default = default
+        self._stores: dict[str, KeyOpener] = {"file": default, **(others or {})}
 
     def __repr__(self) -> str:
         return f"KeyStores({sorted(self._stores)})"
@@ -218,16 +218,13 @@ class KeyStores:
 
         Raises:
             InputError: no URI, or a scheme that nobody knows.
-            SignerError: a kind of key store that this release does not have, or whatever the store says.
+            SignerError: whatever the store says.
         """
         match = _SCHEME.match(uri)
         scheme = match[1] if match else ""
         store = self._stores.get(scheme)
         if store is not None:
             return store.open(uri)
-        if scheme in _NOT_BUILT:
-            raise SignerError(
-                f"{scheme}: keys cannot be opened: {_NOT_BUILT[scheme]} are not built in this release",
-                fix="use a file: key",
-            )
-        raise InputError(f"{uri!r} is not the URI of a key", fix=f"known schemes: {', '.join(sorted(self._stores))}")
+        raise InputError(
+            f"{uri[:80]!r} is not the URI of a key", fix=f"known schemes: {', '.join(sorted(self._stores))}"
+        )

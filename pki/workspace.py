@@ -66,6 +66,7 @@ class Workspace:
     Args:
         passphrase: returns the passphrase of the software keys; asked only when a key is made or opened.
         access: what may be done to it.
+        token_pin: returns the PIN of the token of that label, where no file for it is configured.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class Workspace:
         passphrase: Callable[[], bytes],
         actor: Actor | None = None,
         access: Access = Access.CREATE,
+        token_pin: Callable[[str], bytes] | None = None,
     ) -> None:
         self.settings = settings
         self.access = access
         self.actor = actor or os_actor()
         self._passphrase = passphrase
+        self._token_pin = token_pin
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -134,8 +137,21 @@ class Workspace:
 
     @cached_property
     def keystore(self) -> KeyStores:
-        """Where the CA keys are."""
-        return KeyStores({"file": self._software_keys})
+        """Where the CA keys are: in the workspace, or in a token that the configuration reaches."""
+        from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
+
+        settings = self.settings
+        tokens = Pkcs11KeyStore(settings.pkcs11_module, self._pin, pin_file=settings.pkcs11_pin_file)
+        return KeyStores(self._software_keys, {"pkcs11": tokens})
+
+    def _pin(self, token: str) -> bytes:
+        if self._token_pin is not None:
+            return self._token_pin(token)
+        raise SignerError(
+            f"there is no PIN for the token {token}",
+            why="the URI of the key names no pin-source",
+            fix="set CHARGEPKI_PKCS11_PIN_FILE, or write ?pin-source=/path/of/the/file behind the URI",
+        )
 
     @cached_property
     def _software_keys(self) -> SoftwareKeyStore:

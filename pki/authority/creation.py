@@ -36,11 +36,11 @@ from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile, RoleKind
 from chargepki.pki.profiles.hierarchy import check_issuer
-from chargepki.pki.signer import KeyStore, Signer
+from chargepki.pki.signer import KeyOpener, KeyStore, Signer
 from chargepki.pki.template import Criticality, build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
-__all__ = ["CaOrder", "check_label", "create_ca", "preview_ca"]
+__all__ = ["CaOrder", "adopt_key", "check_label", "create_ca", "preview_ca"]
 
 IssuerOpener = Callable[[str], Issuer]
 """Finds an active CA by name and opens its key."""
@@ -64,6 +64,8 @@ class CaOrder:
     """``rfc5280`` overrides what a profile marks critical against RFC 5280; the override is audited."""
     crls: CrlSettings = FULL_LISTS
     """How its revocation lists are cut."""
+    key_uri: str | None = None
+    """A key that is there already, in a token (``pkcs11:``); ``None`` makes one."""
 
 
 def check_label(label: str, what: str) -> str:
@@ -79,6 +81,28 @@ def check_label(label: str, what: str) -> str:
             fix="choose such a name",
         )
     return label
+
+
+def adopt_key(order: CaOrder, keystore: KeyOpener) -> CaOrder:
+    """Return *order* with the algorithm of the key that it names; as it is when it names none.
+
+    Raises:
+        PolicyRefusal: *order* asks for another algorithm than the key has.
+        SignerError: the key cannot be opened.
+    """
+    if order.key_uri is None:
+        return order
+    if not order.key_uri.startswith("pkcs11:"):
+        raise InputError(
+            f"{order.key_uri[:80]!r} is not the URI of a key in a token", fix="write pkcs11:token=…;object=…"
+        )
+    found = keystore.open(order.key_uri).algorithm
+    if order.key_algorithm not in (None, found):
+        raise PolicyRefusal(
+            f"the key {order.key_uri} is {found.value}, not {order.key_algorithm}",
+            fix="leave --key out, or make a key of that kind in the token",
+        )
+    return replace(order, key_algorithm=found)
 
 
 def create_ca(
@@ -98,6 +122,7 @@ def create_ca(
         PolicyRefusal: the profile is no CA profile, or its issuer is missing or of the wrong kind.
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
+    order = adopt_key(order, keystore)
     plan = _judge(order, inventory, open_issuer, now, public_url)
     if inventory.find_ca(order.name) is None:
         # Lint with a throw-away key first, so that a refusal leaves neither a pending CA nor a key behind.
@@ -296,12 +321,15 @@ def _reserve_row(
     public_url: str | None,
 ) -> CaRecord:
     ca_id = f"{order.name}@1"
-    wanted = _pending(order, plan, key_uri=keystore.uri(ca_id), now=now, public_url=public_url)
+    key_uri = order.key_uri or keystore.uri(ca_id)
+    wanted = _pending(order, plan, key_uri=key_uri, now=now, public_url=public_url)
 
     def work(tx: Transaction) -> CaRecord:
         existing = tx.find_ca(order.name)
         if existing is None:
-            if keystore.exists(ca_id):
+            if order.key_uri is not None:
+                _check_unused(tx, keystore.open(order.key_uri))
+            elif keystore.exists(ca_id):
                 raise Conflict(
                     f"a key file for {ca_id} exists, but the inventory knows no such CA",
                     why="a key is never overwritten, and adopting an unknown one would hide where it comes from",
@@ -310,16 +338,28 @@ def _reserve_row(
             tx.reserve_ca(wanted)
             tx.audit(actor, "ca.reserve", ca_id, now=now, details={"profile": wanted.profile, "key": wanted.key_uri})
             return wanted
-        same = (existing.profile, existing.issuer, existing.subject_der) == (
+        same = (existing.profile, existing.issuer, existing.subject_der, existing.key_uri) == (
             wanted.profile,
             wanted.issuer,
             wanted.subject_der,
+            wanted.key_uri,
         )
         if existing.state is CaState.PENDING and same:
             return existing
         raise _taken(existing)
 
     return inventory.write(work)
+
+
+def _check_unused(tx: Transaction, signer: Signer) -> None:
+    spki = spki_sha256(signer.spki_der)
+    for other in tx.list_cas():
+        if other.spki_sha256 == spki or other.key_uri == signer.uri:
+            raise Conflict(
+                f"{other.id} has the key {signer.uri} already",
+                why="two CAs with one key cannot be revoked apart",
+                fix="make another key in the token",
+            )
 
 
 def _taken(existing: CaRecord) -> Conflict:
@@ -331,7 +371,7 @@ def _taken(existing: CaRecord) -> Conflict:
 
 
 def _open_key(keystore: KeyStore, ca: CaRecord, algorithm: KeyAlgorithm) -> Signer:
-    if not keystore.exists(ca.id):
+    if ca.key_uri == keystore.uri(ca.id) and not keystore.exists(ca.id):
         keystore.create(ca.id, algorithm)
     signer = keystore.open(ca.key_uri)
     if signer.algorithm is not algorithm:

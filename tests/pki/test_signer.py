@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from chargepki.pki import keys, names
-from chargepki.pki.errors import Conflict, InputError, NotFound, SignerError, StateError
+from chargepki.pki.errors import Conflict, InputError, SignerError, StateError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.signer import KeyStore, KeyStores, Signer, SoftwareKeyStore
+from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
 
 P256 = KeyAlgorithm.SECP256R1
 
@@ -156,7 +157,7 @@ def test_other_uris_are_refused(uri: str, tmp_path: Path) -> None:
 def test_neither_repr_shows_a_secret(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     signer = store.open(store.create("root", P256))
-    for shown in (repr(store), repr(signer), repr(KeyStores({"file": store}))):
+    for shown in (repr(store), repr(signer), repr(KeyStores(store))):
         assert "horse" not in shown
         assert "PRIVATE" not in shown
     assert repr(signer).startswith("Signer(uri='file:root.key'")
@@ -178,18 +179,17 @@ def test_threads_share_one_opened_key_and_one_question(tmp_path: Path) -> None:
 
 
 def test_key_stores_choose_by_scheme(tmp_path: Path) -> None:
-    stores: KeyStore = KeyStores({"file": store_in(tmp_path)})
+    stores: KeyStore = KeyStores(store_in(tmp_path))
     uri = stores.create("root", P256)
     assert stores.uri("root") == uri
     assert stores.exists("root")
     assert stores.open(uri).uri == uri
-    with pytest.raises(SignerError, match="not built in this release"):
-        stores.open("pkcs11:object=root;type=private")
-    for unknown in ("awskms:root", "root", ""):
+    for unknown in ("awskms:root", "root", "", "pkcs11:object=root"):
         with pytest.raises(InputError, match="not the URI of a key"):
             stores.open(unknown)
-    with pytest.raises(NotFound):
-        KeyStores({"file": store_in(tmp_path)}, default="pkcs11")
+    tokens = KeyStores(store_in(tmp_path), {"pkcs11": Pkcs11KeyStore(None, lambda token: b"")})
+    with pytest.raises(SignerError, match="no PKCS #11 module is configured"):
+        tokens.open("pkcs11:object=root;type=private")
 
 
 class TokenKey(ec.EllipticCurvePrivateKey):

@@ -1,0 +1,224 @@
+"""Keys that stay in a token (SoftHSM): firmware, requests and CAs signed with them, and every way to lose the token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pkcs11
+import pytest
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from chargepki.pki import keys
+from chargepki.pki.errors import ChargePkiError, PolicyRefusal, SignerError
+from chargepki.pki.names import build_name
+from chargepki.pki.signer import Signer
+from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
+from testkit.command_line import CommandLine
+from testkit.foreign import run as run_tool
+from testkit.tokens import PIN, Token, make_token
+
+pytestmark = pytest.mark.foreign
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
+    before = os.environ.get("SOFTHSM2_CONF")
+    made = make_token(tmp_path_factory.mktemp("token"))
+    yield made
+    os.environ.pop("SOFTHSM2_CONF")
+    if before is not None:
+        os.environ["SOFTHSM2_CONF"] = before
+
+
+@pytest.fixture
+def store(token: Token) -> Pkcs11KeyStore:
+    return Pkcs11KeyStore(token.module, lambda label: PIN.encode())
+
+
+@pytest.fixture(scope="module")
+def command(token: Token, tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "passphrase").write_bytes(b"correct horse battery staple\n")
+    (folder / "passphrase").chmod(0o600)
+    made = CommandLine(
+        folder / "home",
+        {
+            **token.variables,
+            "CHARGEPKI_PASSPHRASE_FILE": str(folder / "passphrase"),
+            "CHARGEPKI_PUBLIC_URL": "http://pki.test",
+        },
+    )
+    made("ca", "create", "maker", "--profile", "ocpp/manufacturer-root", "--subject", "CN=Maker Root,O=Maker")
+    return made
+
+
+def request(signer: Signer) -> bytes:
+    """Return a CSR, built by the library's own builder: it takes a token's key like any other."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(build_name([("CN", "Firmware"), ("O", "Maker")]))
+    assert isinstance(signer.private_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    return builder.sign(signer.private_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize("label", ["ec256", "ec384", "rsa"])
+def test_a_key_of_a_token_signs_like_any_other_and_never_leaves_it(
+    store: Pkcs11KeyStore, token: Token, label: str
+) -> None:
+    signer = store.open(token.uri(label))
+    scheme = keys.signature_algorithm(signer.algorithm)
+    assert keys.verify(signer.public_key, signer.sign(b"message"), b"message", scheme.der)
+    if isinstance(signer.private_key, rsa.RSAPrivateKey):
+        assert isinstance(signer.public_key, rsa.RSAPublicKey)
+        for scheme_ in (padding.PKCS1v15(), padding.PSS(padding.MGF1(hashes.SHA384()), 10)):
+            raw = signer.private_key.sign(b"message", scheme_, hashes.SHA384())
+            signer.public_key.verify(raw, b"message", scheme_, hashes.SHA384())
+    with pytest.raises(UnsupportedAlgorithm):
+        keys.serialise_private_key(signer.private_key)
+    assert PIN not in repr(signer) + repr(store)
+
+
+@pytest.mark.parametrize("label", ["ec256", "rsa"])
+def test_firmware_is_signed_in_a_token_and_openssl_takes_it(
+    command: CommandLine, store: Pkcs11KeyStore, token: Token, tmp_path: Path, label: str
+) -> None:
+    (tmp_path / "image").write_bytes(os.urandom(50_000))
+    (tmp_path / "csr.pem").write_bytes(request(store.open(token.uri(label))))
+    command(
+        "cert", "issue", "--ca", "maker", "--profile", "ocpp/firmware-signing", "--csr", tmp_path / "csr.pem",
+        "--out", tmp_path / "cert.pem",
+    )  # fmt: skip
+    uri = f"{token.uri(label)}?pin-source=file:{token.pin_file}"
+    command(
+        "firmware", "sign", tmp_path / "image", "--key", uri, "--cert", tmp_path / "cert.pem", "--raw",
+        "--out", tmp_path / "signature", variables={"CHARGEPKI_PKCS11_PIN_FILE": None},
+    )  # fmt: skip
+    words = ("--signature", tmp_path / "signature", "--cert", tmp_path / "cert.pem")
+    command("firmware", "verify", tmp_path / "image", *words)
+    public = run_tool("openssl", "x509", "-in", tmp_path / "cert.pem", "-noout", "-pubkey").stdout
+    (tmp_path / "public.pem").write_text(public)
+    options = ("-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:32") if label == "rsa" else ()
+    done = run_tool(
+        "openssl", "dgst", "-sha256", *options, "-verify", tmp_path / "public.pem",
+        "-signature", tmp_path / "signature", tmp_path / "image",
+    )  # fmt: skip
+    assert done.stdout == "Verified OK\n", done.stderr
+
+
+def test_a_ca_keeps_its_key_in_a_token(
+    command: CommandLine, store: Pkcs11KeyStore, token: Token, tmp_path: Path
+) -> None:
+    words = ("ca", "create", "hsm-root", "--profile", "ocpp/manufacturer-root", "--subject", "CN=HSM Root,O=Maker")
+    uri = token.uri("ec384")
+    command(*words, "--key-uri", uri, "--dry-run")
+    # A root in a token needs no passphrase.
+    row = command(*words, "--key-uri", uri, "--json", variables={"CHARGEPKI_PASSPHRASE_FILE": None}).json()
+    assert (row["name"], row["key"], row["state"]) == ("hsm-root", uri, "active")
+    assert not list(command.home.rglob("hsm-root*.key"))
+    (tmp_path / "csr.pem").write_bytes(request(store.open(token.uri("ec256"))))
+    command(
+        "cert", "issue", "--ca", "hsm-root", "--profile", "ocpp/firmware-signing", "--csr", tmp_path / "csr.pem",
+        "--out", tmp_path / "leaf.pem", variables={"CHARGEPKI_PASSPHRASE_FILE": None},
+    )  # fmt: skip
+    command("ca", "chain", "hsm-root", "--out", tmp_path / "root.pem")
+    command(
+        "cert", "verify", "--trust", f"manufacturer={tmp_path / 'root.pem'}", "--purpose", "firmware-signing",
+        tmp_path / "leaf.pem",
+    )  # fmt: skip
+    again = ("ca", "create", "other", *words[3:])
+    assert "has the key" in command(*again, "--key-uri", uri, code=3).check_one_error(3).stderr
+    command(*again, "--key-uri", uri, "--key", "secp256r1", code=3).check_one_error(3)
+    command(*again, "--key-uri", "file:x.key", code=3).check_one_error(3)
+    command("audit", "verify")
+
+
+def test_a_child_process_signs_with_a_session_of_its_own(store: Pkcs11KeyStore, token: Token) -> None:
+    signer = store.open(token.uri("ec256"))
+    scheme = keys.signature_algorithm(signer.algorithm).der
+    child = os.fork()
+    if child == 0:
+        right = keys.verify(signer.public_key, signer.sign(b"child"), b"child", scheme)
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert keys.verify(signer.public_key, signer.sign(b"parent"), b"parent", scheme)
+
+
+def test_a_token_that_goes_away_is_told_and_comes_back_without_a_restart(store: Pkcs11KeyStore, token: Token) -> None:
+    signer = store.open(token.uri("ec256"))
+    away = token.folder / "away"
+    (token.folder / "tokens").rename(away)
+    (token.folder / "tokens").mkdir()
+    try:
+        with pytest.raises(SignerError, match=r"no token fits|cannot be used"):
+            signer.sign(b"message")
+    finally:
+        (token.folder / "tokens").rmdir()
+        away.rename(token.folder / "tokens")
+    assert signer.sign(b"message")
+
+
+def test_a_wrong_pin_is_tried_once(token: Token) -> None:
+    asked: list[str] = []
+
+    def wrong(label: str) -> bytes:
+        asked.append(label)
+        return b"00000000"
+
+    # A login holds for the whole process; this one starts without.
+    pkcs11.lib(str(token.module)).reinitialize()
+    store = Pkcs11KeyStore(token.module, wrong)
+    with pytest.raises(SignerError, match="PIN is wrong"):
+        store.open(token.uri("ec256"))
+    with pytest.raises(SignerError, match="refused the PIN before"):
+        store.open(token.uri("rsa"))
+    assert asked == ["HSM"]
+
+
+def test_what_cannot_be_reached_is_one_clear_error_without_the_pin(
+    command: CommandLine, token: Token, tmp_path: Path
+) -> None:
+    (tmp_path / "image").write_bytes(b"image")
+    command("ca", "chain", "maker", "--out", tmp_path / "cert.pem")
+    command(
+        "cert", "issue", "--ca", "maker", "--profile", "ocpp/firmware-signing", "--subject", "CN=F,O=Maker",
+        "--new-key", "--key-out", tmp_path / "key", "--out", tmp_path / "fw.pem",
+    )  # fmt: skip
+    loose = tmp_path / "loose"
+    loose.write_text(PIN)
+    loose.chmod(0o644)
+    good = token.uri("ec256")
+    cases: list[tuple[int, str, dict[str, str | None], str]] = [
+        (4, good, {"CHARGEPKI_PKCS11_MODULE": None}, "no PKCS #11 module is configured"),
+        (4, good, {"CHARGEPKI_PKCS11_MODULE": "/absent.so"}, "no PKCS #11 module /absent.so"),
+        (4, good, {"CHARGEPKI_PKCS11_MODULE": str(loose)}, "cannot be used"),
+        (4, "pkcs11:token=Other;object=ec256", {}, "no token fits"),
+        (4, "pkcs11:token=HSM;object=absent", {}, "no private key of that name"),
+        (3, good, {"CHARGEPKI_PKCS11_PIN_FILE": None}, "no terminal to ask on"),
+        (4, f"{good}?pin-source={loose}", {}, "chmod"),
+        (3, f"{good}?pin-value={PIN}", {}, "carries the PIN"),
+        (3, f"{good}?module-path=/opt/x.so", {}, "names the module"),
+        (4, good, {}, "not the one that the certificate names"),
+    ]
+    for code, uri, variables, words in cases:
+        done = command.run(
+            "firmware", "sign", tmp_path / "image", "--key", uri, "--cert", tmp_path / "fw.pem", variables=variables
+        ).check_one_error(code)
+        assert words in done.stderr, (uri, done.stderr)
+        assert PIN not in done.out + done.stderr
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "pkcs11:", "pkcs11:token=HSM", "pkcs11:object=a;object=b", "pkcs11:object=%zz", "pkcs11:object=%ff",
+        "pkcs11:object=a;type=cert", "pkcs11:object=a;slot-id=1", "pkcs11:object=a?pin-source=pin",
+        "pkcs11:object=a?pin-source=|id", "pkcs11:object=a?x-vendor=1", "pkcs11:" + "a" * 5000, "file:a.key",
+    ],
+)  # fmt: skip
+def test_other_uris_are_refused_before_a_token_is_looked_for(uri: str) -> None:
+    with pytest.raises(ChargePkiError) as caught:
+        Pkcs11KeyStore(None, lambda label: b"").open(uri)
+    assert not isinstance(caught.value, SignerError | PolicyRefusal)
