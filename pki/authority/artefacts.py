@@ -14,7 +14,7 @@ from chargepki.pki import files
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CrlDeltaRecord, CrlRecord
 
-__all__ = ["Artefact", "PublishFolder", "find_artefact"]
+__all__ = ["Artefact", "PublishFolder", "find_artefact", "published_paths"]
 
 _CRL_TYPE: Final = "application/pkix-crl"
 _CERTIFICATE_TYPE: Final = "application/pkix-cert"
@@ -60,6 +60,21 @@ def find_artefact(inventory: Inventory, path: str, now: datetime | None) -> Arte
     if record is None or not record.der or (now is not None and now > record.next_update):
         return None
     return Artefact(record.der, _CRL_TYPE, record.this_update, record.next_update)
+
+
+def published_paths(inventory: Inventory, now: datetime) -> list[str]:
+    """Return the URL paths at which there is something now, of every CA that has not expired."""
+    paths: list[str] = []
+    for ca in inventory.list_cas():
+        if ca.certificate_der is None or ca.not_after is None or now > ca.not_after:
+            continue
+        paths.append(f"/ca/{ca.id}.cer")
+        for shard, state in inventory.list_states(ca.id).items():
+            if now <= state.next_update:
+                paths.append(f"/crl/{ca.id}.crl" if shard is None else f"/crl/{ca.id}/{shard}.crl")
+        if ca.crl_delta_hours and inventory.delta_state(ca.id) is not None:
+            paths.append(f"/crl/{ca.id}-delta.crl")
+    return paths
 
 
 class PublishFolder:

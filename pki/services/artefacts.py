@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from chargepki.pki.authority.artefacts import find_artefact
+from chargepki.pki.authority.artefacts import find_artefact, published_paths
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import AuditEntry
-from chargepki.pki.services.http import Request, Response, http_date, plain, refuse_method
+from chargepki.pki.services.http import Request, Response, http_date, plain, refuse_method, with_max_age
 
 __all__ = ["Artefacts"]
 
@@ -38,15 +38,51 @@ class Artefacts:
         self._kept: dict[bytes, _Kept] = {}
         self._memory = 0
         self._generation = 0
+        self._filled = -1
 
     def apply(self, entries: Sequence[AuditEntry] | None) -> None:
         """Forget what these changes replaced."""
-        if entries is None or any(
-            table == "ca" or table.startswith("crl") for entry in entries for table, _, _ in entry.effects
-        ):
-            self._generation += 1
+        replaced: set[bytes] = set()
+        for entry in entries or ():
+            for table, key, _ in entry.effects:
+                if table in ("ca", "crl", "crl_delta"):
+                    # Ids of lists are CA/NUMBER; which path a list has does not show, so all of its CA go.
+                    replaced.add(key.partition("/")[0].encode())
+        if entries is None:
             self._kept.clear()
             self._memory = 0
+        for ca in replaced:
+            for path in [path for path in self._kept if path.startswith((b"/crl/" + ca, b"/ca/" + ca))]:
+                self._drop(path)
+        if entries is None or replaced:
+            self._generation += 1
+
+    def _drop(self, path: bytes) -> None:
+        kept = self._kept.pop(path, None)
+        if kept is not None:
+            self._memory -= len(kept.response.body)
+
+    async def refill(self) -> int:
+        """Take in what is published and not in memory: the inventory may be away the next moment; return how much.
+
+        Raises:
+            UnavailableError: it is away already.
+        """
+        generation = self._generation
+        if generation == self._filled:
+            return 0
+        loop, taken = asyncio.get_running_loop(), 0
+        for path in await loop.run_in_executor(None, published_paths, self._inventory, self._clock()):
+            if path.encode() in self._kept:
+                continue
+            kept = await loop.run_in_executor(None, self._read, path.encode())
+            if generation != self._generation:
+                return taken  # what was read may be old already; the next call begins anew
+            if kept is not None and self._memory + len(kept.response.body) <= _MAX_MEMORY * 9 // 10:
+                self._keep(path.encode(), kept)
+                taken += 1
+        self._filled = generation
+        return taken
 
     async def answer(self, request: Request, path: bytes, *, is_current: bool) -> Response:
         """Answer a request below ``/crl/`` or ``/ca/``."""
@@ -66,16 +102,19 @@ class Artefacts:
                 return plain(404, "there is nothing of that name", endpoint=endpoint)
             if generation == self._generation and len(kept.response.body) <= _MAX_MEMORY // 4:
                 self._keep(path, kept)
-        if time.time() >= kept.until:
+        left = kept.until - time.time()
+        if left <= 0:
             # Whoever gets a list believes it, so an expired one is not handed out.
-            self._kept.pop(path, None)
+            self._drop(path)
             return plain(
                 503, "the list has expired and no newer one was signed", endpoint=endpoint,
                 headers=(("Retry-After", "60"),),
             )  # fmt: skip
-        return _conditional(request, kept.response)
+        response = kept.response if left >= _MAX_AGE else with_max_age(kept.response, int(left))
+        return _conditional(request, response)
 
     def _keep(self, path: bytes, kept: _Kept) -> None:
+        self._drop(path)
         if self._memory + len(kept.response.body) > _MAX_MEMORY:
             self._kept.clear()
             self._memory = 0
@@ -89,9 +128,8 @@ class Artefacts:
         if found.this_update is None or found.next_update is None:
             headers = (("Cache-Control", "max-age=86400, public"), *_tag(found.data))
             return _Kept(_file(found.data, found.media_type, headers, "ca"), float("inf"))
-        left = int((found.next_update - self._clock()).total_seconds())
         headers = (
-            ("Cache-Control", f"max-age={max(0, min(_MAX_AGE, left))}, public, no-transform, must-revalidate"),
+            ("Cache-Control", f"max-age={_MAX_AGE}, public, no-transform, must-revalidate"),
             ("Expires", http_date(found.next_update)),
             ("Last-Modified", http_date(found.this_update)),
             *_tag(found.data),

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method"]
+__all__ = ["Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method", "with_max_age"]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -105,6 +105,19 @@ def plain(status: int, text: str, *, endpoint: str = "other", headers: tuple[tup
 def refuse_method(allowed: str, endpoint: str) -> Response:
     """Return 405 with the methods that there are (RFC 9110 15.5.6)."""
     return plain(405, f"use {allowed}", endpoint=endpoint, headers=(("Allow", allowed),))
+
+
+def with_max_age(response: Response, seconds: int) -> Response:
+    """Return *response* with max-age *seconds*, which goes before Expires in every cache (RFC 9111 5.3).
+
+    >>> with_max_age(Response(200, headers=(("Cache-Control", "max-age=3600, public"),)), 7).headers
+    (('Cache-Control', 'max-age=7, public'),)
+    """
+    headers = tuple(
+        (name, f"max-age={seconds}, {value.partition(', ')[2]}" if name == "Cache-Control" else value)
+        for name, value in response.headers
+    )
+    return Response(response.status, response.body, headers, response.endpoint, response.outcome)
 
 
 def http_date(at: datetime) -> str:

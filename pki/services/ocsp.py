@@ -9,39 +9,37 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar, TypeVarTuple, Unpack
+from datetime import UTC, datetime
+from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import unquote_to_bytes
 
-from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, OcspSigner, cert_status, ocsp_cas
+from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, OcspSigner, ocsp_cas
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.ocsp_records import OcspResponseRecord, OcspSubject
-from chargepki.pki.inventory.records import AuditEntry, CaRecord, CertificateState
-from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.inventory.records import AuditEntry, CaRecord
 from chargepki.pki.ocsp import (
     HASH_OIDS,
     MAX_REQUEST_BYTES,
     CertId,
     OcspRequest,
     ResponseStatus,
-    ResponseTemplate,
-    SingleAnswer,
     build_cert_id,
     error_response,
     issuer_hashes,
     parse_ocsp_request,
 )
-from chargepki.pki.services.http import Request, Response, http_date, refuse_method
+from chargepki.pki.services.http import Request, Response, refuse_method
+from chargepki.pki.services.ocsp_live import LIVE_HEADERS, LiveAnswers, Signers
+from chargepki.pki.services.ocsp_memory import AnswerMemory, PreparedAnswer
 from chargepki.pki.services.tally import Tally
 
 __all__ = ["OcspResponder", "Signers"]
@@ -50,49 +48,10 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 _log = logging.getLogger(__name__)
 
-Signers = Callable[[CaRecord], OcspSigner | None]
-"""Returns the delegated signer of a CA, or ``None`` where this process cannot sign for it; may block."""
-
-_CONTENT_TYPE: Final = "application/ocsp-response"
-_MAX_AGE: Final = 3600
-"""Seconds that caches may keep a prepared answer: far less than it is valid, so that a revocation gets through."""
-_RELOAD_SECONDS: Final = 60.0
 _PAGE: Final = 500
-_MAX_REQUESTS_REMEMBERED: Final = 100_000
-_MAX_RESPONSE_MEMORY: Final = 128 << 20
+_REFILL: Final = 100
 _MAX_UNDER_WAY: Final = 512
 """Requests that wait for the inventory at once; more are told to try later."""
-_UNKNOWN_VALIDITY: Final = timedelta(minutes=5)
-"""A serial that is unknown now may be issued the next moment."""
-_MAX_NONCE_LENGTHS: Final = 8
-_QUICK: Final = frozenset({KeyAlgorithm.SECP256R1, KeyAlgorithm.ED25519})
-"""Keys that sign in less time than a thread takes to start with it."""
-
-
-@dataclass(slots=True, eq=False)
-class _Prepared:
-    """A prepared answer in memory; without a response it is dead, wherever it is still referred to."""
-
-    response: Response | None
-    key: tuple[str, str]
-    """Certificate and hash."""
-    signer: str
-    word: str
-    until: float
-    """Its nextUpdate (POSIX seconds): never sent from then on."""
-    reload_at: float
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A request but for its nonce, and whom it asks about."""
-
-    cert_id: bytes
-    certificate: str
-    ca: str
-    size: int
-    """Of the whole request, in octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +60,10 @@ class _Issuer:
 
     ca: CaRecord
     hashes: dict[str, tuple[bytes, bytes]]
+
+
+_Index: TypeAlias = dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]]
+"""By hash algorithm, hash of the name, hash of the key."""
 
 
 class OcspResponder:
@@ -120,22 +83,11 @@ class OcspResponder:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
     ) -> None:
         self._inventory = inventory
-        self._signers = signers
         self._tally = tally or Tally()
         self._clock = clock
-        self._issuers: dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]] | None = None
-        self._by_request: dict[bytes, _Prepared] = {}
-        self._prepared: dict[tuple[str, str], _Prepared] = {}
-        self._memory = 0
-        self._statuses: dict[str, OcspSubject | None] = {}
-        self._live: dict[str, tuple[float, OcspSigner | None]] = {}
-        # What was read before a change may arrive here after it: each reading is stamped, each change remembered.
-        self._generation = 0
-        self._forgotten = 0
-        self._changed: dict[str, int] = {}
-        self._templates: dict[bytes, _Known] = {}
-        self._nonce_lengths: tuple[int, ...] = ()
-        self._second: tuple[OcspSigner, datetime, ResponseTemplate] | None = None
+        self._memory = AnswerMemory(lambda: self._clock())
+        self._live = LiveAnswers(signers, self._memory, self._tally, lambda: self._clock(), self._run)
+        self._issuers: _Index | None = None
         self._under_way = 0
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="chargepki-ocsp")
         self._errors = {status: _error(status) for status in ResponseStatus if status}
@@ -144,51 +96,23 @@ class OcspResponder:
 
     def apply(self, entries: Sequence[AuditEntry] | None) -> None:
         """Forget what these changes made untrue; everything with ``None``."""
-        self._generation += 1
+        self._memory.generation += 1
         if entries is None:
             self._forget_all()
             return
         for entry in entries:
             for table, key, _ in entry.effects:
                 if table == "certificate":
-                    self._forget(key)
+                    self._memory.forget(key)
+                    if self._live.forget(key):
+                        # A signer lost its status: what it has signed goes with it.
+                        self._memory.forget_signed_by(key)
                 elif table == "ca":
                     self._forget_all()
 
-    def _forget(self, certificate: str) -> None:
-        if len(self._changed) >= _MAX_REQUESTS_REMEMBERED:
-            self._changed.clear()
-            self._forgotten = self._generation
-        self._changed[certificate] = self._generation
-        self._statuses.pop(certificate, None)
-        for hash_name in PRESIGNED_HASHES:
-            self._kill((certificate, hash_name))
-        ca = certificate.rpartition(":")[0]
-        signer = self._live.get(ca)
-        if signer is not None and signer[1] is not None and signer[1].certificate == certificate:
-            # A signer lost its status: what it has signed goes with it.
-            del self._live[ca]
-            for key in [key for key, each in self._prepared.items() if each.signer == certificate]:
-                self._kill(key)
-
-    def _kill(self, key: tuple[str, str]) -> None:
-        dead = self._prepared.pop(key, None)
-        if dead is not None:
-            dead.response = None
-            self._memory -= dead.size
-
     def _forget_all(self) -> None:
-        for prepared in self._prepared.values():
-            prepared.response = None
-        self._prepared.clear()
-        self._by_request.clear()
-        self._templates.clear()
-        self._second = None
-        self._statuses.clear()
-        self._live.clear()
-        self._changed.clear()
-        self._forgotten = self._generation
-        self._memory = 0
+        self._memory.forget_all()
+        self._live.forget_all()
         self._issuers = None
 
     # -- answers --------------------------------------------------------------------------------------------------
@@ -200,58 +124,16 @@ class OcspResponder:
             key: the DER of a POST, or the target of a GET.
             is_current: as for `answer`.
         """
-        prepared = self._by_request.get(key)
+        prepared = self._memory.by_request.get(key)
         if prepared is None:
             # What is not known to be true now is not signed as if it were.
-            return self._sign_quickly(key) if is_current and self._templates and request.method == "POST" else None
+            return self._live.sign_quickly(key) if is_current and request.method == "POST" else None
         now = time.time()
         if prepared.response is None or now >= prepared.reload_at:
-            del self._by_request[key]
+            del self._memory.by_request[key]
             return None
         self._tally.count_ocsp(prepared.word, "memory")
         return self._conditional(request, prepared.response)
-
-    def _sign_quickly(self, data: bytes) -> Response | None:
-        """Answer a request that differs in its nonce alone from one that was answered live before.
-
-        The nonce is the last thing in such a request, so equal octets before it and equal lengths mean that all of it
-        is the same but the nonce.
-        """
-        for length in self._nonce_lengths:
-            known = self._templates.get(data[:-length])
-            if known is None or len(data) != known.size:
-                continue
-            subject = self._statuses.get(known.certificate)
-            live = self._live.get(known.ca)
-            if subject is None or live is None or live[1] is None or live[0] <= time.monotonic():
-                return None
-            signer, now = live[1], self._clock()
-            if self._second is None or self._second[:2] != (signer, now):
-                if now >= signer.not_after:
-                    return None
-                self._second = (signer, now, signer.template(now))
-            template = self._second[2]
-            status = cert_status(subject)
-            content = template.response_data(known.cert_id, status, data[-length:])
-            self._tally.count_ocsp(status.word, "live")
-            body = template.assemble(content, signer.signer.sign(content))
-            return Response(200, body, _LIVE_HEADERS, "ocsp", status.word)
-        return None
-
-    def _learn(self, data: bytes, parsed: OcspRequest, subject: OcspSubject | None, signer: OcspSigner) -> None:
-        """Remember how a request is made whose nonce comes last, for `_sign_quickly`."""
-        nonce = parsed.nonce
-        if nonce is None or len(parsed.cert_ids) != 1 or not data.endswith(nonce) or subject is None:
-            return
-        if not subject.status or signer.signer.algorithm not in _QUICK:
-            return
-        if len(nonce) not in self._nonce_lengths and len(self._nonce_lengths) >= _MAX_NONCE_LENGTHS:
-            return
-        if len(self._templates) >= _MAX_REQUESTS_REMEMBERED:
-            self._templates.clear()
-        self._nonce_lengths = tuple(sorted({*self._nonce_lengths, len(nonce)}))
-        known = _Known(parsed.cert_ids[0].raw, subject.id, signer.ca.id, len(data))
-        self._templates[data[: -len(nonce)]] = known
 
     async def answer(self, request: Request, *, is_current: bool) -> Response:
         """Answer any request to the responder.
@@ -304,36 +186,37 @@ class OcspResponder:
             signer = await self._signer(known[0], subjects)
             if signer is not None:
                 if request.method == "POST":
-                    self._learn(request.body, parsed, subjects[0], signer)
-                return await self._sign(signer, parsed, subjects)
+                    self._live.learn(request.body, parsed, subjects[0], signer)
+                return await self._live.sign(signer, parsed, subjects)
         if single is not None:
             prepared = await self._prepared_for(single.hash_name, subjects[0], is_current)
-            if prepared is not None and prepared.response is not None:
+            response = None if prepared is None else prepared.bounded()
+            if prepared is not None and response is not None:
                 self._tally.count_ocsp(prepared.word, "store")
                 if wants_live:
-                    return prepared.response  # without the nonce: the client decides whether that will do
-                self._remember(key, prepared)
-                return self._conditional(request, prepared.response)
+                    return response  # without the nonce: the client decides whether that will do
+                self._memory.remember(key, prepared)
+                return self._conditional(request, response)
         if not is_current:
             return self._error(ResponseStatus.TRY_LATER)
         signer = await self._signer(known[0], subjects)
         if signer is not None:
-            return await self._sign(signer, parsed, subjects)
+            return await self._live.sign(signer, parsed, subjects)
         if single is not None and subjects[0] is not None and subjects[0].status:
             return self._error(ResponseStatus.TRY_LATER)  # whoever leads has not signed it yet
         return self._error(ResponseStatus.UNAUTHORIZED)
 
-    async def _index(self) -> dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]]:
+    async def _index(self) -> _Index:
         if self._issuers is None:
-            token = self._generation
+            token = self._memory.generation
             found = await self._run(self._read_index)
-            if self._forgotten <= token:
+            if self._memory.is_unforgotten(token):
                 self._issuers = found
             return found
         return self._issuers
 
-    def _read_index(self) -> dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]]:
-        index: dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]] = {}
+    def _read_index(self) -> _Index:
+        index: _Index = {}
         for ca in ocsp_cas(self._inventory, self._clock()):
             if ca.certificate_der is None:
                 continue
@@ -344,9 +227,7 @@ class OcspResponder:
                 index[name, *pair] = (*index.get((name, *pair), ()), issuer)
         return index
 
-    def _issuers_of(
-        self, index: dict[tuple[str, bytes, bytes], tuple[_Issuer, ...]], cert_id: CertId
-    ) -> tuple[_Issuer, ...]:
+    def _issuers_of(self, index: _Index, cert_id: CertId) -> tuple[_Issuer, ...]:
         found = index.get((cert_id.hash_name, cert_id.name_hash, cert_id.key_hash), ())
         now = self._clock()
         return tuple(issuer for issuer in found if issuer.ca.not_after is not None and now < issuer.ca.not_after)
@@ -357,121 +238,42 @@ class OcspResponder:
             return None
         for issuer in issuers:
             certificate = f"{issuer.ca.id}:{serial:x}"
-            if certificate in self._statuses:
-                subject = self._statuses[certificate]
-            elif not is_current:
+            subject = self._memory.statuses.get(certificate)
+            if subject is None and not is_current:
                 # Prepared answers are found by the certificate alone.
-                subject = self._from_memory(certificate)
-            else:
-                token = self._generation
+                subject = self._memory.subject(certificate)
+            elif subject is None:
+                token = self._memory.generation
                 subject = await self._run(self._inventory.find_ocsp_subject, certificate)
-                if subject is not None and self._is_unchanged(certificate, token):
-                    if len(self._statuses) >= _MAX_REQUESTS_REMEMBERED:
-                        self._statuses.clear()
-                    self._statuses[certificate] = subject
+                if subject is not None:
+                    self._memory.keep_status(certificate, subject, token)
             if subject is not None:
                 return subject
         return None
 
-    def _from_memory(self, certificate: str) -> OcspSubject | None:
-        if not any((certificate, name) in self._prepared for name in PRESIGNED_HASHES):
-            return None
-        ca, _, serial = certificate.rpartition(":")
-        return OcspSubject(certificate, ca, serial, CertificateState.ISSUED, None, None, self._clock())
-
-    async def _prepared_for(self, hash_name: str, subject: OcspSubject | None, is_current: bool) -> _Prepared | None:
+    async def _prepared_for(
+        self, hash_name: str, subject: OcspSubject | None, is_current: bool
+    ) -> PreparedAnswer | None:
         """Return the prepared answer about *subject*, from memory or from the inventory."""
         if subject is None or not subject.status or hash_name not in PRESIGNED_HASHES:
             return None
-        known = self._prepared.get((subject.id, hash_name))
+        known = self._memory.find(subject.id, hash_name)
         now = time.time()
         if known is not None and now < known.until and (now < known.reload_at or not is_current):
             return known
         if not is_current:
             return None
-        token = self._generation
+        token = self._memory.generation
         record = await self._run(self._inventory.find_ocsp_response, subject.id, hash_name)
         if record is None or record.status != subject.status or record.next_update <= self._clock():
             return None
-        prepared = self._prepare(record)
-        if self._is_unchanged(record.certificate, token):
-            self._keep(prepared)
+        prepared = self._memory.prepare(record)
+        self._memory.keep(prepared, token)
         return prepared
 
-    def _prepare(self, record: OcspResponseRecord) -> _Prepared:
-        now, until = time.time(), record.next_update.timestamp()
-        left = max(0, int(until - now))
-        headers = (
-            ("Content-Type", _CONTENT_TYPE),
-            ("Cache-Control", f"max-age={min(_MAX_AGE, left)}, public, no-transform, must-revalidate"),
-            ("Expires", http_date(record.next_update)),
-            ("Last-Modified", http_date(record.this_update)),
-            ("ETag", f'"{hashlib.sha256(record.der).hexdigest()}"'),
-        )
-        response = Response(200, record.der, headers, "ocsp", record.status.partition(" ")[0])
-        # Before max-age would reach past nextUpdate, and when a successor should be there, the row is read again.
-        reload_at = min(until - _MAX_AGE, max(record.refresh_at.timestamp(), now + _RELOAD_SECONDS))
-        if reload_at <= now:
-            reload_at = min(now + 1.0, until)
-        size = len(record.der) + len(response.head) + 600
-        key = (record.certificate, record.hash)
-        return _Prepared(response, key, record.signer, response.outcome, until, reload_at, size)
-
-    def _keep(self, prepared: _Prepared) -> None:
-        self._kill(prepared.key)
-        while self._memory + prepared.size > _MAX_RESPONSE_MEMORY and self._prepared:
-            self._kill(next(iter(self._prepared)))
-        self._prepared[prepared.key] = prepared
-        self._memory += prepared.size
-
-    def _remember(self, request_key: bytes, prepared: _Prepared) -> None:
-        if self._prepared.get(prepared.key) is not prepared:
-            return
-        if len(self._by_request) >= _MAX_REQUESTS_REMEMBERED:
-            self._by_request.clear()
-        self._by_request[request_key] = prepared
-
-    def _is_unchanged(self, certificate: str, token: int) -> bool:
-        """Whether what was read of a certificate after *token* was taken is still true as far as is known."""
-        return self._forgotten <= token and self._changed.get(certificate, 0) <= token
-
     async def _signer(self, issuers: tuple[_Issuer, ...], subjects: Sequence[OcspSubject | None]) -> OcspSigner | None:
-        if self._signers is None:
-            return None
         first = next((subject.ca for subject in subjects if subject is not None), issuers[0].ca.id)
-        ca = next(issuer.ca for issuer in issuers if issuer.ca.id == first)
-        now = time.monotonic()
-        known = self._live.get(ca.id)
-        if known is not None and now < known[0] and (known[1] is None or self._clock() < known[1].not_after):
-            return known[1]
-        token = self._generation
-        try:
-            signer = await self._run(self._signers, ca)
-        except UnavailableError:
-            raise
-        except ChargePkiError as error:
-            _log.warning("no live answers for %s: %s", ca.id, error)
-            signer = None
-        if self._forgotten <= token and (signer is None or self._is_unchanged(signer.certificate, token)):
-            # Soon again when there is none: the leader may just be making one.
-            self._live[ca.id] = (now + (_RELOAD_SECONDS if signer is not None else 1.0), signer)
-        return signer
-
-    async def _sign(self, signer: OcspSigner, parsed: OcspRequest, subjects: Sequence[OcspSubject | None]) -> Response:
-        now = self._clock()
-        answers = []
-        for cert_id, subject in zip(parsed.cert_ids, subjects, strict=True):
-            status = cert_status(subject)
-            until = signer.until(now) if status.known else min(now + _UNKNOWN_VALIDITY, signer.until(now))
-            answers.append(SingleAnswer(cert_id.raw, status, now, until))
-
-        def sign() -> bytes:
-            return signer.sign(answers, produced_at=now, nonce=parsed.nonce)
-
-        body = sign() if signer.signer.algorithm in _QUICK else await self._run(sign)
-        for answer in answers:
-            self._tally.count_ocsp(answer.status.word, "live")
-        return Response(200, body, _LIVE_HEADERS, "ocsp", answers[0].status.word)
+        return await self._live.signer(next(issuer.ca for issuer in issuers if issuer.ca.id == first))
 
     def _conditional(self, request: Request, response: Response) -> Response:
         """Return 304 to a client that has this answer already (RFC 9110 13.1.2)."""
@@ -495,7 +297,7 @@ class OcspResponder:
     @property
     def memory_bytes(self) -> int:
         """About how much memory prepared answers take."""
-        return self._memory
+        return self._memory.bytes
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -504,29 +306,53 @@ class OcspResponder:
         taken = 0
         records = self._inventory.list_ocsp_responses()
         while True:
-            token = self._generation
+            token = self._memory.generation
             page = await self._run(lambda: list(itertools.islice(records, _PAGE)))
-            for record in page:
-                key = (record.certificate, record.hash)
-                fits = self._memory < _MAX_RESPONSE_MEMORY * 9 // 10
-                if key in self._prepared or record.next_update <= self._clock() or not fits:
-                    continue
-                if self._is_unchanged(record.certificate, token):
-                    self._keep(self._prepare(record))
-                    taken += 1
+            taken += self._take_in(iter(page), token)
             if len(page) < _PAGE:
                 return taken
+
+    async def refill(self) -> int:
+        """Take in the new answers about certificates that have changed: the inventory may be away the next moment.
+
+        Raises:
+            UnavailableError: it is away already.
+        """
+        await self._index()
+        wanted = self._memory.take_wanted(_REFILL)
+        token = self._memory.generation
+        try:
+            found = await self._run(self._read_responses, list(wanted)) if wanted else {}
+        except UnavailableError:
+            for certificate, tries in wanted.items():
+                self._memory.want(certificate, tries)
+            raise
+        for certificate, tries in wanted.items():
+            if not found.get(certificate):
+                self._memory.want(certificate, tries + 1)  # whoever leads may not have signed it yet
+        return self._take_in(itertools.chain.from_iterable(found.values()), token)
+
+    def _read_responses(self, certificates: Sequence[str]) -> dict[str, list[OcspResponseRecord]]:
+        read = self._inventory.find_ocsp_response
+        return {
+            each: [found for name in PRESIGNED_HASHES if (found := read(each, name)) is not None]
+            for each in certificates
+        }
+
+    def _take_in(self, records: Iterator[OcspResponseRecord], token: int) -> int:
+        taken = 0
+        for record in self._memory.lacking(records):
+            self._memory.keep(self._memory.prepare(record), token)
+            taken += 1
+        return taken
 
     def close(self) -> None:
         """Stop the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-_LIVE_HEADERS: Final = (("Content-Type", _CONTENT_TYPE), ("Cache-Control", "no-store"))
-
-
 def _error(status: ResponseStatus) -> Response:
-    headers: tuple[tuple[str, str], ...] = _LIVE_HEADERS
+    headers: tuple[tuple[str, str], ...] = LIVE_HEADERS
     if status is ResponseStatus.TRY_LATER:
         headers = (*headers, ("Retry-After", "5"))
     return Response(200, error_response(status), headers, "ocsp", status.name.lower())

@@ -37,6 +37,7 @@ _PROBE_AGAIN_SECONDS: Final = 1.0
 _START_SECONDS: Final = 15.0
 _PRELOAD_SECONDS: Final = 300.0
 _TLS_CHECK_SECONDS: Final = 5.0
+_REFILL_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ async def run_server(
             for name, work in (
                 ("metrics", lambda: _publish(health)),
                 ("preload", lambda: _preload(site)),
+                ("refill", lambda: _refill(site)),
                 ("probe", lambda: _probe(probe, health)),
                 ("tls", lambda: _watch_tls(serving)),
                 ("parent", lambda: _watch_parent(serving, stop)),
@@ -180,6 +182,14 @@ async def _preload(site: PkiSite) -> None:
     if site.gate.is_current:
         await site.responder.preload()
     await asyncio.sleep(_PRELOAD_SECONDS if site.responder.memory_bytes else 5.0)
+
+
+async def _refill(site: PkiSite) -> None:
+    """Notice that the inventory went or changed also when nobody asks, and have in memory what will be asked for."""
+    if await site.gate.pass_through():
+        await site.responder.refill()
+        await site.artefacts.refill()
+    await asyncio.sleep(_REFILL_SECONDS)
 
 
 async def _probe(probe: Probe | None, health: Health) -> None:

@@ -15,6 +15,7 @@ from cryptography.x509 import ocsp as foreign
 from chargepki.pki import der
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.ocsp import OcspAuthority
+from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaState
 from chargepki.pki.ocsp import build_single_request
@@ -226,7 +227,7 @@ def test_an_expired_answer_is_not_given(
     with live_server(inventory) as server:
         assert read(server.ocsp(request)).certificate_status is GOOD
         real = time.time
-        monkeypatch.setattr("chargepki.pki.services.ocsp.time.time", lambda: real() + later.total_seconds())
+        monkeypatch.setattr("chargepki.pki.services.ocsp_memory.time.time", lambda: real() + later.total_seconds())
         server.site.responder._clock = clock
         assert read(server.ocsp(request)).response_status is Status.TRY_LATER
 
@@ -256,6 +257,58 @@ def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority
         assert read(server.ocsp(never)).response_status is Status.TRY_LATER
         assert server.ask("GET", "/ca/t-sub@1.cer").status == 200
         assert server.ask("GET", "/ca/t-root@1.cer").status == 503
+
+
+def test_what_changed_is_read_again_before_anybody_asks(inventory: Inventory, authority: Authority, leaf: str) -> None:
+    import asyncio
+
+    with live_server(inventory) as server:
+        site = server.site
+
+        def keep_up() -> tuple[int, int]:
+            async def work() -> tuple[int, int]:
+                await site.gate.pass_through()
+                return await site.responder.refill(), await site.artefacts.refill()
+
+            return asyncio.run_coroutine_threadsafe(work(), server.loop).result(10)
+
+        assert keep_up() == (0, 4)  # two certificates and two lists
+        order = IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr("CS-2"))
+        new = authority.issue(order).record.id
+        assert keep_up() == (0, 0)
+        OcspAuthority(authority).presign(inventory.get_ca("t-sub"))
+        assert (keep_up()[0], keep_up()) == (2, (0, 0))
+        authority.revoke(new, "superseded")
+        authority.publish_crl("t-sub")
+        assert keep_up() == (0, 2)
+        OcspAuthority(authority).presign(inventory.get_ca("t-sub"))
+        keep_up()
+
+        def gone() -> tuple[int, int]:
+            raise UnavailableError("gone")
+
+        site.gate._mark.read = gone  # type: ignore[method-assign]  # the database goes away
+        site.responder._inventory = site.artefacts._inventory = None  # type: ignore[assignment]  # and may not be asked
+        assert read(server.ocsp(ocsp_request(inventory, new))).certificate_status is REVOKED
+        assert int(new.partition(":")[2], 16) in listed(server.ask("GET", "/crl/t-sub@1.crl").body)
+
+
+def listed(crl: bytes) -> list[int]:
+    return [entry.serial_number for entry in x509.load_der_x509_crl(crl)]
+
+
+def test_no_cache_may_keep_an_answer_or_a_list_longer_than_it_is_valid(
+    inventory: Inventory, authority: Authority, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ocsp_request(inventory, leaf)
+    with live_server(inventory) as server:
+        read(server.ocsp(request))
+        server.ask("GET", "/crl/t-sub@1.crl")
+        real = time.time
+        late = timedelta(days=7) - timedelta(minutes=2)
+        monkeypatch.setattr("chargepki.pki.services.ocsp_memory.time.time", lambda: real() + late.total_seconds())
+        for answer in (server.ocsp(request), server.ask("GET", "/crl/t-sub@1.crl")):
+            assert answer.status == 200 and 0 < int(answer.headers["cache-control"].partition(",")[0][8:]) <= 120
 
 
 def test_a_retired_ca_without_a_delegate_answers_from_what_is_prepared(
