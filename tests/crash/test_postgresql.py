@@ -54,6 +54,8 @@ def sends(runner: Runner, place: Place) -> tuple[Call, ...]:
     """Return the calls of an undisturbed run that send something to the server or change something on the disk."""
     # The first command in a workspace does more than those after it, which are the ones to be killed.
     assert runner.run(place, *new_request(place)[1]).code == 0
+    # In the second in which a CRL shard was opened, every command publishes it again, which takes messages of its own.
+    time.sleep(1.0)
     outcome = runner.run(place, *new_request(place)[1], traced=True, calls=(*CHANGING_CALLS, *SENDING))
     assert outcome.code == 0, outcome.stderr
     # The messages of the session's start belong to no transaction; the first write to a file comes long after.
@@ -91,8 +93,7 @@ def test_a_client_killed_at_anything_it_sends_loses_nothing(runner: Runner, plac
         wrong += [f"{call}: {item}" for item in answered_once(runner, place, name, command, first)]
     print(f"{len(calls)} kill points, {reached} reached, seed {SEED}")
     assert not wrong, "\n".join([f"seed {SEED}", *wrong])
-    # Not every call of the traced run comes again in each of the others; why is not known. Most have to.
-    assert reached >= len(calls) // 2
+    assert reached >= len(calls) - 2
     assert problems(place, keys=keys) == []
 
 
