@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -10,36 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chargepki.pki.authority.issuance import (
-    Issuer,
-    Prepared,
-    chain_of,
-    check_may_issue,
-    check_stored,
-    complete,
-    finish,
-    issuer_info,
-    prepare,
-    released,
-    reserve,
-    with_public_url,
-)
+from chargepki.pki.authority.batch import Batch
+from chargepki.pki.authority.issuance import Issuer, check_may_issue
+from chargepki.pki.authority.issuers import IssuerCache
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
-from chargepki.pki.authority.shards import CrlSettings, ShardChooser, ShardTaken, configure_crls
-from chargepki.pki.errors import ChargePkiError, SignerError, StateError
-from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.authority.shards import CrlSettings, configure_crls
+from chargepki.pki.errors import ChargePkiError, StateError
+from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import (
     Actor,
     CaRecord,
     CaState,
     CertificateRecord,
-    CertificateState,
     CrlDeltaRecord,
     CrlRecord,
     IssuanceRecord,
 )
-from chargepki.pki.keys import spki_sha256
-from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import KeyStore
 
 # What issuing does not need is imported by the methods that do: a command that issues one certificate starts faster.
@@ -53,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["Authority", "utc_now"]
 
 _log = logging.getLogger(__name__)
-
-_SHARD_ROUNDS = 5
-"""How often a certificate is built anew because another process took the last place of its CRL shard."""
 
 
 def utc_now() -> datetime:
@@ -99,8 +81,7 @@ class Authority:
         self._public_url = public_url
         self._publish_folder = publish_folder
         self._published: PublishFolder | None = None
-        self._issuers: dict[str, Issuer] = {}
-        self._lock = threading.Lock()
+        self._issuers = IssuerCache(inventory, keystore, public_url)
         self._files = threading.Lock()
 
     @property
@@ -158,25 +139,15 @@ class Authority:
 
         All reservations share one commit, and so do all records: the cost of durability is paid once a batch.
         """
-        now = self._clock()
-        answers: list[IssuedCertificate | ChargePkiError | None] = [None] * len(orders)
-        reservations = self._reserve_orders(orders, answers, now)
-        self._publish_new_shards({item.record.ca for _, item, _ in reservations if _is_new(item, now)})
-        signed: list[tuple[int, Prepared, CertificateRecord, bytes]] = []
-        for position, item, reserved in reservations:
-            if reserved.state is not CertificateState.RESERVED:
-                answers[position] = self._release(reserved, item)
-            else:
-                try:
-                    if reserved.id != item.record.id:
-                        check_stored(reserved, item.issuer)
-                    signed.append((position, item, reserved, complete(reserved, item.issuer)))
-                except ChargePkiError as error:
-                    # The reservation stays: the next run with a working key completes it, or voids it.
-                    answers[position] = error
-        for (position, item, _, _), recorded in zip(signed, self._finish_all(signed, now), strict=True):
-            answers[position] = recorded if isinstance(recorded, ChargePkiError) else self._release(recorded, item)
-        return [answer for answer in answers if answer is not None]
+        return Batch(
+            orders,
+            inventory=self.inventory,
+            issuers=self._issuers,
+            publish_due=self.publish_due,
+            external=self._external,
+            actor=self._actor,
+            now=self._clock(),
+        ).run()
 
     def revoke(
         self,
@@ -421,152 +392,7 @@ class Authority:
             StateError: the CA is not active.
             SignerError: its key cannot be opened, or is not the key of its certificate.
         """
-        record = self.inventory.get_ca(ca)
-        usable = (CaState.ACTIVE, CaState.RETIRED, CaState.REVOKED) if for_crl else (CaState.ACTIVE,)
-        if record.state not in usable or record.certificate_der is None:
-            raise StateError(
-                f"CA {record.id} is {record.state.value}",
-                why="it may not sign" if record.state is not CaState.PENDING else "its creation was interrupted",
-                fix="use another CA" if record.state is not CaState.PENDING else "run the same `ca create` again",
-            )
-        with self._lock:
-            cached = self._issuers.get(record.id)
-            # How its lists are cut may be changed while it is open.
-            if cached is not None and cached.ca == with_public_url(record, self._public_url):
-                return cached
-        if record.key_uri.startswith("est:"):
-            raise _NotOurs(record)
-        signer = self._keystore.open(record.key_uri)
-        profile = get_profile(record.profile)
-        issuer = Issuer(
-            ca=with_public_url(record, self._public_url),
-            profile=profile,
-            signer=signer,
-            info=issuer_info(signer, record.subject_der, profile),
-            chain=chain_of(self.inventory, record),
-        )
-        _check_key(issuer)
-        with self._lock:
-            self._issuers[record.id] = issuer
-        return issuer
-
-    def _outside(self, order: IssueOrder, ca: CaRecord, now: datetime) -> IssuedCertificate | ChargePkiError:
-        from chargepki.pki.authority.external import enrol_outside
-
-        try:
-            if self._external is None:
-                raise StateError(f"nothing here can ask {ca.name}", fix=f"set [est.ca.{ca.name}] in chargepki.toml")
-            ask = self._external(ca)
-            return enrol_outside(order, ca, self.inventory, ask, actor=self._actor, now=now)
-        except ChargePkiError as error:
-            return error
+        return self._issuers.open(ca, for_crl=for_crl)
 
     def _id_of(self, ca: str) -> str:
         return self.inventory.get_ca(ca).id
-
-    def _reserve_orders(
-        self, orders: Sequence[IssueOrder], answers: list[IssuedCertificate | ChargePkiError | None], now: datetime
-    ) -> list[tuple[int, Prepared, CertificateRecord]]:
-        """Judge and reserve each order; a refused one is answered in *answers*."""
-        issuers: dict[str, Issuer] = {}
-        reservations: list[tuple[int, Prepared, CertificateRecord]] = []
-        positions: Sequence[int] = range(len(orders))
-        for _ in range(_SHARD_ROUNDS):
-            sound: list[tuple[int, Prepared]] = []
-            shards = ShardChooser(self.inventory, now)
-            for position in positions:
-                order = orders[position]
-                try:
-                    # Looked up once a batch; `reserve` asks again, in the transaction, whether the CA may still issue.
-                    issuer = issuers.get(order.ca) or issuers.setdefault(order.ca, self.open_issuer(order.ca))
-                    item = prepare(order, issuer, self.inventory, actor=self._actor, now=now, shards=shards)
-                    sound.append((position, item))
-                except _NotOurs as outside:
-                    answers[position] = self._outside(order, outside.ca, now)
-                except ChargePkiError as error:
-                    answers[position] = error
-            taken: list[int] = []
-            for (position, item), reserved in zip(sound, self._reserve_all(sound, now), strict=True):
-                if isinstance(reserved, ChargePkiError):
-                    answers[position] = reserved
-                    taken += [position] if isinstance(reserved, ShardTaken) else []
-                else:
-                    reservations.append((position, item, reserved))
-            positions = taken
-            if not positions:
-                break
-        return reservations
-
-    def _publish_new_shards(self, cas: set[str]) -> None:
-        """Publish the first list of shards that were opened just now, before a certificate leaves that names one."""
-        for ca in cas:
-            # The certificate is reserved, so a folder that cannot be written must not stop it: whoever keeps the
-            # lists fresh finds this one missing.
-            with contextlib.suppress(ChargePkiError):
-                self.publish_due(ca)
-
-    def _reserve_all(
-        self, sound: Sequence[tuple[int, Prepared]], now: datetime
-    ) -> list[CertificateRecord | ChargePkiError]:
-        if not sound:
-            return []
-
-        def one(tx: Transaction, item: Prepared, may_issue: set[str]) -> CertificateRecord | ChargePkiError:
-            try:
-                if item.record.ca not in may_issue:
-                    check_may_issue(tx, item.record.ca)
-                    may_issue.add(item.record.ca)
-                return reserve(tx, item, actor=self._actor, now=now)
-            except ChargePkiError as error:
-                return error
-
-        def work(tx: Transaction) -> list[CertificateRecord | ChargePkiError]:
-            # Nobody else writes while this runs, so one look at a CA holds for all its reservations.
-            may_issue: set[str] = set()
-            return [one(tx, item, may_issue) for _, item in sound]
-
-        return self.inventory.write(work)
-
-    def _finish_all(
-        self, signed: Sequence[tuple[int, Prepared, CertificateRecord, bytes]], now: datetime
-    ) -> list[CertificateRecord | ChargePkiError]:
-        if not signed:
-            return []
-
-        def one(tx: Transaction, record: CertificateRecord, der: bytes) -> CertificateRecord | ChargePkiError:
-            try:
-                return finish(tx, record, der, actor=self._actor, now=now)
-            except StateError as error:
-                return error
-
-        return self.inventory.write(lambda tx: [one(tx, record, der) for _, _, record, der in signed])
-
-    @staticmethod
-    def _release(record: CertificateRecord, item: Prepared) -> IssuedCertificate:
-        return released(record, item.issuer, repeated=record.id != item.record.id, clamped=item.clamped)
-
-
-def _is_new(item: Prepared, now: datetime) -> bool:
-    return item.shard is not None and item.shard.opened_at == now
-
-
-class _NotOurs(SignerError):
-    """The CA's key is with somebody else, whom `external` asks."""
-
-    def __init__(self, ca: CaRecord) -> None:
-        super().__init__(
-            f"the key of {ca.id} is not here",
-            why="that CA belongs to somebody else and is reached over EST",
-            fix="certificates of it are ordered like any other; its lists are its own to publish",
-        )
-        self.ca = ca
-
-
-def _check_key(issuer: Issuer) -> None:
-    """Refuse a key that is not the CA's: a signature by it would verify nowhere."""
-    if issuer.ca.spki_sha256 != spki_sha256(issuer.signer.spki_der):
-        raise SignerError(
-            f"the key {issuer.ca.key_uri} is not the key of {issuer.ca.id}",
-            why="the certificate of the CA holds another public key",
-            fix="put the right key file back from your backup",
-        )

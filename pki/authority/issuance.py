@@ -34,7 +34,7 @@ from chargepki.pki.inventory.records import (
 )
 from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_issuance
-from chargepki.pki.pointers import choose_pointers
+from chargepki.pki.pointers import Pointers, choose_pointers
 from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
@@ -135,21 +135,13 @@ def prepare(
     station = _station_of(inventory, order, profile, subject)
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
+    # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
+    digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
-    # Only what points to a list needs a place in one.
-    pointed = choose_pointers(profile, issuer.ca.public_url, issuer.ca.id).crl is not None
-    shard = (shards or ShardChooser(inventory, now)).choose(issuer.ca) if pointed else None
-    pointers = fit_pointers(
-        profile,
-        choose_pointers(profile, issuer.ca.public_url, issuer.ca.id, crl_url=shard.url if shard else None),
-        issuer=issuer.info,
-        subject_der=subject_der,
-        spki_der=spki,
-        dns_names=dns_names,
+    pointers, shard = _choose_pointers(
+        profile, issuer, subject_der, spki, dns_names, shards or ShardChooser(inventory, now)
     )
-    if pointers.crl is None:
-        shard = None
     serial = new_serial()
     tbs = build_tbs(
         profile,
@@ -189,6 +181,29 @@ def prepare(
         shard=shard.number if shard else None,
     )
     return Prepared(order, issuer, record, clamped, shard)
+
+
+def _choose_pointers(
+    profile: Profile,
+    issuer: Issuer,
+    subject_der: bytes,
+    spki: bytes,
+    dns_names: tuple[str, ...],
+    shards: ShardChooser,
+) -> tuple[Pointers, CrlShardRecord | None]:
+    """Return the URLs that fit into the certificate, and the shard of the list that they name."""
+    # Only what points to a list needs a place in one.
+    pointed = choose_pointers(profile, issuer.ca.public_url, issuer.ca.id).crl is not None
+    shard = shards.choose(issuer.ca) if pointed else None
+    pointers = fit_pointers(
+        profile,
+        choose_pointers(profile, issuer.ca.public_url, issuer.ca.id, crl_url=shard.url if shard else None),
+        issuer=issuer.info,
+        subject_der=subject_der,
+        spki_der=spki,
+        dns_names=dns_names,
+    )
+    return pointers, None if pointers.crl is None else shard
 
 
 def override_details(criticality: Criticality) -> dict[str, str]:

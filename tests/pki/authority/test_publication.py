@@ -14,12 +14,12 @@ from cryptography import x509
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.artefacts import find_artefact
 from chargepki.pki.authority.publication import due_lists
-from chargepki.pki.authority.shards import MAX_SHARD_BYTES, MAX_SHARD_SIZE, CrlSettings
+from chargepki.pki.authority.shards import MAX_SHARD_BYTES, MAX_SHARD_SIZE, CrlSettings, ShardChooser
 from chargepki.pki.crl import RevokedEntry, parse_crl
 from chargepki.pki.crl_entry import ReasonCode, encode_entry
 from chargepki.pki.errors import ChargePkiError, InputError, StateError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CertificateRecord
+from chargepki.pki.inventory.records import CaRecord, CertificateRecord, CrlShardRecord
 from chargepki.pki.lint import lint_crl
 from testkit.authorities import NOW, PUBLIC_URL, MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
 from testkit.authorities import open_inventory as open_it
@@ -115,20 +115,23 @@ def test_a_revocation_signs_the_full_list_and_the_shard_it_belongs_to(authority:
     assert [(crl.shard, crl.entries) for crl in again.shards] == [(first.shard, 0)]
 
 
-def test_two_processes_share_the_last_place_of_a_shard(inventory: Inventory, keystore: MemoryKeyStore) -> None:
+def test_two_processes_share_the_last_place_of_a_shard(
+    inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = ocpp_authority(inventory, keystore=keystore)
     other = make_authority(inventory, keystore=keystore)
     one.configure_crls("t-sub", SHARDS)
     issue(one, "CS-1")
-    reserve = other._reserve_all
+    choose, races = ShardChooser.choose, iter([True])
 
-    def late(sound: list[object], now: datetime) -> object:
-        # Another process takes the place between the building of the bytes and their reservation.
-        if not inventory.find_certificates_by_serial("none") and len(list(inventory.list_certificates())) < 4:
+    def late(self: ShardChooser, ca: CaRecord) -> CrlShardRecord | None:
+        chosen = choose(self, ca)
+        if next(races, False):
+            # Another process takes the place between the building of the bytes and their reservation.
             issue(one, "CS-2")
-        return reserve(sound, now)  # type: ignore[arg-type]  # handed on as it came
+        return chosen
 
-    other._reserve_all = late  # type: ignore[method-assign, assignment]  # the race cannot be timed otherwise
+    monkeypatch.setattr(ShardChooser, "choose", late)
     (record,) = issue(other, "CS-3")
     assert record.shard == 2 and points_to(record).endswith("/2.crl")
     assert [inventory.count_in_shard("t-sub@1", number) for number in (1, 2)] == [2, 1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chargepki.pki import keys
-from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, core, creation, issuance
+from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, batch, creation, issuance
 from chargepki.pki.authority.queue import answer_of, enqueue
 from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction, codec
@@ -39,7 +39,7 @@ def reserved_only(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> byte
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(core, "complete", crash)
+        patch.setattr(batch, "complete", crash)
         with pytest.raises(Crash):
             authority.issue(order(csr))
     return csr
