@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "audit": ("chargepki.cli.audit", "audit", "Show and verify the tamper-evident log of every act."),
     "authority": ("chargepki.cli.authority", "authority", "Sign what other processes queue in the inventory."),
     "ca": ("chargepki.cli.ca", "ca", "Create and look at certificate authorities."),
+    "campaign": ("chargepki.cli.campaign", "campaign", "Do one thing to many stations, in waves."),
     "cert": ("chargepki.cli.cert", "cert", "Issue, list, show and revoke certificates."),
     "config": ("chargepki.cli.config", "config", "Show the settings and where each comes from."),
     "crl": ("chargepki.cli.crl", "crl", "Publish and read certificate revocation lists."),

@@ -35,7 +35,7 @@ from chargepki.pki.inventory.records import (
     StationState,
 )
 
-__all__ = ["Lane", "OperationStore", "new_operation_id"]
+__all__ = ["Lane", "OperationStore", "add_operation", "end_operation", "new_operation_id"]
 
 
 class Lane(StrEnum):
@@ -97,10 +97,40 @@ class OperationStore:
             NotFound: no such station.
             StateError: the station is removed, the deadline has passed, or the same operation is open already.
         """
+        record = self.build(
+            kind,
+            station,
+            parameters,
+            operation_id=operation_id,
+            actor=actor,
+            now=now,
+            deadline=deadline,
+            secret=secret,
+        )
+        return self._inventory.write(lambda tx: add_operation(tx, record, actor=actor, now=now, within=within))
+
+    def build(
+        self,
+        kind: OperationKind,
+        station: str,
+        parameters: Mapping[str, object],
+        *,
+        operation_id: str,
+        actor: Actor,
+        now: datetime,
+        deadline: datetime,
+        secret: PasswordSecret | None = None,
+    ) -> OperationRecord:
+        """Return an operation that may be stored with `add_operation`; its secret is sealed.
+
+        Raises:
+            InputError: wrong parameters.
+            StateError: the deadline has passed.
+        """
         check_parameters(kind, parameters, secret)
         if deadline <= now:
             raise StateError("the deadline of the operation has passed already", fix="give it more time")
-        record = OperationRecord(
+        return OperationRecord(
             id=operation_id,
             kind=kind.value,
             station=station,
@@ -111,32 +141,6 @@ class OperationStore:
             deadline=deadline,
             sealed=self._sealing.seal(secret.to_bytes(), operation_id) if secret is not None else None,
         )
-
-        def work(tx: Transaction) -> OperationRecord:
-            if tx.get_station(station).state is not StationState.ACTIVE:
-                raise StateError(f"station {station} is removed", fix=f"bring it back with `station add {station}`")
-            for other in tx.list_operations(station=station, open_only=True):
-                same = dict(other.parameters) == dict(record.parameters)
-                if kind is OperationKind.UPDATE_FIRMWARE:
-                    # Two updates at once make no sense on a station, unless one shall take the other's place.
-                    same = not parameters.get("replace")
-                if kind is OperationKind.GET_LOG:
-                    # A newer request for a log replaces the older one (N01.FR.12).
-                    same = False
-                if other.kind == record.kind and same:
-                    raise StateError(
-                        f"{kind.value} is under way on {station} already ({other.id})",
-                        why=f"it is {other.state.value} until {other.deadline:%Y-%m-%d %H:%M:%S} UTC",
-                        fix="wait for its outcome"
-                        + ("; or pass --replace" if kind is OperationKind.UPDATE_FIRMWARE else ""),
-                    )
-            tx.create_operation(record)
-            if within is not None:
-                within(tx, record)
-            tx.audit(actor, "operation.create", record.id, now=now, details={"kind": kind.value, "station": station})
-            return record
-
-        return self._inventory.write(work)
 
     def lease(
         self, station: str, now: datetime, *, duration: timedelta, lane: Lane = Lane.ORDINARY
@@ -270,23 +274,7 @@ class OperationStore:
             Conflict: another process has the lease now.
         """
 
-        def work(tx: Transaction) -> OperationRecord:
-            if step.password is not None:
-                _apply(tx, operation.station, step.password, now)
-            finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
-            if operation.kind == OperationKind.GET_LOG:
-                close_log(tx, operation)
-            tx.audit(
-                self._actor,
-                "operation.finish",
-                operation.id,
-                now=now,
-                outcome="done" if step.state is OperationState.DONE else "refused",
-                details={"station": operation.station, "state": step.state.value, **step.outcome},
-            )
-            return finished
-
-        return self._inventory.write(work)
+        return self._inventory.write(lambda tx: end_operation(tx, operation, step, actor=self._actor, now=now))
 
     def expire_due(self, now: datetime) -> list[OperationRecord]:
         """Finish every operation whose deadline has passed and that nobody works on; offline stations included."""
@@ -332,6 +320,73 @@ class OperationStore:
             return after
 
         return self._inventory.write(work)
+
+
+def add_operation(
+    tx: Transaction,
+    record: OperationRecord,
+    *,
+    actor: Actor,
+    now: datetime,
+    within: Callable[[Transaction, OperationRecord], None] | None = None,
+) -> OperationRecord:
+    """Store a new operation, with its audit entry; whatever refuses it does so before anything is written.
+
+    Args:
+        within: runs after the operation was stored, and before its audit entry.
+
+    Raises:
+        NotFound: no such station.
+        StateError: the station is removed, or the same operation is open already.
+    """
+    if tx.get_station(record.station).state is not StationState.ACTIVE:
+        raise StateError(
+            f"station {record.station} is removed", fix=f"bring it back with `station add {record.station}`"
+        )
+    for other in tx.list_operations(station=record.station, open_only=True):
+        same = dict(other.parameters) == dict(record.parameters)
+        if record.kind == OperationKind.UPDATE_FIRMWARE:
+            # Two updates at once make no sense on a station, unless one shall take the other's place.
+            same = not record.parameters.get("replace")
+        if record.kind == OperationKind.GET_LOG:
+            # A newer request for a log replaces the older one (N01.FR.12).
+            same = False
+        if other.kind == record.kind and same:
+            raise StateError(
+                f"{record.kind} is under way on {record.station} already ({other.id})",
+                why=f"it is {other.state.value} until {other.deadline:%Y-%m-%d %H:%M:%S} UTC",
+                fix="wait for its outcome"
+                + ("; or pass --replace" if record.kind == OperationKind.UPDATE_FIRMWARE else ""),
+            )
+    tx.create_operation(record)
+    if within is not None:
+        within(tx, record)
+    tx.audit(actor, "operation.create", record.id, now=now, details={"kind": record.kind, "station": record.station})
+    return record
+
+
+def end_operation(
+    tx: Transaction, operation: OperationRecord, step: Finish, *, actor: Actor, now: datetime
+) -> OperationRecord:
+    """Record the outcome of a leased operation and what it means for passwords and logs, with its audit entry.
+
+    Raises:
+        Conflict: another process has the lease now.
+    """
+    if step.password is not None:
+        _apply(tx, operation.station, step.password, now)
+    finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
+    if operation.kind == OperationKind.GET_LOG:
+        close_log(tx, operation)
+    tx.audit(
+        actor,
+        "operation.finish",
+        operation.id,
+        now=now,
+        outcome="done" if step.state is OperationState.DONE else "refused",
+        details={"station": operation.station, "state": step.state.value, **step.outcome},
+    )
+    return finished
 
 
 def _apply(tx: Transaction, station: str, change: PasswordChange, now: datetime) -> StationRecord:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from chargepki.ocpp_security.csms.arrival import REPLACED_ACTION, Arrival, find_loss, is_still_allowed
+from chargepki.ocpp_security.csms.campaign_runner import CampaignRunner
 from chargepki.ocpp_security.csms.feed import ChangeFeed
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
@@ -38,20 +39,24 @@ class Worker:
         self.trust_changed = asyncio.Event()
         self._queue_warnings = RepeatFilter(_QUEUE_WARNINGS)
         self.operations = OperationRunner(services)
+        self.campaigns = CampaignRunner(services)
 
     async def start(self) -> None:
         """Begin after the newest entry of the log."""
         await self._feed.start()
+        self.campaigns.start()
 
     async def stop(self) -> None:
         """End the feed and give back leases. Idempotent."""
         await self._feed.stop_reading()
+        await self.campaigns.stop()
         await self.operations.stop()
         await self._feed.stop()
 
     def connected(self, connection: StationConnection) -> None:
         """Look for operations that waited for this station."""
         self.operations.kick(connection.station.id)
+        self.campaigns.wake()
 
     async def _tick(self) -> None:
         try:
@@ -81,6 +86,7 @@ class Worker:
     async def _act_on(self, entries: Sequence[AuditEntry]) -> None:
         trust = False
         certificates, stations, operations, issued = set[str](), set[str](), set[str](), set[str]()
+        campaigns = set[str]()
         for entry in entries:
             if entry.action == REPLACED_ACTION:
                 self._replaced_elsewhere(entry)
@@ -95,6 +101,7 @@ class Worker:
                     "station": stations,
                     "station_terms": stations,
                     "operation": operations,
+                    "campaign": campaigns,
                 }
                 known.get(table, set()).add(key)
         if trust:
@@ -108,6 +115,8 @@ class Worker:
             holder = self._services.registry.find(station)
             if holder is not None and holder.is_ready:
                 holder.renewal.noticed()
+        if operations or campaigns:
+            self.campaigns.wake()
         if operations:
             await self.operations.look(operations)
 

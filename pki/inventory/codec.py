@@ -19,6 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 import orjson
 
 from chargepki.pki.errors import InputError
+from chargepki.pki.inventory.campaign_records import CampaignRecord, CampaignStationRecord
 from chargepki.pki.inventory.event_records import (
     AlertDeliveryRecord,
     AlertRecord,
@@ -332,6 +333,8 @@ STATION_ROOT: Final = RowKind("station_root", StationRootRecord, key=("station",
 STATION_ROOT_REPORT: Final = RowKind("station_root_report", StationRootReportRecord, key=("station", "use"))
 EST_ACCOUNT: Final = RowKind("est_account", EstAccountRecord)
 EST_REQUEST: Final = RowKind("est_request", EstRequestRecord)
+CAMPAIGN: Final = RowKind("campaign", CampaignRecord)
+CAMPAIGN_STATION: Final = RowKind("campaign_station", CampaignStationRecord, key=("campaign", "station"))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -364,6 +367,8 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     TRUST_ROOT,
     STATION_ROOT,
     STATION_ROOT_REPORT,
+    CAMPAIGN,
+    CAMPAIGN_STATION,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
+from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
 from chargepki.pki.inventory.firmware_reads import FirmwareReads
 from chargepki.pki.inventory.reads_events import EventReads
@@ -46,7 +47,7 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads):
+class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads, CampaignReads):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads

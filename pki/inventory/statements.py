@@ -33,6 +33,7 @@ from sqlalchemy.sql.base import Executable
 from sqlmodel import SQLModel
 
 from chargepki.pki.inventory import (
+    campaign_tables,
     codec,
     event_tables,
     firmware_tables,
@@ -42,6 +43,7 @@ from chargepki.pki.inventory import (
     trust_tables,
 )
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+from chargepki.pki.inventory.campaign_statements import campaign_statements
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
@@ -94,6 +96,8 @@ TABLES: Final[Mapping[str, Table]] = {
         trust_tables.TrustRootRow,
         trust_tables.StationRootRow,
         trust_tables.StationRootReportRow,
+        campaign_tables.CampaignRow,
+        campaign_tables.CampaignStationRow,
     )
 }
 
@@ -434,6 +438,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= event_statements(TABLES, name)
         named |= firmware_statements(TABLES, _record)
         named |= trust_statements(TABLES, _record)
+        named |= campaign_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

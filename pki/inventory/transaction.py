@@ -12,6 +12,7 @@ from chargepki.pki.inventory.audit_chain import (
     ChainState,
     make_entry,
 )
+from chargepki.pki.inventory.campaign_writes import CampaignWrites
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.engine import Session
 from chargepki.pki.inventory.firmware_writes import FirmwareWrites
@@ -41,6 +42,7 @@ class Transaction(
     FirmwareWrites,
     EnrolmentWrites,
     TrustWrites,
+    CampaignWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 

@@ -8,6 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.campaign_records import (
+    CampaignRecord,
+    CampaignState,
+    CampaignStationRecord,
+    CampaignStationState,
+)
 from chargepki.pki.inventory.event_records import AlertRecord, AlertState, LogRequestState, RequestedLogRecord
 from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
@@ -231,6 +237,21 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_est_request(est_request_record()))
     _fill_firmware(inventory)
     _fill_trust(inventory)
+    do(inventory, lambda tx: tx.add_campaign(campaign_record()))
+    do(inventory, lambda tx: tx.add_campaign_station(campaign_station_record()))
+
+
+def campaign_record(name: str = "spring") -> CampaignRecord:
+    """Return a campaign that runs."""
+    return CampaignRecord(
+        *(name, "trigger-renewal", {"use": "V2GCertificate"}, {"waves": []}, CampaignState.RUNNING, "alice"),
+        *(NOW, NOW + timedelta(days=7), NOW, 1, NOW),
+    )
+
+
+def campaign_station_record(campaign: str = "spring", station: str = "CS-1") -> CampaignStationRecord:
+    """Return a station that waits for its turn."""
+    return CampaignStationRecord(campaign, station, 1, 1, 0, CampaignStationState.WAITING, 1)
 
 
 def _fill_firmware(inventory: Inventory) -> None:

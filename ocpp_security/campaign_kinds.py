@@ -1,0 +1,259 @@
+"""The kinds of campaigns: which stations each suits, what its operations are, and what proves that one worked."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from chargepki.ocpp_security import wire
+from chargepki.ocpp_security.campaigns import Settlement
+from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
+from chargepki.ocpp_security.log_store import register_log
+from chargepki.ocpp_security.operations import OperationKind, PasswordSecret, check_parameters
+from chargepki.ocpp_security.passwords import generate_password, hash_password
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki.errors import ChargePkiError, InputError
+from chargepki.pki.inventory import SealingKey, Transaction
+from chargepki.pki.inventory.campaign_records import CampaignStationState
+from chargepki.pki.inventory.reads import Reads
+from chargepki.pki.inventory.records import OperationRecord, OperationState, PresenceRecord, StationRecord
+
+__all__ = ["KINDS", "CampaignKind", "Objection", "Order", "Subject", "find_kind", "settle_by_operation"]
+
+_MAX_REQUEST_ID: Final = (1 << 31) - 1
+_MAX_LOG_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A station whose turn has come, as its kind of campaign sees it."""
+
+    reads: Reads
+    station: StationRecord
+    presence: PresenceRecord | None
+    """Its connection, the last one when it is offline."""
+    parameters: Mapping[str, Any]
+    """Of the campaign."""
+    now: datetime
+
+    @property
+    def version(self) -> OcppVersion | None:
+        """What the station spoke last."""
+        told = self.presence.protocol if self.presence is not None else None
+        return next((version for version in OcppVersion if version.value == told), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """A precondition that is not met."""
+
+    why: str
+    is_final: bool = True
+    """Whether the station is left out, rather than looked at again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operation of one station is made from."""
+
+    parameters: Mapping[str, object]
+    secret: PasswordSecret | None = field(default=None, repr=False)
+    within: Callable[[Transaction, OperationRecord], None] | None = None
+
+
+def settle_by_operation(_reads: Reads, operation: OperationRecord, _now: datetime) -> Settlement | None:
+    """Take the outcome of the operation for that of the station; ``None`` while there is none."""
+    if not operation.state.is_final:
+        return None
+    outcome = dict(operation.outcome or {})
+    if operation.state is OperationState.DONE:
+        return Settlement(CampaignStationState.DONE, outcome)
+    if operation.state is OperationState.EXPIRED and "attempts" not in outcome:
+        return Settlement(CampaignStationState.UNREACHED, outcome)
+    return Settlement(CampaignStationState.FAILED, outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignKind:
+    """One kind of campaign; every function is free of effects, but for random numbers in `order`."""
+
+    operation: OperationKind
+    settings: Mapping[str, str]
+    """The names that `parse` knows, each with one line of help."""
+    parse: Callable[[Mapping[str, str]], dict[str, object]]
+    """Texts by name to the parameters of the campaign; raises `InputError`."""
+    judge: Callable[[Subject], Objection | None]
+    """Judge a station's preconditions."""
+    order: Callable[[Subject, SealingKey], Order]
+    """Make what the operation is created from; only for a station that `judge` has nothing against."""
+    settle: Callable[[Reads, OperationRecord, datetime], Settlement | None] = settle_by_operation
+    """Judge how it ended; ``None`` while that is open. The operation is asked about until it is settled."""
+    check: Callable[[Reads, Mapping[str, object], datetime], None] = lambda _reads, _parameters, _now: None
+    """Refuse parameters that no station can do anything with; raises `ChargePkiError`."""
+
+
+def find_kind(name: str) -> CampaignKind:
+    """Return the kind with this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    kind = KINDS.get(name)
+    if kind is None:
+        raise InputError(f"there is no campaign of the kind {name!r}", fix=f"one of {', '.join(KINDS)}")
+    return kind
+
+
+def _known(given: Mapping[str, str], *names: str) -> dict[str, str]:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise InputError(
+            f"this kind of campaign has no setting {unknown[0]!r}",
+            fix=f"it has {', '.join(names)}" if names else "it has none",
+        )
+    return dict(given)
+
+
+# --- trigger-renewal -------------------------------------------------------------------------------------------------
+
+_USES: Final = {
+    "charging-station": CertificateUse.CHARGING_STATION,
+    "v2g": CertificateUse.V2G,
+    "v2g20": CertificateUse.V2G20,
+    "combined": CertificateUse.COMBINED,
+}
+
+
+def _parse_renewal(given: Mapping[str, str]) -> dict[str, object]:
+    use = _known(given, "use").get("use", "charging-station")
+    if use not in _USES:
+        raise InputError(f"unknown certificate use {use!r}", fix=f"one of {', '.join(_USES)}")
+    return {"use": _USES[use].value}
+
+
+def _judge_renewal(subject: Subject) -> Objection | None:
+    version, presence = subject.version, subject.presence
+    if version is None or presence is None:
+        return Objection("the station has not connected yet", is_final=False)
+    try:
+        wire.build_trigger(version, CertificateUse(str(subject.parameters["use"])))
+    except InputError as error:
+        return Objection(str(error))
+    return None
+
+
+# --- update-firmware -------------------------------------------------------------------------------------------------
+
+
+def _parse_update(given: Mapping[str, str]) -> dict[str, object]:
+    known = _known(given, "release", "base-url", "retrieve-at", "install-at", "replace")
+    if "release" not in known:
+        raise InputError("a campaign of updates needs a release", fix="pass --set release=NAME")
+    parameters: dict[str, object] = {"release": known["release"]}
+    for name in ("retrieve-at", "install-at"):
+        if name in known:
+            parameters[name.replace("-", "_")] = known[name]
+    if "base-url" in known:
+        parameters["base_url"] = known["base-url"].rstrip("/")
+    if known.get("replace", "no") not in ("yes", "no"):
+        raise InputError("replace is yes or no")
+    if known.get("replace") == "yes":
+        parameters["replace"] = True
+    check_parameters(OperationKind.UPDATE_FIRMWARE, {**parameters, "request_id": 1}, None)
+    return parameters
+
+
+def _check_update(reads: Reads, parameters: Mapping[str, object], now: datetime) -> None:
+    release = reads.get_release(str(parameters["release"]))
+    if release.location is None and "base_url" not in parameters:
+        raise InputError(
+            f"there is no URL from which stations could fetch {release.id}",
+            why="the image is in this workspace",
+            fix="run `chargepki firmware serve` and pass its URL as --set base-url=URL",
+        )
+    admit(release, None, now=now, revoked=revoked_signers(reads, release.root_der))
+
+
+def _judge_update(subject: Subject) -> Objection | None:
+    reads, release = subject.reads, subject.reads.get_release(str(subject.parameters["release"]))
+    running = reads.find_station_firmware(subject.station.id)
+    if running is not None and running.version == release.version:
+        return Objection(f"it runs {release.version} already")
+    try:
+        admit(release, running, now=subject.now, revoked=revoked_signers(reads, release.root_der))
+    except ChargePkiError as error:
+        return Objection(str(error))
+    return None
+
+
+# --- get-log ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_log(given: Mapping[str, str]) -> dict[str, object]:
+    known = _known(given, "type", "from", "to")
+    parameters: dict[str, object] = {"type": "security", **known}
+    check_parameters(OperationKind.GET_LOG, parameters, None)
+    return parameters
+
+
+def _order_log(subject: Subject, sealing: SealingKey) -> Order:
+    return Order(subject.parameters, within=register_log(sealing, max_bytes=_MAX_LOG_BYTES))
+
+
+# --- set-password ----------------------------------------------------------------------------------------------------
+
+
+def _order_password(_subject: Subject, _sealing: SealingKey) -> Order:
+    password = generate_password().encode()
+    return Order({}, secret=PasswordSecret(password, hash_password(password)))
+
+
+KINDS: Final[Mapping[str, CampaignKind]] = {
+    "trigger-renewal": CampaignKind(
+        operation=OperationKind.TRIGGER_RENEWAL,
+        settings={"use": f"{', '.join(_USES)}; charging-station by default"},
+        parse=_parse_renewal,
+        judge=_judge_renewal,
+        order=lambda subject, _sealing: Order(subject.parameters),
+    ),
+    "set-password": CampaignKind(
+        operation=OperationKind.SET_PASSWORD,
+        settings={},
+        parse=lambda given: dict(_known(given)),
+        judge=lambda _subject: None,
+        order=_order_password,
+    ),
+    "get-log": CampaignKind(
+        operation=OperationKind.GET_LOG,
+        settings={
+            "type": "security or diagnostics; security by default",
+            "from": "first instant, RFC 3339",
+            "to": "last instant, RFC 3339",
+        },
+        parse=_parse_log,
+        judge=lambda _subject: None,
+        order=_order_log,
+    ),
+    "update-firmware": CampaignKind(
+        operation=OperationKind.UPDATE_FIRMWARE,
+        settings={
+            "release": "approved release",
+            "base-url": "where `chargepki firmware serve` is reached",
+            "retrieve-at": "when stations fetch it, RFC 3339",
+            "install-at": "when they install it, RFC 3339",
+            "replace": "yes: take the place of an update that is under way",
+        },
+        parse=_parse_update,
+        judge=_judge_update,
+        order=lambda subject, _sealing: Order(
+            # Drawn, not counted: a station that kept one from an earlier inventory must not take it for the same.
+            {**subject.parameters, "request_id": secrets.randbelow(_MAX_REQUEST_ID) + 1}
+        ),
+        check=_check_update,
+    ),
+}
+"""Every kind of campaign by its name."""
