@@ -13,12 +13,10 @@ from chargepki.pki.keys import serialise_private_key
 from chargepki.pki.pem import pem_blocks
 from testkit.chains import AT, Made
 from testkit.firmware import IMAGE, maker, pem, signer_of
-from testkit.foreign import Tool, need, run
-from testkit.layout import ROOT
+from testkit.foreign import Tool, java_program, need, run
 
 pytestmark = pytest.mark.foreign
 
-JAVA_PROGRAM = ROOT / "tests" / "interop" / "java" / "VerifyFirmware.java"
 NAMES = ("ecdsa", "rsa")
 
 
@@ -81,7 +79,7 @@ def test_java_and_we_verify_each_other() -> None:
         questions.append(("sign", f"{name} theirs", scheme, key, image))
     questions.append(("sign", "rsa other salt", "17", key, image))
     text = "".join("\t".join(question) + "\n" for question in questions)
-    done = run("java", "-XX:TieredStopAtLevel=1", JAVA_PROGRAM, text=text, timeout=110)
+    done = run(*java_program("VerifyFirmware"), text=text, timeout=110)
     assert done.returncode == 0, done.stderr[-2000:]
     answers = dict(line.split("\t") for line in done.stdout.splitlines())
     for name in NAMES:

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from testkit.command_line import CommandLine
+from testkit.foreign import java_program
 from testkit.layout import ROOT
 
 pytestmark = pytest.mark.foreign
 COMMAND = Path(sys.executable).parent / "chargepki"
-JAVA = ROOT / "tests" / "interop" / "java" / "CheckByOcsp.java"
 NGINX = ROOT / "docs" / "deploy" / "nginx.conf"
 
 
@@ -113,9 +113,10 @@ def test_gnutls_verifies_what_it_is_answered(pki: Pki, nonce: str) -> None:
 
 @pytest.mark.slow
 def test_java_validates_the_chain_by_the_pointers_in_it(pki: Pki) -> None:
-    need("java", "default-jdk-headless")
+    need("javac", "default-jdk-headless")
+    program = java_program("CheckByOcsp")
     for name in ("good", "revoked"):
-        said = run("java", JAVA, pki.file("root.pem"), pki.file(f"{name}.pem"), pki.file("sub.pem"))
+        said = run(*program, pki.file("root.pem"), pki.file(f"{name}.pem"), pki.file("sub.pem"))
         assert said.split() == [name.upper()], said
 
 

@@ -7,6 +7,7 @@ because certtool knows no other; no judge opens a network connection.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import logging
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,9 +30,20 @@ from pyhanko_certvalidator.errors import PathBuildingError, ValidationError
 
 from testkit.layout import ROOT
 
-__all__ = ["ChainCase", "CrlCase", "Tool", "Verdict", "judge_chains", "judge_crls", "missing", "need", "run"]
+__all__ = [
+    "ChainCase",
+    "CrlCase",
+    "Tool",
+    "Verdict",
+    "java_program",
+    "judge_chains",
+    "judge_crls",
+    "missing",
+    "need",
+    "run",
+]
 
-JAVA_PROGRAM = ROOT / "tests" / "interop" / "java" / "ValidateChains.java"
+JAVA_SOURCES = ROOT / "tests" / "interop" / "java"
 
 
 class Tool(StrEnum):
@@ -109,6 +122,22 @@ def run(*arguments: str | Path, text: str = "", timeout: float = 60) -> subproce
         check=False,
         env={**os.environ, "LC_ALL": "C", "OPENSSL_CONF": os.devnull},
     )
+
+
+@cache
+def _java_classes() -> Path:
+    """Compile our Java programs once for this process: it takes longer than a run of one."""
+    folder = Path(tempfile.mkdtemp(prefix="classes-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    done = run("javac", "-encoding", "UTF-8", "-d", folder, *sorted(JAVA_SOURCES.glob("*.java")), timeout=110)
+    if done.returncode != 0:
+        pytest.fail(f"javac ended with {done.returncode}: {done.stderr[-2000:]}")
+    return folder
+
+
+def java_program(name: str) -> tuple[str | Path, ...]:
+    """Return the command that runs ``tests/interop/java/NAME.java``; its arguments follow."""
+    return ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", _java_classes(), name)
 
 
 def judge_chains(tool: Tool, cases: Sequence[ChainCase]) -> dict[str, Verdict]:
@@ -230,11 +259,11 @@ def _java_path(case: ChainCase) -> tuple[str, ...]:
 
 
 def _ask_java(questions: Sequence[tuple[str, ...]]) -> dict[str, Verdict]:
-    """Start one Java machine for all questions: starting it and compiling the program costs about two seconds."""
+    """Start one Java machine for all questions."""
     text = "".join("\t".join(question) + "\n" for question in questions)
-    done = run("java", "-XX:TieredStopAtLevel=1", JAVA_PROGRAM, text=text, timeout=110)
+    done = run(*java_program("ValidateChains"), text=text, timeout=110)
     if done.returncode != 0:
-        pytest.fail(f"{JAVA_PROGRAM.name} ended with {done.returncode}: {done.stderr[-2000:]}")
+        pytest.fail(f"ValidateChains ended with {done.returncode}: {done.stderr[-2000:]}")
     verdicts = {}
     for line in done.stdout.splitlines():
         case_id, outcome, reason = line.split("\t", 2)
