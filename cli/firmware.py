@@ -108,25 +108,3 @@ def mutate(state: GlobalState, image: str, out_dir: str, older: str | None, dry_
     from chargepki.cli.firmware_packs import write_pack
 
     write_pack(state, image, out_dir, older=older, dry_run=dry_run)
-
-
-@firmware.command(
-    "serve",
-    writes="change",
-    example="chargepki firmware serve --listen 0.0.0.0:8444 --tls-cert server.pem --tls-key server.key --rate-kib 512",
-)
-@click.option("--listen", metavar="HOST:PORT", required=True, help="Where stations fetch images.")
-@click.option("--tls-cert", metavar="F", help="PEM chain of the listener, leaf first; read again when it changes.")
-@click.option("--tls-key", metavar="F", help="Its unencrypted PEM key.")
-@click.option("--rate-kib", type=click.IntRange(1), metavar="N", help="At most so many KiB a second for each download.")
-@click.option("--max-downloads", type=click.IntRange(1), default=200, show_default=True, help="At the same time.")
-@click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
-@pass_state
-def serve(state: GlobalState, /, **options: Any) -> None:
-    """Serve the images of approved releases, under URLs that an update made for one station and that end by themselves.
-
-    A broken download goes on where it stopped (Range, ETag). Stop it with SIGTERM or Ctrl-C.
-    """
-    from chargepki.cli.firmware_serving import serve_images
-
-    serve_images(state, options)

@@ -26,7 +26,7 @@ _DAY = timedelta(days=1)
 @click.option("--install-at", type=INSTANT, metavar="T", help="When it installs it; as soon as it can by default.")
 @click.option("--replace", is_flag=True, help="Take the place of an update that is under way.")
 @click.option(
-    "--base-url", metavar="URL", help="Where `chargepki firmware serve` is reached; the public URL by default."
+    "--base-url", metavar="URL", help="TLS listener of `chargepki serve` as stations reach it; or an https public URL."
 )
 @click.option("--retries", type=click.IntRange(0, 20), metavar="N", help="How often it tries again to download.")
 @click.option("--retry-interval", type=DURATION, metavar="60s", help="How long it waits in between.")
@@ -80,12 +80,13 @@ def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
         "request_id": secrets.randbelow(_MAX_REQUEST_ID) + 1,
     }
     if release.location is None:
-        base = options["base_url"] or state.settings.public_url
+        public = state.settings.public_url or ""
+        base = options["base_url"] or (public if public.startswith("https:") else None)
         if base is None:
             raise StateError(
                 f"there is no URL from which {station.id} could fetch {release.id}",
                 why="the image is in this workspace",
-                fix="run `chargepki firmware serve` and pass its URL as --base-url",
+                fix="run `chargepki serve --tls-listen …` and pass that URL as --base-url",
             )
         check_location(base)
         FirmwareCatalogue(inventory, workspace.settings.home, actor=workspace.actor).check_image(release)
@@ -117,6 +118,6 @@ def add_update_firmware(group: Any) -> None:
     """Register the command with the noun ``station``."""
     example = (
         "chargepki station update-firmware CS-0001 --release m1-1.4.0 --install-at 2026-03-01T02:00:00Z \\\n"
-        "    --base-url https://fw.example:8444"
+        "    --base-url https://pki.example:8443"
     )
     group.command("update-firmware", writes="change", example=example)(update_firmware)

@@ -18,6 +18,7 @@ import click
 
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.listening import event_loop_factory, parse_listen
+from chargepki.ocpp_security.firmware_server import FirmwareImages
 from chargepki.pki import aio
 from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
 from chargepki.pki.config import CONFIG_FILE
@@ -56,6 +57,17 @@ class _Plan:
     est: EstSettings
     est_key: tuple[PrivateKey, bytes] | None
     issues_here: bool
+    images: _ImagePlan
+
+
+@dataclass(frozen=True, slots=True)
+class _ImagePlan:
+    """How images of firmware are served; rates in bytes per second and process."""
+
+    rate: int | None
+    total: int | None
+    downloads: int
+    plain: bool
 
 
 def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
@@ -148,6 +160,19 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         est=est,
         est_key=est_key,
         issues_here=options["issue_here"],
+        images=_image_plan(state, options, workers),
+    )
+
+
+def _image_plan(state: GlobalState, options: Mapping[str, Any], workers: int) -> _ImagePlan:
+    if options["firmware_plain"]:
+        state.output.say("warning: with --firmware-plain images travel in the clear, against L01.FR.08")
+    rate, total = options["firmware_rate_kib"], options["firmware_total_kib"]
+    return _ImagePlan(
+        rate=rate * 1024 if rate else None,
+        total=max(total * 1024 // workers, 1) if total else None,
+        downloads=options["firmware_downloads"],
+        plain=options["firmware_plain"],
     )
 
 
@@ -194,7 +219,7 @@ def _serving(
     routes, closing = _est(workspace, plan)
     return Serving(
         inventory=workspace.inventory,
-        routes=routes,
+        routes={**routes, **_images(workspace, plan)},
         closing=closing,
         plain=plan.plain[number],
         tls=plan.tls[number] if plan.tls else None,
@@ -226,6 +251,22 @@ def _est(workspace: Workspace, plan: _Plan) -> tuple[Mapping[bytes, Handler], Ca
         await issuer.aclose()
 
     return est_routes(service), close
+
+
+def _images(workspace: Workspace, plan: _Plan) -> Mapping[bytes, Handler]:
+    """Return the route of firmware images; none where no listener may serve them, and none before there is any."""
+    sealing = workspace.find_sealing_key()
+    if sealing is None or not (plan.tls or plan.images.plain):
+        return {}
+    return FirmwareImages(
+        workspace.inventory,
+        workspace.settings.home,
+        sealing,
+        bytes_per_second=plan.images.rate,
+        total_bytes_per_second=plan.images.total,
+        max_downloads=plan.images.downloads,
+        allow_plain=plan.images.plain,
+    ).routes()
 
 
 def _signers(workspace: Workspace) -> Signers:

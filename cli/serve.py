@@ -24,13 +24,27 @@ __all__ = ["serve"]
 @click.option("--issue-here", is_flag=True, help="Sign what EST clients ask for here; else `authority serve` does.")
 @click.option("--presigned-only", is_flag=True, help="Hold no keys: answer with what another `serve` has signed.")
 @click.option("--probe-url", metavar="URL", help="Where the self-probe fetches from (default: the listener itself).")
+@click.option(
+    "--firmware-rate-kib", type=click.IntRange(1), metavar="N", help="KiB a second for each download of an image."
+)
+@click.option(
+    "--firmware-total-kib",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The same for all of them together.",
+)
+@click.option(
+    "--firmware-downloads", type=click.IntRange(1), default=200, show_default=True, help="Downloads at once per worker."
+)
+@click.option("--firmware-plain", is_flag=True, help="Serve images without TLS too, against L01.FR.08.")
 @click.option("--access-log", is_flag=True, help="Log every request, not failures alone.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:
     """Answer OCSP requests, serve CRLs and CA certificates, and keep all of them fresh.
 
-    On the TLS listener also EST (RFC 7030) under the labels [est.label.NAME] of chargepki.toml.
+    On the TLS listener also EST (RFC 7030) under the labels [est.label.NAME] of chargepki.toml, and the images of
+    approved firmware releases, under URLs that an update makes for one station and that end by themselves.
     One process with the keys renews lists, OCSP signers and prepared answers; another takes over when it dies. Stop
     it with SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again.
     """

@@ -173,7 +173,7 @@ def _check_update(reads: Reads, parameters: Mapping[str, object], now: datetime)
         raise InputError(
             f"there is no URL from which stations could fetch {release.id}",
             why="the image is in this workspace",
-            fix="run `chargepki firmware serve` and pass its URL as --set base-url=URL",
+            fix="run `chargepki serve --tls-listen …` and pass that URL as --set base-url=URL",
         )
     admit(release, None, now=now, revoked=revoked_signers(reads, release.root_der))
 
@@ -242,7 +242,7 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
         operation=OperationKind.UPDATE_FIRMWARE,
         settings={
             "release": "approved release",
-            "base-url": "where `chargepki firmware serve` is reached",
+            "base-url": "TLS listener of `chargepki serve` as stations reach it",
             "retrieve-at": "when stations fetch it, RFC 3339",
             "install-at": "when they install it, RFC 3339",
             "replace": "yes: take the place of an update that is under way",

@@ -1,4 +1,4 @@
-"""Serve images to stations: an aiohttp handler with Range, ETag, one URL per station and a limit of bandwidth."""
+"""Serve images to stations: Range, ETag, one URL per station, limits of bandwidth; a route of ``chargepki serve``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import logging
 import re
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
-
-from aiohttp import web
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.firmware_catalogue import image_path
@@ -20,21 +20,45 @@ from chargepki.pki.errors import ChargePkiError
 from chargepki.pki.inventory import Inventory, SealingKey
 from chargepki.pki.inventory.firmware_records import FirmwareReleaseState
 from chargepki.pki.inventory.records import StationState
+from chargepki.pki.services.http import Handler, Request, Response, plain, refuse_method
 
-__all__ = ["FirmwareImages"]
+__all__ = ["FirmwareImages", "Pace"]
 
 _log = logging.getLogger("chargepki.firmware")
 _CHUNK: Final = 1 << 16
-_RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})\Z", re.ASCII)
+_RANGE: Final = re.compile(rb"bytes=(\d{0,15})-(\d{0,15})\Z")
 _BUSY_SECONDS: Final = 30
+_ENDPOINT: Final = "firmware"
+
+
+class Pace:
+    """Spreads octets over time; whoever shares one shares its rate, in the order of asking."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self.rate = bytes_per_second
+        self._free_at = 0.0
+
+    def take(self, octets: int, now: float) -> float:
+        """Return the seconds to wait before *octets* may be sent; they count as sent.
+
+        Args:
+            now: seconds of any clock that only goes forward, the same one each time.
+
+        >>> pace = Pace(1000)
+        >>> pace.take(500, 10.0), pace.take(500, 10.0), pace.take(500, 12.0)
+        (0.0, 0.5, 0.0)
+        """
+        start = max(now, self._free_at)
+        self._free_at = start + octets / self.rate
+        return start - now
 
 
 class FirmwareImages:
     """The images of one workspace's releases.
 
     Example:
-        application = web.Application()
-        FirmwareImages(inventory, home, sealing_key).add_to(application)
+        images = FirmwareImages(inventory, home, sealing_key)
+        site = PkiSite(inventory, routes=images.routes())
     """
 
     def __init__(
@@ -44,46 +68,55 @@ class FirmwareImages:
         sealing: SealingKey,
         *,
         bytes_per_second: int | None = None,
+        total_bytes_per_second: int | None = None,
         max_downloads: int = 200,
+        allow_plain: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Set up.
 
         Args:
             bytes_per_second: limit of each download; none by default.
+            total_bytes_per_second: limit of all downloads together.
             max_downloads: at once; further ones are told to come back.
+            allow_plain: also over HTTP without TLS, against L01.FR.08.
         """
         self._inventory, self._home, self._sealing, self._clock = inventory, home, sealing, clock
         self._rate = bytes_per_second
-        self._free = max_downloads
+        self._total = Pace(total_bytes_per_second) if total_bytes_per_second else None
+        self._allow_plain = allow_plain
+        self.free = max_downloads
+        """How many more downloads may begin."""
 
-    def add_to(self, application: web.Application) -> None:
-        """Add the route ``/firmware/TOKEN/NAME`` for GET and HEAD."""
-        application.router.add_get(f"{PATH}{{token}}/{{name}}", self.handle)
+    def routes(self) -> Mapping[bytes, Handler]:
+        """Return the handler by path prefix, for `PkiSite`."""
+        return {PATH.encode("ascii"): self.answer}
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request; whoever has no valid URL hears 404, whatever the reason."""
+    async def answer(self, request: Request) -> Response:
+        """Answer ``/firmware/TOKEN/NAME``; whoever has no valid URL hears 404, whatever the reason."""
+        if request.method not in ("GET", "HEAD"):
+            return refuse_method("GET, HEAD", _ENDPOINT)
+        if not request.is_tls and not self._allow_plain:
+            return plain(403, "images are served over TLS only (OCPP L01.FR.08)", endpoint=_ENDPOINT)
         try:
-            path = await asyncio.to_thread(self._find, request.match_info["token"])
+            path = await asyncio.to_thread(self._find, request.path)
             stream = await asyncio.to_thread(_open, path)
         except OcppRefusal as refusal:
-            _log.info("%s: %s", request.remote, refusal.what)
-            raise web.HTTPNotFound from refusal
+            _log.info("%s: %s", request.peer, refusal.what)
+            return plain(404, "there is nothing here", endpoint=_ENDPOINT)
         except (ChargePkiError, OSError) as exc:
             _log.error("an image cannot be served: %s", exc)
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": str(_BUSY_SECONDS)}) from exc
-        if self._free <= 0:
+            return _busy()
+        if self.free <= 0 and request.method == "GET":
             stream.close()
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": str(_BUSY_SECONDS)})
-        self._free -= 1
-        try:
-            return await self._send(request, stream, path.stem)
-        finally:
-            self._free += 1
-            stream.close()
+            return _busy()
+        return self._respond(request, stream, path.stem)
 
-    def _find(self, token: str) -> Path:
-        ticket = open_ticket(token, self._sealing, self._clock())
+    def _find(self, path: bytes) -> Path:
+        parts = path.removeprefix(PATH.encode("ascii")).split(b"/")
+        if len(parts) != 2:
+            raise _gone("no URL of an image")
+        ticket = open_ticket(parts[0].decode("latin-1"), self._sealing, self._clock())
         station = self._inventory.find_station(ticket.station)
         if station is None or station.state is not StationState.ACTIVE:
             raise _gone(f"{ticket.station} is no active station")
@@ -92,46 +125,70 @@ class FirmwareImages:
                 return image_path(self._home, record)
         raise _gone(f"the image for {ticket.station} is of no approved release any more")
 
-    async def _send(self, request: web.Request, stream: BinaryIO, sha256: str) -> web.StreamResponse:
+    def _respond(self, request: Request, stream: BinaryIO, sha256: str) -> Response:
         size = stream.seek(0, 2)
         tag = f'"{sha256}"'
-        headers = {"ETag": tag, "Accept-Ranges": "bytes", "Cache-Control": "private, no-store"}
-        if tag in (item.strip() for item in request.headers.get("If-None-Match", "").split(",")):
-            return web.Response(status=304, headers=headers)
-        start, end, status = 0, size, 200
-        wanted = request.headers.get("Range")
+        headers = [
+            ("Content-Type", "application/octet-stream"), ("ETag", tag), ("Accept-Ranges", "bytes"),
+            ("Cache-Control", "private, no-store"),
+        ]  # fmt: skip
+        known = (request.header(b"if-none-match") or b"").decode("latin-1")
+        status, start, end = HTTPStatus.OK, 0, size
+        wanted = request.header(b"range")
+        if tag in (item.strip() for item in known.split(",")):
+            status = HTTPStatus.NOT_MODIFIED
         # A part of another image than the station has begun with would never verify.
-        if wanted is not None and request.headers.get("If-Range", tag) == tag:
+        elif wanted is not None and (request.header(b"if-range") or tag.encode()) == tag.encode():
             found = _parse_range(wanted, size)
             if found is None:
-                return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-            start, end = found
-            if (start, end) != (0, size) or wanted.startswith("bytes=0-"):
-                status = 206
-                headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=status, headers=headers)
-        response.content_type = "application/octet-stream"
-        response.content_length = end - start
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await self._write(response, stream, start, end)
-        await response.write_eof()
-        return response
-
-    async def _write(self, response: web.StreamResponse, stream: BinaryIO, start: int, end: int) -> None:
-        loop = asyncio.get_running_loop()
-        begun, sent = loop.time(), 0
+                status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+                headers.append(("Content-Range", f"bytes */{size}"))
+            elif found != (0, size) or wanted.strip().startswith(b"bytes=0-"):
+                start, end = found
+                status = HTTPStatus.PARTIAL_CONTENT
+                headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
+        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            stream.close()
+            return Response(status, headers=tuple(headers), endpoint=_ENDPOINT)
         stream.seek(start)
-        while start + sent < end:
-            chunk = await asyncio.to_thread(stream.read, min(_CHUNK, end - start - sent))
-            if not chunk:
-                raise ConnectionResetError("the image became shorter while it was sent")
-            await response.write(chunk)
-            sent += len(chunk)
-            if self._rate is not None:
-                ahead = sent / self._rate - (loop.time() - begun)
-                if ahead > 0:
-                    await asyncio.sleep(ahead)
+        body = _Image(self, stream, end - start, self._rate, self._total)
+        return Response(status, headers=tuple(headers), endpoint=_ENDPOINT, stream=body)
+
+
+class _Image:
+    """A part of an image on its way; takes one place of the server's until it is closed."""
+
+    def __init__(
+        self, images: FirmwareImages, stream: BinaryIO, length: int, rate: int | None, total: Pace | None
+    ) -> None:
+        self._images, self._stream, self.length, self._left = images, stream, length, length
+        self._paces = [pace for pace in (Pace(rate) if rate else None, total) if pace is not None]
+        # Small pieces at a low rate: the connection must not look dead in between.
+        self._piece = min([_CHUNK, *(max(1024, pace.rate // 4) for pace in self._paces)])
+        self._is_open = True
+        images.free -= 1
+
+    async def read(self) -> bytes:
+        """Return the next piece when it may be sent."""
+        octets = min(self._piece, self._left)
+        if not octets:
+            return b""
+        piece = await asyncio.to_thread(self._stream.read, octets)
+        if not piece:
+            raise OSError("the image became shorter while it was sent")
+        self._left -= len(piece)
+        now = time.monotonic()
+        wait = max((pace.take(len(piece), now) for pace in self._paces), default=0.0)
+        if wait > 0:
+            await asyncio.sleep(wait)
+        return piece
+
+    def close(self) -> None:
+        """Give the place back."""
+        if self._is_open:
+            self._is_open = False
+            self._images.free += 1
+            self._stream.close()
 
 
 def _open(path: Path) -> BinaryIO:
@@ -142,7 +199,7 @@ def _open(path: Path) -> BinaryIO:
     return stream
 
 
-def _parse_range(text: str, size: int) -> tuple[int, int] | None:
+def _parse_range(text: bytes, size: int) -> tuple[int, int] | None:
     """Return begin and end (exclusive) of one range; the whole for what is no single range; ``None``: out of range.
 
     Clause: RFC 9110 14.2: a server may ignore a Range that it does not like.
@@ -158,6 +215,10 @@ def _parse_range(text: str, size: int) -> tuple[int, int] | None:
     if match[2] and int(match[2]) < first:
         return 0, size
     return (first, last + 1) if first < size else None
+
+
+def _busy() -> Response:
+    return plain(503, "come back later", endpoint=_ENDPOINT, headers=(("Retry-After", str(_BUSY_SECONDS)),))
 
 
 def _gone(what: str) -> OcppRefusal:

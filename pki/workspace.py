@@ -135,6 +135,12 @@ class Workspace:
         files.make_private_folder(self.settings.home)
         return SealingKey.load_or_create(self.settings.home / "sealing.key")
 
+    def find_sealing_key(self) -> SealingKey | None:
+        """Return `sealing_key`; ``None`` where this access may not make it and nobody has."""
+        if self.access is Access.READ and not (self.settings.home / "sealing.key").exists():
+            return None
+        return self.sealing_key
+
     @cached_property
     def keystore(self) -> KeyStores:
         """Where the CA keys are: in the workspace, or in a token that the configuration reaches."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from chargepki.pki.services.http import Limits, Request, Response, plain
+from chargepki.pki.services.http import Body, Limits, Request, Response, plain
 
 if TYPE_CHECKING:
     from chargepki.pki.services.server import HttpServer
 
 __all__ = ["HttpConnection"]
 
+_log = logging.getLogger(__name__)
 _SLICE = 64 * 1024
 """Octets of a long body that are handed to the transport at once, so that a peer that does not read costs no more."""
 
@@ -41,6 +43,9 @@ class HttpConnection(asyncio.Protocol):
         self._reading_paused = False
         self._write_paused = False
         self._rest: memoryview | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._begin()
 
     # -- transport ------------------------------------------------------------------------------------------------
@@ -62,6 +67,8 @@ class HttpConnection(asyncio.Protocol):
         self._closing = True
         self._queue.clear()
         self._rest = None
+        if self._pump is not None:
+            self._pump.cancel()
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -89,16 +96,18 @@ class HttpConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what has been asked completely, then close."""
         self._keep_alive = False
-        return self._current is not None or bool(self._queue) or self._rest is not None
+        return self._current is not None or bool(self._queue) or self._is_sending
 
     def pause_writing(self) -> None:
         """Stop sending a long body; the peer does not read."""
         self._write_paused = True
+        self._writable.clear()
         self.deadline = self._server.now() + self._limits.write_seconds
 
     def resume_writing(self) -> None:
         """Go on sending."""
         self._write_paused = False
+        self._writable.set()
         if self._rest is not None:
             self._send_rest()
 
@@ -184,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
     # -- requests and responses -----------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        if self._current is not None or self._rest is not None or self._closing:
+        if self._current is not None or self._is_sending or self._closing:
             return
         if not self._queue:
             if self._server.is_stopping:
@@ -201,6 +210,8 @@ class HttpConnection(asyncio.Protocol):
     def respond(self, request: Request, response: Response) -> None:
         """Send the response to the request that is being answered; too late is no error."""
         if request is not self._current or self._closing or self.transport is None:
+            if response.stream is not None:
+                response.stream.close()
             return
         self._current = None
         keep = self._keep_alive and not self._server.is_stopping
@@ -208,6 +219,14 @@ class HttpConnection(asyncio.Protocol):
         head = b"".join((response.head, self._server.date_line, b"X-Request-Id: ", request.id.encode(), b"\r\n", tail))
         body = b"" if request.method == "HEAD" else response.body
         self._keep_alive = keep
+        if response.stream is not None:
+            self.transport.write(head)
+            self.deadline = self._server.now() + self._limits.write_seconds
+            stream = response.stream
+            self._pump = asyncio.get_running_loop().create_task(self._send_stream(request, stream))
+            # Not in the task: one that is cancelled before its first step runs nothing of its own.
+            self._pump.add_done_callback(lambda _: stream.close())
+            return
         if len(body) <= _SLICE:
             self.transport.write(head + body)
             self._sent()
@@ -225,6 +244,25 @@ class HttpConnection(asyncio.Protocol):
         if self._rest is None and not self._closing:
             self._sent()
 
+    async def _send_stream(self, request: Request, stream: Body) -> None:
+        assert self.transport is not None
+        try:
+            while request.method != "HEAD" and (piece := await stream.read()):
+                self.transport.write(piece)
+                self.deadline = self._server.now() + self._limits.write_seconds
+                await self._writable.wait()
+        except OSError as error:
+            _log.error("a body cannot be sent to its end: %s", error, extra={"request_id": request.id})
+            self.transport.abort()
+            return
+        self._pump = None
+        if not self._closing:
+            self._sent()
+
+    @property
+    def _is_sending(self) -> bool:
+        return self._rest is not None or self._pump is not None
+
     def _sent(self) -> None:
         if not self._keep_alive:
             self._close()
@@ -240,7 +278,7 @@ class HttpConnection(asyncio.Protocol):
         """Answer what is no request, and hang up."""
         if self._closing or self.transport is None:
             return
-        if self._current is None and self._rest is None:
+        if self._current is None and not self._is_sending:
             response = plain(status, text)
             self.transport.write(response.head + self._server.date_line + b"Connection: close\r\n\r\n" + response.body)
         self._server.refused(self, status, text)
@@ -250,7 +288,7 @@ class HttpConnection(asyncio.Protocol):
         """Hang up because the deadline has passed."""
         if self._current is not None:
             self._server.refused(self, 503, "the answer took too long")
-        elif not self.is_idle and self._rest is None and not self._write_paused:
+        elif not self.is_idle and not self._is_sending and not self._write_paused:
             self._refuse(408, "the request took too long")
         self._closing = True
         if self.transport is not None:
@@ -258,7 +296,7 @@ class HttpConnection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Hang up unless a request is under way; then after its answer."""
-        if self.is_idle or (self._current is None and not self._queue and self._rest is None):
+        if self.is_idle or (self._current is None and not self._queue and not self._is_sending):
             self._close()
 
     def _close(self) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method", "with_max_age"]
+__all__ = ["Body", "Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method", "with_max_age"]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -68,6 +68,24 @@ class Request:
         return None
 
 
+class Body(Protocol):
+    """A body that is too long for memory, read piece by piece while it is sent."""
+
+    @property
+    def length(self) -> int:
+        """Octets in all."""
+
+    async def read(self) -> bytes:
+        """Return the next piece when it may be sent, at most 64 KiB; nothing at the end.
+
+        Raises:
+            OSError: it cannot be read on; the connection is then cut, so that the peer knows it has not got all.
+        """
+
+    def close(self) -> None:
+        """Let go of it, sent or not."""
+
+
 @dataclass(slots=True)
 class Response:
     """One response; `head` is rendered once and may be sent many times."""
@@ -79,6 +97,8 @@ class Response:
     """For metrics and logs: a fixed word, never anything that a peer chose."""
     outcome: str = ""
     """What was answered, for metrics: another fixed word."""
+    stream: Body | None = None
+    """In place of `body`; closed by the connection in any case."""
     _head: bytes = b""
 
     @property
@@ -88,7 +108,7 @@ class Response:
             lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}"]
             lines += [f"{name}: {value}" for name, value in self.headers]
             if self.status != HTTPStatus.NOT_MODIFIED:
-                lines.append(f"Content-Length: {len(self.body)}")
+                lines.append(f"Content-Length: {len(self.body) if self.stream is None else self.stream.length}")
             self._head = ("\r\n".join(lines) + "\r\n").encode("latin-1")
         return self._head
 

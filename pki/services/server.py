@@ -151,7 +151,7 @@ class HttpServer:
             "endpoint": response.endpoint,
             "status": response.status,
             "outcome": response.outcome,
-            "bytes": len(response.body),
+            "bytes": len(response.body) if response.stream is None else response.stream.length,
             "milliseconds": round(seconds * 1000, 3),
         }
         level = logging.WARNING if response.status >= 500 else logging.INFO

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from chargepki.ocpp_security.csms import CsmsServer
 from chargepki.ocpp_security.firmware import sign_firmware, verify_firmware
 from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, ReleaseOffer
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
 from chargepki.ocpp_security.firmware_lab import Lab
-from chargepki.ocpp_security.firmware_server import FirmwareImages
 from chargepki.ocpp_security.firmware_version import ImageLabel, build_label
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind
@@ -31,6 +29,7 @@ from chargepki.pki.inventory.records import OperationRecord, OperationState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.signer import Signer
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
+from testkit.firmware import serving_images
 from testkit.requests import key_of
 
 VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
@@ -111,18 +110,9 @@ def plant(rig: Rig) -> Iterator[Plant]:
 @contextlib.asynccontextmanager
 async def images(plant: Plant, **options: Any) -> AsyncIterator[str]:
     """Serve the images and yield the base of their URLs."""
-    application = web.Application()
-    FirmwareImages(plant.rig.inventory, plant.rig.folder, plant.rig.sealing_key, **options).add_to(application)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # asyncio's server
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
+    inventory = plant.rig.inventory
+    async with serving_images(inventory, plant.rig.folder, plant.rig.sealing_key, **options) as base:
+        yield base
 
 
 @contextlib.asynccontextmanager
@@ -279,6 +269,62 @@ def test_an_update_is_replaced_by_another_and_renewals_do_not_wait_for_it(plant:
     (attempt,) = plant.rig.inventory.list_attempts(second)
     assert attempt.answer == {"status": "AcceptedCanceled"}
     assert plant.statuses(second) == HAPPY
+
+
+@contextlib.asynccontextmanager
+async def breaking_link(port: int, octets: int) -> AsyncIterator[tuple[int, list[int]]]:
+    """Relay to *port*, and cut the first connection after so many octets; yield the port and what each carried."""
+    carried: list[int] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(carried)
+        carried.append(0)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+
+        async def upwards() -> None:
+            while data := await reader.read(1 << 16):
+                to_server.write(data)
+
+        up = asyncio.create_task(upwards())
+        try:
+            while data := await from_server.read(1 << 14):
+                carried[number] += len(data)
+                if number == 0 and carried[0] > octets:
+                    break
+                writer.write(data)
+                await writer.drain()
+        finally:
+            up.cancel()
+            writer.transport.abort()
+            to_server.transport.abort()
+
+    relaying = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with relaying:
+        yield relaying.sockets[0].getsockname()[1], carried
+
+
+def test_a_download_over_https_that_breaks_is_resumed_where_it_stopped(plant: Plant) -> None:
+    plant.rig.add_station("BREAKS")
+    tls = plant.rig.tls(frozenset({2}))
+
+    async def story() -> tuple[str, list[int]]:
+        async with (
+            plant.rig.server(2) as server,
+            images(plant, tls=tls, bytes_per_second=2_000_000) as base,
+            breaking_link(int(base.rpartition(":")[2]), 150_000) as (port, carried),
+            running(plant.simulator(server, "BREAKS", "ocpp2.0.1")),
+        ):
+            where = f"https://localhost:{port}"
+            operation = plant.order("BREAKS", "good", where, retries=3, retry_interval=0)
+            await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=30)
+        return operation, carried
+
+    operation, carried = run_on("asyncio", story())
+    assert plant.outcome(operation).state is OperationState.DONE, plant.outcome(operation).outcome
+    assert plant.statuses(operation) == HAPPY
+    first, second = carried
+    # The second connection carried what was missing, and not the beginning again.
+    assert first > 150_000 and second < len(IMAGE) - 100_000
 
 
 # A second each: an ordinary run cuts where most is at stake.
