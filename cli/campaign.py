@@ -12,7 +12,7 @@ from chargepki.cli.values import DURATION
 
 __all__ = ["campaign"]
 
-_KINDS = ("trigger-renewal", "set-password", "get-log", "update-firmware")
+_KINDS = ("trigger-renewal", "set-password", "set-profile", "get-log", "update-firmware")
 _ENDED = ("failed", "unreached", "skipped", "cancelled")
 _STATES = ("waiting", "running", "done", *_ENDED)
 

@@ -10,6 +10,7 @@ import click
 from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.station_logs import get_log, logs
+from chargepki.cli.station_profiles import add_profile_commands
 from chargepki.cli.station_watching import events
 from chargepki.cli.values import DURATION
 
@@ -233,32 +234,7 @@ station.add_command(get_log)
 station.add_command(logs)
 
 
-@station.command("set-profile", writes="change", example="chargepki station set-profile CS-0001 3 --record-only")
-@click.argument("station_id", metavar="ID")
-@click.argument("profile", type=click.IntRange(0, 3), metavar="N")
-@click.option(
-    "--record-only",
-    is_flag=True,
-    required=True,
-    help="Set the profile that we expect; changing the station's own settings is not in this release.",
-)
-@click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
-@pass_state
-def set_profile(state: GlobalState, station_id: str, profile: int, record_only: bool, dry_run: bool) -> None:
-    """Set the security profile below which station ID is never let in, downwards too; audited.
-
-    Once a station has come in with its certificate, raise it to 3: its password alone then opens nothing (A05.FR.07).
-    """
-    from chargepki.cli.stations import record_profile
-
-    assert record_only
-    if dry_run:
-        state.rehearse()
-    workspace = state.workspace
-    record = record_profile(workspace, station_id, profile)
-    if not dry_run:
-        state.output.say(f"station {record.id} is let in with security profile {profile} or higher")
-    state.output.fields("chargepki/station", _row(state, record))
+add_profile_commands(station)
 
 
 @station.command("set-password", writes="change", example="chargepki station set-password CS-0001 --wait 60s")

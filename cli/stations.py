@@ -33,6 +33,7 @@ from chargepki.pki.workspace import Workspace
 __all__ = [
     "add_station",
     "confirm_removal",
+    "operation_store",
     "record_password",
     "record_profile",
     "remove_station",
@@ -174,7 +175,7 @@ def record_profile(workspace: Workspace, station_id: str, profile: int) -> Stati
 def record_password(workspace: Workspace, station_id: str, password: bytes) -> StationRecord:
     """Replace the recorded password without telling the station."""
     workspace.inventory.get_station(station_id)
-    store = _store(workspace)
+    store = operation_store(workspace)
     return store.record_password(station_id, hash_password(password), actor=workspace.actor, now=utc_now())
 
 
@@ -184,7 +185,7 @@ def start_password_change(
     """Queue a password change; the new password waits sealed in the inventory."""
     now = utc_now()
     workspace.inventory.get_station(station_id)  # before a sealing key is made for it
-    return _store(workspace).create(
+    return operation_store(workspace).create(
         OperationKind.SET_PASSWORD,
         station_id,
         {},
@@ -200,7 +201,7 @@ def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: 
     """Queue a renewal of the certificate of *use* (the option's spelling)."""
     now = utc_now()
     workspace.inventory.get_station(station_id)
-    return _store(workspace).create(
+    return operation_store(workspace).create(
         OperationKind.TRIGGER_RENEWAL,
         station_id,
         {"use": _USES[use].value},
@@ -226,7 +227,7 @@ def start_log_request(
     workspace.inventory.get_station(station_id)  # before a sealing key is made for it
     parameters: dict[str, object] = {"type": log_type}
     parameters |= {name: wire_time(at) for name, at in (("from", begin), ("to", end)) if at is not None}
-    return _store(workspace).create(
+    return operation_store(workspace).create(
         OperationKind.GET_LOG,
         station_id,
         parameters,
@@ -279,7 +280,8 @@ def _await_outcome(
         watcher.close()
 
 
-def _store(workspace: Workspace) -> OperationStore:
+def operation_store(workspace: Workspace) -> OperationStore:
+    """Return what queues operations in the name of whoever runs the command."""
     return OperationStore(
         workspace.inventory, workspace.sealing_key, owner=f"cli {workspace.actor.name}", actor=workspace.actor
     )

@@ -13,7 +13,9 @@ from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
 from chargepki.ocpp_security.log_store import register_log
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret, check_parameters
+from chargepki.ocpp_security.operations_profile import profile_parameters
 from chargepki.ocpp_security.passwords import generate_password, hash_password
+from chargepki.ocpp_security.profile_readiness import find_obstacles
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import ChargePkiError, InputError
@@ -204,6 +206,36 @@ def _order_log(subject: Subject, sealing: SealingKey) -> Order:
     return Order(subject.parameters, within=register_log(sealing, max_bytes=_MAX_LOG_BYTES))
 
 
+# --- set-profile -----------------------------------------------------------------------------------------------------
+
+
+def _parse_profile(given: Mapping[str, str]) -> dict[str, object]:
+    known = _known(given, "profile", "url", "slot")
+    numbers = {name: known[name] for name in ("profile", "slot") if name in known}
+    for name, text in numbers.items():
+        if not (text.isascii() and text.isdigit() and len(text) <= 3):
+            raise InputError(f"{name} is a number, not {text!r}")
+    if "profile" not in numbers:
+        raise InputError("a campaign of profiles needs one", fix="pass --set profile=2 or --set profile=3")
+    slot = int(numbers["slot"]) if "slot" in numbers else None
+    return profile_parameters(int(numbers["profile"]), url=known.get("url"), slot=slot)
+
+
+def _judge_profile(subject: Subject) -> Objection | None:
+    wanted, presence = int(str(subject.parameters["profile"])), subject.presence
+    known = presence.security_profile if presence is not None and presence.connected else 0
+    if max(subject.station.security_profile, known) > wanted:
+        return Objection(f"it is above profile {wanted} already, and none is ever lowered")
+    if subject.station.security_profile == wanted == known:
+        return Objection(f"it is on profile {wanted} already")
+    if subject.version not in (None, OcppVersion.V16) and "url" not in subject.parameters:
+        return Objection("it speaks OCPP 2.x, which needs a URL: --set url=URL")
+    for obstacle in find_obstacles(subject.reads, subject.station, presence, wanted, subject.now):
+        if not obstacle.is_fetched:
+            return Objection(f"{obstacle.why}; to fix: {obstacle.fix}", is_final=False)
+    return None
+
+
 # --- set-password ----------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +258,17 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
         parse=lambda given: dict(_known(given)),
         judge=lambda _subject: None,
         order=_order_password,
+    ),
+    "set-profile": CampaignKind(
+        operation=OperationKind.SET_PROFILE,
+        settings={
+            "profile": "1, 2 or 3",
+            "url": "2.x: endpoint that serves the profile, without the identity",
+            "slot": "2.x: configuration slot; the first free one by default",
+        },
+        parse=_parse_profile,
+        judge=_judge_profile,
+        order=lambda subject, _sealing: Order(subject.parameters),
     ),
     "get-log": CampaignKind(
         operation=OperationKind.GET_LOG,

@@ -182,7 +182,8 @@ class OperationStore:
 
         Args:
             sent_here: see `Snapshot`, as for `password_sent_here` and `admitted_pending`.
-            profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`.
+            profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`
+                and `set-profile`.
             delivered: see `Snapshot.delivered`.
             refusal: see `Snapshot.refusal`.
             now: when releases are judged; the present unless given.
@@ -191,7 +192,7 @@ class OperationStore:
             SignerError: the secret was sealed under another workspace's key.
         """
         certificates: tuple[CertificateRecord, ...] = ()
-        if operation.kind == OperationKind.TRIGGER_RENEWAL and profile is not None:
+        if operation.kind in (OperationKind.TRIGGER_RENEWAL, OperationKind.SET_PROFILE) and profile is not None:
             certificates = tuple(self._inventory.list_certificates(station=operation.station, profile=profile))
         secret = None
         if operation.sealed is not None:
@@ -375,6 +376,9 @@ def end_operation(
     """
     if step.password is not None:
         _apply(tx, operation.station, step.password, now)
+    if step.security_profile is not None:
+        expected = tx.get_station(operation.station).security_profile
+        tx.update_station(operation.station, security_profile=max(expected, step.security_profile))
     finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
     if operation.kind == OperationKind.GET_LOG:
         close_log(tx, operation)

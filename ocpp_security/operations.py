@@ -15,6 +15,7 @@ from chargepki.ocpp_security.deliveries import received_at
 from chargepki.ocpp_security.log_requests import check_log_parameters
 from chargepki.ocpp_security.operations_firmware import FirmwareFacts, check_firmware_parameters, firmware_step
 from chargepki.ocpp_security.operations_log import log_step
+from chargepki.ocpp_security.operations_profile import check_profile_parameters, profile_step, read_profile_answer
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
@@ -46,6 +47,7 @@ __all__ = [
     "expire",
     "next_step",
     "read_answer",
+    "renewal_step",
 ]
 
 _MAX_ATTEMPTS = 3
@@ -60,6 +62,7 @@ class OperationKind(StrEnum):
     SET_PASSWORD = "set-password"  # noqa: S105 - a name, not a password
     UPDATE_FIRMWARE = "update-firmware"
     GET_LOG = "get-log"
+    SET_PROFILE = "set-profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,13 @@ class AskReconnect:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Record the outcome, and the change of password in the same transaction."""
+    """Record the outcome, and the change of password or of the expected profile in the same transaction."""
 
     state: OperationState
     outcome: Mapping[str, object]
     password: PasswordChange | None = None
+    security_profile: int | None = None
+    """Profile below which the station is never let in again; a higher one on record stays."""
 
 
 Step = SendAttempt | Wait | AskReconnect | Finish
@@ -201,6 +206,9 @@ def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secr
         return
     if kind is OperationKind.GET_LOG:
         check_log_parameters(parameters)
+        return
+    if kind is OperationKind.SET_PROFILE:
+        check_profile_parameters(parameters)
         return
     allowed = {"use", "evse"} if kind is OperationKind.TRIGGER_RENEWAL else set()
     unknown = sorted(set(parameters) - allowed)
@@ -280,6 +288,8 @@ def read_answer(
     if operation.kind == OperationKind.SET_PASSWORD:
         meaning, status = wire.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
+    if operation.kind == OperationKind.SET_PROFILE:
+        return read_profile_answer(payload)
     answer: dict[str, object] = {"status": wire.read_status(payload)}
     filename = payload.get("filename")
     if operation.kind == OperationKind.GET_LOG and isinstance(filename, str):
@@ -290,7 +300,8 @@ def read_answer(
 # --- trigger-renewal -------------------------------------------------------------------------------------------------
 
 
-def _step_renewal(snapshot: Snapshot, now: datetime) -> Step:
+def renewal_step(snapshot: Snapshot, now: datetime) -> Step:
+    """Trigger a CSR and follow its certificate until the station has taken it; see `next_step`."""
     if not snapshot.attempts:
         return _trigger(snapshot)
     shown = _shown_by_certificates(snapshot)
@@ -449,8 +460,9 @@ def _check_fits_some_version(password: bytes) -> None:
 
 
 _STEPS: Mapping[OperationKind, Callable[[Snapshot, datetime], Step]] = {
-    OperationKind.TRIGGER_RENEWAL: _step_renewal,
+    OperationKind.TRIGGER_RENEWAL: renewal_step,
     OperationKind.SET_PASSWORD: _step_password,
     OperationKind.UPDATE_FIRMWARE: firmware_step,
     OperationKind.GET_LOG: log_step,
+    OperationKind.SET_PROFILE: profile_step,
 }

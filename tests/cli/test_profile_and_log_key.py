@@ -24,9 +24,30 @@ def test_setting_the_same_profile_again_changes_nothing(run: CommandLine) -> Non
     assert run("audit", "show", "--json").json() == before
 
 
-@pytest.mark.parametrize("arguments", ["CS-0002 3", "CS-0002 4 --record-only", "CS-0002 --record-only"])
+@pytest.mark.parametrize(
+    "arguments", ["CS-0002 0", "CS-0002 4 --record-only", "CS-0002 --record-only", "CS-0002 3 --record-only --slot 2"]
+)
 def test_a_profile_is_not_set_by_half_a_command(run: CommandLine, arguments: str) -> None:
     assert run.run("station", "set-profile", *arguments.split()).code == 2
+
+
+def test_a_higher_profile_is_an_operation_and_a_lower_one_is_refused(run: CommandLine) -> None:
+    run("station", "set-profile", "CS-0002", "2", "--record-only")
+    queued = run("station", "set-profile", "CS-0002", "3", "--url", "wss://csms.example/ocpp", "--json").json()
+    assert queued["kind"] == "set-profile" and queued["state"] == "queued"
+    assert queued["parameters"] == {
+        "profile": 3, "url": "wss://csms.example/ocpp", "use": "ChargingStationCertificate",
+    }  # fmt: skip
+    refused = run.run("station", "set-profile", "CS-0002", "1").check_one_error(3)
+    assert "--record-only" in refused.stderr
+    run.run("station", "set-profile", "CS-0002", "3", "--url", "ws://csms.example").check_one_error(3)
+
+
+def test_the_plan_names_who_would_be_locked_out_and_why(run: CommandLine) -> None:
+    rows = run("station", "migrate", "--plan", "--to", "3", "--json").json()["stations"]
+    mine = next(row for row in rows if row["station"] == "CS-0002")
+    assert mine["verdict"] == "locked-out" and mine["obstacles"][0]["kind"] == "never-seen"
+    assert run("station", "migrate", "--plan", "--matching", "NOBODY*", "--json").json()["stations"] == []
 
 
 def test_a_lost_log_key_is_asked_for_and_never_replaced(run: CommandLine) -> None:

@@ -130,6 +130,8 @@ class ForeignStation:
         """Everything beside the chain that came with each CertificateSigned (snake_case)."""
         self.verdict = "Accepted"
         """What the station answers to CertificateSigned."""
+        self.priority = "1"
+        """2.x: its NetworkConfigurationPriority."""
 
     async def boot(self, serial_number: str | None) -> str:
         """Send BootNotification and return the status."""
@@ -203,6 +205,11 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
         async def after_trigger(self, requested_message: str, **_: Any) -> None:
             self.owner.triggers.put_nowait(requested_message)
 
+        @on("Reset")  # type: ignore[untyped-decorator]  # no types
+        async def on_reset(self, type: str, **_: Any) -> Any:
+            self.owner.triggers.put_nowait(f"reset {type}")
+            return result.Reset(status="Accepted")
+
         if trigger_action == "ExtendedTriggerMessage":
 
             @on("ChangeConfiguration")  # type: ignore[untyped-decorator]  # no types
@@ -222,6 +229,23 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
                         for item in set_variable_data
                     ]
                 )
+
+            @on("GetVariables")  # type: ignore[untyped-decorator]  # no types
+            async def on_get_variables(self, get_variable_data: list[dict[str, Any]], **_: Any) -> Any:
+                (item,) = get_variable_data
+                self.owner.triggers.put_nowait(f"{item['variable']['name']}?")
+                answer = {"attribute_status": "Accepted", "attribute_value": self.owner.priority}
+                return result.GetVariables(
+                    get_variable_result=[{**answer, "component": item["component"], "variable": item["variable"]}]
+                )
+
+            @on("SetNetworkProfile")  # type: ignore[untyped-decorator]  # no types
+            async def on_set_network_profile(
+                self, configuration_slot: int, connection_data: dict[str, Any], **_: Any
+            ) -> Any:
+                profile, url = connection_data["security_profile"], connection_data["ocpp_csms_url"]
+                self.owner.triggers.put_nowait(f"slot {configuration_slot}: profile {profile} at {url}")
+                return result.SetNetworkProfile(status="Accepted")
 
     return Station
 

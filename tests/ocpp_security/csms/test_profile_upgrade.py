@@ -1,0 +1,107 @@
+"""A05, end to end: a foreign station is raised from profile 1 to 2, and from 2 to 3, and never let in lower again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import websockets
+
+from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
+from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.operations_profile import profile_parameters
+from chargepki.pki.inventory.records import OperationState
+from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
+from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
+
+VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
+URL = "wss://csms.example/ocpp"
+
+
+def order(rig: Rig, station: str, profile: int, version: str) -> str:
+    store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
+    now = datetime.now(UTC)
+    return store.create(
+        OperationKind.SET_PROFILE,
+        station,
+        profile_parameters(profile, url=None if version == "ocpp1.6" else URL),
+        operation_id=new_operation_id(),
+        actor=ACTOR,
+        now=now,
+        deadline=now + timedelta(minutes=1),
+    ).id
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_station_is_raised_from_profile_1_to_2_and_never_let_in_lower_again(rig: Rig, version: str) -> None:
+    """A05.FR.05 to FR.07, 1.6 A05.FR.09; TC_A_19."""
+    station = f"UP-{version}"
+    rig.add_station(station, profile=1)
+
+    async def story() -> None:
+        async with rig.server(1) as plain, rig.server(2) as secure:
+            operation = order(rig, station, 2, version)
+            async with foreign_station(rig.url_of(plain), station, version, password=PASSWORD) as peer:
+                if version == "ocpp1.6":
+                    assert await peer.next_trigger() == "SecurityProfile=2"
+                else:
+                    assert await peer.next_trigger() == "NetworkConfigurationPriority?"
+                    assert await peer.next_trigger() == f"slot 2: profile 2 at {URL}"
+                    assert await peer.next_trigger() == "NetworkConfigurationPriority=2,1"
+                    assert await peer.next_trigger() == "reset OnIdle"
+            assert rig.inventory.get_station(station).security_profile == 1
+            tls = rig.client_tls()
+            async with foreign_station(rig.url_of(secure), station, version, password=PASSWORD, tls=tls):
+                await wait_for(lambda: rig.inventory.get_operation(operation).state is OperationState.DONE)
+            assert rig.inventory.get_station(station).security_profile == 2
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await open_socket(rig.url_of(plain), station, protocols=(version,), password=PASSWORD)
+            assert refused.value.response.status_code == 403
+
+    run_on("asyncio", story())
+
+
+def test_profile_3_is_reached_with_a_certificate_that_is_fetched_first(rig: Rig) -> None:
+    """A05.FR.03: the certificate comes before the profile; A05.FR.07 afterwards."""
+    rig.add_station("UP-3")
+    credential = Credential()
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            operation = order(rig, "UP-3", 3, "ocpp2.0.1")
+            async with foreign_station(url, "UP-3", "ocpp2.0.1", password=PASSWORD, tls=rig.client_tls()) as peer:
+                assert await peer.next_trigger() == "SignChargingStationCertificate"
+                await peer.send_csr(build_station_csr(credential.key, "UP-3", "Example CSO"))
+                credential.chain_pem = await peer.next_chain()
+                assert await peer.next_trigger() == "NetworkConfigurationPriority?"
+                for _ in range(3):
+                    last = await peer.next_trigger()
+                assert last == "reset OnIdle"
+            async with foreign_station(url, "UP-3", "ocpp2.0.1", tls=rig.client_tls(credential)):
+                await wait_for(lambda: rig.inventory.get_operation(operation).state is OperationState.DONE)
+            with pytest.raises(websockets.InvalidStatus):
+                await open_socket(url, "UP-3", password=PASSWORD, tls=rig.client_tls())
+
+    run_on("asyncio", story())
+    assert rig.inventory.get_station("UP-3").security_profile == 3
+
+
+def test_a_station_that_falls_back_keeps_its_old_profile_and_gets_its_old_order_again(rig: Rig) -> None:
+    """B10.FR.07."""
+    rig.add_station("BACK", profile=1)
+
+    async def story() -> None:
+        async with rig.server(1) as server:
+            url = rig.url_of(server)
+            operation = order(rig, "BACK", 2, "ocpp2.0.1")
+            async with foreign_station(url, "BACK", "ocpp2.0.1", password=PASSWORD) as peer:
+                for _ in range(4):
+                    await peer.next_trigger()
+            async with foreign_station(url, "BACK", "ocpp2.0.1", password=PASSWORD) as peer:
+                assert await peer.next_trigger() == "NetworkConfigurationPriority=1"
+                await wait_for(lambda: rig.inventory.get_operation(operation).state is OperationState.FAILED)
+            assert "came back on profile 1" in str(rig.inventory.get_operation(operation).outcome)
+
+    run_on("asyncio", story())
+    assert rig.inventory.get_station("BACK").security_profile == 1
