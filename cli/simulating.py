@@ -18,8 +18,10 @@ from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.firmware import FirmwareFault
+from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.pki import files
 from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError, printable
+from chargepki.pki.hashdata_defects import HashDefect
 
 __all__ = ["simulate"]
 
@@ -87,8 +89,23 @@ def _station(
         enrol_again=options["re_enrol"],
         firmware_version=options["firmware_version"],
         firmware_faults=frozenset(map(FirmwareFault, options["faults"])),
+        trust_policy=_trust_policy(options),
         progress=watch.told,
         **told,
+    )
+
+
+def _trust_policy(options: Mapping[str, Any]) -> TrustPolicy:
+    try:
+        defects = frozenset(map(HashDefect, options["hash_defects"]))
+    except ValueError:
+        known = ", ".join(HashDefect)
+        raise click.UsageError(f"--hash-defect names no known mistake; known are {known}") from None
+    return TrustPolicy(
+        max_certificates=options["max_roots"],
+        additional_check=options["additional_root_check"],
+        hash_defects=defects,
+        takes_anything=options["root_fault"],
     )
 
 

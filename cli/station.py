@@ -11,6 +11,7 @@ from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.station_logs import get_log, logs
 from chargepki.cli.station_profiles import add_profile_commands
+from chargepki.cli.station_roots import add_root_commands
 from chargepki.cli.station_watching import events
 from chargepki.cli.values import DURATION
 
@@ -315,6 +316,7 @@ def trigger_renewal(
 
 
 add_update_firmware(station)
+add_root_commands(station)
 
 
 @station.command(
@@ -337,6 +339,10 @@ add_update_firmware(station)
 @click.option("--model", metavar="M", help="Model that it tells in BootNotification.")
 @click.option("--firmware-version", metavar="X.Y.Z", default="1.0.0", help="What a new store runs.")
 @click.option("--firmware-fault", "faults", multiple=True, type=click.Choice(_FAULTS), help="Fail so in updates.")
+@click.option("--additional-root-check", is_flag=True, help="Take a new CSMS root only if the old one signed it.")
+@click.option("--max-roots", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many it can hold.")
+@click.option("--hash-defect", "hash_defects", multiple=True, metavar="D", help="Compute hash data wrongly, by name.")
+@click.option("--root-fault", is_flag=True, help="Install anything as a root, and never find it again.")
 @click.option("--until", metavar="MILESTONE", help="Stop at this milestone, for example certificate-proven.")
 @click.option("--timeout", type=DURATION, metavar="60s", help="Give up when --until is not reached in this time.")
 @pass_state

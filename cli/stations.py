@@ -32,6 +32,7 @@ from chargepki.pki.workspace import Workspace
 
 __all__ = [
     "add_station",
+    "await_outcome",
     "confirm_removal",
     "operation_store",
     "record_password",
@@ -262,6 +263,22 @@ def wait_for(state: GlobalState, operation: OperationRecord, *, wait: timedelta 
             f"{current.kind} for {current.station} {current.state.value}: {why}",
             fix=f"see what the station reported: chargepki station events {current.station}",
         )
+
+
+def await_outcome(state: GlobalState, operation: OperationRecord, wait: timedelta) -> OperationRecord:
+    """Wait for the outcome and return the operation.
+
+    Raises:
+        StateError: it failed or expired, or has not finished in time.
+    """
+    current = _await_outcome(state, operation, wait.total_seconds(), time.monotonic)
+    if current.state is not OperationState.DONE:
+        why = str((current.outcome or {}).get("why", "the station has not answered in time"))
+        raise StateError(
+            f"{current.kind} for {current.station} {current.state.value}: {why}",
+            fix=f"see whether it is connected: chargepki station show {current.station}",
+        )
+    return current
 
 
 def _await_outcome(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from chargepki.ocpp_security.firmware_facts import firmware_facts
 from chargepki.ocpp_security.log_store import close_log, note_filename
 from chargepki.ocpp_security.operations import (
+    TRUST_KINDS,
     Finish,
     OperationKind,
     PasswordChange,
@@ -22,6 +23,7 @@ from chargepki.ocpp_security.operations import (
     expire,
 )
 from chargepki.ocpp_security.password_record import promote_password
+from chargepki.ocpp_security.trust_facts import note_trust_answer, trust_facts
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory, SealingKey, Transaction
@@ -214,6 +216,7 @@ class OperationStore:
             delivered=delivered,
             refusal=refusal,
             firmware=firmware,
+            trust=trust_facts(self._inventory, operation) if operation.kind in TRUST_KINDS else None,
         )
 
     def begin_attempt(self, operation: OperationRecord, step: SendAttempt, now: datetime) -> AttemptRecord:
@@ -224,7 +227,9 @@ class OperationStore:
         """
 
         def work(tx: Transaction) -> AttemptRecord:
-            attempt = tx.record_attempt(operation.id, fence=operation.fence, action=step.action, now=now)
+            attempt = tx.record_attempt(
+                operation.id, fence=operation.fence, action=step.recorded or step.action, now=now
+            )
             if step.password is not None:
                 _apply(tx, operation.station, step.password, now)
             tx.audit(
@@ -232,7 +237,7 @@ class OperationStore:
                 "operation.attempt",
                 operation.id,
                 now=now,
-                details={"station": operation.station, "number": attempt.number, "action": step.action},
+                details={"station": operation.station, "number": attempt.number, "action": attempt.action},
             )
             return attempt
 
@@ -254,6 +259,8 @@ class OperationStore:
             tx.record_answer(operation.id, attempt.number, fence=operation.fence, now=now, answer=answer)
             if operation.kind == OperationKind.GET_LOG and isinstance(answer.get("filename"), str):
                 note_filename(tx, operation.id, str(answer["filename"]))
+            if operation.kind in TRUST_KINDS:
+                note_trust_answer(tx, operation, attempt, answer, now)
             tx.audit(
                 self._actor,
                 "operation.answer",

@@ -16,6 +16,7 @@ from chargepki.ocpp_security.log_requests import check_log_parameters
 from chargepki.ocpp_security.operations_firmware import FirmwareFacts, check_firmware_parameters, firmware_step
 from chargepki.ocpp_security.operations_log import log_step
 from chargepki.ocpp_security.operations_profile import check_profile_parameters, profile_step, read_profile_answer
+from chargepki.ocpp_security.operations_trust import TrustFacts, check_trust_parameters, read_trust_answer, trust_step
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
@@ -33,6 +34,7 @@ from chargepki.pki.inventory.records import (
 )
 
 __all__ = [
+    "TRUST_KINDS",
     "AskReconnect",
     "Finish",
     "OperationKind",
@@ -63,6 +65,13 @@ class OperationKind(StrEnum):
     UPDATE_FIRMWARE = "update-firmware"
     GET_LOG = "get-log"
     SET_PROFILE = "set-profile"
+    INSTALL_ROOT = "install-root"
+    DELETE_ROOT = "delete-root"
+    LIST_ROOTS = "list-roots"
+
+
+TRUST_KINDS = frozenset({OperationKind.INSTALL_ROOT, OperationKind.DELETE_ROOT, OperationKind.LIST_ROOTS})
+"""Those about the roots of a station."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,10 @@ class SendAttempt:
     action: str
     payload: Payload = field(repr=False)
     password: PasswordChange | None = None
+    recorded: str = ""
+    """What the attempt is recorded as, where the action alone does not say what it was about."""
+    unchecked: bool = False
+    """Not held to its schema, nor its answer: what a station gets wrong is to be read, and repeated to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,8 @@ class Snapshot:
     """`trigger-renewal`: why the CSR that came since the first attempt was refused, if it was."""
     firmware: FirmwareFacts | None = None
     """`update-firmware`."""
+    trust: TrustFacts | None = None
+    """The kinds that concern roots."""
 
 
 def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secret: PasswordSecret | None) -> None:
@@ -209,6 +224,9 @@ def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secr
         return
     if kind is OperationKind.SET_PROFILE:
         check_profile_parameters(parameters)
+        return
+    if kind in TRUST_KINDS:
+        check_trust_parameters(kind.value, parameters)
         return
     allowed = {"use", "evse"} if kind is OperationKind.TRIGGER_RENEWAL else set()
     unknown = sorted(set(parameters) - allowed)
@@ -273,18 +291,26 @@ def expire(operation: OperationRecord, attempts: tuple[AttemptRecord, ...]) -> F
 
 
 def read_answer(
-    operation: OperationRecord, version: OcppVersion, payload: Mapping[str, object] | None, error: str | None = None
+    operation: OperationRecord,
+    version: OcppVersion,
+    payload: Mapping[str, object] | None,
+    error: str | None = None,
+    *,
+    recorded: str = "",
 ) -> dict[str, object] | None:
     """Return what to record of a station's answer (never a secret), or ``None`` when there was none.
 
     Args:
         payload: of the CALLRESULT (schema-checked); ``None`` with an error or without an answer.
         error: code of the CALLERROR.
+        recorded: of the attempt (`SendAttempt.recorded`).
     """
     if error is not None:
         return {"error": printable(error)[:60]}
     if payload is None:
         return None
+    if operation.kind in TRUST_KINDS:
+        return read_trust_answer(recorded, payload)
     if operation.kind == OperationKind.SET_PASSWORD:
         meaning, status = wire.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
@@ -465,4 +491,7 @@ _STEPS: Mapping[OperationKind, Callable[[Snapshot, datetime], Step]] = {
     OperationKind.UPDATE_FIRMWARE: firmware_step,
     OperationKind.GET_LOG: log_step,
     OperationKind.SET_PROFILE: profile_step,
+    OperationKind.INSTALL_ROOT: trust_step,
+    OperationKind.DELETE_ROOT: trust_step,
+    OperationKind.LIST_ROOTS: trust_step,
 }

@@ -219,7 +219,7 @@ class OperationRunner:
         connection.password_sent |= operation.kind == OperationKind.SET_PASSWORD
         payload, error = None, None
         try:
-            payload = await connection.call(step.action, step.payload)
+            payload = await connection.call(step.action, step.payload, unchecked=step.unchecked)
         except CallRefused as exc:
             # An answer that we could not read proves nothing about what the station did.
             error = exc.rpc_code if exc.origin is Origin.PEER else None
@@ -229,7 +229,7 @@ class OperationRunner:
             # It never left: the version has no such call, or too many wait. That is as good as a refusal.
             _log.warning("%s: %s cannot be sent: %s", operation.station, step.action, exc)
             error = "NotSupported"
-        answer = read_answer(operation, connection.version, payload, error)
+        answer = read_answer(operation, connection.version, payload, error, recorded=step.recorded)
         await self._off(self._store.record_answer, operation, attempt, answer, clock())
 
     async def _wait(self, operation: OperationRecord, step: Wait) -> OperationRecord:

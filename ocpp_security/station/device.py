@@ -14,7 +14,8 @@ class Variable:
     """One variable: where each version finds it, and how it may be touched."""
 
     name: str
-    component: str
+    component: str | None
+    """``None`` where 2.x has none."""
     key_16: str | None
     """Name of the configuration key in 1.6; ``None`` where 1.6 has none."""
     readable: bool = True
@@ -30,6 +31,8 @@ _VARIABLES: tuple[Variable, ...] = (
     Variable("CertSigningRepeatTimes", "SecurityCtrlr", "CertSigningRepeatTimes"),
     Variable("MaxCertificateChainSize", "SecurityCtrlr", "CertificateSignedMaxChainSize", writable=False),
     Variable("AdditionalRootCertificateCheck", "SecurityCtrlr", "AdditionalRootCertificateCheck", writable=False),
+    Variable("CertificateStoreMaxLength", None, "CertificateStoreMaxLength", writable=False),
+    Variable("CertificateEntries", "SecurityCtrlr", None, writable=False),
     Variable("HeartbeatInterval", "OCPPCommCtrlr", "HeartbeatInterval"),
 )
 PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)

@@ -28,6 +28,8 @@ class Milestone(StrEnum):
     FIRMWARE = "firmware"
     FIRMWARE_INSTALLED = "firmware-installed"
     """The CSMS has heard of it."""
+    ROOTS = "roots"
+    """About a root that was installed, deleted or refused."""
     LOG = "log"
     """About a log that the CSMS asked for."""
     REFUSED = "connection-refused"

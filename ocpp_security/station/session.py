@@ -52,12 +52,8 @@ _FIXED_ANSWERS: dict[str, dict[str, Any]] = {
     "CancelReservation": {"status": "Rejected"},
     "ChangeAvailability": {"status": "Accepted"},
     "ClearCache": {"status": "Accepted"},
-    "DataTransfer": {"status": "UnknownVendorId"},
-    "DeleteCertificate": {"status": "NotFound"},
     "GetBaseReport": {"status": "NotSupported"},
-    "GetInstalledCertificateIds": {"status": "NotFound"},
     "GetReport": {"status": "NotSupported"},
-    "InstallCertificate": {"status": "Rejected"},
     "RemoteStartTransaction": {"status": "Rejected"},
     "RemoteStopTransaction": {"status": "Rejected"},
     "RequestStartTransaction": {"status": "Rejected"},
@@ -82,7 +78,10 @@ class StationSession:
             call=self.call,
             tell=lambda text: simulator.tell(Milestone.LOG, text),
         )
-        session = RpcSession(simulator.version, role=Role.STATION)
+        # Hash data that are written wrongly may break the schema as well; a station that errs so sends them anyway.
+        errs = bool(simulator.roots.policy.hash_defects)
+        unchecked = ("DeleteCertificate", "GetInstalledCertificateIds") if errs else ()
+        session = RpcSession(simulator.version, role=Role.STATION, unchecked=unchecked)
         self.link = RpcLink(
             socket,
             session,
@@ -292,6 +291,8 @@ class StationSession:
                 return Reply(station.device.get_variables(payload))
             case "SignedUpdateFirmware" | "UpdateFirmware" if event.action == update_action(station.version):
                 return Reply({"status": station.firmware.requested(payload)}, self.send_events)
+            case "InstallCertificate" | "DeleteCertificate" | "GetInstalledCertificateIds" | "DataTransfer":
+                return self._about_roots(event.action, payload)
             case "GetLog":
                 return self._logs.asked(payload)
             case "Reset":
@@ -300,6 +301,17 @@ class StationSession:
             return Reply(_FIXED_ANSWERS[event.action])
         answer_no = CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "this station does not support it")
         raise OcppRefusal(f"{event.action} is not supported", answer=answer_no)
+
+    def _about_roots(self, action: str, payload: dict[str, Any]) -> Reply:
+        station = self._station
+        now, over_tls = station.clock(), station.is_secured
+        if action == "DataTransfer":
+            answer = station.roots.answer_transfer(payload, now, over_tls=over_tls)
+        else:
+            answer = station.roots.answer(action, payload, now, over_tls=over_tls)
+        station.roots_changed()
+        station.take_variables()
+        return Reply(answer)
 
     def _triggered(self, action: str, payload: dict[str, Any]) -> Reply:
         station = self._station

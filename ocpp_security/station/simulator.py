@@ -28,9 +28,11 @@ from chargepki.ocpp_security.station.device import DeviceModel
 from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore
 from chargepki.ocpp_security.station.progress import Milestone, Progress
+from chargepki.ocpp_security.station.roots import StationRoots
 from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
-from chargepki.ocpp_security.tls import TlsIdentity, client_context
+from chargepki.ocpp_security.tls import TlsIdentity, client_context, peer_chain
+from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire_time import wire_time
 from chargepki.pki.errors import InputError
@@ -100,6 +102,7 @@ class StationSimulator:
         model: str = _MODEL,
         firmware_version: str = "1.0.0",
         firmware_faults: frozenset[FirmwareFault] = frozenset(),
+        trust_policy: TrustPolicy | None = None,
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -118,6 +121,7 @@ class StationSimulator:
             vendor: what BootNotification tells, as for *model*.
             firmware_version: what a new store begins with.
             firmware_faults: what it does wrong in updates.
+            trust_policy: how it decides about roots, and what it does wrong with them.
             progress: called with everything that happens.
 
         Raises:
@@ -134,6 +138,14 @@ class StationSimulator:
         state = store.begin(identity, serial_number or identity, _first_variables(identity, organization))
         self._serial_number = state.serial_number
         self.device = DeviceModel(state.variables, takes_password=self._takes_password)
+        self.roots = StationRoots(
+            store.folder,
+            self.version,
+            trust_policy or TrustPolicy(),
+            own=lambda: self.flow.installed,
+            tell=lambda text: self.tell(Milestone.ROOTS, text),
+        )
+        self.roots_changed()
         self.flow = StationCertificateFlow(
             self.version, self._config(), pending=state.pending, installed=state.installed
         )
@@ -143,6 +155,7 @@ class StationSimulator:
             FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), firmware_faults
         )
         self._session: StationSession | None = None
+        self._on_fallback = False
         self._profile: int | None = None
         self._reconnect_at_once = False
         self._password_turn = 0
@@ -175,6 +188,11 @@ class StationSimulator:
             self._until = self._reached = None
 
     # For the session
+
+    @property
+    def is_secured(self) -> bool:
+        """Whether the connection is TLS."""
+        return self._endpoint.startswith("wss:")
 
     def tell(
         self, milestone: Milestone, text: str, *, status: int | None = None, certificate: str | None = None
@@ -225,6 +243,13 @@ class StationSimulator:
         self.store.set_variables(self.device.values())
         self.flow.config = self._config()
 
+    def roots_changed(self) -> None:
+        """Let the variables follow what is installed."""
+        policy = self.roots.policy
+        self.device.put("AdditionalRootCertificateCheck", str(policy.additional_check).lower())
+        self.device.put("CertificateStoreMaxLength", str(policy.max_certificates))
+        self.device.put("CertificateEntries", str(len(self.roots.installed())))
+
     def boot_payload(self) -> dict[str, Any]:
         """Return the BootNotification request."""
         if self.version is OcppVersion.V16:
@@ -260,6 +285,9 @@ class StationSimulator:
             self._profile = credentials.profile
             self.tell(Milestone.CONNECTING, f"connecting to {self._endpoint} (profile {credentials.profile})")
             socket = await self._connect(credentials)
+            if socket is None and self._on_fallback:
+                # M05.FR.14: the server does not verify under the new root; the old one is there for this.
+                socket = await self._connect(credentials, fallback=True)
             if socket is None:
                 failures += 1
             else:
@@ -284,7 +312,8 @@ class StationSimulator:
             )
         return passwords[self._password_turn % len(passwords)]
 
-    async def _connect(self, credentials: _Credentials) -> ClientConnection | None:
+    async def _connect(self, credentials: _Credentials, *, fallback: bool = False) -> ClientConnection | None:
+        self._on_fallback = False
         headers = {}
         if credentials.password is not None:
             headers["Authorization"] = build_authorization(self.identity, credentials.password)
@@ -293,7 +322,7 @@ class StationSimulator:
                 self._endpoint,
                 subprotocols=[Subprotocol(self.version.value)],
                 additional_headers=headers,
-                ssl=self._tls(credentials.certificate) if credentials.profile > 1 else None,
+                ssl=self._tls(credentials.certificate, fallback=fallback) if credentials.profile > 1 else None,
                 compression=None,
                 proxy=None,
                 open_timeout=_OPEN_SECONDS,
@@ -302,6 +331,8 @@ class StationSimulator:
             )
         except (InvalidHandshake, ssl.SSLError) as exc:
             self._refused(credentials, exc)
+            if isinstance(exc, ssl.SSLCertVerificationError) and not fallback:
+                self._on_fallback = bool(self.roots.csms(fallback=True))
             return None
         except (OSError, TimeoutError) as exc:
             # TLS 1.3: a server that refuses our certificate hangs up after our side thinks the handshake is done.
@@ -313,13 +344,16 @@ class StationSimulator:
             await socket.close()
             self.tell(Milestone.REFUSED, f"the CSMS does not speak {self.version.value}", status=101)
             return None
+        secured = socket.transport.get_extra_info("ssl_object")
+        if secured is not None:
+            self.roots.worked(peer_chain(secured), fallback=fallback)
         return socket
 
-    def _tls(self, certificate: InstalledCertificate | None) -> ssl.SSLContext:
+    def _tls(self, certificate: InstalledCertificate | None, *, fallback: bool = False) -> ssl.SSLContext:
         identity = None
         if certificate is not None:
             identity = TlsIdentity(certificate.chain_der, self.store.private_key(certificate.spki_sha256))
-        return client_context(self.store.trust(), identity=identity)
+        return client_context(self.roots.csms(fallback=fallback), identity=identity)
 
     def _refused(self, credentials: _Credentials, exc: Exception) -> None:
         """Work out what a refusal says about the credentials that were tried."""
@@ -388,7 +422,7 @@ class StationSimulator:
             rules=CertificateRules(
                 serial_number=self._serial_number,
                 organization=values.get("OrganizationName") or None,
-                operator_anchors=self.store.trust(),
+                operator_anchors=(*self.roots.csms(), *self.roots.csms(fallback=True)),
             ),
             wait_minimum=timedelta(seconds=int(wait)) if wait else None,
             repeat_times=int(repeat) if repeat else None,
