@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chargepki.ocpp_security import wire
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
+from chargepki.ocpp_security.firmware_catalogue import check_location
+from chargepki.ocpp_security.firmware_version import version_key
 from chargepki.ocpp_security.log_store import register_log
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret, check_parameters
 from chargepki.ocpp_security.operations_profile import profile_parameters
@@ -21,6 +23,7 @@ from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.inventory import SealingKey, Transaction
 from chargepki.pki.inventory.campaign_records import CampaignStationState
+from chargepki.pki.inventory.firmware_records import FirmwareReleaseRecord, StationFirmwareRecord
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import OperationRecord, OperationState, PresenceRecord, StationRecord
 
@@ -28,6 +31,8 @@ __all__ = ["KINDS", "CampaignKind", "Objection", "Order", "Subject", "find_kind"
 
 _MAX_REQUEST_ID: Final = (1 << 31) - 1
 _MAX_LOG_BYTES: Final = 64 << 20
+_REBOOT: Final = timedelta(minutes=10)
+"""How long a station that has installed an image may take until it tells the new version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ def _judge_renewal(subject: Subject) -> Objection | None:
 
 
 def _parse_update(given: Mapping[str, str]) -> dict[str, object]:
-    known = _known(given, "release", "base-url", "retrieve-at", "install-at", "replace")
+    known = _known(given, "release", "base-url", "retrieve-at", "install-at", "replace", "retries", "retry-interval")
     if "release" not in known:
         raise InputError("a campaign of updates needs a release", fix="pass --set release=NAME")
     parameters: dict[str, object] = {"release": known["release"]}
@@ -161,6 +166,11 @@ def _parse_update(given: Mapping[str, str]) -> dict[str, object]:
             parameters[name.replace("-", "_")] = known[name]
     if "base-url" in known:
         parameters["base_url"] = known["base-url"].rstrip("/")
+    for name in ("retries", "retry-interval"):
+        if name in known:
+            if not (known[name].isascii() and known[name].isdigit()):
+                raise InputError(f"{name} is no number")
+            parameters[name.replace("-", "_")] = int(known[name])
     if known.get("replace", "no") not in ("yes", "no"):
         raise InputError("replace is yes or no")
     if known.get("replace") == "yes":
@@ -171,25 +181,75 @@ def _parse_update(given: Mapping[str, str]) -> dict[str, object]:
 
 def _check_update(reads: Reads, parameters: Mapping[str, object], now: datetime) -> None:
     release = reads.get_release(str(parameters["release"]))
-    if release.location is None and "base_url" not in parameters:
-        raise InputError(
-            f"there is no URL from which stations could fetch {release.id}",
-            why="the image is in this workspace",
-            fix="run `chargepki serve --tls-listen …` and pass that URL as --set base-url=URL",
-        )
-    admit(release, None, now=now, revoked=revoked_signers(reads, release.root_der))
+    if release.location is None:
+        if "base_url" not in parameters:
+            raise InputError(
+                f"there is no URL from which stations could fetch {release.id}",
+                why="the image is in this workspace",
+                fix="run `chargepki serve --tls-listen …` and pass that URL as --set base-url=URL",
+            )
+        check_location(str(parameters["base_url"]))
+    retrieve, install = _instant(parameters, "retrieve_at"), _instant(parameters, "install_at")
+    if retrieve is not None and install is not None and install < retrieve:
+        raise InputError("install-at lies before retrieve-at")
+    _admit(reads, release, None, parameters, now)
+
+
+def _admit(
+    reads: Reads,
+    release: FirmwareReleaseRecord,
+    running: StationFirmwareRecord | None,
+    parameters: Mapping[str, object],
+    now: datetime,
+) -> None:
+    revoked = revoked_signers(reads, release.root_der)
+    admit(release, running, now=now, install_at=_instant(parameters, "install_at"), revoked=revoked)
+
+
+def _instant(parameters: Mapping[str, object], name: str) -> datetime | None:
+    value = parameters.get(name)
+    return None if value is None else datetime.fromisoformat(str(value))
 
 
 def _judge_update(subject: Subject) -> Objection | None:
     reads, release = subject.reads, subject.reads.get_release(str(subject.parameters["release"]))
     running = reads.find_station_firmware(subject.station.id)
-    if running is not None and running.version == release.version:
+    if running is None:
+        # A single update says so and goes on; a campaign would send one model's image to the whole fleet.
+        return Objection("the station has not told yet what it is and runs", is_final=False)
+    if _is_same_version(running.version, release.version):
         return Objection(f"it runs {release.version} already")
     try:
-        admit(release, running, now=subject.now, revoked=revoked_signers(reads, release.root_der))
+        _admit(reads, release, running, subject.parameters, subject.now)
     except ChargePkiError as error:
         return Objection(str(error))
     return None
+
+
+def _is_same_version(one: str, other: str) -> bool:
+    try:
+        return version_key(one) == version_key(other)
+    except InputError:  # a station may tell none, or one without any number
+        return one == other
+
+
+def _settle_update(reads: Reads, operation: OperationRecord, now: datetime) -> Settlement | None:
+    """Take a station's word that it has installed the release only when it also says that it runs it.
+
+    Which version runs is told after the reboot, which may come later than the status (L01.FR.32).
+    """
+    settlement = settle_by_operation(reads, operation, now)
+    if settlement is None or settlement.state is not CampaignStationState.DONE:
+        return settlement
+    release = reads.get_release(str(operation.parameters["release"]))
+    running = reads.find_station_firmware(operation.station)
+    if running is None or not running.version or _is_same_version(running.version, release.version):
+        return settlement
+    statuses = reads.list_firmware_statuses(operation.id)
+    if statuses and now < statuses[-1].at + _REBOOT:
+        return None
+    why = f"the station says that {release.version} is installed, and runs {running.version}"
+    return Settlement(CampaignStationState.FAILED, {**settlement.outcome, "why": why})
 
 
 # --- get-log ---------------------------------------------------------------------------------------------------------
@@ -288,6 +348,8 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
             "base-url": "TLS listener of `chargepki serve` as stations reach it",
             "retrieve-at": "when stations fetch it, RFC 3339",
             "install-at": "when they install it, RFC 3339",
+            "retries": "how often a station tries again to download",
+            "retry-interval": "seconds in between",
             "replace": "yes: take the place of an update that is under way",
         },
         parse=_parse_update,
@@ -296,6 +358,7 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
             # Drawn, not counted: a station that kept one from an earlier inventory must not take it for the same.
             {**subject.parameters, "request_id": secrets.randbelow(_MAX_REQUEST_ID) + 1}
         ),
+        settle=_settle_update,
         check=_check_update,
     ),
 }

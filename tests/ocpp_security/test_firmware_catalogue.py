@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator
@@ -31,8 +32,11 @@ from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.keys import KeyAlgorithm, spki_der
 from chargepki.pki.signer import Signer
 from testkit.chains import AT, DAY
+from testkit.databases import database_url, postgresql_server, postgresql_url, sqlite_url
 from testkit.firmware import IMAGE, foreign_signature, maker, pem
 from testkit.requests import key_of
+
+__all__ = ["database_url", "postgresql_server", "postgresql_url", "sqlite_url"]
 
 ALICE = Actor("alice", ActorKind.OS_USER, authenticated=False)
 BOB = Signer.of("file:bob.key", key_of(KeyAlgorithm.ED25519, 20))
@@ -61,17 +65,30 @@ class Shop:
         return self.catalogue.approve(name, "bob", self.catalogue.sign_approval(name, BOB), now=AT)
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
+@contextlib.contextmanager
+def opened(url: str, tmp_path: Path) -> Iterator[Shop]:
     (tmp_path / "image").write_bytes(IMAGE)
     key = AuditKey.load_or_create(tmp_path / "audit.key")
-    inventory = Inventory.open(f"sqlite:///{tmp_path / 'inventory.db'}", log_key=key)
+    inventory = Inventory.open(url, log_key=key)
     catalogue = FirmwareCatalogue(inventory, tmp_path, actor=ALICE)
     catalogue.register_approver("bob", BOB.spki_der, now=AT)
     yield Shop(inventory, catalogue, tmp_path, tmp_path / "image")
     # Whatever was done, the log explains every row.
     assert verify_log(inventory, checkpoint=None, pinned_keys=[key.public]).findings == ()
     inventory.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with opened(f"sqlite:///{tmp_path / 'inventory.db'}", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def any_shop(database_url: str, tmp_path: Path) -> Iterator[Shop]:
+    """Give the shop on both databases, for what is more than reading."""
+    with opened(database_url, tmp_path) as made:
+        yield made
 
 
 def refusal(record: FirmwareReleaseRecord, station: StationFirmwareRecord | None = None, **more: object) -> str:
@@ -98,7 +115,8 @@ def test_a_release_is_kept_with_its_image_and_needs_a_second_person(shop: Shop) 
     assert entries[-1].artefact_sha256 == added.sha256
 
 
-def test_only_a_registered_second_persons_signature_over_this_release_approves(shop: Shop) -> None:
+def test_only_a_registered_second_persons_signature_over_this_release_approves(any_shop: Shop) -> None:
+    shop = any_shop
     catalogue = shop.catalogue
     record, other = shop.add(), shop.add("m1-1.5.0", "1.5.0")
     good = catalogue.sign_approval(record.id, BOB)
@@ -139,7 +157,8 @@ def test_the_statement_covers_everything_that_a_station_is_told(shop: Shop) -> N
         assert approval_statement(dataclasses.replace(record, **change)) != statement, change
 
 
-def test_what_is_withdrawn_is_never_sent_again(shop: Shop) -> None:
+def test_what_is_withdrawn_is_never_sent_again(any_shop: Shop) -> None:
+    shop = any_shop
     shop.add()
     shop.approve()
     withdrawn = shop.catalogue.withdraw("m1-1.4.0", reason="bricks", now=AT)
@@ -153,7 +172,8 @@ def test_what_is_withdrawn_is_never_sent_again(shop: Shop) -> None:
     shop.add("m1-1.4.0-again")
 
 
-def test_two_images_of_one_version_are_refused_however_it_is_written(shop: Shop) -> None:
+def test_two_images_of_one_version_are_refused_however_it_is_written(any_shop: Shop) -> None:
+    shop = any_shop
     shop.add()
     with pytest.raises(Conflict, match="is the release"):
         shop.add("other", "v1.4.0")
