@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from testkit.effort import CAMPAIGN
+from testkit.quick import as_shipped, be_quick
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 BARE_PACKAGES = ("pki", "ocpp_security", "cli")
@@ -30,6 +32,18 @@ RUN_TOGETHER = frozenset(
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
 hypothesis.settings.load_profile("campaign" if CAMPAIGN else "default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick() -> None:
+    be_quick()
+
+
+@pytest.fixture(autouse=True)
+def _as_shipped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test marked ``as_shipped`` have the real migrations and the real price of a key file."""
+    with as_shipped() if request.node.get_closest_marker("as_shipped") else contextlib.nullcontext():
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

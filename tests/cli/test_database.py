@@ -79,6 +79,7 @@ URLS = {
 }
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize(("url", "code"), URLS.values(), ids=list(URLS))
 def test_a_bad_url_is_one_clear_error_without_its_password(run: CommandLine, url: str, code: int) -> None:
     before = snapshot(run.home)

@@ -19,6 +19,8 @@ from chargepki.pki.keys import KeyAlgorithm
 from testkit.effort import examples
 from testkit.foreign import Tool, need, run
 
+pytestmark = pytest.mark.as_shipped
+
 FAST = tuple(algorithm for algorithm in KeyAlgorithm if not algorithm.startswith("rsa"))
 MADE: dict[KeyAlgorithm, keys.PrivateKey] = {}
 

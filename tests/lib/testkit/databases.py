@@ -19,6 +19,10 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from chargepki.pki.inventory.address import DatabaseAddress
+from chargepki.pki.inventory.engine import Database
+from chargepki.pki.inventory.migrate import migrate
+
 __all__ = ["database_url", "postgresql_server", "postgresql_url", "sqlite_url"]
 
 _numbers = itertools.count(1)
@@ -48,15 +52,33 @@ def postgresql_server() -> str:
     return _server_uri()
 
 
-@pytest.fixture
-def postgresql_url(postgresql_server: str) -> Iterator[str]:
-    """Make a fresh database for one test and drop it afterwards; yields its SQLAlchemy URL."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(postgresql_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'".encode())
+def _create(server: str, name: str, template: str) -> str:
+    """Create a database and return its SQLAlchemy URL."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'".encode())
         info = connection.info
-        url = f"postgresql+psycopg://{quote(info.user)}@/{name}?host={quote(info.host, safe='/')}&port={info.port}"
-    yield url
+        return f"postgresql+psycopg://{quote(info.user)}@/{name}?host={quote(info.host, safe='/')}&port={info.port}"
+
+
+@functools.cache
+def _migrated(server: str) -> str:
+    """Return the name of a database that was migrated as shipped, for this process to copy."""
+    name = f"migrated_{os.getpid()}"
+    database = Database(DatabaseAddress.parse(_create(server, name, "template0")))
+    migrate(database)
+    database.close()
+    return name
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Make a fresh database for one test and drop it afterwards; yields its SQLAlchemy URL.
+
+    It has the tables already, unless the test is marked ``as_shipped``.
+    """
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    is_blank = request.node.get_closest_marker("as_shipped") is not None
+    yield _create(postgresql_server, name, "template0" if is_blank else _migrated(postgresql_server))
     with psycopg.connect(postgresql_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 

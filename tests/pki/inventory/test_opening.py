@@ -18,6 +18,8 @@ from chargepki.pki.inventory import AuditKey, Inventory, Transaction, verify_log
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from testkit.inventories import ACTOR, NOW, add_station, station_record
 
+pytestmark = pytest.mark.as_shipped
+
 
 def _libpq(url: str) -> str:
     return url.replace("+psycopg", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import orjson
+import pytest
 import sqlmodel
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -17,6 +18,8 @@ from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.migrate import alembic_config, make_engine
 from chargepki.pki.inventory.schema import VERSIONS
+
+pytestmark = pytest.mark.as_shipped
 
 
 def test_the_compiled_statements_are_those_of_the_model() -> None:
