@@ -13,6 +13,7 @@ from chargepki.cli.values import DURATION
 __all__ = ["campaign"]
 
 _KINDS = ("trigger-renewal", "set-password", "set-profile", "get-log", "update-firmware")
+_USES = ("charging-station", "v2g", "v2g20", "combined")
 _ENDED = ("failed", "unreached", "skipped", "cancelled")
 _STATES = ("waiting", "running", "done", *_ENDED)
 
@@ -76,6 +77,48 @@ def create(state: GlobalState, /, **options: Any) -> None:
     from chargepki.cli.campaigns import create_campaign
 
     create_campaign(state, options)
+
+
+@campaign.command(
+    "replace",
+    writes="change",
+    example="chargepki campaign replace leak --ca acme-cso-sub --by acme-cso-sub2 --reason cACompromise --wave 5",
+)
+@click.argument("name", metavar="NAME")
+@click.option("--ca", "cas", multiple=True, metavar="CA", help="Replace all that it and the CAs below it signed.")
+@click.option("--certificate", "certificates", multiple=True, metavar="SERIAL|FILE", help="Replace it; repeatable.")
+@click.option("--by", metavar="CA[:PROFILE]", help="What signs for these stations from now on; needed with --ca.")
+@click.option("--reason", required=True, metavar="R", help="RFC 5280 reason that the old ones are revoked for.")
+@click.option("--use", type=click.Choice(_USES), default="charging-station", show_default=True, help="Which ones.")
+@click.option("--wave", "waves", multiple=True, type=int, metavar="N", help="Size of the next wave; repeatable.")
+@_pace_options
+@click.option("--ends-in", type=DURATION, default="7d", metavar="7d", help="Give up stations that begin by then not.")
+@click.option("--paused", is_flag=True, help="Begin only with `chargepki campaign resume`.")
+@click.option("--dry-run", is_flag=True, help="Find and judge every station, print what would happen, change nothing.")
+@pass_state
+def replace(state: GlobalState, /, **options: Any) -> None:
+    """Find the stations whose certificates a leak made worthless, have each renew, and revoke the old one then.
+
+    A station's old certificate is revoked when it has come in with the new one, so that none is cut off before.
+    Those that cannot be reached are listed by `campaign stations`; `campaign revoke-rest` cuts them off.
+    """
+    from chargepki.cli.replacing import replace_certificates
+
+    if options["cas"] and options["by"] is None:
+        raise click.UsageError("--ca needs --by: another CA has to sign from now on")
+    replace_certificates(state, options)
+
+
+@campaign.command("revoke-rest", writes="change", example="chargepki campaign revoke-rest leak --yes")
+@click.argument("name", metavar="NAME")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="List what would be revoked, change nothing.")
+@pass_state
+def revoke_rest(state: GlobalState, name: str, yes: bool, dry_run: bool) -> None:
+    """Revoke what `campaign replace` NAME did not get replaced; the stations that hold it are cut off."""
+    from chargepki.cli.replacing import revoke_what_is_left
+
+    revoke_what_is_left(state, name, yes=yes, dry_run=dry_run)
 
 
 @campaign.command("kinds", example="chargepki campaign kinds")

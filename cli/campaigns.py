@@ -29,8 +29,16 @@ from chargepki.pki.inventory.campaign_records import (
 from chargepki.pki.inventory.records import StationState
 
 __all__ = [
-    "campaign_row", "changed_pace", "create_campaign", "retry_stations", "show_campaign", "station_rows", "steer",
-]  # fmt: skip
+    "campaign_row",
+    "changed_pace",
+    "create_campaign",
+    "given_pace",
+    "launch",
+    "retry_stations",
+    "show_campaign",
+    "station_rows",
+    "steer",
+]
 
 _MAX_LIST_BYTES: Final = 64 << 20
 _POLL_SECONDS: Final = 0.5
@@ -41,20 +49,37 @@ def create_campaign(state: GlobalState, options: Mapping[str, Any]) -> None:
     check_campaign_name(options["name"])
     kind = find_kind(options["kind"])
     parameters = kind.parse(_settings(options["settings"]))
-    pace = _pace(Pace(waves=tuple(options["waves"])), options)
+    pace = given_pace(options)
     if options["dry_run"]:
         state.rehearse()
-    workspace, now = state.workspace, utc_now()
-    inventory = workspace.inventory
-    chosen = _choose(inventory, options)
+    chosen = _choose(state.workspace.inventory, options)
+    launch(state, options["kind"], parameters, chosen, pace, options)
+
+
+def launch(
+    state: GlobalState,
+    kind: str,
+    parameters: Mapping[str, object],
+    chosen: Sequence[str],
+    pace: Pace,
+    options: Mapping[str, Any],
+) -> None:
+    """Store a campaign and print it, or in a dry run what each station is waiting for.
+
+    Args:
+        options: ``name``, ``ends_in``, ``paused`` and ``dry_run``.
+    """
+    inventory, now = state.workspace.inventory, utc_now()
+    # Before a sealing key is made for it.
+    find_kind(kind).check(inventory, parameters, now)
     record = _store(state).create(
-        options["name"], options["kind"], parameters, chosen, pace,
+        options["name"], kind, parameters, chosen, pace,
         now=now, ends_at=now + options["ends_in"], paused=options["paused"],
     )  # fmt: skip
     if options["dry_run"]:
         rows = []
         for station in chosen:
-            objection = judge_station(inventory, kind, station, parameters, now)
+            objection = judge_station(inventory, find_kind(kind), station, parameters, now)
             verdict = "ready" if objection is None else "skipped" if objection.is_final else "later"
             rows.append({"station": station, "verdict": verdict, "why": objection.why if objection else ""})
         state.output.rows("chargepki/campaign-plan", ("station", "verdict", "why"), rows, key="stations")
@@ -75,6 +100,11 @@ def _settings(texts: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"--set names {name} twice")
         found[name] = value
     return found
+
+
+def given_pace(options: Mapping[str, Any]) -> Pace:
+    """Return the pace of a new campaign."""
+    return _pace(Pace(waves=tuple(options["waves"])), options)
 
 
 def _pace(base: Pace, options: Mapping[str, Any]) -> Pace:

@@ -31,6 +31,7 @@ from chargepki.pki.inventory.terms_records import StationTermsRecord
 from chargepki.pki.workspace import Workspace
 
 __all__ = [
+    "CERTIFICATE_USES",
     "add_station",
     "await_outcome",
     "confirm_removal",
@@ -44,7 +45,7 @@ __all__ = [
     "wait_for",
 ]
 
-_USES = {
+CERTIFICATE_USES = {
     "charging-station": CertificateUse.CHARGING_STATION,
     "v2g": CertificateUse.V2G,
     "v2g20": CertificateUse.V2G20,
@@ -205,7 +206,7 @@ def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: 
     return operation_store(workspace).create(
         OperationKind.TRIGGER_RENEWAL,
         station_id,
-        {"use": _USES[use].value},
+        {"use": CERTIFICATE_USES[use].value},
         operation_id=new_operation_id(),
         actor=workspace.actor,
         now=now,

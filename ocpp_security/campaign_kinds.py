@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from chargepki.ocpp_security import wire
+from chargepki.ocpp_security.campaign_renewal import REPLACE, judge_renewal, settle_renewal
+from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, settle_by_operation
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
 from chargepki.ocpp_security.firmware_catalogue import check_location
@@ -21,86 +21,18 @@ from chargepki.ocpp_security.profile_readiness import find_obstacles
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import ChargePkiError, InputError
-from chargepki.pki.inventory import SealingKey, Transaction
+from chargepki.pki.inventory import SealingKey
 from chargepki.pki.inventory.campaign_records import CampaignStationState
 from chargepki.pki.inventory.firmware_records import FirmwareReleaseRecord, StationFirmwareRecord
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.inventory.records import OperationRecord, OperationState, PresenceRecord, StationRecord
+from chargepki.pki.inventory.records import OperationRecord
 
-__all__ = ["KINDS", "CampaignKind", "Objection", "Order", "Subject", "find_kind", "settle_by_operation"]
+__all__ = ["KINDS", "CampaignKind", "find_kind"]
 
 _MAX_REQUEST_ID: Final = (1 << 31) - 1
 _MAX_LOG_BYTES: Final = 64 << 20
 _REBOOT: Final = timedelta(minutes=10)
 """How long a station that has installed an image may take until it tells the new version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A station whose turn has come, as its kind of campaign sees it."""
-
-    reads: Reads
-    station: StationRecord
-    presence: PresenceRecord | None
-    """Its connection, the last one when it is offline."""
-    parameters: Mapping[str, Any]
-    """Of the campaign."""
-    now: datetime
-
-    @property
-    def version(self) -> OcppVersion | None:
-        """What the station spoke last."""
-        told = self.presence.protocol if self.presence is not None else None
-        return next((version for version in OcppVersion if version.value == told), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """A precondition that is not met."""
-
-    why: str
-    is_final: bool = True
-    """Whether the station is left out, rather than looked at again later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the operation of one station is made from."""
-
-    parameters: Mapping[str, object]
-    secret: PasswordSecret | None = field(default=None, repr=False)
-    within: Callable[[Transaction, OperationRecord], None] | None = None
-
-
-def settle_by_operation(_reads: Reads, operation: OperationRecord, _now: datetime) -> Settlement | None:
-    """Take the outcome of the operation for that of the station; ``None`` while there is none."""
-    if not operation.state.is_final:
-        return None
-    outcome = dict(operation.outcome or {})
-    if operation.state is OperationState.DONE:
-        return Settlement(CampaignStationState.DONE, outcome)
-    if operation.state is OperationState.EXPIRED and "attempts" not in outcome:
-        return Settlement(CampaignStationState.UNREACHED, outcome)
-    return Settlement(CampaignStationState.FAILED, outcome)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignKind:
-    """One kind of campaign; every function is free of effects, but for random numbers in `order`."""
-
-    operation: OperationKind
-    settings: Mapping[str, str]
-    """The names that `parse` knows, each with one line of help."""
-    parse: Callable[[Mapping[str, str]], dict[str, object]]
-    """Texts by name to the parameters of the campaign; raises `InputError`."""
-    judge: Callable[[Subject], Objection | None]
-    """Judge a station's preconditions."""
-    order: Callable[[Subject, SealingKey], Order]
-    """Make what the operation is created from; only for a station that `judge` has nothing against."""
-    settle: Callable[[Reads, OperationRecord, datetime], Settlement | None] = settle_by_operation
-    """Judge how it ended; ``None`` while that is open. The operation is asked about until it is settled."""
-    check: Callable[[Reads, Mapping[str, object], datetime], None] = lambda _reads, _parameters, _now: None
-    """Refuse parameters that no station can do anything with; raises `ChargePkiError`."""
 
 
 def find_kind(name: str) -> CampaignKind:
@@ -140,17 +72,6 @@ def _parse_renewal(given: Mapping[str, str]) -> dict[str, object]:
     if use not in _USES:
         raise InputError(f"unknown certificate use {use!r}", fix=f"one of {', '.join(_USES)}")
     return {"use": _USES[use].value}
-
-
-def _judge_renewal(subject: Subject) -> Objection | None:
-    version, presence = subject.version, subject.presence
-    if version is None or presence is None:
-        return Objection("the station has not connected yet", is_final=False)
-    try:
-        wire.build_trigger(version, CertificateUse(str(subject.parameters["use"])))
-    except InputError as error:
-        return Objection(str(error))
-    return None
 
 
 # --- update-firmware -------------------------------------------------------------------------------------------------
@@ -233,12 +154,14 @@ def _is_same_version(one: str, other: str) -> bool:
         return one == other
 
 
-def _settle_update(reads: Reads, operation: OperationRecord, now: datetime) -> Settlement | None:
+def _settle_update(
+    reads: Reads, parameters: Mapping[str, Any], operation: OperationRecord, now: datetime
+) -> Settlement | None:
     """Take a station's word that it has installed the release only when it also says that it runs it.
 
     Which version runs is told after the reboot, which may come later than the status (L01.FR.32).
     """
-    settlement = settle_by_operation(reads, operation, now)
+    settlement = settle_by_operation(reads, parameters, operation, now)
     if settlement is None or settlement.state is not CampaignStationState.DONE:
         return settlement
     release = reads.get_release(str(operation.parameters["release"]))
@@ -309,9 +232,11 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
         operation=OperationKind.TRIGGER_RENEWAL,
         settings={"use": f"{', '.join(_USES)}; charging-station by default"},
         parse=_parse_renewal,
-        judge=_judge_renewal,
+        judge=judge_renewal,
         order=lambda subject, _sealing: Order(subject.parameters),
+        settle=settle_renewal,
     ),
+    "replace-certificate": REPLACE,
     "set-password": CampaignKind(
         operation=OperationKind.SET_PASSWORD,
         settings={},

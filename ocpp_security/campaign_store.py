@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from chargepki.ocpp_security.campaign_kinds import CampaignKind, Objection, Order, Subject, find_kind
+from chargepki.ocpp_security.campaign_kinds import find_kind
+from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject
 from chargepki.ocpp_security.campaigns import (
     BATCH,
     Begin,
@@ -254,7 +255,9 @@ class CampaignStore:
         seen_since = now - PRESENCE_STALE
         ended: list[tuple[CampaignStationRecord, Settlement]] = []
         for member in inventory.list_campaign_ended(campaign.id):
-            settlement = kind.settle(inventory, inventory.get_operation(str(member.operation)), now)
+            settlement = kind.settle(
+                inventory, campaign.parameters, inventory.get_operation(str(member.operation)), now
+            )
             if settlement is not None:
                 ended.append((member, settlement))
         unsent: tuple[CampaignStationRecord, ...] = ()
@@ -419,6 +422,9 @@ class CampaignStore:
         )  # fmt: skip
         details = {"state": settlement.state.value, **settlement.outcome}
         self._note(tx, "settle", campaign, station, now, details)
+        retire = find_kind(campaign.kind).retire
+        if settlement.state is CampaignStationState.DONE and retire is not None:
+            retire(tx, campaign.parameters, station, self._actor, now)
 
     def _give_up(
         self, tx: Transaction, campaign: CampaignRecord, station: str, state: CampaignStationState, now: datetime

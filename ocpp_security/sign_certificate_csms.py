@@ -109,8 +109,7 @@ class CsmsCertificateFlow:
         self.station = station
         limit = max_chain_characters(version)
         self._max_chain = limit if station_chain_characters is None else min(limit, station_chain_characters)
-        self.plans = dict(plans)
-        self._profiles = {use: get_profile(plan.profile) for use, plan in plans.items()}
+        self.replan(plans)
         self._revoke_refused = revoke_refused
         self._max_requests_per_hour = max_requests_per_hour
         self._entries: dict[str, _Entry] = {}
@@ -131,6 +130,11 @@ class CsmsCertificateFlow:
         self._plan_for(use)
         call = build_trigger(self.version, use, evse=evse_id)
         return SendCall(call.action, call.payload)
+
+    def replan(self, plans: Mapping[CertificateUse, IssuePlan]) -> None:
+        """Have later requests signed under *plans*; what was ordered already stays as it is."""
+        self.plans = dict(plans)
+        self._profiles = {use: get_profile(plan.profile) for use, plan in plans.items()}
 
     def take_over(self, previous: CsmsCertificateFlow) -> None:
         """Go on counting where *previous* stopped: another OCPP version is no way round the limit of requests."""

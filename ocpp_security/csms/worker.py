@@ -13,6 +13,7 @@ from chargepki.ocpp_security.csms.campaign_runner import CampaignRunner
 from chargepki.ocpp_security.csms.feed import ChangeFeed
 from chargepki.ocpp_security.csms.operation_runner import OperationRunner
 from chargepki.ocpp_security.csms.services import Services
+from chargepki.ocpp_security.issue_plans import plans_for
 from chargepki.ocpp_security.throttle import RepeatFilter
 from chargepki.pki.errors import ChargePkiError
 from chargepki.pki.inventory.records import (
@@ -132,5 +133,10 @@ class Worker:
         lost = await services.offload.run(find_loss, services.inventory, connection.station.id, certificate)
         if lost is None and not await services.offload.run(is_still_allowed, services.inventory, connection):
             lost = Arrival.EXCEPTION_ENDED
+        terms = await services.offload.run(services.inventory.find_station_terms, connection.station.id)
+        plans = plans_for(services.config.plans, terms.issue)
+        if plans != connection.renewal.flow.plans:
+            # Which CA signs for the station has changed; its next request shall not wait for a reconnect to heed it.
+            connection.renewal.flow.replan(plans)
         if lost is not None:
             connection.close_for(lost.incident(), lost.value)

@@ -10,7 +10,7 @@ from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
 
-__all__ = ["BlastRadius", "blast_radius", "ca_of", "parse_reason", "release", "revoke"]
+__all__ = ["BlastRadius", "blast_radius", "ca_of", "parse_reason", "release", "revoke", "revoke_within"]
 
 # removeFromCRL appears in delta CRLs only (RFC 5280 5.3.1), so nobody revokes with it.
 _USABLE_REASONS = tuple(reason for reason in ReasonCode if reason is not ReasonCode.REMOVE_FROM_CRL)
@@ -67,29 +67,43 @@ def revoke(
     """
     at = revoked_at or now
     _check_dates(now, at, invalidity_date)
+    return inventory.write(
+        lambda tx: revoke_within(
+            tx, certificate_id, reason, actor=actor, now=now, revoked_at=at, invalidity_date=invalidity_date
+        )
+    )
 
-    def work(tx: Transaction) -> CertificateRecord:
-        record = tx.get_certificate(certificate_id)
-        if _is_repetition(record, reason, invalidity_date):
-            return record
-        own = ca_of(tx, record)
-        _check_revocable(record, own, at, reason)
-        revoked = tx.revoke_certificate(record.id, at, reason.value, invalidity_date=invalidity_date)
-        if own is not None and own.state is not CaState.REVOKED:
-            tx.update_ca(own.id, state=CaState.REVOKED)
-        details: dict[str, object] = {
-            "reason": reason.value,
-            "revoked_at": (revoked.revoked_at or at).isoformat(),
-            "station": record.station,
-        }
-        if record.state is CertificateState.REVOKED:
-            details["reason_before"] = record.revocation_reason
-        if revoked.invalidity_date is not None:
-            details["invalidity_date"] = revoked.invalidity_date.isoformat()
-        tx.audit(actor, "certificate.revoke", record.id, now=now, artefact_sha256=record.sha256, details=details)
-        return revoked
 
-    return inventory.write(work)
+def revoke_within(
+    tx: Transaction,
+    certificate_id: str,
+    reason: ReasonCode,
+    *,
+    actor: Actor,
+    now: datetime,
+    revoked_at: datetime,
+    invalidity_date: datetime | None = None,
+) -> CertificateRecord:
+    """Revoke one certificate in a transaction that does more than that; see `revoke`."""
+    record = tx.get_certificate(certificate_id)
+    if _is_repetition(record, reason, invalidity_date):
+        return record
+    own = ca_of(tx, record)
+    _check_revocable(record, own, revoked_at, reason)
+    revoked = tx.revoke_certificate(record.id, revoked_at, reason.value, invalidity_date=invalidity_date)
+    if own is not None and own.state is not CaState.REVOKED:
+        tx.update_ca(own.id, state=CaState.REVOKED)
+    details: dict[str, object] = {
+        "reason": reason.value,
+        "revoked_at": (revoked.revoked_at or revoked_at).isoformat(),
+        "station": record.station,
+    }
+    if record.state is CertificateState.REVOKED:
+        details["reason_before"] = record.revocation_reason
+    if revoked.invalidity_date is not None:
+        details["invalidity_date"] = revoked.invalidity_date.isoformat()
+    tx.audit(actor, "certificate.revoke", record.id, now=now, artefact_sha256=record.sha256, details=details)
+    return revoked
 
 
 def release(inventory: Inventory, certificate_id: str, *, actor: Actor, now: datetime) -> CertificateRecord:

@@ -92,3 +92,20 @@ def test_following_ends_with_the_timeout_and_the_kinds_are_listed(fleet: Command
     assert len(lines) == 1 and '"waiting": 1' in lines[0]
     fleet.run("campaign", "show", "follow", "--timeout", "1s").check_one_error(2)
     assert "base-url" in fleet("campaign", "kinds").out
+
+
+def test_a_replacement_finds_who_is_affected_and_revokes_the_rest_only_after_its_end(run: CommandLine) -> None:
+    before = snapshot(run.home)
+    words = ("--ca", "t-cso-sub", "--by", "t-other-sub", "--reason", "cACompromise")
+    run.run("campaign", "replace", "leak", "--ca", "t-cso-sub", "--reason", "cACompromise").check_one_error(2)
+    run.run("campaign", "replace", "leak", *words).check_one_error(3)  # no such CA
+    assert snapshot(run.home) == before
+    listed = run("cert", "list", "--json").json()["certificates"]
+    mine = next(row for row in listed if row["station"] == "CS-0001" and row["state"] == "issued")
+    one = ("--certificate", mine["id"], "--reason", "keyCompromise")
+    plan = run("campaign", "replace", "leak", *one, "--dry-run", "--json").json()["stations"]
+    assert [row["station"] for row in plan] == ["CS-0001"]
+    row = run("campaign", "replace", "leak", *one, "--json").json()
+    assert row["kind"] == "replace-certificate" and row["stations"] == 1
+    refused = run.run("campaign", "revoke-rest", "leak", "--yes").check_one_error(3)
+    assert "chargepki campaign cancel leak" in refused.stderr

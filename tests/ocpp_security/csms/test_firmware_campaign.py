@@ -232,7 +232,7 @@ def check_that_the_word_of_a_station_is_not_enough(story: Story) -> None:
     inventory = story.inventory
     (operation,) = inventory.list_operations(station="F-001")
     settle, now = KINDS["update-firmware"].settle, datetime.now(UTC)
-    settled = settle(inventory, operation, now)
+    settled = settle(inventory, {}, operation, now)
     assert settled is not None and settled.state is S.DONE
     lie = StationFirmwareRecord("F-001", "chargepki", "Simulator", "1.0.0", now)
 
@@ -241,8 +241,8 @@ def check_that_the_word_of_a_station_is_not_enough(story: Story) -> None:
         tx.audit(ACTOR, "test", "F-001", now=now)
 
     inventory.write(work)
-    assert settle(inventory, operation, now) is None
-    late = settle(inventory, operation, now + timedelta(minutes=11))
+    assert settle(inventory, {}, operation, now) is None
+    late = settle(inventory, {}, operation, now + timedelta(minutes=11))
     assert late is not None and late.state is S.FAILED and "runs 1.0.0" in str(late.outcome["why"])
 
 

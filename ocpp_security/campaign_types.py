@@ -1,0 +1,91 @@
+"""What a kind of campaign is made of: preconditions, orders, settlements; `campaign_kinds` has the kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from chargepki.ocpp_security.campaigns import Settlement
+from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.inventory import SealingKey, Transaction
+from chargepki.pki.inventory.campaign_records import CampaignStationState
+from chargepki.pki.inventory.reads import Reads
+from chargepki.pki.inventory.records import Actor, OperationRecord, OperationState, PresenceRecord, StationRecord
+
+__all__ = ["CampaignKind", "Objection", "Order", "Subject", "settle_by_operation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A station whose turn has come, as its kind of campaign sees it."""
+
+    reads: Reads
+    station: StationRecord
+    presence: PresenceRecord | None
+    """Its connection, the last one when it is offline."""
+    parameters: Mapping[str, Any]
+    """Of the campaign."""
+    now: datetime
+
+    @property
+    def version(self) -> OcppVersion | None:
+        """What the station spoke last."""
+        told = self.presence.protocol if self.presence is not None else None
+        return next((version for version in OcppVersion if version.value == told), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """A precondition that is not met."""
+
+    why: str
+    is_final: bool = True
+    """Whether the station is left out, rather than looked at again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operation of one station is made from."""
+
+    parameters: Mapping[str, object]
+    secret: PasswordSecret | None = field(default=None, repr=False)
+    within: Callable[[Transaction, OperationRecord], None] | None = None
+
+
+def settle_by_operation(
+    _reads: Reads, _parameters: Mapping[str, Any], operation: OperationRecord, _now: datetime
+) -> Settlement | None:
+    """Take the outcome of the operation for that of the station; ``None`` while there is none."""
+    if not operation.state.is_final:
+        return None
+    outcome = dict(operation.outcome or {})
+    if operation.state is OperationState.DONE:
+        return Settlement(CampaignStationState.DONE, outcome)
+    if operation.state is OperationState.EXPIRED and "attempts" not in outcome:
+        return Settlement(CampaignStationState.UNREACHED, outcome)
+    return Settlement(CampaignStationState.FAILED, outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignKind:
+    """One kind of campaign; every function is free of effects, but for random numbers in `order`."""
+
+    operation: OperationKind
+    settings: Mapping[str, str]
+    """The names that `parse` knows, each with one line of help."""
+    parse: Callable[[Mapping[str, str]], dict[str, object]]
+    """Texts by name to the parameters of the campaign; raises `InputError`."""
+    judge: Callable[[Subject], Objection | None]
+    """Judge a station's preconditions."""
+    order: Callable[[Subject, SealingKey], Order]
+    """Make what the operation is created from; only for a station that `judge` has nothing against."""
+    settle: Callable[[Reads, Mapping[str, Any], OperationRecord, datetime], Settlement | None] = settle_by_operation
+    """Judge how it ended, from the parameters of the campaign and an operation that has ended; ``None`` while that is
+    open. It is asked again until the station is settled."""
+    retire: Callable[[Transaction, Mapping[str, Any], str, Actor, datetime], None] | None = None
+    """What is done in the transaction in which a station is settled as done, with audit entries of its own."""
+    check: Callable[[Reads, Mapping[str, object], datetime], None] = lambda _reads, _parameters, _now: None
+    """Refuse parameters that no station can do anything with; raises `ChargePkiError`."""
