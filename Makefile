@@ -17,12 +17,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench campaign reference wheel sbom requirements clean
+.PHONY: help setup judges demo test check bench campaign reference wheel sbom requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(ENV) ## make .venv, with the chargepki command in .venv/bin
+
+judges: .judges/.ready ## fetch the foreign EXI codec (PyPI's iso15118, needs Java) that tests compare ours with
 
 demo: $(ENV) ## run the main job on loopback, in a throw-away workspace
 	@$(BIN)/chargepki demo
@@ -57,12 +59,13 @@ requirements: $(UV) ## compile requirements/*.txt anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) -o requirements/dev.txt
 	$(UV) pip compile pyproject.toml --extra postgresql $(COMPILE) -o requirements/runtime.txt
 	$(UV) pip compile requirements/boot.in $(COMPILE) -o requirements/boot.txt
+	$(UV) pip compile requirements/judges.in --no-deps $(COMPILE) -o requirements/judges.txt
 
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --exclude-newer $(EXCLUDE_NEWER) -q \
   --custom-compile-command "make requirements"
 
 clean: ## remove everything that the other targets made
-	rm -rf .boot .venv .editable dist build benchmarks/results tests/interop/node/node_modules
+	rm -rf .boot .judges .venv .editable dist build benchmarks/results tests/interop/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -75,6 +78,12 @@ $(UV): requirements/boot.txt
 	@rm -rf .boot
 	@$(PYTHON) -m pip install --quiet --root-user-action=ignore --require-hashes --target .boot -r requirements/boot.txt
 	@touch $(UV)
+
+# Apart from .venv: iso15118 pins versions of its dependencies that we cannot live with, and only its codec is wanted.
+.judges/.ready: $(UV) requirements/judges.txt
+	@rm -rf .judges
+	@$(UV) pip install --quiet --target .judges --no-deps --require-hashes -r requirements/judges.txt
+	@touch .judges/.ready
 
 # A broken or half-made environment is made anew; an intact one is only brought up to date. Compiled, as pip installs:
 # where PYTHONDONTWRITEBYTECODE is set, every start of the command would compile it all again.

@@ -196,6 +196,10 @@ def _seconds(value: float) -> str:
     return f"{value * 1e9:.3g} ns"
 
 
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the comparisons as aligned text, one row each."""
     heads = ("question", "ours (CPU)", "per CPU-second", "reference (CPU)", "reference is", "ratio", "spread", "limit")
@@ -206,8 +210,8 @@ def table(comparisons: Sequence[Comparison]) -> str:
             f"{comparison.subject.per_cpu_second:,.3g}",
             _seconds(comparison.reference.cpu_median),
             comparison.reference.name,
-            f"{comparison.ratio:.2f}",
-            f"{comparison.ratio_low:.2f}-{comparison.ratio_high:.2f}",
+            _ratio(comparison.ratio),
+            f"{_ratio(comparison.ratio_low)}-{_ratio(comparison.ratio_high)}",
             "" if comparison.limit is None else f"{comparison.limit.ratio:g} {'met' if comparison.met else 'MISSED'}",
         )
         for comparison in comparisons

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "csr": ("chargepki.cli.csr", "csr", "Judge a certificate signing request."),
     "demo": ("chargepki.cli.demo", "demo", "Tell the main story on loopback in a throw-away workspace."),
     "est": ("chargepki.cli.est", "est", "Enrol over EST, and decide who may enrol with us."),
+    "exi": ("chargepki.cli.exi", "exi", "Read and write the EXI of Plug & Charge certificate messages."),
     "firmware": ("chargepki.cli.firmware", "firmware", "Sign, verify, approve and test firmware for stations."),
     "inventory": ("chargepki.cli.inventory", "inventory", "Look at everything the inventory holds."),
     "lint": ("chargepki.cli.lint", "lint", "Check certificates and CRLs against the standards."),
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 # What helps where an error deep in a decoder knows only what is wrong.
 _USUAL_FIX: Mapping[str, str] = {
     "input": "check that it is the right input, and whole",
+    "exi": "check that it is the right input, and whole",
     "der": "check that it is the right input, and whole",
     "not-found": "check its spelling; see what there is with: chargepki inventory list",
     "unavailable": "check the name and its permissions",

@@ -22,6 +22,7 @@ BARE_PACKAGES = ("pki", "ocpp_security", "cli")
 RUN_TOGETHER = frozenset(
     {
         "tests/cli/test_firmware.py",
+        "tests/interop/test_exi_judge.py",
         "tests/interop/test_foreign_tools.py",
         "tests/interop/test_profiles_foreign.py",
         "tests/test_docs.py",

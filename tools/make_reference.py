@@ -24,6 +24,7 @@ MANIFEST = FOLDER.parents[1] / "fixtures" / "lint" / "manifest.toml"
 PACKAGES = (
     "chargepki.pki",
     "chargepki.pki.aio",
+    "chargepki.pki.exi",
     "chargepki.ocpp_security",
     "chargepki.ocpp_security.v16",
     "chargepki.ocpp_security.v201",
