@@ -76,9 +76,10 @@ def certificate_identity(certificate_der: bytes) -> CertificateIdentity:
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (ValueError, x509.InvalidVersion) as error:
         raise InputError("the client certificate cannot be decoded", why=str(error)) from error
+    common_name, organization = names.get_each(subject, "CN", "O")
     return CertificateIdentity(
-        common_name=names.get(subject, "CN"),
-        organization=names.get(subject, "O"),
+        common_name=common_name,
+        organization=organization,
         not_before=not_before,
         not_after=not_after,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 from chargepki.ocpp_security import redact, schemas
 from chargepki.ocpp_security.errors import RpcErrorCode, SchemaViolation
@@ -77,6 +78,15 @@ def random_message_id() -> str:
     return str(uuid.uuid4())
 
 
+_REMEMBERED_CALLS = 8
+
+
+@cache
+def _callable(version: OcppVersion, role: Role) -> frozenset[str]:
+    """Return the actions that an end in *role* may be called with."""
+    return frozenset(action for action in schemas.actions(version) if takes_call(version, role, action))
+
+
 class RpcSession:
     """One end of one OCPP-J connection.
 
@@ -105,16 +115,17 @@ class RpcSession:
         self.limits = limits or Limits()
         self._rules = rules_of(version)
         self._actions = schemas.actions(version)
-        own = {action for action in self._actions if takes_call(version, self.role, action)}
-        self._handles = frozenset(own if handles is None else own & set(handles))
+        own = _callable(version, self.role)
+        self._handles = own if handles is None else own & set(handles)
         self._new_id = message_ids
         self._unchecked = frozenset(unchecked)
         self._outstanding: _Pending | None = None
-        self._queue: deque[_Pending] = deque()
+        # A list and not a deque: it is short, and there are ten thousand sessions.
+        self._queue: list[_Pending] = []
         self._open: dict[str, str] = {}
         self._seen: OrderedDict[str, str] = OrderedDict()
         # Those of our latest calls: a peer may echo them late, or in another answer.
-        self._secrets: deque[frozenset[str]] = deque(maxlen=8)
+        self._secrets: tuple[frozenset[str], ...] = ()
 
     # Calls of ours
 
@@ -156,7 +167,7 @@ class RpcSession:
         text = self._encode(MessageType.CALL, message_id, action, payload)
         secrets = redact.secret_values(payload) if redact.may_hold_secrets(text) else frozenset()
         if secrets:
-            self._secrets.append(secrets)
+            self._secrets = (*self._secrets, secrets)[-_REMEMBERED_CALLS:]
         pending = _Pending(message_id, action, text, timeout, unchecked)
         if self._outstanding is not None:
             self._queue.append(pending)
@@ -461,7 +472,7 @@ class RpcSession:
     def _next(self, now: datetime) -> list[RpcEvent]:
         if not self._queue:
             return []
-        pending = self._queue.popleft()
+        pending = self._queue.pop(0)
         self._start(pending, now)
         return [SendFrame(pending.text)]
 

@@ -145,6 +145,7 @@ _CODES = {
 }
 
 
+@cache
 def actions(version: OcppVersion) -> frozenset[str]:
     """Return every action that *version* knows, those without an answer included.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -114,9 +113,10 @@ class CsmsCertificateFlow:
         self._max_requests_per_hour = max_requests_per_hour
         self._entries: dict[str, _Entry] = {}
         self._open: dict[CertificateUse, str] = {}
-        self._accepted_at: deque[datetime] = deque()
+        # Lists and not deques: they are short, and there are ten thousand flows.
+        self._accepted_at: list[datetime] = []
         self._count = 0
-        self._settled: deque[str] = deque(maxlen=_REMEMBERED)
+        self._settled: list[str] = []
 
     def trigger(self, use: CertificateUse, *, evse_id: int | None = None) -> SendCall:
         """Return the CALL that asks the station to renew its certificate of *use*.
@@ -413,7 +413,7 @@ class CsmsCertificateFlow:
 
     def _check_rate(self, now: datetime) -> None:
         while self._accepted_at and now - self._accepted_at[0] >= timedelta(hours=1):
-            self._accepted_at.popleft()
+            self._accepted_at.pop(0)
         if len(self._accepted_at) >= self._max_requests_per_hour:
             raise OcppRefusal(
                 f"{self.station.id} sent more than {self._max_requests_per_hour} new CSRs within an hour",
@@ -478,7 +478,7 @@ class CsmsCertificateFlow:
 
     def _close(self, entry: _Entry) -> None:
         if entry.certificate_id:
-            self._settled.append(entry.certificate_id)
+            self._settled = [*self._settled, entry.certificate_id][-_REMEMBERED:]
         self._forget(entry)
 
     def _forget(self, entry: _Entry) -> None:

@@ -259,7 +259,16 @@ class StationCertificateFlow:
         _require_aware(now)
         link = [item for item in self._installed if opens_link(item.use) and item.not_before <= now + _LEAST_WAIT]
         # Unproven before proven, failed last; among equals the newest (1.6 A02.FR.09, 2.x before the errata).
-        link.sort(key=lambda item: (item.sha256 in self._failed, item.proven, -item.not_before.timestamp()))
+        # Two of one second, and those of a CA younger than the CSMS's back-dating, begin at the same instant: of these
+        # the one that came last, or the station would go back to what it has just replaced.
+        link.sort(
+            key=lambda item: (
+                item.sha256 in self._failed,
+                item.proven,
+                -item.not_before.timestamp(),
+                -item.installed_at.timestamp(),
+            )
+        )
         return link[0] if link else None
 
     def connected(self, sha256: str | None, now: datetime) -> list[StationEffect]:

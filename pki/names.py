@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -325,9 +325,23 @@ def get(name: x509.Name | bytes, short: str) -> str | None:
     Raises:
         InputError: the name holds it more than once: which one counts is not ours to guess.
     """
+    return get_each(name, short)[0]
+
+
+def get_each(name: x509.Name | bytes, *shorts: str) -> tuple[str | None, ...]:
+    """Return what `get` returns for each of *shorts*, and decode *name* once.
+
+    Raises:
+        InputError: as `get`.
+    """
+    pairs = attributes(name)
+    return tuple(_only_one(pairs, short) for short in shorts)
+
+
+def _only_one(pairs: Sequence[tuple[str, str]], short: str) -> str | None:
     oid = _BY_FOLDED.get(short.casefold(), short)
     wanted = _BY_OID.get(oid, oid)
-    found = [value for key, value in attributes(name) if key == wanted]
+    found = [value for key, value in pairs if key == wanted]
     if len(found) > 1:
         raise InputError(f"the name holds {wanted} {len(found)} times", fix=f"use a name with one {wanted}")
     return found[0] if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ class Admitted:
     station: StationRecord
     profile: SecurityProfile
     certificate: CertificateRecord | None
-    """The one that opened a profile-3 connection."""
+    """The one that opened a profile-3 connection, without its bytes: this is kept for as long as the connection."""
     pending_password: bool = False
     """The password was the pending one: the station has taken the change."""
     previous_password: bool = False
@@ -53,7 +53,7 @@ class Admission:
         # What issues certificates for the link here, and what `cert issue` makes for stations.
         planned = {plan.profile for use, plan in config.plans.items() if opens_link(use)}
         profiles = planned.union(STATION_CERTIFICATE_PROFILES)
-        self._stations = InventoryStations(inventory, profiles=profiles, run=offload.run)
+        self._stations = InventoryStations(inventory, profiles=profiles, run=offload.read)
         limits = config.limits
         attempts = AttemptLimits(
             window=limits.failed_window,
@@ -81,10 +81,14 @@ class Admission:
             return Admitted(
                 verdict.station.record,
                 verdict.profile,
-                verdict.certificate,
+                _without_bytes(verdict.certificate),
                 pending_password=verdict.pending_password,
                 previous_password=verdict.previous_password,
                 restriction=verdict.restriction,
                 issue=verdict.station.issue,
             )
         return verdict
+
+
+def _without_bytes(record: CertificateRecord | None) -> CertificateRecord | None:
+    return None if record is None else replace(record, subject_der=b"", tbs=None, der=None, csr=None, verdict={})

@@ -116,6 +116,8 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
         details = {"owner": before.owner, "connection": before.connection, "by": services.config.owner}
         tx.audit(station_actor(station.id), REPLACED_ACTION, station.id, now=now, details=details)
     tx.set_presence(connection.presence(now))
+    # What is queued from here on is announced by its own commit.
+    connection.is_awaited = any(True for _ in tx.list_operations(station=station.id, open_only=True))
     return Arrival.WELCOME
 
 

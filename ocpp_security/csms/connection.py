@@ -101,6 +101,8 @@ class StationConnection:
         """Whether its certificate was proven by this connection for the first time."""
         self.was_onboarded = False
         """Whether it proved its first certificate of ours, which ended its onboarding."""
+        self.is_awaited = False
+        """Whether operations waited for it when it came."""
         self.is_ready = False
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
         self._has_requested = False

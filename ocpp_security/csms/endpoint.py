@@ -162,6 +162,10 @@ class CsmsServer:
         answered()
         if socket.protocol.state is not State.OPEN or not admitted:
             return
+        # The headers are judged; websockets would keep them for as long as the connection, three kilobytes each.
+        for message in (socket.request, socket.response):
+            if message is not None:
+                message.headers.clear()
         socket.start_keepalive()
         version = next((item for item in OcppVersion if item.value == socket.subprotocol), None)
         if version is None:

@@ -25,7 +25,7 @@ async def record_boot(services: Services, station: str, boot: BootReceived, now:
     vendor, model = printable(boot.vendor)[:50], printable(boot.model)[:50]
     record = StationFirmwareRecord(station, vendor, model, printable(boot.firmware_version or "")[:50], now)
     try:
-        known = await services.offload.run(services.inventory.find_station_firmware, station)
+        known = await services.offload.read(lambda: services.inventory.find_station_firmware(station))
         told = (record.vendor, record.model, record.version)
         if known is not None and (known.vendor, known.model, known.version) == told:
             return

@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.server import ServerProtocol
@@ -62,7 +62,6 @@ class Listener:
     ) -> None:
         self._host, self._wanted_port = host, port
         self.tls = tls
-        """Context of new connections; may be replaced at any time."""
         self._subprotocols = subprotocols
         self._limits = limits
         self._serve = serve
@@ -78,6 +77,17 @@ class Listener:
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self._upgrading: set[ServerConnection] = set()
         self._serving = False
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """Context of new connections; may be replaced at any time."""
+        return self._tls
+
+    @tls.setter
+    def tls(self, context: ssl.SSLContext | None) -> None:
+        if context is not None and context.sslobject_class is ssl.SSLObject:
+            context.sslobject_class = _UnreadPeer
+        self._tls = context
 
     @property
     def port(self) -> int:
@@ -225,6 +235,17 @@ class Listener:
             task = asyncio.current_task()
             if task is not None:
                 self.handler_tasks.discard(task)
+
+
+class _UnreadPeer(ssl.SSLObject):
+    """Spares each connection what event loops do after a handshake: the peer's certificate as a dictionary.
+
+    Nobody here asks for that extra info (``peercert``): the certificate is judged by its octets.
+    """
+
+    def getpeercert(self, binary_form: bool = False) -> Any:  # the overloads of typeshed name a private type
+        """Return the certificate's DER when asked for that, else nothing of it."""
+        return super().getpeercert(binary_form=True) if binary_form else {}
 
 
 class _Slot:

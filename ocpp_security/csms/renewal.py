@@ -147,8 +147,8 @@ class Renewal:
 
     async def _take_up(self, arrived: str | None, *, again: bool) -> None:
         services = self._services
-        pending = await services.offload.run(
-            list_pending, services.inventory, self.flow.station.id, self.flow.plans, services.clock()
+        pending = await services.offload.read(
+            lambda: list_pending(services.inventory, self.flow.station.id, self.flow.plans, services.clock())
         )
         if again:
             await self.perform(self.flow.reconnected(pending, services.clock(), certificate_id=arrived))

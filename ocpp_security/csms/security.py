@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, cast
@@ -24,7 +25,7 @@ from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
 from chargepki.ocpp_security.csms.listener import quiet_logger
 from chargepki.ocpp_security.csms.metrics import CsmsMetrics
-from chargepki.ocpp_security.csms.offload import Offload
+from chargepki.ocpp_security.csms.offload import Offload, Together
 from chargepki.ocpp_security.csms.proxy import ProxiedPeer, refuse_proxy_headers
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.renewal import Renewals
@@ -45,7 +46,7 @@ from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, ActorKind
 
 __all__ = ["CsmsSecurity"]
@@ -53,6 +54,8 @@ __all__ = ["CsmsSecurity"]
 _log = logging.getLogger("chargepki.csms")
 _GOING_AWAY, _INTERNAL_ERROR = 1001, 1011
 _PROBE_SECONDS = 5.0
+_TOGETHER_SECONDS = 0.05
+"""How long an arrival or a departure may wait for others to be committed with it."""
 
 
 class CsmsSecurity:
@@ -85,6 +88,9 @@ class CsmsSecurity:
         self.metrics = CsmsMetrics()
         self.metrics.watch_connections(lambda: len(self.registry))
         self._admission = Admission(config, inventory, self._offload, self._verifier)
+        self._comings: Together[Callable[[Transaction], Arrival | None], Arrival | None] = Together(
+            self._offload, inventory.write_all, pause=_TOGETHER_SECONDS, in_turn=True
+        )
         self._worker = Worker(self.services, self.displace)
         self._displacements = WindowCounter(config.limits.displacement_window, config.limits.displacements)
         self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
@@ -272,11 +278,13 @@ class CsmsSecurity:
         if displaced is not None:
             self.displace(displaced, connection.peer)
         try:
-            arrival = await self._offload.run(
-                self.services.inventory.write, lambda tx: arrive(tx, self.services, connection, self.config.clock())
-            )
+            arrival = await self._comings.run(lambda tx: arrive(tx, self.services, connection, self.config.clock()))
+            assert arrival is not None
+            if connection.is_fallback:
+                self.registry.hangs_on_others(connection)
             if arrival is Arrival.WELCOME:
-                self._worker.connected(connection)
+                if connection.is_awaited:
+                    self._worker.connected(connection)
                 silence = self.config.limits.silence.total_seconds()
                 timer = asyncio.get_running_loop().call_later(silence, connection.become_ready)
             else:
@@ -299,9 +307,7 @@ class CsmsSecurity:
         self.registry.leave(connection)
         _log.info("%s disconnected (%s)", connection.station.id, connection.link.farewell())
         try:
-            await self._offload.run(
-                self.services.inventory.write, lambda tx: depart(tx, connection, self.config.clock())
-            )
+            await self._comings.run(lambda tx: depart(tx, connection, self.config.clock()))
         except ChargePkiError as exc:
             _log.error("%s: its departure could not be recorded: %s", connection.station.id, exc)
 

@@ -28,6 +28,8 @@ __all__ = ["Worker"]
 _log = logging.getLogger("chargepki.csms")
 _QUEUE_PATIENCE = timedelta(seconds=10)
 _QUEUE_WARNINGS = timedelta(minutes=1)
+_HARMLESS = frozenset({"certificate.take-into-use"})
+"""Audit actions that end nobody's right; a fleet that comes for the first time makes one for each station."""
 
 
 class Worker:
@@ -95,6 +97,8 @@ class Worker:
                 issued.add(str(entry.details["station"]))
             self.operations.wake(entry.actor.name)
             self.operations.wake(entry.subject)
+            if entry.action in _HARMLESS:
+                continue
             for table, key, _digest in entry.effects:
                 trust |= table in ("ca", "station_terms")
                 known = {
@@ -107,11 +111,8 @@ class Worker:
                 known.get(table, set()).add(key)
         if trust:
             self.trust_changed.set()
-        for connection in self._services.registry:
-            own = connection.certificate.id if connection.certificate is not None else None
-            # What a fallback hangs on is another certificate of its station; fallbacks are few.
-            if own in certificates or connection.station.id in stations or (certificates and connection.is_fallback):
-                await self._check(connection)
+        for connection in self._services.registry.concerned(certificates, stations):
+            await self._check(connection)
         for station in issued:
             holder = self._services.registry.find(station)
             if holder is not None and holder.is_ready:

@@ -78,6 +78,34 @@ class Combiner(Generic[_W]):
             self._lead()
         return job.outcome()
 
+    def submit_all(self, works: Sequence[_W]) -> list[Job[_W]]:
+        """Have *works* run together, or in as few batches as may be, and return their jobs, settled, in their order.
+
+        Raises:
+            RuntimeError: as `submit`.
+        """
+        if self._leader == threading.get_ident():
+            raise RuntimeError("a work must not start another one: use the transaction it was given")
+        jobs = [Job(work) for work in works]
+        if not jobs:
+            return jobs
+        with self._mutex:
+            self._queue.extend(jobs)
+            leads = not self._busy
+            self._busy = True
+        broken: BaseException | None = None
+        for job in jobs:
+            try:
+                if job is not jobs[0] or not leads:
+                    self._wait(job)
+                if not job.settled:
+                    self._lead()
+            except BaseException as exc:  # noqa: BLE001 - a lead that comes to a later job must be taken all the same
+                broken = broken or exc
+        if broken is not None:
+            raise broken
+        return jobs
+
     def _wait(self, job: Job[_W]) -> None:
         try:
             job.gate.acquire()

@@ -104,6 +104,17 @@ class Inventory(Reads):
         """
         return cast(_T, self._combiner.submit(work))
 
+    def write_all(self, works: Sequence[Callable[[Transaction], _T]]) -> list[_T | Exception]:
+        """Run several works in one transaction, and return for each its result or the error that rolled it back.
+
+        As `write`, for a caller that has gathered what many wait for; their order is kept.
+
+        Raises:
+            RuntimeError: called from inside a work.
+        """
+        jobs = self._combiner.submit_all(works)
+        return [cast("_T | Exception", job.result if job.error is None else job.error) for job in jobs]
+
     def watch(self) -> ChangeWatcher:
         """Return a watcher that tells when anybody committed: another process, or another thread of this one."""
         return ChangeWatcher(self._database)

@@ -450,6 +450,19 @@ def test_a02_fr_10_the_old_certificate_goes_when_the_new_one_has_worked(version:
     assert [item.sha256 for item in flow.installed] == [new.sha256]
 
 
+def test_1_6_a02_fr_09_of_two_certificates_of_the_same_instant_the_one_that_came_last_is_used() -> None:
+    flow = make_flow(V16)
+    old = enrol(flow)
+    flow.connected(old.sha256, NOW)
+    new = enrol(flow, NOW + SECOND)
+    flow.connected(new.sha256, NOW + SECOND)
+    kept = flow.installed
+    assert {item.sha256 for item in kept} == {old.sha256, new.sha256} and len({item.not_before for item in kept}) == 1
+    for order in (kept, kept[::-1]):
+        current = make_flow(V16, installed=order).client_certificate(NOW + 2 * SECOND)
+        assert current is not None and current.sha256 == new.sha256
+
+
 def test_1_6_a02_fr_10_the_old_certificate_stays_one_month_as_fallback() -> None:
     flow, old, new = renewed(V16)
     now = NOW + timedelta(days=1)

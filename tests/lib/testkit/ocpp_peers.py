@@ -132,6 +132,8 @@ class ForeignStation:
         """What the station answers to CertificateSigned."""
         self.priority = "1"
         """2.x: its NetworkConfigurationPriority."""
+        self.password_verdict = "Accepted"
+        """What it answers to a change of its password."""
 
     async def boot(self, serial_number: str | None) -> str:
         """Send BootNotification and return the status."""
@@ -215,7 +217,7 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
             @on("ChangeConfiguration")  # type: ignore[untyped-decorator]  # no types
             async def on_change_configuration(self, key: str, value: str) -> Any:
                 self.owner.triggers.put_nowait(f"{key}={value}")
-                return result.ChangeConfiguration(status="Accepted")
+                return result.ChangeConfiguration(status=self.owner.password_verdict)
 
         else:
 
@@ -225,7 +227,11 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
                     self.owner.triggers.put_nowait(f"{item['variable']['name']}={item['attribute_value']}")
                 return result.SetVariables(
                     set_variable_result=[
-                        {"attribute_status": "Accepted", "component": item["component"], "variable": item["variable"]}
+                        {
+                            "attribute_status": self.owner.password_verdict,
+                            "component": item["component"],
+                            "variable": item["variable"],
+                        }
                         for item in set_variable_data
                     ]
                 )

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -61,6 +62,35 @@ def test_a_failing_work_of_a_group_takes_no_other_with_it(inventory: Inventory, 
     assert outcomes == [number % 3 != 0 for number in range(150)]
     assert len(list(inventory.list_stations())) == 100
     assert verify_log(inventory, pinned_keys=[log_key.public]).ok
+
+
+def test_gathered_works_are_one_group_and_each_has_its_own_outcome(inventory: Inventory, log_key: AuditKey) -> None:
+    works = [cast("Callable[[Transaction], int]", _add(number, fail=number % 3 == 0)) for number in range(30)]
+    outcomes = inventory.write_all(works)
+    assert [isinstance(outcome, LookupError) for outcome in outcomes] == [number % 3 == 0 for number in range(30)]
+    sequence = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    assert sequence == list(range(1, 21)) and inventory.write_all([]) == []
+    assert verify_log(inventory, pinned_keys=[log_key.public]).ok
+
+
+def test_gathered_works_of_many_threads_all_come_to_an_end() -> None:
+    def run(batch: Sequence[Job[int]]) -> None:
+        for job in batch:
+            if job.work % 7 == 0:
+                raise ZeroDivisionError
+            job.succeed(job.work)
+
+    combiner: Combiner[int] = Combiner(run)
+
+    def submit(number: int) -> int:
+        try:
+            return len(combiner.submit_all([10 * number + step for step in range(5)]))
+        except ZeroDivisionError:
+            return 0
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = [future.result(20) for future in [pool.submit(submit, number) for number in range(40)]]
+    assert set(outcomes) == {0, 5} and combiner.submit(8) == 8
 
 
 def test_works_that_wait_together_share_one_commit() -> None:
