@@ -1,4 +1,7 @@
-"""`chargepki serve` as an EST server for curl and openssl, and as the CA of somebody else for another chargepki."""
+"""`chargepki serve` as an EST server for curl and openssl, and as the CA of somebody else for another chargepki.
+
+It serves from two processes over PostgreSQL, as a site of some size would; the guide shows one process over SQLite.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from testkit.command_line import CommandLine
+from testkit.databases import fresh_database, postgresql_server
 from testkit.foreign import missing
+
+__all__ = ["postgresql_server"]
 
 pytestmark = [pytest.mark.foreign, pytest.mark.slow]
 
@@ -38,14 +44,21 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("est-site")
+def site(tmp_path_factory: pytest.TempPathFactory, postgresql_server: str) -> Iterator[Site]:
+    with fresh_database(postgresql_server) as url:
+        yield from running_site(tmp_path_factory.mktemp("est-site"), url)
+
+
+def running_site(folder: Path, database: str) -> Iterator[Site]:
     home = folder / "home"
     (folder / "pass").write_text(PASSPHRASE)
     (folder / "pass").chmod(0o600)
-    run = CommandLine(
-        home, {"CHARGEPKI_PASSPHRASE_FILE": str(folder / "pass"), "CHARGEPKI_PUBLIC_URL": "http://pki.example.org"}
-    )
+    variables = {
+        "CHARGEPKI_PASSPHRASE_FILE": str(folder / "pass"),
+        "CHARGEPKI_PUBLIC_URL": "http://pki.example.org",
+        "CHARGEPKI_DATABASE": database,
+    }
+    run = CommandLine(home, variables)
     for name, profile, issuer in (
         ("v2g", "iso15118-2/v2g-root", ""),
         ("sub1", "iso15118-2/cpo-sub1", "v2g"),
@@ -80,7 +93,7 @@ approval = true
     process = subprocess.Popen(
         [
             *(str(Path(sys.executable).with_name("chargepki")), "--home", str(home), "--json", "serve", "--issue-here"),
-            *("--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"),
+            *("--workers", "2", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"),
             *("--tls-cert", str(folder / "tls.pem"), "--tls-key", str(folder / "tls.key")),
         ],
         env={"PATH": "/usr/bin:/bin", **run.variables},
@@ -226,7 +239,7 @@ def test_our_client_enrols_waits_for_an_approval_and_renews(site: Site, tmp_path
 
 
 def test_the_ca_of_somebody_else_signs_for_us_and_nothing_foreign_is_taken(site: Site, tmp_path: Path) -> None:
-    run = CommandLine(tmp_path / "home", dict(site.run.variables))
+    run = CommandLine(tmp_path / "home", {**site.run.variables, "CHARGEPKI_DATABASE": f"sqlite:///{tmp_path}/own.db"})
     run("ca", "create", "own", "--profile", "ocpp/cso-root", "--subject", "CN=Own,O=Acme,C=DE")
     shutil.copy(site.folder / "secret", tmp_path / "home" / "secret")
     (tmp_path / "home" / "chargepki.toml").write_text(

@@ -6,6 +6,7 @@ Import the fixtures into a test module or a conftest: ``from testkit.databases i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import os
@@ -23,7 +24,7 @@ from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.migrate import migrate
 
-__all__ = ["database_url", "postgresql_server", "postgresql_url", "sqlite_url"]
+__all__ = ["database_url", "fresh_database", "postgresql_server", "postgresql_url", "sqlite_url"]
 
 _numbers = itertools.count(1)
 
@@ -76,10 +77,17 @@ def postgresql_url(postgresql_server: str, request: pytest.FixtureRequest) -> It
 
     It has the tables already, unless the test is marked ``as_shipped``.
     """
-    name = f"test_{os.getpid()}_{next(_numbers)}"
     is_blank = request.node.get_closest_marker("as_shipped") is not None
-    yield _create(postgresql_server, name, "template0" if is_blank else _migrated(postgresql_server))
-    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+    with fresh_database(postgresql_server, is_blank=is_blank) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def fresh_database(server: str, *, is_blank: bool = False) -> Iterator[str]:
+    """Make a database, yield its SQLAlchemy URL, and drop it; without *is_blank* it has the tables already."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    yield _create(server, name, "template0" if is_blank else _migrated(server))
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
