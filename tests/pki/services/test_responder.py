@@ -242,6 +242,8 @@ def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority
         read(server.ocsp(ocsp_request(inventory, leaf, hash_name="sha256")))
         taken = asyncio.run_coroutine_threadsafe(server.site.responder.preload(), server.loop).result(10)
         assert taken > 0
+        # From the first look on; until then nothing in memory is certain.
+        server.until(lambda: server.site.gate._reliance.holds)
 
         def gone(*_: object) -> object:
             from chargepki.pki.errors import UnavailableError
