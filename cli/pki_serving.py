@@ -18,7 +18,6 @@ import click
 
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.listening import event_loop_factory, parse_listen
-from chargepki.ocpp_security.firmware_server import FirmwareImages
 from chargepki.pki import aio
 from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
 from chargepki.pki.config import CONFIG_FILE
@@ -258,6 +257,9 @@ def _images(workspace: Workspace, plan: _Plan) -> Mapping[bytes, Handler]:
     sealing = workspace.find_sealing_key()
     if sealing is None or not (plan.tls or plan.images.plain):
         return {}
+    # A responder that hands out no firmware loads no OCPP code.
+    from chargepki.ocpp_security.firmware_server import FirmwareImages
+
     return FirmwareImages(
         workspace.inventory,
         workspace.settings.home,
