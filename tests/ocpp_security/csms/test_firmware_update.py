@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from chargepki.ocpp_security.csms import CsmsServer
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.station import StationSimulator
 from chargepki.ocpp_security.station.firmware import FirmwareFault
-from chargepki.ocpp_security.station.firmware_store import JobStage
+from chargepki.ocpp_security.station.firmware_store import FirmwareStore, JobStage
 from chargepki.pki.inventory.records import OperationState
 from testkit.csms_rig import ACTOR, Rig, run_on, wait_for
 from testkit.firmware import serving_images
@@ -246,13 +248,51 @@ def test_a_download_over_https_that_breaks_is_resumed_where_it_stopped(plant: Pl
     assert first > 150_000 and second < len(IMAGE) - 100_000
 
 
-# A second each: an ordinary run cuts where most is at stake.
-OFTEN = {JobStage.DOWNLOADING, JobStage.INSTALLING, JobStage.REBOOTING}
+def cut_at(simulator: StationSimulator, stage: JobStage) -> None:
+    """Have the station lose its power as soon as *stage* is on disk."""
+
+    def cut(reached: JobStage) -> None:
+        if reached is stage:
+            raise PowerCut
+
+    object.__setattr__(simulator.firmware._hooks, "stage", cut)
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param(stage, marks=() if stage in OFTEN else pytest.mark.campaign) for stage in JobStage]
-)
+def test_an_update_survives_a_power_cut_at_every_stage_in_turn(plant: Plant) -> None:
+    plant.rig.add_station("CUTS")
+
+    async def story() -> str:
+        async with plant.rig.server(2) as server, images(plant, bytes_per_second=20_000_000) as base:
+            operation = plant.order("CUTS", "good", base)
+            for stage in JobStage:
+                # The same store in a new process, as after the power came back.
+                simulator = plant.simulator(server, "CUTS", "ocpp2.0.1")
+                cut_at(simulator, stage)
+                store = simulator.firmware.store
+                async with running(simulator):
+                    await wait_for(partial(has_reached, store, stage), seconds=20)
+            async with running(plant.simulator(server, "CUTS", "ocpp2.0.1")):
+                await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=30)
+        return operation
+
+    check_survived(plant, "CUTS", run_on("asyncio", story()))
+
+
+def has_reached(store: FirmwareStore, stage: JobStage) -> bool:
+    return store.state.job is not None and store.state.job.stage is stage
+
+
+def check_survived(plant: Plant, station: str, operation: str) -> None:
+    done = plant.outcome(operation)
+    assert done.state is OperationState.DONE, done.outcome
+    assert done.outcome is not None and "out_of_order" not in done.outcome, done.outcome
+    assert [status for status in plant.statuses(operation) if status in HAPPY] == HAPPY
+    active = Path(plant.rig.folder / f"station-{station}" / "firmware" / "active.img").read_bytes()
+    assert active.endswith(IMAGE)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("stage", list(JobStage))
 def test_a_power_cut_at_any_stage_is_survived(plant: Plant, stage: JobStage) -> None:
     station = f"CUT-{stage.value}"
     plant.rig.add_station(station)
@@ -260,12 +300,7 @@ def test_a_power_cut_at_any_stage_is_survived(plant: Plant, stage: JobStage) -> 
     async def story() -> str:
         async with plant.rig.server(2) as server, images(plant, bytes_per_second=20_000_000) as base:
             simulator = plant.simulator(server, station, "ocpp2.0.1")
-
-            def cut(reached: JobStage) -> None:
-                if reached is stage:
-                    raise PowerCut
-
-            object.__setattr__(simulator.firmware._hooks, "stage", cut)
+            cut_at(simulator, stage)
             operation = ""
             async with running(simulator) as _:
                 operation = plant.order(station, "good", base)
@@ -280,10 +315,4 @@ def test_a_power_cut_at_any_stage_is_survived(plant: Plant, stage: JobStage) -> 
                 assert again.firmware.store.state.version == "2.0.0"
             return operation
 
-    operation = run_on("asyncio", story())
-    done = plant.outcome(operation)
-    assert done.state is OperationState.DONE, done.outcome
-    assert done.outcome is not None and "out_of_order" not in done.outcome, done.outcome
-    assert [status for status in plant.statuses(operation) if status in HAPPY] == HAPPY
-    active = Path(plant.rig.folder / f"station-{station}" / "firmware" / "active.img").read_bytes()
-    assert active.endswith(IMAGE)
+    check_survived(plant, station, run_on("asyncio", story()))

@@ -1,0 +1,100 @@
+"""What a station answers to a second update request, whatever the first one is at (L01.FR.24, FR.27)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.firmware_flow import FirmwareStatus, parse_update
+from chargepki.ocpp_security.station.firmware import FirmwareHooks, StationFirmware
+from chargepki.ocpp_security.station.firmware_store import FirmwareJob, FirmwareStore, JobStage
+from testkit.chains import AT
+from testkit.firmware import IMAGE, foreign_signature, maker, pem
+
+S = FirmwareStatus
+FIRST, SECOND = 7, 8
+# Until the installation begins an update can be canceled, and what it had begun is told to have failed.
+CANCELED = {
+    JobStage.SCHEDULED: S.DOWNLOAD_FAILED,
+    JobStage.DOWNLOADING: S.DOWNLOAD_FAILED,
+    JobStage.DOWNLOADED: S.INSTALLATION_FAILED,
+    JobStage.VERIFIED: S.INSTALLATION_FAILED,
+    JobStage.INSTALL_SCHEDULED: S.INSTALLATION_FAILED,
+}
+
+
+def payload(number: int, at: datetime = AT) -> dict[str, Any]:
+    return {
+        "requestId": number,
+        "firmware": {
+            "location": "https://images.example/m1.img",
+            "retrieveDateTime": at.isoformat(),
+            "signingCertificate": pem(maker().ecdsa),
+            "signature": foreign_signature(maker().ecdsa, IMAGE),
+        },
+    }
+
+
+class Bench:
+    """A station's update without a station around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.events: list[SecurityEvent] = []
+        hooks = FirmwareHooks(
+            clock=lambda: AT, trust=lambda: maker().trust, tls=lambda: None,
+            raise_event=lambda event, text: self.events.append(event), tell=lambda text: None,
+            installed=lambda version: None, reported=lambda: None, reboot=lambda: None,
+        )  # fmt: skip
+        self.store = FirmwareStore(folder, "1.0.0")
+        self.station = StationFirmware(self.store, hooks, frozenset())
+
+    def put(self, stage: JobStage) -> None:
+        self.store.save(job=FirmwareJob(parse_update(payload(FIRST), AT), stage), queue=())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("stage", list(JobStage))
+def test_a_second_request_cancels_what_can_be_canceled(bench: Bench, stage: JobStage) -> None:
+    bench.put(stage)
+    before = bench.store.state
+    answer = bench.station.requested(payload(SECOND))
+    job = bench.store.state.job
+    assert job is not None
+    if stage in CANCELED:
+        assert (answer, job.request.request_id) == ("AcceptedCanceled", SECOND)
+        assert bench.store.state.queue == ((CANCELED[stage], FIRST),)
+    elif stage is JobStage.DONE:
+        assert (answer, job.request.request_id, bench.store.state.queue) == ("Accepted", SECOND, ())
+    else:
+        assert (answer, bench.store.state) == ("Rejected", before)
+    assert bench.events == []
+
+
+def test_a_request_with_a_bad_certificate_cancels_nothing(bench: Bench) -> None:
+    bench.put(JobStage.DOWNLOADING)
+    before = bench.store.state
+    bad = payload(SECOND)
+    bad["firmware"]["signingCertificate"] = pem(maker().root)
+    assert bench.station.requested(bad) == "InvalidCertificate"
+    assert bench.store.state == before
+    assert bench.events == [SecurityEvent.INVALID_FIRMWARE_SIGNING_CERTIFICATE]
+
+
+def test_a_request_for_later_is_told_to_be_scheduled(bench: Bench) -> None:
+    assert bench.station.requested(payload(FIRST, AT + timedelta(hours=1))) == "Accepted"
+    assert bench.store.state.queue == ((S.DOWNLOAD_SCHEDULED, FIRST),)
+    # Asked for, the last status is told; Idle after the installation (L01.FR.25, FR.26).
+    assert bench.station.triggered() == (S.DOWNLOAD_SCHEDULED, FIRST)
+    job = bench.store.state.job
+    assert job is not None
+    bench.store.save(job=replace(job, stage=JobStage.DONE), last=S.INSTALLED)
+    assert bench.station.triggered() == (S.IDLE, None)
