@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -24,7 +24,9 @@ from chargepki.pki import files, keys
 from chargepki.pki.chain.certificate import PathCertificate
 from chargepki.pki.der import to_pem
 from chargepki.pki.errors import InputError, PolicyRefusal, UnavailableError
-from chargepki.pki.signer import Signer
+
+if TYPE_CHECKING:
+    from chargepki.pki.signer import Signer
 
 __all__ = [
     "open_image",
@@ -192,6 +194,8 @@ def open_signer(state: GlobalState, key: str) -> Signer:
     """
     if _URI.match(key):
         return state.workspace.keystore.open(key)
+    from chargepki.pki.signer import Signer
+
     data = files.read_private(key)
     if b"ENCRYPTED" in data:
         from chargepki.cli.passphrase import passphrase_source

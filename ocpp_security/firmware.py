@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from chargepki.ocpp_security.firmware_certificate import (
     FirmwareTrust,
@@ -26,7 +26,9 @@ from chargepki.ocpp_security.firmware_signature import (
 from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal, deviations
 from chargepki.pki import keys
 from chargepki.pki.errors import SignerError, UnavailableError
-from chargepki.pki.signer import Signer
+
+if TYPE_CHECKING:
+    from chargepki.pki.signer import Signer
 
 __all__ = [
     "FirmwareSignature",

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -17,7 +17,9 @@ from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk
 from chargepki.pki import der
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
 from chargepki.pki.keys import PublicKey
-from chargepki.pki.signer import Signer
+
+if TYPE_CHECKING:
+    from chargepki.pki.signer import Signer
 
 __all__ = [
     "MAX_SIGNATURE_CHARACTERS",
