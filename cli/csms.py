@@ -48,6 +48,9 @@ def csms() -> None:
 @click.option("--proxy-secret-file", metavar="F", help="What that proxy proves itself with, in a header.")
 @click.option("--upload-listen", metavar="HOST:PORT", help="Also take the logs that stations are asked for, here.")
 @click.option("--upload-url", metavar="URL", help="How stations reach --upload-listen; its host and port otherwise.")
+@click.option("--ocsp-allow", "ocsp_allow", multiple=True, metavar="URL", help="Responder or CRL to ask; repeatable.")
+@click.option("--ocsp-network", "ocsp_networks", multiple=True, metavar="NET", help="Private range they may be in.")
+@click.option("--status-trust", metavar="F", help="CA certificates of others whose answers are verified (PEM).")
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:

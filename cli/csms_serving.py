@@ -25,18 +25,22 @@ from chargepki.cli.uploading import check_upload_options, uploads
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.fetch import parse_allowed
 from chargepki.ocpp_security.issue_plans import parse_plan
 from chargepki.ocpp_security.security_profile import parse_profiles
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
-from chargepki.pki import aio
+from chargepki.pki import aio, files
+from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.config import CONFIG_FILE
 from chargepki.pki.errors import ChargePkiError, InputError
+from chargepki.pki.pem import pem_blocks
 from chargepki.pki.profiles import get_profile
 
 __all__ = ["parse_plans", "serve_csms"]
 
 _GC_THRESHOLD = 20_000
 """Objects made and not freed before the youngest are looked through."""
+_MAX_BUNDLE_BYTES = 1 << 20
 _RENEW_SECONDS = 8 * 3600.0
 _LOOK_SECONDS = 5.0
 """How often the files of the TLS material are looked at."""
@@ -99,6 +103,9 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         duplicate=DuplicatePolicy(options["duplicate"]),
         limits=options["limits"],
         upload_url=upload_url,
+        fetch=parse_allowed(options["ocsp_allow"], options["ocsp_networks"]),
+        status_issuers=read_bundle(options["status_trust"]),
+        ocsp_signers=OcspAuthority(workspace.authority) if options["issue_here"] else None,
     )
     stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -150,6 +157,22 @@ def _issuer(state: GlobalState, options: Mapping[str, Any], plans: Mapping[Certi
         workspace.authority.open_issuer(plan.ca)
     workspace.authority.recover()
     return aio.Authority(workspace.authority)
+
+
+def read_bundle(path: str | None) -> tuple[bytes, ...]:
+    """Return the certificates (DER) of a PEM bundle; none without a path.
+
+    Raises:
+        InputError: there is no certificate in it.
+        UnavailableError: it cannot be read.
+    """
+    if path is None:
+        return ()
+    data = files.read_limited(path, _MAX_BUNDLE_BYTES, "trust file")
+    found = tuple(each.der for each in pem_blocks(data, max_bytes=_MAX_BUNDLE_BYTES) if each.label == "CERTIFICATE")
+    if not found:
+        raise InputError(f"{path} holds no PEM certificate", fix="pass the certificates of the CAs")
+    return found
 
 
 def _proxy(options: Mapping[str, Any]) -> ProxyTrust | None:

@@ -98,6 +98,9 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
     CsmsSetting("upload_url", "upload_url", "text", "how stations reach upload_listen"),
     CsmsSetting("behind_proxy", "behind_proxy", "texts", "addresses or networks of the TLS-terminating proxy"),
     CsmsSetting("proxy_secret", "proxy_secret_file", "secret", "what the proxy proves itself with; file or env"),
+    CsmsSetting("ocsp_allow", "ocsp_allow", "texts", "responders and CRLs that may be asked, by URL"),
+    CsmsSetting("ocsp_network", "ocsp_networks", "texts", "private ranges that they may be in"),
+    CsmsSetting("status_trust", "status_trust", "text", "CA certificates of others whose answers are verified, in PEM"),
     CsmsSetting("log_json", "log_json", "flag", "log lines as JSON", default=False),
 )
 _BY_KEY: Final = MappingProxyType({setting.key: setting for setting in SETTINGS})

@@ -10,12 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.fetch import FetchPolicy
 from chargepki.ocpp_security.sign_certificate import IssuePlan
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.status import OcspSigners
 
 __all__ = ["ClientTrust", "CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
 
@@ -108,6 +113,12 @@ class CsmsConfig:
     upload_url: str | None = None
     """Base of the addresses that stations upload requested logs to, without a slash at the end; see `UploadServer`.
     ``None``: no log can be asked for."""
+    fetch: FetchPolicy = field(default_factory=FetchPolicy)
+    """Which addresses may be asked about the status of certificates; none by default. Our own CAs need none."""
+    status_issuers: tuple[bytes, ...] = ()
+    """DER of CA certificates of others under which such answers are verified."""
+    ocsp_signers: OcspSigners | None = None
+    """Signs answers about certificates of our own CAs; without it those that were prepared are given."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
     require_serial_number_16: bool = False

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
 
+from chargepki.ocpp_security import pnc_transfer
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
@@ -17,6 +18,7 @@ from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_st
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
 from chargepki.ocpp_security.csms.services import Services, station_actor
+from chargepki.ocpp_security.csms.status_answers import answer_chain_status, answer_status
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.event_store import Occurrence, record_event
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
@@ -30,7 +32,7 @@ from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
 from chargepki.ocpp_security.wire_time import wire_time
-from chargepki.pki.errors import printable
+from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import PresenceRecord
 
@@ -191,12 +193,38 @@ class StationConnection:
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)
+        if self.embedding is None or not self.embedding.handles(event.action):
+            answer = await self._plug_and_charge(event.action, payload, now)
+            if answer is not None:
+                return Reply(answer)
         if self.embedding is not None:
             return await self._ask_embedding(event)
         answer = plain_answer(self.version, event.action, payload, now)
         if answer is None:
             raise _not_served(event.action)
         return Reply(answer)
+
+    async def _plug_and_charge(self, action: str, payload: dict[str, Any], now: datetime) -> dict[str, Any] | None:
+        """Answer what is asked about certificates, in 1.6 from inside its DataTransfer; ``None`` for anything else."""
+        gateway, station = self._services.status, self.station.id
+        if action == "GetCertificateStatus":
+            return await answer_status(gateway, self.version, payload, station)
+        if action == "GetCertificateChainStatus":
+            return await answer_chain_status(gateway, payload, station, now)
+        if action == "DataTransfer" and self.version is OcppVersion.V16:
+            return await self._transferred(payload)
+        return None
+
+    async def _transferred(self, payload: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            found = pnc_transfer.read_transfer(payload)
+        except InputError as error:
+            self.note(Incident("bad-data-transfer", f"Plug & Charge DataTransfer: {error}"))
+            return {"status": "Rejected"}
+        if found is None or found[0] != "GetCertificateStatus":
+            return None
+        answer = await answer_status(self._services.status, OcppVersion.V201, found[1], self.station.id)
+        return pnc_transfer.wrap_answer(answer)
 
     async def _ask_embedding(self, event: CallReceived, default: dict[str, Any] | None = None) -> Reply:
         if self.embedding is not None and self.embedding.handles(event.action):

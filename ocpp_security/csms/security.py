@@ -32,6 +32,7 @@ from chargepki.ocpp_security.csms.renewal import Renewals
 from chargepki.ocpp_security.csms.restricted import entry_incident
 from chargepki.ocpp_security.csms.services import Services
 from chargepki.ocpp_security.csms.worker import Worker
+from chargepki.ocpp_security.fetch import Fetcher
 from chargepki.ocpp_security.gate import (
     SUBPROTOCOLS,
     build_refusal,
@@ -43,6 +44,7 @@ from chargepki.ocpp_security.gate import (
 )
 from chargepki.ocpp_security.passwords import PasswordVerifier
 from chargepki.ocpp_security.security_profile import SecurityProfile
+from chargepki.ocpp_security.status import StatusGateway
 from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
@@ -84,6 +86,14 @@ class CsmsSecurity:
             registry=Registry(),
             renewals=Renewals(),
             background=Background(),
+            status=StatusGateway(
+                inventory,
+                self._offload,
+                Fetcher(config.fetch),
+                issuers=config.status_issuers,
+                signers=config.ocsp_signers,
+                clock=config.clock,
+            ),
         )
         self.metrics = CsmsMetrics()
         self.metrics.watch_connections(lambda: len(self.registry))

@@ -12,6 +12,7 @@ from chargepki.ocpp_security.csms.config import CsmsConfig
 from chargepki.ocpp_security.csms.journal import SecurityJournal
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.registry import Registry
+from chargepki.ocpp_security.status import StatusGateway
 from chargepki.pki.aio import Issuer
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import Actor, ActorKind
@@ -34,6 +35,7 @@ class Services:
     registry: Registry
     renewals: Renewals
     background: Background
+    status: StatusGateway
 
     @property
     def clock(self) -> Callable[[], datetime]:
