@@ -10,6 +10,11 @@ from chargepki.cli.globals import GlobalState, group, pass_state
 
 __all__ = ["csms"]
 
+_TOKENS = (
+    "Accepted", "Blocked", "ConcurrentTx", "Expired", "Invalid", "NoCredit", "NotAllowedTypeEVSE",
+    "NotAtThisLocation", "NotAtThisTime", "Unknown",
+)  # fmt: skip
+
 
 @group("csms", example="chargepki csms serve --listen 127.0.0.1:8443 --security-profile 2,3 --tls-ca acme-cso-sub")
 def csms() -> None:
@@ -51,6 +56,9 @@ def csms() -> None:
 @click.option("--ocsp-allow", "ocsp_allow", multiple=True, metavar="URL", help="Responder or CRL to ask; repeatable.")
 @click.option("--ocsp-network", "ocsp_networks", multiple=True, metavar="NET", help="Private range they may be in.")
 @click.option("--status-trust", metavar="F", help="CA certificates of others whose answers are verified (PEM).")
+@click.option("--contract-trust", metavar="F", help="MO and V2G roots (PEM): judge contract certificates of Authorize.")
+@click.option("--contract-sub-cas", metavar="F", help="Sub-CAs below them (PEM), for stations that send hashes alone.")
+@click.option("--contract-token-status", type=click.Choice(_TOKENS), help="What tokens count as; Unknown by default.")
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:

@@ -22,6 +22,8 @@ from chargepki.cli.csms_tls import Material, TlsLoader
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.listening import event_loop_factory, parse_listen
 from chargepki.cli.uploading import check_upload_options, uploads
+from chargepki.ocpp_security.contract import TokenStatus
+from chargepki.ocpp_security.contract_check import ContractTrust
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
@@ -104,6 +106,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         limits=options["limits"],
         upload_url=upload_url,
         fetch=parse_allowed(options["ocsp_allow"], options["ocsp_networks"]),
+        contract=_contracts(options),
         status_issuers=read_bundle(options["status_trust"]),
         ocsp_signers=OcspAuthority(workspace.authority) if options["issue_here"] else None,
     )
@@ -157,6 +160,22 @@ def _issuer(state: GlobalState, options: Mapping[str, Any], plans: Mapping[Certi
         workspace.authority.open_issuer(plan.ca)
     workspace.authority.recover()
     return aio.Authority(workspace.authority)
+
+
+def _contracts(options: Mapping[str, Any]) -> ContractTrust | None:
+    if options["contract_trust"] is None:
+        if options["contract_sub_cas"] is not None:
+            raise click.UsageError("--contract-sub-cas needs --contract-trust")
+        return None
+    try:
+        status = TokenStatus(options["contract_token_status"])
+    except ValueError:
+        raise click.UsageError(f"contract_token_status is one of {', '.join(TokenStatus)}") from None
+    return ContractTrust(
+        anchors=read_bundle(options["contract_trust"]),
+        intermediates=read_bundle(options["contract_sub_cas"]),
+        token_status=status,
+    )
 
 
 def read_bundle(path: str | None) -> tuple[bytes, ...]:

@@ -101,6 +101,9 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
     CsmsSetting("ocsp_allow", "ocsp_allow", "texts", "responders and CRLs that may be asked, by URL"),
     CsmsSetting("ocsp_network", "ocsp_networks", "texts", "private ranges that they may be in"),
     CsmsSetting("status_trust", "status_trust", "text", "CA certificates of others whose answers are verified, in PEM"),
+    CsmsSetting("contract_trust", "contract_trust", "text", "MO and V2G roots that judge contracts, in PEM"),
+    CsmsSetting("contract_sub_cas", "contract_sub_cas", "text", "sub-CAs below them, in PEM"),
+    CsmsSetting("contract_token_status", "contract_token_status", "text", "what tokens count as", default="Unknown"),
     CsmsSetting("log_json", "log_json", "flag", "log lines as JSON", default=False),
 )
 _BY_KEY: Final = MappingProxyType({setting.key: setting for setting in SETTINGS})

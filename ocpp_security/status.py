@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.fetch import Fetcher
 from chargepki.pki.authority.ocsp import OcspSigner, cert_status
 from chargepki.pki.certificate_view import view_certificate
@@ -24,6 +23,9 @@ from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.ocsp import SingleAnswer, build_cert_id, build_single_request, issuer_hashes
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.csms.offload import Offload
 
 __all__ = ["CertificateWord", "OcspSigners", "StatusGateway", "StatusResult", "StatusSource"]
 
@@ -103,11 +105,19 @@ class StatusGateway:
         self._under_way: dict[_Key, asyncio.Task[StatusResult]] = {}
 
     async def ask(
-        self, hash_data: Mapping[str, str], urls: Sequence[str], source: StatusSource = StatusSource.OCSP
+        self,
+        hash_data: Mapping[str, str],
+        urls: Sequence[str],
+        source: StatusSource = StatusSource.OCSP,
+        *,
+        issuer: bytes | None = None,
     ) -> StatusResult:
         """Return a verified answer, from the cache while it is fresh. Never raises for what a peer sent.
 
         A certificate of ours is looked up each time: its revocation shows at once.
+
+        Args:
+            issuer: the issuer's certificate (DER), where a validated path has shown it; else it is looked up.
         """
         now = self._clock()
         try:
@@ -117,7 +127,7 @@ class StatusGateway:
         normal = wanted.normalised()
         key = (source, wanted.hash_algorithm, normal.issuer_name_hash, normal.issuer_key_hash, wanted.serial)
         try:
-            issuer, ca = await self._offload.run(self._find_issuer, wanted)
+            known, ca = await self._offload.run(self._find_issuer, wanted)
             if ca is not None:
                 return await self._offload.run(self._own, ca, wanted, now)
         except ChargePkiError as error:
@@ -129,7 +139,9 @@ class StatusGateway:
         # Many stations ask about the same sub-CA at the same time: one question answers them all.
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(key, wanted, issuer, tuple(urls), source))
+            task = asyncio.get_running_loop().create_task(
+                self._fetch(key, wanted, known or issuer, tuple(urls), source)
+            )
             self._under_way[key] = task
             task.add_done_callback(lambda _task: self._under_way.pop(key, None))
         return await asyncio.shield(task)

@@ -20,6 +20,7 @@ from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey
 
 if TYPE_CHECKING:
+    from chargepki.ocpp_security.contract_check import ContractTrust
     from chargepki.ocpp_security.status import OcspSigners
 
 __all__ = ["ClientTrust", "CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
@@ -119,6 +120,8 @@ class CsmsConfig:
     """DER of CA certificates of others under which such answers are verified."""
     ocsp_signers: OcspSigners | None = None
     """Signs answers about certificates of our own CAs; without it those that were prepared are given."""
+    contract: ContractTrust | None = None
+    """What contract certificates are judged by (C07); ``None`` leaves Authorize as it is."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
     require_serial_number_16: bool = False

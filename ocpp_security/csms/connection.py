@@ -11,8 +11,10 @@ from typing import Any, cast
 from websockets.asyncio.server import ServerConnection
 
 from chargepki.ocpp_security import pnc_transfer
+from chargepki.ocpp_security.contract_check import ContractChecker
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
+from chargepki.ocpp_security.csms.authorization import authorize, concerns_contract
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
 from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_status
 from chargepki.ocpp_security.csms.journal import Incident
@@ -193,6 +195,10 @@ class StationConnection:
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)
+            case "Authorize" if self.version is not OcppVersion.V16 and concerns_contract(payload):
+                contracts = self._services.contracts
+                if contracts is not None:
+                    return await self._authorize_contract(event, contracts)
         if self.embedding is None or not self.embedding.handles(event.action):
             answer = await self._plug_and_charge(event.action, payload, now)
             if answer is not None:
@@ -215,16 +221,27 @@ class StationConnection:
             return await self._transferred(payload)
         return None
 
+    async def _authorize_contract(self, event: CallReceived, contracts: ContractChecker) -> Reply:
+        """Let a CSMS that knows its tokens answer first, and judge the certificate in any case."""
+        told = None
+        if self.embedding is not None and self.embedding.handles(event.action):
+            told = await self.embedding.answer(event)
+        answer = await authorize(contracts, event.payload, self.station.id, told.payload if told is not None else None)
+        return Reply(answer, told.then if told is not None else None)
+
     async def _transferred(self, payload: dict[str, Any]) -> dict[str, Any] | None:
         try:
             found = pnc_transfer.read_transfer(payload)
         except InputError as error:
             self.note(Incident("bad-data-transfer", f"Plug & Charge DataTransfer: {error}"))
             return {"status": "Rejected"}
-        if found is None or found[0] != "GetCertificateStatus":
-            return None
-        answer = await answer_status(self._services.status, OcppVersion.V201, found[1], self.station.id)
-        return pnc_transfer.wrap_answer(answer)
+        contracts = self._services.contracts
+        if found is not None and found[0] == "GetCertificateStatus":
+            answer = await answer_status(self._services.status, OcppVersion.V201, found[1], self.station.id)
+            return pnc_transfer.wrap_answer(answer)
+        if found is not None and found[0] == "Authorize" and contracts is not None:
+            return pnc_transfer.wrap_answer(await authorize(contracts, found[1], self.station.id))
+        return None
 
     async def _ask_embedding(self, event: CallReceived, default: dict[str, Any] | None = None) -> Reply:
         if self.embedding is not None and self.embedding.handles(event.action):

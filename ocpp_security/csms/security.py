@@ -16,6 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from chargepki.ocpp_security.authentication import RefusedConnection, UpgradeRequest
+from chargepki.ocpp_security.contract_check import ContractChecker
 from chargepki.ocpp_security.csms.admission import Admission, Admitted
 from chargepki.ocpp_security.csms.arrival import Arrival, arrive, depart
 from chargepki.ocpp_security.csms.background import Background
@@ -77,6 +78,17 @@ class CsmsSecurity:
         self._verifier = PasswordVerifier()
         actor = Actor(f"csms {config.owner}", ActorKind.SYSTEM, authenticated=True)
         self.journal = SecurityJournal(inventory, self._offload, config.clock, actor)
+        gateway = StatusGateway(
+            inventory,
+            self._offload,
+            Fetcher(config.fetch),
+            issuers=_status_issuers(config),
+            signers=config.ocsp_signers,
+            clock=config.clock,
+        )
+        contracts = None
+        if config.contract is not None:
+            contracts = ContractChecker(config.contract, gateway, self._offload, clock=config.clock)
         self.services = Services(
             config=config,
             inventory=inventory,
@@ -86,14 +98,8 @@ class CsmsSecurity:
             registry=Registry(),
             renewals=Renewals(),
             background=Background(),
-            status=StatusGateway(
-                inventory,
-                self._offload,
-                Fetcher(config.fetch),
-                issuers=config.status_issuers,
-                signers=config.ocsp_signers,
-                clock=config.clock,
-            ),
+            status=gateway,
+            contracts=contracts,
         )
         self.metrics = CsmsMetrics()
         self.metrics.watch_connections(lambda: len(self.registry))
@@ -342,6 +348,13 @@ class CsmsSecurity:
                     alert=True,
                 )
             )
+
+
+def _status_issuers(config: CsmsConfig) -> tuple[bytes, ...]:
+    """Return under whom answers are verified: what judges contracts is known here as well."""
+    contract = config.contract
+    more = () if contract is None else (*contract.anchors, *contract.intermediates)
+    return (*config.status_issuers, *more)
 
 
 def _log_certificate(connection: StationConnection) -> None:

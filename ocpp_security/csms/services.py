@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from chargepki.ocpp_security.contract_check import ContractChecker
 from chargepki.ocpp_security.csms.background import Background
 from chargepki.ocpp_security.csms.config import CsmsConfig
 from chargepki.ocpp_security.csms.journal import SecurityJournal
@@ -36,6 +37,7 @@ class Services:
     renewals: Renewals
     background: Background
     status: StatusGateway
+    contracts: ContractChecker | None
 
     @property
     def clock(self) -> Callable[[], datetime]:

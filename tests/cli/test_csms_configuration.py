@@ -48,6 +48,12 @@ upload_url = "https://logs.example.org"
 behind_proxy = ["10.0.0.5", "fd00::/64"]
 proxy_secret = {file = "/run/secrets/proxy"}
 log_json = true
+ocsp_allow = ["http://ocsp.example/"]
+ocsp_network = "10.0.0.0/8"
+status_trust = "others.pem"
+contract_trust = "mo.pem"
+contract_sub_cas = "mo-subs.pem"
+contract_token_status = "Accepted"
 
 [csms.limits]
 tls_handshake = "3s"
