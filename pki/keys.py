@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from chargepki.pki import der, oids
 from chargepki.pki.curves import is_degenerate
 from chargepki.pki.errors import InputError, SignerError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = [
     "MIN_SCRYPT_N",
@@ -218,7 +221,7 @@ def load_public_key(spki: bytes) -> PublicKey:
         key = serialization.load_der_public_key(spki)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise InputError("the public key cannot be read", why=str(exc)) from exc
-    if isinstance(key, ec.EllipticCurvePublicKey):
+    if _is_ec(key):
         return key
     if not isinstance(key, _PUBLIC_TYPES):
         raise _unsupported(type(key).__name__.removesuffix("PublicKey"))
@@ -231,6 +234,17 @@ def load_public_key(spki: bytes) -> PublicKey:
                 fix="make a new key with a maintained library",
             )
     return key
+
+
+_EC_TYPES: Final[dict[type, bool]] = {}
+
+
+def _is_ec(key: object) -> TypeIs[ec.EllipticCurvePublicKey]:
+    """Whether *key* is an EC public key. There are few types, and asking an abstract class takes 20 times as long."""
+    found = _EC_TYPES.get(type(key))
+    if found is None:
+        found = _EC_TYPES[type(key)] = isinstance(key, ec.EllipticCurvePublicKey)
+    return found
 
 
 def public_key_bits(spki: bytes) -> bytes:
@@ -326,7 +340,7 @@ def verification(public_key: PublicKey, algorithm_der: bytes) -> Callable[[bytes
     """
     algorithm_der = bytes(algorithm_der)
     scheme = _PLAIN_SCHEMES.get(algorithm_der) or _scheme(algorithm_der)
-    if isinstance(public_key, ec.EllipticCurvePublicKey):
+    if _is_ec(public_key):
         return partial(public_key.verify, signature_algorithm=scheme.ecdsa) if scheme.ecdsa else None
     if isinstance(public_key, rsa.RSAPublicKey):
         if scheme.hash is None or scheme.ecdsa is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache
 from typing import Final, TypeVar
 
 from chargepki.pki import der, keys, names, oids
-from chargepki.pki.certificate_view import AttributeView
+from chargepki.pki.certificate_view import AttributeView, parse_time
 from chargepki.pki.chain.extensions import (
     DistributionPoint,
     GeneralName,
@@ -91,8 +92,22 @@ _RESTRICTS: Final = (
     )
     | {_content(oids.NAME_CONSTRAINTS): RESTRICTS_NAMES}
 )
-# An identifier of three octets with its tag and length -> its content octets, and what the extension restricts.
-_USUAL: Final = {der.tlv(0x06, name): (name, restricts) for name, restricts in _RESTRICTS.items() if len(name) == 3}
+# The octets of an Extension from its third on -> the content octets of its identifier, what it restricts, and where the
+# content of extnValue begins, counted from the start. An identifier of three octets, and the tag of what follows it.
+_USUAL: Final = {
+    der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
+    for name, restricts in _RESTRICTS.items()
+    if len(name) == 3
+    for tag, offset in ((0x04, 9), (0x01, 12))
+}
+# The same for AuthorityInfoAccess and its like, whose identifiers have eight.
+_LONGER: Final = {
+    der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
+    for name, restricts in _RESTRICTS.items()
+    if len(name) == 8
+    for tag, offset in ((0x04, 14), (0x01, 17))
+}
+_CRITICAL: Final = (12, 17)
 # Critical, and the tag of extnValue. DER leaves the DEFAULT out, but many write it.
 _FLAGS: Final = frozenset({b"\x01\x01\xff\x04", b"\x01\x01\x00\x04"})
 _NO_CONSTRAINTS: Final = b"\x30\x00"
@@ -104,6 +119,7 @@ class PathCertificate:
     # One pass over the bytes, written out where a function would read better: validation is measured against its bare
     # signature checks, and each call here costs a thousandth of one. What is not needed of every certificate waits.
     __slots__ = (
+        "_check",
         "_decoded",
         "_key",
         "_key_read",
@@ -119,8 +135,6 @@ class PathCertificate:
         "is_issuer",
         "issuer",
         "key_usage",
-        "not_after",
-        "not_before",
         "outer_algorithm",
         "path_length",
         "restricts",
@@ -129,6 +143,8 @@ class PathCertificate:
         "subject",
         "tbs",
         "unknown_critical",
+        "valid_from",
+        "valid_until",
         "version",
     )
 
@@ -158,6 +174,7 @@ class PathCertificate:
         except IndexError:
             raise DerError("truncated", len(data), "the input ends inside a header") from None
         self._decoded: dict[str, object] | None = None
+        self._check: tuple[bytes, Callable[[bytes, bytes], None] | None] | None = None
         self._key: PublicKey | None = None
         self._key_read = False
         self._self_issued: bool | None = None
@@ -181,7 +198,7 @@ class PathCertificate:
         at = stop
         stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
         self.issuer = data[at:stop]
-        self.not_before, self.not_after, at = read_validity(data, stop, end)
+        self.valid_from, self.valid_until, at = read_validity(data, stop, end)
         stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
         # Roots say their name twice: one object, so that comparing is free.
         subject = data[at:stop]
@@ -197,6 +214,29 @@ class PathCertificate:
         self.duplicate = self.unknown_critical = ""
         self.restricts = 0
         """`RESTRICTS_POLICIES` and `RESTRICTS_NAMES`, each if it has an extension that does so."""
+        # Extensions and nothing else, with one octet for each of the two lengths, is what nearly every certificate has.
+        if (
+            data[at : at + 2] == b"\xa3\x81"
+            and data[at + 3 : at + 5] == b"\x30\x81"
+            and at + 3 + data[at + 2] == end == at + 6 + data[at + 5]
+            and data[at + 5] > 0x7F
+        ):
+            self._read_list(data, at + 6, end)
+        else:
+            self._read_tail(data, at, end)
+        extensions = self.extensions
+        # What nearly every certificate says is answered without parsing.
+        value = extensions.get(_BASIC_CONSTRAINTS, _NO_CONSTRAINTS)
+        self.is_ca, self.path_length = USUAL_CONSTRAINTS.get(value) or read_basic_constraints(value)
+        encoded = extensions.get(_KEY_USAGE)
+        self.key_usage = usage = None if encoded is None else USUAL_USAGES.get(encoded) or read_key_usage(encoded)
+        is_v3 = self.version == 2
+        self.is_issuer = is_v3 and self.is_ca and (usage is None or usage >> _KEY_CERT_SIGN & 1 == 1)
+        """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
+        self.is_faulty = bool(self.unknown_critical or self.duplicate or (extensions and not is_v3))
+        """Whether it has what spoils any path: see `unknown_critical`, `duplicate`, and extensions below v3."""
+
+    def _read_tail(self, data: bytes, at: int, end: int) -> None:
         while at < end:
             tag, content, stop = read_header(data, at, end)
             if tag == 0xA3:
@@ -211,37 +251,28 @@ class PathCertificate:
             at = stop
         if at != end:
             raise DerError("truncated", at, "a field of the TBSCertificate goes beyond its end")
-        extensions = self.extensions
-        # What nearly every certificate says is answered without parsing.
-        value = extensions.get(_BASIC_CONSTRAINTS, _NO_CONSTRAINTS)
-        self.is_ca, self.path_length = USUAL_CONSTRAINTS.get(value) or read_basic_constraints(value)
-        encoded = extensions.get(_KEY_USAGE)
-        self.key_usage = usage = None if encoded is None else USUAL_USAGES.get(encoded) or read_key_usage(encoded)
-        is_v3 = self.version == 2
-        self.is_issuer = is_v3 and self.is_ca and (usage is None or usage >> _KEY_CERT_SIGN & 1 == 1)
-        """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
-        self.is_faulty = bool(self.unknown_critical or self.duplicate or (extensions and not is_v3))
-        """Whether it has what spoils any path: see `unknown_critical`, `duplicate`, and extensions below v3."""
 
     def _read_list(self, data: bytes, at: int, end: int) -> None:
         extensions = self.extensions
+        usual_of = _USUAL.get
         while at < end:
-            usual = _USUAL.get(data[at + 2 : at + 7])
-            size = data[at + 1]
-            stop = at + 2 + size
-            if data[at + 7] == 0x04:
-                content = at + 9
-            elif data[at + 7 : at + 11] in _FLAGS:
-                content = at + 12
-            else:
-                usual, content = None, at
+            usual = usual_of(data[at + 2 : at + 8]) or _LONGER.get(data[at + 2 : at + 13])
+            critical = False  # or not: it does not matter for what is understood
+            if usual is not None:
+                name, restricts, content = usual
+                content += at
+                size = data[at + 1]
+                stop = at + 2 + size
             # Known, and with short lengths that fit each other: as nearly all are. Anything else is read with care.
-            if usual is None or size > 0x7F or data[at] != 0x30 or content + data[content - 1] != stop:
+            if (
+                usual is None
+                or size > 0x7F
+                or data[at] != 0x30
+                or content + data[content - 1] != stop
+                or (usual[2] in _CRITICAL and data[content - 5 : content - 1] not in _FLAGS)
+            ):
                 name, critical, content, stop = read_extension(data, at, end)
                 restricts = _RESTRICTS.get(name)
-            else:
-                name, restricts = usual
-                critical = False  # or not: it does not matter for what is understood
             if name in extensions:
                 self.duplicate = self.duplicate or _dotted(name)
             else:
@@ -255,6 +286,16 @@ class PathCertificate:
             raise DerError("truncated", at, "an extension goes beyond the end of their list")
 
     # ------------------------------------------------------------ what is derived
+
+    @property
+    def not_before(self) -> datetime:
+        """First instant of its validity, inclusive."""
+        return _instant_of(self.valid_from)
+
+    @property
+    def not_after(self) -> datetime:
+        """Last instant of its validity, inclusive."""
+        return _instant_of(self.valid_until)
 
     @property
     def serial(self) -> int:
@@ -271,6 +312,19 @@ class PathCertificate:
             # Last, because another thread may be asking too.
             self._key_read = True
         return self._key
+
+    def verification(self, algorithm: bytes) -> Callable[[bytes, bytes], None] | None:
+        """Return `keys.verification` with this key; remembered, since a CA nearly always signs with one algorithm.
+
+        ``None`` also when `load_key` is. Raises `InputError`.
+        """
+        known = self._check
+        if known is not None and known[0] == algorithm:
+            return known[1]
+        key = self.load_key()
+        check = None if key is None else keys.verification(key, algorithm)
+        self._check = (algorithm, check)
+        return check
 
     @property
     def is_self_issued(self) -> bool:
@@ -378,19 +432,29 @@ class PathCertificate:
             return []
 
 
+def _instant_of(text: bytes) -> datetime:
+    found = parse_time(0x18, text + b"Z")
+    assert found is not None  # it was held against the calendar when it was read
+    return found
+
+
 def _attributes(data: bytes, dotted: str) -> list[AttributeView]:
     """Return the attributes of one type in an encoded Name, in order; others are not looked into."""
     found: list[AttributeView] = []
     identifier = _identifier(dotted)
     size = len(identifier)
-    at, end = content_of(data, 0, len(data), 0x30)
+    end = len(data)
+    at = 2
+    if data[1] > 0x7F or data[1] + 2 != end or data[0] != 0x30:
+        at, end = content_of(data, 0, end, 0x30)
     while at < end:
         length = data[at + 1]
         stop = at + 2 + length
         # A SET of one attribute, all lengths short, is what nearly every RDN is.
         if data[at] == 0x31 and length < 0x80 and data[at + 2] == 0x30 and data[at + 3] == length - 2 and stop <= end:
-            if data[at + 4 : at + 4 + size] == identifier:
-                found.append(_read_attribute(data, at + 4 + size, stop, dotted))
+            value = at + 4 + size
+            if data[at + 4 : value] == identifier:
+                found.append(_read_attribute(data, value, stop, dotted))
         else:
             pair, stop = content_of(data, at, end, 0x31)
             while pair < stop:

@@ -58,14 +58,18 @@ class Pool:
         self.notes: list[str] = []
         self.uses: dict[bytes, frozenset[AnchorUse] | None] = {}
         for anchor in anchors:
-            der, uses = (anchor, None) if isinstance(anchor, bytes) else (anchor.der, anchor.uses)
-            known = self.uses.get(der, frozenset())
-            self.uses[der] = None if uses is None or known is None else known | uses
-        wanted = dict.fromkeys(intermediates, False) | dict.fromkeys(self.uses, True)
+            if isinstance(anchor, bytes):
+                self.uses[anchor] = None
+            else:
+                known = self.uses.get(anchor.der, frozenset())
+                both = None if anchor.uses is None or known is None else known | anchor.uses
+                self.uses[anchor.der] = both
+        wanted = dict.fromkeys(intermediates, False)
+        for der in self.uses:
+            wanted[der] = True
         self._check_count(len(wanted))
         self.has_anchor = False
         """Whether any anchor could be read."""
-        self._certificates: list[PathCertificate] = []
         self._sorted: tuple[PathCertificate, ...] | None = None
         self._by_subject: dict[bytes, list[PathCertificate]] = {}
         self._by_der: dict[bytes, PathCertificate] = {}
@@ -81,24 +85,31 @@ class Pool:
             )
 
     def _add(self, items: Iterable[tuple[bytes, bool]]) -> None:
+        by_subject = self._by_subject
+        crowded: dict[bytes, list[PathCertificate]] = {}
         for der, is_anchor in items:
-            what = "an anchor" if is_anchor else "an intermediate"
             try:
-                found = read_candidate(der, what, is_anchor=is_anchor, budget=self.budget)
+                found = read_candidate(
+                    der, "an anchor" if is_anchor else "an intermediate", is_anchor=is_anchor, budget=self.budget
+                )
             except PathRefusal as error:
                 self.notes.append(str(error))
                 continue
-            self._certificates.append(found)
             self._by_der[der] = found
-            self.has_anchor = self.has_anchor or is_anchor
-            self._by_subject.setdefault(found.subject, []).append(found)
+            if is_anchor:
+                self.has_anchor = True
+            namesakes = by_subject.get(found.subject)
+            if namesakes is None:
+                by_subject[found.subject] = [found]
+            else:
+                namesakes.append(found)
+                crowded[found.subject] = namesakes
         self._sorted = None
-        for group in self._by_subject.values():
-            if len(group) > 1:
-                group.sort(key=_preference)
+        for group in crowded.values():
+            group.sort(key=_preference)
 
     def __len__(self) -> int:
-        return len(self._certificates)
+        return len(self._by_der)
 
     @property
     def certificates(self) -> tuple[PathCertificate, ...]:
@@ -106,7 +117,7 @@ class Pool:
         # Few ask, so nobody else waits for it. A copy, because other threads may be looking at the list.
         found = self._sorted
         if found is None:
-            found = self._sorted = tuple(sorted(self._certificates, key=_preference))
+            found = self._sorted = tuple(sorted(self._by_der.values(), key=_preference))
         return found
 
     def extended(self, intermediates: Sequence[bytes]) -> Pool:
@@ -117,7 +128,6 @@ class Pool:
         larger = Pool.__new__(Pool)
         larger.budget, larger.uses, larger.notes = self.budget, self.uses, list(self.notes)
         larger.has_anchor = self.has_anchor
-        larger._certificates = list(self._certificates)
         larger._by_der = dict(self._by_der)
         larger._by_subject = {subject: list(group) for subject, group in self._by_subject.items()}
         larger._check_count(len(self._by_der) + len(fresh))
@@ -175,9 +185,8 @@ class SignatureChecker:
         work = []
         child = path[0]
         for issuer in path[1:]:
-            key = issuer.load_key()
             try:
-                check = None if key is None else keys.verification(key, child.algorithm)
+                check = issuer.verification(child.algorithm)
             except InputError:
                 return False
             if check is None or child.outer_algorithm != child.algorithm:

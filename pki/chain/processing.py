@@ -12,6 +12,7 @@ from chargepki.pki.chain.certificate import RESTRICTS_NAMES, RESTRICTS_POLICIES,
 from chargepki.pki.chain.name_constraints import NameSpace
 from chargepki.pki.chain.policy import ChainPolicy, PolicyInputs, Purpose
 from chargepki.pki.chain.policy_graph import PolicyGraph
+from chargepki.pki.chain.reading import instant
 from chargepki.pki.chain.refusals import PathRefusal, refuse
 from chargepki.pki.der import DerError
 from chargepki.pki.profiles.base import KeyUsageBit
@@ -35,10 +36,10 @@ def check_path(
             of the path, names, and policies.
     """
     # A leaf's constraints on names are without meaning (RFC 5280 4.2.1.10).
-    sound, restricts = True, path[0].restricts & ~RESTRICTS_NAMES
+    sound, restricts, now = True, path[0].restricts & ~RESTRICTS_NAMES, instant(at)
     for position, each in enumerate(path):
         # What nearly every path has nothing of is asked in one pass; which rule is broken, and by whom, is said below.
-        if each.is_faulty or at < each.not_before or at > each.not_after:
+        if each.is_faulty or now < each.valid_from or now > each.valid_until:
             sound = False
         if position:
             limit = each.path_length

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Final
 
 from chargepki.pki import der
@@ -14,6 +15,7 @@ __all__ = [
     "USUAL_USAGES",
     "content_of",
     "end_of",
+    "instant",
     "read_basic_constraints",
     "read_extension",
     "read_frame",
@@ -94,27 +96,51 @@ def read_frame(data: bytes, end: int) -> tuple[int, int, int]:
     return start, content, tbs_end
 
 
-def read_validity(data: bytes, at: int, end: int) -> tuple[datetime, datetime, int]:
-    """Return both ends of the Validity at *at*, inclusive, and the offset after it. Raises `DerError`."""
-    # Two UTCTimes of thirteen octets are what nearly all have.
-    if data[at : at + 4] == b"\x30\x1e\x17\x0d" and data[at + 17 : at + 19] == b"\x17\x0d" and at + 32 <= end:
-        not_before, not_after = parse_time(0x17, data[at + 4 : at + 17]), parse_time(0x17, data[at + 19 : at + 32])
-        if not_before is not None and not_after is not None:
-            return not_before, not_after, at + 32
+# Two UTCTimes of thirteen octets, each an instant that the calendar has: what nearly all certificates have. The 29th of
+# February is left to those who know which years have one.
+_UTC: Final = rb"(\d\d(?:%s)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d)Z" % (
+    rb"(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])(?:29|30)|(?:0[13578]|1[02])31"
+)
+_USUAL_VALIDITY: Final = re.compile(rb"\x30\x1e\x17\x0d%s\x17\x0d%s" % (_UTC, _UTC)).match
+
+
+def read_validity(data: bytes, at: int, end: int) -> tuple[bytes, bytes, int]:
+    """Return both ends of the Validity at *at*, inclusive, as `instant` writes them, and the offset after it.
+
+    Raises:
+        DerError: it does not hold two times of RFC 5280's form.
+    """
+    usual = _USUAL_VALIDITY(data, at, end)
+    if usual is not None:
+        first, last = usual.groups()
+        return (b"20" if first < b"5" else b"19") + first, (b"20" if last < b"5" else b"19") + last, at + 32
     content, stop = content_of(data, at, end, 0x30)
-    not_before, middle = _read_time(data, content, stop)
-    not_after, last = _read_time(data, middle, stop)
-    if last != stop:
+    first, middle = _read_time(data, content, stop)
+    last, after = _read_time(data, middle, stop)
+    if after != stop:
         raise DerError("not-a-certificate", at, "validity does not hold two times")
-    return not_before, not_after, stop
+    return first, last, stop
 
 
-def _read_time(data: bytes, at: int, end: int) -> tuple[datetime, int]:
+def _read_time(data: bytes, at: int, end: int) -> tuple[bytes, int]:
     tag, content, stop = read_header(data, at, end)
-    value = parse_time(tag, data[content:stop]) if tag in (0x17, 0x18) else None
-    if value is None:
+    text = data[content:stop]
+    if tag not in (0x17, 0x18) or parse_time(tag, text) is None:
         raise DerError("bad-time", at, "not a UTCTime or GeneralizedTime in whole seconds and Z (RFC 5280 4.1.2.5)")
-    return value, stop
+    if tag == 0x17:
+        text = (b"20" if text < b"5" else b"19") + text
+    return text[:-1], stop
+
+
+def instant(at: datetime) -> bytes:
+    """Return *at* (aware) as ``YYYYMMDDHHMMSS`` of UTC, and its fraction of a second if there is one.
+
+    Such texts sort as the instants do, which spares a certificate's validity from becoming two `datetime` objects.
+    """
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    text = b"%04d%02d%02d%02d%02d%02d" % (at.year, at.month, at.day, at.hour, at.minute, at.second)
+    return text + b".%06d" % at.microsecond if at.microsecond else text
 
 
 def read_extension(data: bytes, at: int, end: int) -> tuple[bytes, bool, int, int]:
