@@ -51,11 +51,11 @@ def is_on_curve(curve: str, point: bytes) -> bool | None:
     if form in (b"\2", b"\3") and len(point) == 1 + size:
         x = int.from_bytes(point[1:], "big")
         # Euler's criterion: the compressed form is a point when the right side is a square.
-        return x < p and pow(x * x * x - 3 * x + parameters.b, (p - 1) // 2, p) in (0, 1)
+        return x < p and pow((x * x - 3) * x + parameters.b, (p - 1) // 2, p) in (0, 1)
     if form != b"\4" or len(point) != 1 + 2 * size:
         return False
     x, y = int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big")
-    return x < p and y < p and (y * y - (x * x * x - 3 * x + parameters.b)) % p == 0
+    return x < p and y < p and (y * y - (x * x - 3) * x - parameters.b) % p == 0
 
 
 _P25519: Final = 2**255 - 19

@@ -182,6 +182,11 @@ class EvseId:
             return cls(text, match[1], match[2], match[3], din=True)
         raise _refusal(text, "an EVSEID", form)
 
+    @staticmethod
+    def fits(text: str) -> bool:
+        """Whether `parse` would read *text*, without reading it."""
+        return bool(text.isascii() and len(text) <= 37 and (_EVSE_ISO.match(text.upper()) or _EVSE_DIN.match(text)))
+
     def __str__(self) -> str:
         return self.text
 
@@ -216,6 +221,11 @@ class SeccId:
         if not match:
             raise _refusal(text, "a SECCID", form)
         return cls(text, match[1], match[2], match[3], match[4])
+
+    @staticmethod
+    def fits(text: str) -> bool:
+        """Whether `parse` would read *text*, without reading it."""
+        return bool(text.isascii() and len(text) <= 64 and _SECC.match(text.upper()))
 
     def __str__(self) -> str:
         return self.text

@@ -26,9 +26,11 @@ class Frame(NamedTuple):
     spki: Element
     bits: int
     """Where the public key itself begins."""
-    extensions: list[Element]
-    key_id: tuple[int, int, int] | None
-    """Of SubjectKeyIdentifier: its place among the extensions, where its value begins, and where the identifier."""
+    extensions: int
+    """Where the first one begins."""
+    key_id: tuple[int, int, int, int] | None
+    """Of SubjectKeyIdentifier: its place among the extensions, where its value begins, where the identifier, and where
+    both end."""
 
 
 class Layout(NamedTuple):
@@ -57,8 +59,7 @@ def layout_of(data: bytes, frame: Frame) -> Layout | None:
     if frame.name is None or frame.key_id is None:
         return None
     number, value, end = frame.name
-    own_id = frame.key_id[2]
-    id_end = frame.extensions[frame.key_id[0]][3]
+    _, _, own_id, id_end = frame.key_id
     before = data[frame.subject[2] : value - 11] if number else b""
     return Layout(
         version=data[frame.serial[1] - 5 : frame.serial[1]],
@@ -126,11 +127,8 @@ def match_frame(data: bytes, learnt: Frame, layout: Layout | None) -> Frame | No
     except IndexError:
         return None
     spki_end = stop + len(layout.spki) + layout.bits
-    extensions = learnt.extensions
     shift = spki_end - learnt.spki[3]
-    if shift:
-        extensions = [(tag, at + shift, inner + shift, until + shift) for tag, at, inner, until in extensions]
-    number, own_value, own_id = learnt.key_id or (0, 0, 0)
+    number, own_value, own_id, id_end = learnt.key_id or (0, 0, 0, 0)
     return Frame(
         (),
         (0x02, serial, serial + 2, end),
@@ -140,8 +138,8 @@ def match_frame(data: bytes, learnt: Frame, layout: Layout | None) -> Frame | No
         learnt.rdns,
         (0x30, stop, stop, spki_end),
         stop + len(layout.spki),
-        extensions,
-        (number, own_value + shift, own_id + shift),
+        learnt.extensions + shift,
+        (number, own_value + shift, own_id + shift, id_end + shift),
     )
 
 
@@ -186,11 +184,11 @@ def read_frame(data: bytes) -> Frame | None:
             found = _key_id(data, content + 5, end)
             if found is None or key_id is not None:
                 return None
-            key_id = (number, *found)
+            key_id = (number, *found, end)
             fixed.append(data[start : found[1]])
     except IndexError:
         return None
-    return Frame(tuple(fixed), serial, validity, subject, name, len(rdns), spki, bits, extensions, key_id)
+    return Frame(tuple(fixed), serial, validity, subject, name, len(rdns), spki, bits, extensions[0][1], key_id)
 
 
 def _level(data: bytes, pos: int, end: int) -> list[Element] | None:

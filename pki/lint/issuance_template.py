@@ -107,7 +107,7 @@ def patched_view(data: bytes, frame: Frame, template: Template) -> CertificateVi
     if frame.key_id is None:
         known.subject_key_id = template.view.known.subject_key_id
     else:
-        known.subject_key_id = data[frame.key_id[2] : frame.extensions[frame.key_id[0]][3]]
+        known.subject_key_id = data[frame.key_id[2] : frame.key_id[3]]
     view = template.make_view()
     view.der = None
     view.tbs = data
@@ -139,7 +139,7 @@ def _renamed(old: AttributeView, value: bytes) -> AttributeView | None:
 def _placed(data: bytes, frame: Frame, template: Template) -> tuple[ExtensionView, ...]:
     """Return the template's extensions at the places that they have in *data*, with its key identifier."""
     placed = template.view.extensions
-    shift = frame.extensions[0][1] - template.frame.extensions[0][1]
+    shift = frame.extensions - template.frame.extensions
     if shift:
         placed = tuple(
             [
@@ -149,11 +149,9 @@ def _placed(data: bytes, frame: Frame, template: Template) -> tuple[ExtensionVie
         )
     if frame.key_id is None:
         return placed
-    number, value, _ = frame.key_id
+    number, value, _, end = frame.key_id
     each = placed[number]
-    changed = ExtensionView(
-        each.oid, each.critical, data[value : frame.extensions[number][3]], each.offset, each.value_offset
-    )
+    changed = ExtensionView(each.oid, each.critical, data[value:end], each.offset, each.value_offset)
     return (*placed[:number], changed, *placed[number + 1 :])
 
 

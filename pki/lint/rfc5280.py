@@ -177,11 +177,11 @@ def ec_point_compressed(context: CertificateContext) -> Verdict:
 def ec_point_not_on_curve(context: CertificateContext) -> Verdict:
     """The point at infinity, a wrong length, coordinates off the curve and points of small order are refused alike."""
     key = context.view.key
+    if key.algorithm == oids.EC_PUBLIC_KEY:
+        return "the public key is no point of its curve" if is_on_curve(key.curve, key.bits) is False else None
     if is_degenerate(key.algorithm, key.bits):
         return "the public key is a point of small order, for which everybody can sign"
-    if key.algorithm != oids.EC_PUBLIC_KEY or is_on_curve(key.curve, key.bits) is not False:
-        return None
-    return "the public key is no point of its curve"
+    return None
 
 
 @rule(
