@@ -39,6 +39,9 @@ __all__ = [
 MAX_BYTES: Final = 256 * 1024
 """Larger certificates are not read: nothing in this domain comes near."""
 
+_MAX_WHOLE_NAME: Final = 512
+"""Longer ones are read attribute by attribute, which bounds how many there may be."""
+
 T = TypeVar("T")
 
 _STRING_CODECS: Final = {0x0C: "utf-8", 0x13: "ascii", 0x16: "ascii", 0x1E: "utf-16-be", 0x1C: "utf-32-be"}
@@ -151,12 +154,14 @@ def view_certificate(der: bytes) -> CertificateView:
             "not-a-certificate", root.start, "not a Certificate: expected SEQUENCE { SEQUENCE, SEQUENCE, BIT STRING }"
         )
     tbs = parts[0]
-    algorithm, signature = (read_tree(der, part.start, part.end, problems) for part in parts[1:])
+    _, algorithm, signature = parts
+    outer_algorithm = read_part(der, algorithm.start, algorithm.end, _read_element, problems)
+    read_tree(der, signature.start, signature.end, problems)
     return _view(
         der,
         tbs,
         problems,
-        outer_algorithm=der[algorithm.start : algorithm.end],
+        outer_algorithm=outer_algorithm,
         signature=der[signature.content + 1 : signature.end],
     )
 
@@ -197,11 +202,15 @@ def _view(
     serial, algorithm, issuer, validity, subject, spki = kids[:6]
     algorithm_oid, parameters = read(algorithm, _read_algorithm)
     not_before, not_after = read(validity, read_validity)
-    serial_content = read(serial, _read_content)
+    # No two certificates of a CA have these two alike, so nothing of them is remembered.
+    serial_content = _read_content(data, read_tree(data, serial.start, serial.end, problems))
+    key = read_key(data, read_tree(data, spki.start, spki.end, problems))
     has_unique_ids, extensions = _read_tail(data, kids[6:], problems)
     known = KnownExtensions.read(data, extensions, problems)
     issuer_der, subject_der = data[issuer.start : issuer.end], data[subject.start : subject.end]
-    issuer_attributes = read_name(data, issuer, problems)
+    # All certificates of a CA have its name whole; of their subjects they have some attributes.
+    is_short = issuer.end - issuer.start <= _MAX_WHOLE_NAME
+    issuer_attributes = read(issuer, _read_whole_name) if is_short else read_name(data, issuer, problems)
     return CertificateView(
         der=data if outer_algorithm is not None else None,
         tbs=data[tbs.start : tbs.end],
@@ -219,7 +228,7 @@ def _view(
         subject_attributes=issuer_attributes if subject_der == issuer_der else read_name(data, subject, problems),
         not_before=not_before,
         not_after=not_after,
-        key=read(spki, read_key),
+        key=key,
         has_unique_ids=has_unique_ids,
         extensions=extensions,
         known=known,
@@ -275,6 +284,13 @@ def read_name(data: bytes, name: Node, problems: list[DerProblem]) -> tuple[Attr
     return attributes
 
 
+def _read_whole_name(data: bytes, name: Node) -> tuple[AttributeView, ...]:
+    attributes: tuple[AttributeView, ...] = ()
+    for rdn in name.kids:
+        attributes += _read_rdn(data, rdn)
+    return attributes
+
+
 def _read_rdn(data: bytes, rdn: Node) -> tuple[AttributeView, ...]:
     if rdn.tag != 0x31 or not rdn.kids:
         raise DerError("unexpected-tag", rdn.start, "a name is a SEQUENCE of non-empty SETs")
@@ -302,6 +318,10 @@ def _read_version(data: bytes, holder: Node) -> int:
 
 def _read_content(data: bytes, node: Node) -> bytes:
     return data[node.content : node.end]
+
+
+def _read_element(data: bytes, node: Node) -> bytes:
+    return data[node.start : node.end]
 
 
 def read_validity(data: bytes, validity: Node) -> tuple[TimeView, TimeView]:

@@ -59,6 +59,10 @@ class Node(NamedTuple):
     kids: tuple[Node, ...]
 
 
+# What a named tuple's own constructor calls, for those who make dozens for each certificate.
+_make: Final = tuple.__new__
+
+
 def read_tree(data: bytes, start: int, end: int, problems: list[DerProblem]) -> Node:
     """Read exactly one element that fills ``data[start:end]``.
 
@@ -132,9 +136,15 @@ def read_level(
     while start < end:
         if len(nodes) >= most:
             raise DerError("too-many", start, f"more than {most} elements where a handful belongs")
-        node = read_element(data, start, end, problems)
-        nodes.append(node)
-        start = node.end
+        # A short length is what nearly all have; anything else is read with care.
+        tag = data[start]
+        stop = start + 2 + data[start + 1] if start + 1 < end else end + 1
+        if stop <= end and data[start + 1] < 0x80 and tag & 0x1F != 0x1F:
+            nodes.append(_make(Node, (tag, start, start + 2, stop, ())))
+        else:
+            nodes.append(read_element(data, start, end, problems))
+            stop = nodes[-1].end
+        start = stop
     return nodes
 
 
@@ -163,11 +173,11 @@ def _read(data: bytes, pos: int, end: int, depth: int, problems: list[DerProblem
                 _check_set(data, kids, start, problems)
             elif tag < 0x40 and tag != _SEQUENCE:
                 problems.append(DerProblem(start, "constructed-primitive", f"tag {tag & 0x1F} must be primitive"))
-            nodes.append(Node(tag, start, pos, stop, kids))
+            nodes.append(_make(Node, (tag, start, pos, stop, kids)))
         else:
             if tag < 0x40:
                 _check_primitive(data, tag, start, pos, stop, problems)
-            nodes.append(Node(tag, start, pos, stop, ()))
+            nodes.append(_make(Node, (tag, start, pos, stop, ())))
         pos = stop
     return tuple(nodes)
 
