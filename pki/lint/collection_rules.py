@@ -260,6 +260,13 @@ def root_in_handshake_chain(context: Collection) -> Verdict:
     """There the EV knows no other way to see the root."""
     if context.anchor is None or context.role == "private-secc" or len(context.members) == 1:
         return None
+    if context.leaf is not None and context.leaf.view.is_ca:
+        # CAs alone, as ``ca chain`` writes them, are for installing and not for a handshake.
+        return [
+            Problem(
+                f"{context.anchor.name} is the root; leave it out of what a handshake sends", severity=Severity.NOTICE
+            )
+        ]
     return f"{context.anchor.name} is the root"
 
 

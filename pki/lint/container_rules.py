@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from chargepki.pki.der_tree import DerProblem
 from chargepki.pki.lint.engine import NotEvaluated, Problem, Registry, Verdict
 from chargepki.pki.lint.key_protection import KeyProtection
 from chargepki.pki.lint.pkcs7_view import Pkcs7View
@@ -28,24 +26,26 @@ PKCS7S: Final[Registry[Pkcs7View]] = Registry("pkcs7")
 PKCS12S: Final[Registry[Pkcs12View]] = Registry("pkcs12")
 PRIVATE_KEYS: Final[Registry[KeyContext]] = Registry("private-key")
 
+_STRICT_HINT: Final = "send nothing after it"
+_BER_CLAUSE: Final = "RFC 5652 2; RFC 7292 3.1"
 _BER_HINT: Final = "write it with definite lengths; EST clients and embedded readers often know DER only"
 _KDF_UNVERIFIED: Final = "no standard of charging names a cost; 100,000 rounds or 16 MiB are our own floor"
 _KDF_CLAUSE: Final = "NIST SP 800-132 5.2; RFC 8018 4.2"
 _KDF_HINT: Final = "encrypt it anew: openssl pkcs8 -topk8 -scrypt, or openssl pkcs12 -export -iter 600000"
 
 
-def _strict(problems: Sequence[DerProblem]) -> list[Problem]:
-    return [Problem(f"{problem.what} (rule {problem.rule})", f"offset {problem.offset}") for problem in problems]
-
-
-@PKCS7S.rule("e_der_strict", "X.690; RFC 5652 3", "the bundle can be followed", hint="send nothing after it")
-def pkcs7_strict(context: Pkcs7View) -> Verdict:
+@PKCS7S.rule("e_der_strict", "X.690; RFC 5652 3", "the bundle can be followed", hint=_STRICT_HINT)
+@PKCS12S.rule("e_der_strict", "X.690; RFC 7292 4", "the file can be followed", hint=_STRICT_HINT)
+def container_strict(context: Pkcs7View | Pkcs12View) -> Verdict:
     """BER is allowed here, and ``n_container_ber``'s."""
-    return _strict(context.problems)
+    return [
+        Problem(f"{problem.what} (rule {problem.rule})", f"offset {problem.offset}") for problem in context.problems
+    ]
 
 
-@PKCS7S.rule("n_container_ber", "RFC 5652 2; RFC 7292 3.1", "a bundle is DER, although BER is allowed", hint=_BER_HINT)
-def pkcs7_ber(context: Pkcs7View) -> Verdict:
+@PKCS7S.rule("n_container_ber", _BER_CLAUSE, "a bundle is DER, although BER is allowed", hint=_BER_HINT)
+@PKCS12S.rule("n_container_ber", _BER_CLAUSE, "a bundle is DER, although BER is allowed", hint=_BER_HINT)
+def container_ber(context: Pkcs7View | Pkcs12View) -> Verdict:
     """Indefinite lengths and strings in pieces, as streaming writers make them."""
     return "it is written in BER" if context.is_ber else None
 
@@ -59,18 +59,6 @@ def pkcs7_ber(context: Pkcs7View) -> Verdict:
 def pkcs7_empty(context: Pkcs7View) -> Verdict:
     """An answer of an EST server without certificates enrols nobody."""
     return None if context.certificates or context.crls else "it holds neither a certificate nor a CRL"
-
-
-@PKCS12S.rule("e_der_strict", "X.690; RFC 7292 4", "the file can be followed", hint="send nothing after it")
-def pkcs12_strict(context: Pkcs12View) -> Verdict:
-    """BER is allowed here, and ``n_container_ber``'s."""
-    return _strict(context.problems)
-
-
-@PKCS12S.rule("n_container_ber", "RFC 5652 2; RFC 7292 3.1", "a bundle is DER, although BER is allowed", hint=_BER_HINT)
-def pkcs12_ber(context: Pkcs12View) -> Verdict:
-    """Indefinite lengths and strings in pieces, as streaming writers make them."""
-    return "it is written in BER" if context.is_ber else None
 
 
 @PKCS12S.rule(

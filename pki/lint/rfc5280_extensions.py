@@ -8,7 +8,7 @@ from chargepki.pki import oids
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.standards import ISO20, has_bits
-from chargepki.pki.profiles.base import KeyUsageBit, Standard
+from chargepki.pki.profiles.base import Extension, KeyUsageBit, Standard
 
 _KNOWN: Final = frozenset(
     {
@@ -277,13 +277,13 @@ def aki_issuer_serial_form(context: CertificateContext) -> Verdict:
     return "AuthorityKeyIdentifier names issuer and serial number"
 
 
-_NEVER_CRITICAL: Final = (
-    oids.SUBJECT_KEY_IDENTIFIER,
-    oids.AUTHORITY_KEY_IDENTIFIER,
-    oids.AUTHORITY_INFORMATION_ACCESS,
-    oids.SUBJECT_INFORMATION_ACCESS,
-    oids.CRL_DISTRIBUTION_POINTS,
-)
+_NEVER_CRITICAL: Final = {
+    oids.SUBJECT_KEY_IDENTIFIER: Extension.SUBJECT_KEY_IDENTIFIER,
+    oids.AUTHORITY_KEY_IDENTIFIER: Extension.AUTHORITY_KEY_IDENTIFIER,
+    oids.AUTHORITY_INFORMATION_ACCESS: Extension.AUTHORITY_INFORMATION_ACCESS,
+    oids.SUBJECT_INFORMATION_ACCESS: Extension.SUBJECT_INFORMATION_ACCESS,
+    oids.CRL_DISTRIBUTION_POINTS: Extension.CRL_DISTRIBUTION_POINTS,
+}
 
 
 @rule(
@@ -295,13 +295,30 @@ _NEVER_CRITICAL: Final = (
     severity_by_standard={Standard.ISO15118_20: Severity.NOTICE},
 )
 def aki_ski_critical(context: CertificateContext) -> Verdict:
-    """For CRLDistributionPoints RFC 5280 says *should*, hence a warning."""
+    """For CRLDistributionPoints RFC 5280 says *should*, hence a warning; under -20:2022 all are a notice."""
     problems = []
     for extension in context.view.extensions:
         if extension.critical and extension.oid in _NEVER_CRITICAL:
-            # Whether it is the notice of -20:2022 or the warning of a *should* is decided per extension.
-            should = extension.oid == oids.CRL_DISTRIBUTION_POINTS and context.standard is not Standard.ISO15118_20
-            problems.append(
-                Problem(f"{oids.name_of(extension.oid)} is critical", severity=Severity.WARNING if should else None)
-            )
+            severity = None
+            if _takes_after_20(context, _NEVER_CRITICAL[extension.oid]):
+                severity = Severity.NOTICE
+            elif extension.oid == oids.CRL_DISTRIBUTION_POINTS and context.standard is not Standard.ISO15118_20:
+                severity = Severity.WARNING
+            problems.append(Problem(f"{oids.name_of(extension.oid)} is critical", severity=severity))
     return problems
+
+
+def _takes_after_20(context: CertificateContext, extension: Extension) -> bool:
+    """Whether the certificate is of no standard of its own, and that of its CA is -20:2022 (Annex B.9).
+
+    A profile that was adapted to its CA says so itself. One that was guessed from the certificate does not; there the
+    CA's own certificate tells, and without it the algorithms of -20 leave the question open.
+    """
+    if context.profile is None or context.standard is not Standard.COMMON:
+        return False
+    demand = context.profile.extension_rule(extension)
+    if demand is not None and demand.critical:
+        return True
+    if context.issuer is not None:
+        return any(each.critical and each.oid in _NEVER_CRITICAL for each in context.issuer.extensions)
+    return context.view.signature_algorithm_oid in (oids.ECDSA_WITH_SHA512, oids.ED448)

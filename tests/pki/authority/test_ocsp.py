@@ -19,6 +19,7 @@ from chargepki.pki.chain.revocation import Revocation, RevocationMode
 from chargepki.pki.errors import Conflict
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaRecord, CaState, CertificateState
+from chargepki.pki.keys import generate_private_key, spki_der
 from chargepki.pki.lint import lint_ocsp_response
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_authority, make_csr
 
@@ -109,6 +110,16 @@ def test_every_ca_of_every_standard_answers_for_what_it_issued(
     for ca in ocsp_cas(inventory, NOW):
         signing.presign(ca)
         assert signing.signer(ca).certificate, ca.id  # a delegate of its own, not the CA's key
+    key = spki_der(generate_private_key(authority.open_issuer(ca.id).signer.algorithm))
+    # One that an operator orders is as the profile says: -20:2022 marks key identifiers critical.
+    ordered = authority.issue(
+        IssueOrder(ca.id, "common/ocsp-signer", spki=key, subject=(("CN", "By hand"), ("O", "Org")))
+    )
+    identifier = x509.load_der_x509_certificate(ordered.certificate_der).extensions.get_extension_for_class(
+        x509.AuthorityKeyIdentifier
+    )
+    assert identifier.critical is (standard == "iso15118-20")
+    signing.presign(ca)
     for record in inventory.list_certificates():
         response = inventory.find_ocsp_response(record.id, "sha1")
         assert response is not None, record.id  # the roots' own certificates too
