@@ -94,20 +94,21 @@ _RESTRICTS: Final = (
 )
 # The octets of an Extension from its third on -> the content octets of its identifier, what it restricts, and where the
 # content of extnValue begins, counted from the start. An identifier of three octets, and the tag of what follows it.
-_USUAL: Final = {
+_USUAL: Final[dict[bytes, tuple[bytes, int | None, int]]] = {
     der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
     for name, restricts in _RESTRICTS.items()
     if len(name) == 3
     for tag, offset in ((0x04, 9), (0x01, 12))
 }
 # The same for AuthorityInfoAccess and its like, whose identifiers have eight.
-_LONGER: Final = {
+_LONGER: Final[dict[bytes, tuple[bytes, int | None, int]]] = {
     der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
     for name, restricts in _RESTRICTS.items()
     if len(name) == 8
     for tag, offset in ((0x04, 14), (0x01, 17))
 }
 _CRITICAL: Final = (12, 17)
+_UNUSUAL: Final[tuple[bytes, int | None, int]] = (b"", None, 0)
 # Critical, and the tag of extnValue. DER leaves the DEFAULT out, but many write it.
 _FLAGS: Final = frozenset({b"\x01\x01\xff\x04", b"\x01\x01\x00\x04"})
 _NO_CONSTRAINTS: Final = b"\x30\x00"
@@ -257,19 +258,17 @@ class PathCertificate:
         usual_of = _USUAL.get
         while at < end:
             usual = usual_of(data[at + 2 : at + 8]) or _LONGER.get(data[at + 2 : at + 13])
+            name, restricts, offset = usual or _UNUSUAL
             critical = False  # or not: it does not matter for what is understood
-            if usual is not None:
-                name, restricts, content = usual
-                content += at
-                size = data[at + 1]
-                stop = at + 2 + size
+            size = data[at + 1]
+            stop, content = at + 2 + size, at + offset
             # Known, and with short lengths that fit each other: as nearly all are. Anything else is read with care.
             if (
-                usual is None
+                not name
                 or size > 0x7F
                 or data[at] != 0x30
                 or content + data[content - 1] != stop
-                or (usual[2] in _CRITICAL and data[content - 5 : content - 1] not in _FLAGS)
+                or (offset in _CRITICAL and data[content - 5 : content - 1] not in _FLAGS)
             ):
                 name, critical, content, stop = read_extension(data, at, end)
                 restricts = _RESTRICTS.get(name)

@@ -28,26 +28,28 @@ PRIVATE_KEYS: Final[Registry[KeyContext]] = Registry("private-key")
 
 _STRICT_HINT: Final = "send nothing after it"
 _BER_CLAUSE: Final = "RFC 5652 2; RFC 7292 3.1"
+_BER_TITLE: Final = "a bundle is DER, although BER is allowed"
 _BER_HINT: Final = "write it with definite lengths; EST clients and embedded readers often know DER only"
 _KDF_UNVERIFIED: Final = "no standard of charging names a cost; 100,000 rounds or 16 MiB are our own floor"
 _KDF_CLAUSE: Final = "NIST SP 800-132 5.2; RFC 8018 4.2"
 _KDF_HINT: Final = "encrypt it anew: openssl pkcs8 -topk8 -scrypt, or openssl pkcs12 -export -iter 600000"
 
 
-@PKCS7S.rule("e_der_strict", "X.690; RFC 5652 3", "the bundle can be followed", hint=_STRICT_HINT)
-@PKCS12S.rule("e_der_strict", "X.690; RFC 7292 4", "the file can be followed", hint=_STRICT_HINT)
 def container_strict(context: Pkcs7View | Pkcs12View) -> Verdict:
     """BER is allowed here, and ``n_container_ber``'s."""
-    return [
-        Problem(f"{problem.what} (rule {problem.rule})", f"offset {problem.offset}") for problem in context.problems
-    ]
+    return [Problem(f"{each.what} (rule {each.rule})", f"offset {each.offset}") for each in context.problems]
 
 
-@PKCS7S.rule("n_container_ber", _BER_CLAUSE, "a bundle is DER, although BER is allowed", hint=_BER_HINT)
-@PKCS12S.rule("n_container_ber", _BER_CLAUSE, "a bundle is DER, although BER is allowed", hint=_BER_HINT)
 def container_ber(context: Pkcs7View | Pkcs12View) -> Verdict:
     """Indefinite lengths and strings in pieces, as streaming writers make them."""
     return "it is written in BER" if context.is_ber else None
+
+
+# Not as decorators: each would hand on a function of one kind only.
+PKCS7S.rule("e_der_strict", "X.690; RFC 5652 3", "the bundle can be followed", hint=_STRICT_HINT)(container_strict)
+PKCS7S.rule("n_container_ber", _BER_CLAUSE, _BER_TITLE, hint=_BER_HINT)(container_ber)
+PKCS12S.rule("e_der_strict", "X.690; RFC 7292 4", "the file can be followed", hint=_STRICT_HINT)(container_strict)
+PKCS12S.rule("n_container_ber", _BER_CLAUSE, _BER_TITLE, hint=_BER_HINT)(container_ber)
 
 
 @PKCS7S.rule(

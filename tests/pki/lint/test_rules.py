@@ -8,8 +8,9 @@ from chargepki.pki import der, oids
 from chargepki.pki.findings import Severity
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import lint_tbs
-from chargepki.pki.profiles import adapt_to_issuer, get_profile, list_profiles
+from chargepki.pki.profiles import get_profile, list_profiles
 from chargepki.pki.profiles.base import Profile
+from chargepki.pki.profiles.common import adapt_to_issuer
 from testkit.drafts import Draft, DraftExtension
 
 SECC, OEM20, SIGNER = "iso15118-2/secc", "iso15118-20/oem-provisioning", "common/ocsp-signer"
