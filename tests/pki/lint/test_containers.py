@@ -159,6 +159,7 @@ def test_enveloped_data_is_one_clear_error() -> None:
         read_inputs((DATA / "pkcs7" / "enveloped-no-content.der").read_bytes(), "x")
 
 
+@pytest.mark.as_shipped
 def test_our_own_key_files_are_kept_well() -> None:
     written = keys.encrypt_private_key(ec_key(), b"secret")
     (private_key,) = [report for name, report in reports(written, mode=0o644).items() if name.startswith("private-key")]
