@@ -219,8 +219,9 @@ def load_public_key(spki: bytes) -> PublicKey:
     """
     try:
         key = serialization.load_der_public_key(spki)
-    except (ValueError, UnsupportedAlgorithm) as exc:
-        raise InputError("the public key cannot be read", why=str(exc)) from exc
+    except (ValueError, UnsupportedAlgorithm, InternalError) as exc:
+        why = "OpenSSL refuses its octets" if isinstance(exc, InternalError) else str(exc)
+        raise InputError("the public key cannot be read", why=why) from exc
     if _is_ec(key):
         return key
     if not isinstance(key, _PUBLIC_TYPES):
@@ -531,8 +532,10 @@ def load_private_key(data: bytes) -> PrivateKey:
         key = load(data, None)
     except TypeError as exc:
         raise SignerError("the private key is encrypted", fix="pass its passphrase") from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
-        raise InputError("no private key can be read here", why=str(exc), fix="expected PKCS #8, PEM or DER") from exc
+    except (ValueError, UnsupportedAlgorithm, InternalError) as exc:
+        # InternalError is how the library passes on OpenSSL's refusal of an X448 key of another length.
+        why = "OpenSSL refuses its octets" if isinstance(exc, InternalError) else str(exc)
+        raise InputError("no private key can be read here", why=why, fix="expected PKCS #8, PEM or DER") from exc
     return _signing_key(key)
 
 

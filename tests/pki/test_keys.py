@@ -440,3 +440,14 @@ def test_sign_refuses_a_curve_that_has_no_signature_algorithm() -> None:
 
 
 ENCRYPTED = keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw")
+
+
+@pytest.mark.parametrize("octets", [0, 55, 57, 128])
+def test_an_x448_key_of_another_length_is_one_clear_error(octets: int) -> None:
+    """The library has no words for OpenSSL's refusal, and calls it an internal error."""
+    algorithm = der.sequence(der.oid("1.3.101.111"))
+    private = der.sequence(der.integer(0), algorithm, der.octet_string(der.octet_string(bytes(octets))))
+    with pytest.raises(InputError, match="no private key can be read"):
+        keys.load_private_key(private)
+    with pytest.raises(InputError):
+        keys.load_public_key(der.sequence(algorithm, der.bit_string(bytes(octets))))
