@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.pki import names
 from chargepki.pki.csr import CertificateRequest
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "Payload",
     "PendingDelivery",
     "PendingRequest",
+    "Place",
     "RaiseEvent",
     "Reconnect",
     "RecordRefusal",
@@ -40,8 +45,11 @@ __all__ = [
     "SigningOrder",
     "StationEffect",
     "StoreRequest",
+    "is_self_issued",
     "is_unprocessed",
     "opens_link",
+    "place_of",
+    "spki_of",
 ]
 
 Payload = dict[str, object]
@@ -55,6 +63,28 @@ def opens_link(use: CertificateUse) -> bool:
     False
     """
     return use in (CertificateUse.CHARGING_STATION, CertificateUse.COMBINED)
+
+
+Place = tuple[CertificateUse, str]
+"""What a later request of the same station replaces: use, and SeccId of a V2G leaf."""
+
+
+def place_of(use: CertificateUse, request: CertificateRequest) -> Place:
+    """Return which earlier request of the station *request* replaces.
+
+    A station has one certificate for the link to us, but a V2G leaf for each of its SECCs (A02, prerequisites).
+    """
+    return use, "" if opens_link(use) else names.get(request.subject_der, "CN") or ""
+
+
+def is_self_issued(certificate: x509.Certificate) -> bool:
+    """Say whether subject and issuer are the same, by their encoded form."""
+    return certificate.subject.public_bytes() == certificate.issuer.public_bytes()
+
+
+def spki_of(certificate: x509.Certificate) -> bytes:
+    """Return the SubjectPublicKeyInfo, DER."""
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 _UNPROCESSED = frozenset(

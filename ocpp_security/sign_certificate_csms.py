@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.sign_certificate import (
@@ -21,11 +20,15 @@ from chargepki.ocpp_security.sign_certificate import (
     MarkUnknown,
     Payload,
     PendingDelivery,
+    Place,
     RecordRefusal,
     SendCall,
     SigningOrder,
+    is_self_issued,
     is_unprocessed,
     opens_link,
+    place_of,
+    spki_of,
 )
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import (
@@ -81,8 +84,8 @@ class CsmsCertificateFlow:
     """The certificate flow of one station; keep it across reconnects of that station.
 
     The inventory is what remembers: a flow that begins empty takes up every delivery that is pending there. One
-    request is open per use. The same CSR again continues it; another CSR replaces it. Whatever order the reports
-    come in, the flow neither blocks a later request nor delivers a certificate for a key that was not asked for.
+    request is open per use, and per SeccId of V2G leaves: the same CSR again continues it, another one replaces it. The
+    flow never blocks a later request, nor delivers a certificate for a key that was not asked for, in whatever order.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class CsmsCertificateFlow:
         self._revoke_refused = revoke_refused
         self._max_requests_per_hour = max_requests_per_hour
         self._entries: dict[str, _Entry] = {}
-        self._open: dict[CertificateUse, str] = {}
+        self._open: dict[Place, str] = {}
         # Lists and not deques: they are short, and there are ten thousand flows.
         self._accepted_at: list[datetime] = []
         self._count = 0
@@ -141,8 +144,8 @@ class CsmsCertificateFlow:
         self._accepted_at = previous._accepted_at
 
     def open_order(self, use: CertificateUse) -> SigningOrder | None:
-        """Return the order that is open for *use*, if any."""
-        order_id = self._open.get(use)
+        """Return the order that is open for *use*, if any; the oldest of several V2G leaves."""
+        order_id = next((self._open[place] for place in self._open if place[0] is use), None)
         return self._entries[order_id].order if order_id is not None else None
 
     def sign_requested(self, payload: Payload, now: datetime) -> tuple[Payload, list[CsmsEffect]]:
@@ -157,7 +160,7 @@ class CsmsCertificateFlow:
         try:
             plan = self._plan_for(use)
             request = self._judge(received.csr, use, plan)
-            open_entry = self._find_open(use)
+            open_entry = self._find_open(place_of(use, request))
             if open_entry is None or open_entry.order.request.der != request.der:
                 self._check_rate(now)
         except OcppRefusal as error:
@@ -168,7 +171,8 @@ class CsmsCertificateFlow:
         typed = received.use is not CertificateUse.COMBINED  # always in 1.6, which has one use alone
         if open_entry is not None and open_entry.order.request.der == request.der:
             return {"status": "Accepted"}, self._repeat(open_entry, received.request_id, now, typed=typed)
-        effects = self._replace_open(use)
+        place = place_of(use, request)
+        effects = self._replace_open(place)
         self._count += 1
         order = SigningOrder(
             id=f"{self.station.id}/{self._count}",
@@ -182,7 +186,7 @@ class CsmsCertificateFlow:
             request_id=received.request_id,
         )
         self._entries[order.id] = _Entry(order)
-        self._open[use] = order.id
+        self._open[place] = order.id
         self._accepted_at.append(now)
         return {"status": "Accepted"}, [*effects, Issue(order)]
 
@@ -322,7 +326,7 @@ class CsmsCertificateFlow:
                 continue
             if entry is None:
                 entry = self._take_up(item)
-            current = self._find_open(item.use)
+            current = self._find_open(place_of(item.use, item.request))
             outrun = current is not None and not current.resumed and current is not entry
             if entry.replaced or item.superseded_by is not None or outrun:
                 self._close(entry)
@@ -353,7 +357,7 @@ class CsmsCertificateFlow:
             order, _Phase.READY, certificate_id=item.certificate_id, doubtful=item.attempts > 0, resumed=True
         )
         self._entries[order.id] = entry
-        self._open.setdefault(item.use, order.id)
+        self._open.setdefault(place_of(item.use, item.request), order.id)
         return entry
 
     # --- judging a request
@@ -424,8 +428,8 @@ class CsmsCertificateFlow:
 
     # --- entries
 
-    def _find_open(self, use: CertificateUse) -> _Entry | None:
-        order_id = self._open.get(use)
+    def _find_open(self, place: Place) -> _Entry | None:
+        order_id = self._open.get(place)
         return None if order_id is None else self._entries[order_id]
 
     def _repeat(self, entry: _Entry, request_id: int | None, now: datetime, *, typed: bool) -> list[CsmsEffect]:
@@ -433,11 +437,11 @@ class CsmsCertificateFlow:
         entry.order = replace(entry.order, request_id=request_id, typed=typed, received_at=now)
         return [self._deliver(entry)] if entry.phase in _AT_REST else []
 
-    def _replace_open(self, use: CertificateUse) -> list[CsmsEffect]:
-        entry = self._find_open(use)
+    def _replace_open(self, place: Place) -> list[CsmsEffect]:
+        entry = self._find_open(place)
         if entry is None:
             return []
-        del self._open[use]
+        del self._open[place]
         entry.replaced = True
         # An order that is being issued or sent stays until that is reported; only then its fate is known.
         if entry.phase not in _AT_REST:
@@ -454,10 +458,10 @@ class CsmsCertificateFlow:
     def _load_chain(self, entry: _Entry, chain: Sequence[bytes]) -> str | None:
         """Put the chain to send into *entry*, or return why it cannot be sent."""
         certificates = [x509.load_der_x509_certificate(der) for der in chain]
-        if not certificates or _spki(certificates[0]) != entry.order.request.spki_der:
+        if not certificates or spki_of(certificates[0]) != entry.order.request.spki_der:
             return "the certificate is not for the public key of the CSR"
         # The root is the station's to have already; it stays out of every chain (M03 to M06 remarks).
-        sent = [der for der, certificate in zip(chain, certificates, strict=True) if not _is_self_issued(certificate)]
+        sent = (der for der, each in zip(chain, certificates, strict=True) if not is_self_issued(each))
         pem = "".join(to_pem("CERTIFICATE", der) for der in sent)
         if len(pem) > self._max_chain:
             return f"the chain has {len(pem)} characters, the station takes {self._max_chain} (A02.FR.16)"
@@ -483,21 +487,14 @@ class CsmsCertificateFlow:
 
     def _forget(self, entry: _Entry) -> None:
         self._entries.pop(entry.order.id, None)
-        if self._open.get(entry.order.use) == entry.order.id:
-            del self._open[entry.order.use]
+        place = place_of(entry.order.use, entry.order.request)
+        if self._open.get(place) == entry.order.id:
+            del self._open[place]
 
 
 def _invalid_csr(told: str, *, operator: str = "", why: str = "", fix: str = "") -> OcppRefusal:
     answer = StatusAnswer("Rejected", "InvalidCSR", told[:_MAX_INFO_CHARACTERS])
     return OcppRefusal(operator or told, answer=answer, why=why, fix=fix)
-
-
-def _spki(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _is_self_issued(certificate: x509.Certificate) -> bool:
-    return certificate.subject.public_bytes() == certificate.issuer.public_bytes()
 
 
 def _require_aware(now: datetime) -> None:

@@ -223,6 +223,22 @@ def test_requests_of_different_uses_do_not_touch_each_other() -> None:
     assert flow.open_order(USE) == own and flow.open_order(CertificateUse.V2G) == v2g
 
 
+def test_v2g_leaves_of_several_seccs_are_requested_at_once_and_replace_only_their_own_kind() -> None:
+    """A02, prerequisites: one TriggerMessage for each distinct SeccId; the CSRs come in any order."""
+    flow = make_flow()
+    texts = [csr(f"CN=DE-ICE-S-{number:031d},O=Example CSO,C=DE,DC=CPO") for number in (1, 2)]
+    first, second = (accept(flow, request(V201, text, CertificateUse.V2G)) for text in texts)
+    # A new key for the second SECC replaces the second request, and not the first one.
+    again = csr(f"CN=DE-ICE-S-{2:031d},O=Example CSO,C=DE,DC=CPO")
+    third = accept(flow, request(V201, again, CertificateUse.V2G))
+    assert isinstance(flow.issued(first, issue(first), NOW, certificate_id="c1")[0], SendCall)
+    assert isinstance(flow.issued(second, issue(second), NOW, certificate_id="c2")[0], MarkUndelivered)
+    assert isinstance(flow.issued(third, issue(third), NOW, certificate_id="c3")[0], SendCall)
+    assert flow.answered(first, "Accepted", NOW) == [MarkDelivered(first, "c1")]
+    assert flow.answered(third, "Accepted", NOW) == [MarkDelivered(third, "c3")]
+    assert flow.open_order(CertificateUse.V2G) is None
+
+
 def test_a_certificate_for_a_foreign_public_key_is_never_sent() -> None:
     flow = make_flow()
     order = accept(flow, request(V201, csr()))

@@ -87,6 +87,31 @@ def test_profile_3_is_reached_with_a_certificate_that_is_fetched_first(rig: Rig)
     assert rig.inventory.get_station("UP-3").security_profile == 3
 
 
+def test_a_station_moves_from_16_to_201_with_password_and_certificate_and_back(rig: Rig) -> None:
+    """One endpoint for both versions: whatever the station holds opens it in either."""
+    rig.add_station("MOVE")
+    credential = Credential()
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url, tls = rig.url_of(server), rig.client_tls()
+            async with foreign_station(url, "MOVE", "ocpp1.6", password=PASSWORD, tls=tls) as peer:
+                await peer.send_csr(build_station_csr(credential.key, "MOVE", "Example CSO"))
+                credential.chain_pem = await peer.next_chain()
+            for version in ("ocpp2.0.1", "ocpp1.6"):
+                async with foreign_station(url, "MOVE", version, password=PASSWORD, tls=tls):
+                    await wait_for(lambda: speaks("MOVE") == (version, 2))  # noqa: B023 - called within its round
+            for version in ("ocpp2.0.1", "ocpp1.6"):
+                async with foreign_station(url, "MOVE", version, tls=rig.client_tls(credential)):
+                    await wait_for(lambda: speaks("MOVE") == (version, 3))  # noqa: B023 - called within its round
+
+    def speaks(station: str) -> tuple[str, int] | None:
+        seen = rig.inventory.find_presence(station)
+        return None if seen is None or not seen.connected else (seen.protocol, seen.security_profile)
+
+    run_on("asyncio", story())
+
+
 def test_a_station_that_falls_back_keeps_its_old_profile_and_gets_its_old_order_again(rig: Rig) -> None:
     """B10.FR.07."""
     rig.add_station("BACK", profile=1)
