@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from chargepki.ocpp_security.campaign_renewal import REPLACE, judge_renewal, settle_renewal
+from chargepki.ocpp_security.campaign_roots import DELETE_ROOT, INSTALL_ROOT
 from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, settle_by_operation
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
@@ -255,6 +256,8 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
         judge=_judge_profile,
         order=lambda subject, _sealing: Order(subject.parameters),
     ),
+    "install-root": INSTALL_ROOT,
+    "delete-root": DELETE_ROOT,
     "get-log": CampaignKind(
         operation=OperationKind.GET_LOG,
         settings={

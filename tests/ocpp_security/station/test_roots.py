@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,13 +15,19 @@ from ocpp.v16 import call_result as result16
 from ocpp.v21 import call_result as result21
 from ocpp.v201 import call_result as result201
 
+from chargepki.ocpp_security.campaign_kinds import KINDS
+from chargepki.ocpp_security.campaign_store import CampaignStore
+from chargepki.ocpp_security.campaigns import Pace
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
 from chargepki.ocpp_security.trust_facts import add_root, known_certificates
 from chargepki.ocpp_security.trust_reconcile import RootFinding, RootStatus, reconcile
 from chargepki.ocpp_security.trust_store import TrustPolicy
+from chargepki.ocpp_security.wire import RootUse
+from chargepki.pki.errors import NotFound
 from chargepki.pki.hashdata_defects import HashDefect
+from chargepki.pki.inventory.campaign_records import CampaignStationState
 from chargepki.pki.inventory.records import OperationRecord, OperationState
 from chargepki.pki.inventory.trust_records import StationRootState
 from chargepki.pki.pem import to_pem
@@ -337,3 +344,48 @@ def test_drift_is_found_when_a_station_loses_and_regains_roots(rig: Rig) -> None
     assert found == {
         "CN=Drift 0": RootFinding.MISSING, "CN=Drift 1": RootFinding.RETURNED, "": RootFinding.UNEXPLAINED
     }  # fmt: skip
+
+
+def test_a_root_is_rolled_over_a_fleet_of_mixed_versions(rig: Rig) -> None:
+    """A new manufacturer root everywhere, then the old one away: two campaigns, and nobody without a root between."""
+    old, new = root("Old Maker CA", nth=15), root("New Maker CA", nth=16)
+    stations = {f"FLEET-{version}": version for version in VERSIONS}
+    for identity in (*stations, "FLEET-away"):
+        rig.add_station(identity)
+    store = CampaignStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
+
+    def begin(name: str, kind: str, made: Made) -> None:
+        now = datetime.now(UTC)
+        given = {"use": "manufacturer", "root": hashlib.sha256(made.der).hexdigest()}
+        parameters = KINDS[kind].parse(given)
+        end = now + timedelta(minutes=5)
+        store.create(name, kind, parameters, [*stations, "FLEET-away"], Pace(waves=(1,)), now=now, ends_at=end)
+
+    def count(name: str) -> int:
+        found = rig.inventory.list_campaign_stations(name)
+        return sum(item.state is CampaignStationState.DONE for item in found)
+
+    async def story() -> None:
+        async with rig.server(2) as server, contextlib.AsyncExitStack() as stack:
+            running = [
+                await stack.enter_async_context(Running(station_of(rig, rig.url_of(server), identity, version)))
+                for identity, version in stations.items()
+            ]
+            with pytest.raises(NotFound, match="no root"):
+                begin("too-soon", "install-root", old)
+            for each in running:
+                each.store.set_manufacturer_trust(to_pem("CERTIFICATE", old.der).encode())
+            # Both are known by having been tried on one station.
+            for made in (old, new):
+                await done(rig, order(rig, "FLEET-ocpp2.1", OperationKind.INSTALL_ROOT, made, use="manufacturer"))
+            begin("new-root", "install-root", new)
+            await wait_for(lambda: count("new-root") >= 2, seconds=20)
+            begin("old-root", "delete-root", old)
+            await wait_for(lambda: count("old-root") == 3, seconds=20)
+            for each in running:
+                makers = [item.der for item in each.roots.installed() if item.use is RootUse.MANUFACTURER]
+                assert makers == [new.der]
+        away = [item.state for item in rig.inventory.list_campaign_stations("old-root") if item.station == "FLEET-away"]
+        assert away == [CampaignStationState.WAITING]
+
+    run_on("asyncio", story())
