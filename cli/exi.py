@@ -59,7 +59,8 @@ def decode(state: GlobalState, file: str, set_name: str | None, ignore_limits: b
         state.output.document("chargepki/exi-message", content)
     else:
         state.output.say(f"{_described(message)}, {len(data)} bytes")
-        state.output.text(json.dumps(codec.to_json(message), indent=2, ensure_ascii=False))
+        # Escaped, because a stranger's text may hold what steers a terminal.
+        state.output.text(json.dumps(codec.to_json(message), indent=2))
 
 
 @exi.command(

@@ -181,7 +181,7 @@ class _Builder:
     def __init__(self, grammars: GrammarSet, *, limits: bool, open_lists: bool) -> None:
         self._grammars = grammars
         self._limits = limits
-        self._open = grammars.complex_types[OPEN_LIST] if open_lists else None
+        self._open = grammars.complex_types[OPEN_LIST] if open_lists and grammars is ISO15118_2 else None
         self._starts: dict[str, State] = {}
         self._after_end = State()
 

@@ -50,6 +50,12 @@ def test_an_error_names_element_and_bit(fresh: CommandLine) -> None:
     assert error["code"] == "exi" and "bytes are announced" in error["what"]
 
 
+def test_text_of_a_stranger_does_not_reach_the_terminal_as_it_is(fresh: CommandLine) -> None:
+    steering = json.dumps({"eMAID": {"Id": "\x9b2J\u202e", "value": "DE8AA1A2B3C4D5"}}).encode()
+    done = fresh("exi", "decode", "-", stdin=fresh("exi", "encode", "-", stdin=steering).stdout)
+    assert done.out.isascii() and json.loads(done.out) == json.loads(steering)
+
+
 def test_the_schema_can_be_named(fresh: CommandLine) -> None:
     done = fresh("exi", "decode", "-", "--set", "iso15118-20", stdin=REQUEST, code=3)
     assert "starts with no message about certificates" in done.stderr

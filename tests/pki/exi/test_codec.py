@@ -190,6 +190,30 @@ def test_both_ways_to_write_an_empty_value_are_read() -> None:
     assert decode(bytes.fromhex("802d01b0801e80")).tree == tree
 
 
+def test_only_the_lists_of_15118_2_are_written_in_two_ways() -> None:
+    for message in samples():
+        if message.message_set is not OF_2:
+            assert encode(Message(message.message_set, message.name, message.tree, open_lists=True)) == encode(message)
+
+
+def test_a_full_list_of_roots_ends_with_a_bit_more_where_no_maximum_is_known() -> None:
+    root: Tree = {"X509IssuerName": "CN=R", "X509SerialNumber": 1}
+    for count, is_written in ((19, True), (20, True), (21, False)):
+        listed: list[Value] = [root for _ in range(count)]
+        tree: Tree = {
+            **sample("CertificateInstallationReq").tree,
+            "ListOfRootCertificateIDs": {"RootCertificateID": listed},
+        }
+        for is_open in (False, True):
+            message = Message(OF_2, "CertificateInstallationReq", tree, is_open)
+            if not is_written:
+                with pytest.raises(ExiError, match="RootCertificateID"):
+                    encode(message)
+                continue
+            assert decode(encode(message)) == Message(OF_2, message.name, tree, is_open and count == 20)
+            assert encode(decode(encode(message))) == encode(message)
+
+
 def test_lengths_that_the_text_forbids_to_pad_are_accepted() -> None:
     """The schema says 133 and 206 bytes; V2G20-2495 and V2G20-2521 forbid the padding."""
     data = dict(sample("SignedInstallationData", OF_20).tree)
