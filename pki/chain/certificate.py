@@ -37,8 +37,8 @@ from chargepki.pki.chain.reading import (
 )
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import InputError
+from chargepki.pki.key_usage import KeyUsageBit
 from chargepki.pki.keys import PublicKey
-from chargepki.pki.profiles.base import KeyUsageBit
 
 __all__ = ["RESTRICTS_NAMES", "RESTRICTS_POLICIES", "UNDERSTOOD", "PathCertificate"]
 

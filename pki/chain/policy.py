@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from chargepki.pki import oids
-from chargepki.pki.profiles.base import KeyUsageBit
+from chargepki.pki.key_usage import KeyUsageBit
 
 __all__ = ["POLICIES", "AnchorUse", "ChainPolicy", "PolicyInputs", "Purpose", "TrustAnchor", "WorkBudget"]
 

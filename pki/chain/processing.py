@@ -15,7 +15,7 @@ from chargepki.pki.chain.policy_graph import PolicyGraph
 from chargepki.pki.chain.reading import instant
 from chargepki.pki.chain.refusals import PathRefusal, refuse
 from chargepki.pki.der import DerError
-from chargepki.pki.profiles.base import KeyUsageBit
+from chargepki.pki.key_usage import KeyUsageBit
 
 __all__ = ["check_leaf", "check_path", "path_policies"]
 

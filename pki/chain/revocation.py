@@ -25,7 +25,7 @@ from chargepki.pki.chain.processing import check_path
 from chargepki.pki.chain.refusals import PathRefusal, RevocationRefusal, SearchRecord, place
 from chargepki.pki.chain.search import Search
 from chargepki.pki.der import DerError
-from chargepki.pki.profiles.base import KeyUsageBit
+from chargepki.pki.key_usage import KeyUsageBit
 
 __all__ = ["CertificateStatus", "Revocation", "RevocationMode", "Status", "StatusFinder"]
 

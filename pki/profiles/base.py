@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from chargepki.pki.key_usage import KeyUsageBit
 from chargepki.pki.keys import KeyAlgorithm
 
 __all__ = [
@@ -70,25 +71,6 @@ class Syntax(StrEnum):
     STATION_SERIAL = "station-serial"
     HOSTNAME = "hostname"
     COUNTRY = "country"
-
-
-class KeyUsageBit(StrEnum):
-    """RFC 5280 4.2.1.3 names; `bit` is the position in the BIT STRING."""
-
-    DIGITAL_SIGNATURE = "digitalSignature"
-    NON_REPUDIATION = "nonRepudiation"
-    KEY_ENCIPHERMENT = "keyEncipherment"
-    DATA_ENCIPHERMENT = "dataEncipherment"
-    KEY_AGREEMENT = "keyAgreement"
-    KEY_CERT_SIGN = "keyCertSign"
-    CRL_SIGN = "cRLSign"
-    ENCIPHER_ONLY = "encipherOnly"
-    DECIPHER_ONLY = "decipherOnly"
-
-    @property
-    def bit(self) -> int:
-        """Position in the KeyUsage BIT STRING, 0 for digitalSignature."""
-        return list(type(self)).index(self)
 
 
 class Extension(StrEnum):
