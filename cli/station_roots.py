@@ -148,6 +148,8 @@ def roots(
         await_outcome(state, operation, wait)
     statuses = station_roots(workspace, station_id, wanted)
     rows = [status_row(status) for status in statuses]
+    if not state.output.for_machines:
+        rows = [{**row, "defects": ", ".join(row["defects"])} for row in rows]
     if explain:
         for status in statuses:
             for sentence in status.explanation:
