@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -69,7 +70,23 @@ class _ImagePlan:
     plain: bool
 
 
-def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
+class Alerts(Protocol):
+    """What is done with log records that carry ``alert``."""
+
+    def listen(self) -> None:
+        """Begin to take them, in this process and in every one that it forks."""
+        ...
+
+    def beside(self) -> contextlib.AbstractContextManager[None]:
+        """Deliver them in a thread for the length of the block."""
+        ...
+
+    def run(self, parent: int) -> int:
+        """Deliver them in this process, until told to stop or *parent* is gone."""
+        ...
+
+
+def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts | None = None) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
@@ -93,11 +110,10 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
     def ready() -> None:
         _tell_ready(state, plan)
 
+    if alerts is not None:
+        alerts.listen()
     if workers == 1:
-        keeper = _keeper(workspace) if holds_keys else None
-        serving = _serving(workspace, plan, 0)
-        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-            runner.run(run_server(serving, keeper=keeper, ready=ready))
+        _serve_alone(workspace, plan, alerts, ready)
         state.output.say("stopped")
         return
     # Connections must not cross a fork: each process opens its own.
@@ -124,8 +140,19 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any]) -> None:
     ]
     if holds_keys:
         children.append(("background", keep))
+    if alerts is not None:
+        children.append(("alerts", lambda: alerts.run(parent)))
     supervise(children, ready=ready)
     state.output.say("stopped")
+
+
+def _serve_alone(workspace: Workspace, plan: _Plan, alerts: Alerts | None, ready: Callable[[], None]) -> None:
+    """Do everything in this process."""
+    keeper = _keeper(workspace) if plan.holds_keys else None
+    serving = _serving(workspace, plan, 0)
+    beside = contextlib.nullcontext() if alerts is None else alerts.beside()
+    with beside, asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+        runner.run(run_server(serving, keeper=keeper, ready=ready))
 
 
 def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds_keys: bool) -> _Plan:

@@ -49,5 +49,7 @@ def serve(state: GlobalState, /, **options: Any) -> None:
     it with SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again.
     """
     from chargepki.cli.pki_serving import serve_pki
+    from chargepki.cli.serve_alerts import ServeAlerts
 
-    serve_pki(state, options)
+    # Without keys nothing can be stored, and so nothing raised: problems are logged.
+    serve_pki(state, options, alerts=None if options["presigned_only"] else ServeAlerts(state))

@@ -166,7 +166,7 @@ def _rule(table: _Table, targets: Mapping[str, Target]) -> AlertRule:
         targets=table.texts("targets"),
         events=table.texts("events", ("*",)),
         criticality=Criticality(table.choice("criticality", "any", tuple(Criticality))),
-        source=table.choice("source", "", ("", "station", "csms")),
+        source=table.choice("source", "", ("", "station", "csms", "pki")),
         stations=table.texts("stations", ("*",)),
         threshold=table.number("threshold", 1),
         window=table.duration("window", "10m", MAX_WINDOW),

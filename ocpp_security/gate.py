@@ -54,6 +54,7 @@ class StationGate(Generic[EntryT, EvidenceT]):
         stations: the inventory, or a table of one's own.
         profiles: security profiles that this port serves: 1, 2, 3, or 2 and 3.
         trust: see `authenticate`; not needed where the TLS context is from `server_context`.
+        crls: see `authenticate`; looked at where *trust* is.
         refused: told about every refusal, with the peer's address; by default it is logged with cause and cure.
     """
 
@@ -63,12 +64,15 @@ class StationGate(Generic[EntryT, EvidenceT]):
         *,
         profiles: Collection[int] = (2, 3),
         trust: Sequence[bytes] = (),
+        crls: Sequence[bytes] = (),
         path_prefix: str = "/ocpp/",
         guard: AuthenticationGuard | None = None,
         refused: Callable[[RefusedConnection, str], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._stations, self._profiles, self._trust, self._prefix = stations, profiles, trust, path_prefix
+        self._stations, self._profiles, self._prefix = stations, profiles, path_prefix
+        self.trust, self.crls = trust, crls
+        """Both may be replaced at any time; for new connections."""
         self._guard = guard or AuthenticationGuard()
         self._refused = refused or _log_refusal
         self._clock = clock
@@ -77,9 +81,15 @@ class StationGate(Generic[EntryT, EvidenceT]):
         )
 
     def options(self) -> dict[str, Any]:
-        """Return what `websockets.serve` has to be told: the hooks, the subprotocols, and no compression."""
+        """Return what `websockets.serve` has to be told: the hooks, the subprotocols, and what a peer may cost.
+
+        Without compression, and with connections that a flood of pings or a peer that reads nothing ends.
+        """
+        from chargepki.ocpp_security.csms.bounded import BoundedConnection  # that package imports this module
+
         return {
             "process_request": self.process_request,
+            "create_connection": BoundedConnection,
             "subprotocols": [cast(Subprotocol, name) for name in SUBPROTOCOLS],
             "select_subprotocol": select_subprotocol,
             "compression": None,
@@ -91,7 +101,7 @@ class StationGate(Generic[EntryT, EvidenceT]):
         try:
             verdict = await authenticate(
                 upgrade, self._stations, now=self._clock(), guard=self._guard, profiles=self._profiles,
-                trust=self._trust, path_prefix=self._prefix,
+                trust=self.trust, crls=self.crls, path_prefix=self._prefix,
             )  # fmt: skip
         except UnavailableError as error:
             verdict = RefusedConnection(

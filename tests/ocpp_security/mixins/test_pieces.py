@@ -67,6 +67,48 @@ def test_the_gate_alone_answers_as_the_endpoint_does(rig: Rig) -> None:
     run_on("asyncio", story())
 
 
+def test_the_gate_alone_looks_at_revocation_lists_that_replace_each_other_and_bounds_pings(rig: Rig) -> None:
+    rig.add_station("GATE-CRL", profile=3)
+    credential, certificate = rig.credential("GATE-CRL")
+
+    class OwnTable(InventoryStations):
+        """A table that knows stations, and leaves revocation to the lists of somebody else's CA."""
+
+        async def check_certificate(self, station: Any, chain_der: Any, now: Any) -> Any:
+            return None
+
+    async def story() -> None:
+        before = rig.authority.publish_crl("t-cso-sub").der
+        rig.authority.publish_crl("t-cso-root")
+        refused: list[str] = []
+        gate = StationGate(
+            OwnTable(rig.inventory), profiles=(3,), trust=(rig.root_der,), crls=(before,),
+            refused=lambda no, _: refused.append(str(no.reason)),
+        )  # fmt: skip
+
+        async def handler(socket: ServerConnection) -> None:
+            await socket.wait_closed()
+
+        async with serve(handler, "127.0.0.1", 0, ssl=rig.tls(frozenset({3})), **gate.options()) as server:
+            url, tls = url_of(server), rig.client_tls(credential)
+            socket = await open_socket(url, "GATE-CRL", tls=tls)
+            with pytest.raises(websockets.ConnectionClosed):
+                for _ in range(700):
+                    await socket.ping()
+                await asyncio.wait_for(socket.wait_closed(), 20)
+                await socket.ping()
+            assert socket.close_code == 1008
+            rig.authority.revoke(certificate, "keyCompromise")
+            gate.crls = (rig.authority.publish_crl("t-cso-sub").der,)
+            with pytest.raises(websockets.InvalidStatus) as answer:
+                await open_socket(url, "GATE-CRL", tls=tls)
+            assert answer.value.response.status_code == 403
+        gate.close()
+        assert refused == ["certificate-revoked"]
+
+    run_on("asyncio", story())
+
+
 def remove(rig: Rig, station: str) -> None:
     def work(tx: Any) -> None:
         tx.update_station(station, state=StationState.REMOVED)
