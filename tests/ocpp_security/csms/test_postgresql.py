@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,3 +50,67 @@ def test_two_servers_share_one_database_and_a_revocation_is_heard_in_time(shared
                     assert peer.socket.close_reason == "certificate revoked"
 
     run_on("uvloop", story())
+
+
+COMMAND = Path(sys.executable).parent / "chargepki"
+NEW = "a-password-for-later"
+
+
+@contextlib.asynccontextmanager
+async def csms_process(environment: Mapping[str, str]) -> AsyncIterator[str]:
+    """Run ``csms serve`` and give its URL."""
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "--json", "csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1",
+        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        text = b""
+        while b"}" not in text:
+            line = await asyncio.wait_for(process.stdout.readline(), 60)
+            assert line, "it ended"
+            text += line
+        yield f"ws://127.0.0.1:{json.loads(text)['port']}"
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 30)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_of_two_processes_the_one_that_holds_the_connection_carries_an_operation_out(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, "CHARGEPKI_HOME": str(home), "CHARGEPKI_DATABASE": postgresql_url}
+    for name, text in (("password", PASSWORD.decode()), ("new", NEW)):
+        (tmp_path / name).write_text(text)
+
+    def chargepki(*words: str) -> None:
+        done = subprocess.run(
+            [COMMAND, *words], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    for identity in ("HERE", "THERE"):
+        secret = ("--security-profile", "1", "--password-file", str(tmp_path / "password"))
+        chargepki("station", "add", identity, *secret)
+
+    async def story() -> None:
+        async with csms_process(environment) as one, csms_process(environment) as two:
+            async with (
+                foreign_station(one, "HERE", "ocpp2.0.1", password=PASSWORD) as here,
+                foreign_station(two, "THERE", "ocpp1.6", password=PASSWORD) as there,
+            ):
+                await asyncio.gather(here.boot("HERE"), there.boot("THERE"))
+                for identity in ("HERE", "THERE"):
+                    words = ("station", "set-password", identity, "--password-file", str(tmp_path / "new"))
+                    await asyncio.to_thread(chargepki, *words, "--wait", "30s")
+                assert await here.next_trigger() == f"BasicAuthPassword={NEW}"
+                assert await there.next_trigger() == f"AuthorizationKey={NEW.encode().hex()}"
+                assert here.triggers.empty() and there.triggers.empty()
+            # What one process put on record counts at the other.
+            socket = await open_socket(two, "HERE", password=NEW.encode())
+            await socket.close()
+
+    run_on("asyncio", story())
