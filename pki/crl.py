@@ -167,6 +167,10 @@ def parse_crl(data: bytes, *, max_bytes: int = MAX_CRL_BYTES) -> CrlView:
         raise der.DerError(problem.rule, problem.offset, problem.what)
     if content.extension(oids.DELTA_CRL_INDICATOR) is not None and content.delta_base is None:
         raise InputError("the delta CRL indicator holds no number", why="RFC 5280 5.2.4")
+    for what, number in (("number", content.number), ("base number", content.delta_base)):
+        if number is not None and number.bit_length() >= 160:
+            octets = number.bit_length() // 8 + 1
+            raise InputError(f"the {what} of the CRL has {octets} octets", why="at most 20 (RFC 5280 5.2.3)")
     return CrlView(
         der=content.der,
         tbs=content.tbs,

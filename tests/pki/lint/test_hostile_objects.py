@@ -12,6 +12,7 @@ import pytest
 from chargepki.pki import der, keys, oids
 from chargepki.pki.chain.extensions import read_policies
 from chargepki.pki.chain.ocsp import read_ocsp_response
+from chargepki.pki.crl import parse_crl
 from chargepki.pki.errors import InputError, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import LintSession, lint_certificate, lint_crl, lint_ocsp_response, read_inputs
@@ -143,3 +144,13 @@ def test_a_response_that_names_no_hash_is_refused() -> None:
 def test_a_policy_without_identifier_is_refused() -> None:
     with pytest.raises(InputError, match="names a policy"):
         read_policies(der.sequence(der.sequence()))
+
+
+@pytest.mark.parametrize(("oid", "what"), [(oids.CRL_NUMBER, "number"), (oids.DELTA_CRL_INDICATOR, "base number")])
+def test_a_list_with_a_number_of_thousands_of_octets_is_one_clear_error(oid: str, what: str) -> None:
+    """Nothing may write such a number out: it has more digits than Python turns into text."""
+    good = crl(extensions=(extension(oid, der.integer((1 << 159) - 1), critical=True),))
+    assert (1 << 159) - 1 in (parse_crl(good).number, parse_crl(good).delta_base_number)
+    huge = crl(extensions=(extension(oid, der.integer(HUGE), critical=True),))
+    with pytest.raises(InputError, match=f"the {what} of the CRL has 2501 octets"):
+        parse_crl(huge)
