@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from testkit.crash import Place, Runner
+from testkit.crash_postgresql import PostgresqlServer
 from testkit.crash_scenarios import build_template
 from testkit.databases import postgresql_server, postgresql_url
 
@@ -52,3 +53,28 @@ def templates(runner: Runner, fast_folder: Path) -> dict[str, Place]:
     ready = Place.new(folder / "ready")
     build_template(runner, ready)
     return {"empty": Place.new(folder / "empty"), "ready": ready}
+
+
+@pytest.fixture(scope="session")
+def only_server() -> Iterator[PostgresqlServer]:
+    """The PostgreSQL server of this pytest process that may be killed."""
+    running = PostgresqlServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def server(only_server: PostgresqlServer) -> PostgresqlServer:
+    """The same, running: the test before may have failed while it was down."""
+    only_server.start()
+    return only_server
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(only_server: PostgresqlServer, runner: Runner, fast_folder: Path) -> tuple[Place, str]:
+    """A workspace to be copied, and the name of its database, which nobody uses."""
+    only_server.start()
+    name, url = only_server.new_database()
+    place = Place.new(fast_folder / "templates-postgresql", url)
+    build_template(runner, place)
+    return place, name

@@ -15,7 +15,7 @@ from testkit.authorities import make_csr
 from testkit.crash import CHANGING_CALLS, SEED, Call, Fault, Outcome, Place, Runner, choose, need_strace
 from testkit.crash_judge import key_files, problems
 from testkit.crash_postgresql import PostgresqlServer
-from testkit.crash_scenarios import ISSUE, build_template, open_place
+from testkit.crash_scenarios import ISSUE, open_place
 from testkit.effort import CAMPAIGN
 
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
@@ -28,19 +28,10 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    """A server that no other test uses."""
-    running = PostgresqlServer()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def place(server: PostgresqlServer, runner: Runner, folder: Path) -> Place:
+def place(server: PostgresqlServer, postgresql_template: tuple[Place, str], folder: Path) -> Place:
     """A workspace whose inventory is in that server."""
-    made = Place.new(folder / "place", server.url)
-    build_template(runner, made)
-    return made
+    template, name = postgresql_template
+    return Place(template.copy_to(folder / "place").root, server.new_database(like=name)[1])
 
 
 def new_request(place: Place) -> tuple[str, list[str]]:
@@ -81,7 +72,7 @@ def answered_once(runner: Runner, place: Place, name: str, command: list[str], f
 def test_a_client_killed_at_anything_it_sends_loses_nothing(runner: Runner, place: Place) -> None:
     need_strace()
     keys = key_files(place)
-    calls = choose(sends(runner, place), sample=40, every=CAMPAIGN)
+    calls = choose(sends(runner, place), sample=20, every=CAMPAIGN)
     wrong: list[str] = []
     reached = 0
     for call in calls:
@@ -115,7 +106,7 @@ def test_a_server_that_goes_away_at_any_message_is_one_clear_error_and_the_repea
     runner: Runner, server: PostgresqlServer, place: Place
 ) -> None:
     need_strace()
-    calls = [call for call in sends(runner, place) if call.name in SENDING]
+    calls = choose([call for call in sends(runner, place) if call.name in SENDING], sample=18, every=CAMPAIGN)
     wrong: list[str] = []
     codes: list[int] = []
     for number, call in enumerate(calls):

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,6 @@ from testkit.responder_storm import Storm, resident_bytes
 
 CHAOS_SECONDS = float(os.environ.get("CHARGEPKI_CHAOS_SECONDS", "300"))
 SOAK_SECONDS = float(os.environ.get("CHARGEPKI_SOAK_SECONDS", "1800"))
-
-
-@pytest.fixture
-def postgresql() -> Iterator[PostgresqlServer]:
-    """A server that may be killed."""
-    server = PostgresqlServer()
-    yield server
-    server.close()
 
 
 def rage(storm: Storm, seconds: float, disasters: list[Callable[[], None]], pause: float) -> None:
@@ -52,16 +44,16 @@ def rage(storm: Storm, seconds: float, disasters: list[Callable[[], None]], paus
 
 
 @pytest.mark.slow
-def test_no_wrong_answer_while_processes_and_postgresql_die(tmp_path: Path, postgresql: PostgresqlServer) -> None:
+def test_no_wrong_answer_while_processes_and_postgresql_die(tmp_path: Path, server: PostgresqlServer) -> None:
     chance = random.Random(7)
 
     def power_cut() -> None:
-        postgresql.crash()
+        server.crash()
         time.sleep(0.3)
-        postgresql.start()
+        server.start()
 
-    storm = Storm(tmp_path, postgresql.url, count=16)
-    rage(storm, 8.0, [lambda: storm.kill_one(chance), power_cut, postgresql.disconnect_all], 0.4)
+    storm = Storm(tmp_path, server.new_database()[1], count=16)
+    rage(storm, 8.0, [lambda: storm.kill_one(chance), power_cut, server.disconnect_all], 0.4)
 
 
 @pytest.mark.campaign
@@ -77,17 +69,17 @@ def test_campaign_of_deaths_on_sqlite(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.campaign
 @pytest.mark.timeout(CHAOS_SECONDS + 200)
 def test_campaign_of_deaths_on_postgresql(
-    tmp_path: Path, postgresql: PostgresqlServer, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, server: PostgresqlServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(9)
 
     def power_cut() -> None:
-        postgresql.crash()
+        server.crash()
         time.sleep(chance.random())
-        postgresql.start()
+        server.start()
 
-    storm = Storm(tmp_path, postgresql.url, count=400)
-    disasters = [lambda: storm.kill_one(chance), power_cut, postgresql.disconnect_all]
+    storm = Storm(tmp_path, server.new_database()[1], count=400)
+    disasters = [lambda: storm.kill_one(chance), power_cut, server.disconnect_all]
     rage(storm, CHAOS_SECONDS, disasters, CHAOS_SECONDS / 400)
     with capsys.disabled():
         print(f"\n{dict(storm.statuses)}, {len(storm.acknowledged)} revocations")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ __all__ = ["PostgresqlServer"]
 
 
 class PostgresqlServer:
-    """A server of one test's own, with one database."""
+    """A server of one pytest process's own, with a database for each test."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
@@ -28,12 +29,16 @@ class PostgresqlServer:
         self._folder.chmod(0o755)  # as root the server runs under an account of its own
         self._server = get_server(self._folder / "data", cleanup_mode="stop")
         self._uri = str(self._server.get_uri())
+        self._numbers = itertools.count(1)
+
+    def new_database(self, like: str = "template0") -> tuple[str, str]:
+        """Create a database as a copy of another one that nobody uses; return its name and its SQLAlchemy URL."""
+        name = f"crash{next(self._numbers)}"
         with psycopg.connect(self._uri, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE crash TEMPLATE template0 ENCODING 'UTF8'")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {like} ENCODING 'UTF8'".encode())
             info = connection.info
-            self.url = (
-                f"postgresql+psycopg://{quote(info.user)}@/crash?host={quote(info.host, safe='/')}&port={info.port}"
-            )
+            where = f"host={quote(info.host, safe='/')}&port={info.port}"
+            return name, f"postgresql+psycopg://{quote(info.user)}@/{name}?{where}"
 
     def crash(self) -> None:
         """End the server at once: nobody says goodbye, and the next start recovers from the log."""
