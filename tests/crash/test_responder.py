@@ -19,12 +19,14 @@ CHAOS_SECONDS = float(os.environ.get("CHARGEPKI_CHAOS_SECONDS", "300"))
 SOAK_SECONDS = float(os.environ.get("CHARGEPKI_SOAK_SECONDS", "1800"))
 
 
-def rage(storm: Storm, seconds: float, disasters: list[Callable[[], None]], pause: float) -> None:
+def rage(
+    storm: Storm, seconds: float, disasters: list[Callable[[], None]], pause: float, *, between: float = 0.0
+) -> None:
     """Revoke one certificate after the other, with a disaster before every second one."""
     waiting, done = list(storm.certificates[: storm.count - 4]), 0
     deadline = time.monotonic() + seconds
     try:
-        storm.ask_for_ever()
+        storm.ask_for_ever(pause=between)
         # On a busy machine starting a server again takes seconds: each disaster comes at least twice all the same.
         while (time.monotonic() < deadline or done < 4 * len(disasters)) and not storm.wrong:
             if done % 2 == 0:
@@ -53,7 +55,7 @@ def test_no_wrong_answer_while_processes_and_postgresql_die(tmp_path: Path, serv
         server.start()
 
     storm = Storm(tmp_path, server.new_database()[1], count=16)
-    rage(storm, 8.0, [lambda: storm.kill_one(chance), power_cut, server.disconnect_all], 0.4)
+    rage(storm, 8.0, [lambda: storm.kill_one(chance), power_cut, server.disconnect_all], 0.4, between=0.004)
 
 
 @pytest.mark.campaign

@@ -197,3 +197,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=30, check=False)
     about_ours = [line for line in done.stderr.splitlines() if "chargepki-serve" in line]
     assert done.returncode == 0 and not about_ours, done.stderr
+    # Its judgement of what a break-in would be worth, 0 (nothing) to 10, of the unit as it is.
+    unit.write_text(text)
+    judged = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
+    assert float(judged.rpartition("chargepki-serve.service: ")[2].split()[0]) <= 2.0, judged

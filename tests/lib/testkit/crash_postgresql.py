@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 import warnings
@@ -50,7 +52,11 @@ class PostgresqlServer:
             time.sleep(0.01)
 
     def start(self) -> None:
-        """Start it again."""
+        """Start it again; on a busy machine recovering takes longer than the package waits for it at once."""
+        for _ in range(5):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.ensure_postgres_running()
+                return
         self._server.ensure_postgres_running()
 
     def disconnect_all(self) -> None:

@@ -113,14 +113,18 @@ class Storm:
         self.acknowledged.setdefault(certificate, time.monotonic())
         return True
 
-    def ask_for_ever(self, clients: int = 4) -> None:
-        """Start the clients."""
+    def ask_for_ever(self, clients: int = 4, *, pause: float = 0.0) -> None:
+        """Start the clients.
+
+        Args:
+            pause: seconds that each waits between an answer and its next question.
+        """
         for number in range(clients):
-            thread = threading.Thread(target=self._ask, args=(random.Random(number),))
+            thread = threading.Thread(target=self._ask, args=(random.Random(number), pause))
             thread.start()
             self._threads.append(thread)
 
-    def _ask(self, chance: random.Random) -> None:
+    def _ask(self, chance: random.Random, pause: float) -> None:
         connection: http.client.HTTPConnection | None = None
         while not self._stop.is_set():
             certificate = chance.choice(self.certificates)
@@ -140,6 +144,8 @@ class Storm:
                 time.sleep(0.02)
                 continue
             self._judge(certificate, sent, answer.status, data)
+            if pause:
+                time.sleep(pause)
         if connection is not None:
             connection.close()
 
