@@ -208,7 +208,7 @@ class Storm:
 
 
 def live(database: PostgresqlServer, folder: Path, *, stations: int, deaths: int, patience: float) -> None:
-    with Rig(folder, database.url) as rig:
+    with Rig(folder, database.new_database()[1]) as rig:
         storm = Storm(rig, database, stations)
         try:
             asyncio.run(storm.run(deaths, patience))

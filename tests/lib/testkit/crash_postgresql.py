@@ -52,12 +52,18 @@ class PostgresqlServer:
             time.sleep(0.01)
 
     def start(self) -> None:
-        """Start it again; on a busy machine recovering takes longer than the package waits for it at once."""
-        for _ in range(5):
-            with contextlib.suppress(subprocess.TimeoutExpired):
+        """Start it again; on a busy machine recovering takes longer than the package waits for it."""
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired, AssertionError):
                 self._server.ensure_postgres_running()
+            try:
+                psycopg.connect(self._uri).close()
+            except psycopg.OperationalError:
+                assert time.monotonic() < deadline, "the server does not start"
+                time.sleep(0.1)
+            else:
                 return
-        self._server.ensure_postgres_running()
 
     def disconnect_all(self) -> None:
         """End every session of ours."""
