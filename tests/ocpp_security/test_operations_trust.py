@@ -131,7 +131,7 @@ PLACES = [
 POLICIES = [TrustPolicy(), TrustPolicy(hash_defects=frozenset({HashDefect.KEY_INFO, HashDefect.UPPER_CASE}))]
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(st.sampled_from(PLACES), st.sampled_from(POLICIES), FATES, st.booleans())
 def test_an_installation_ends_with_what_the_station_shows(
     place: tuple[OcppVersion, RootUse], policy: TrustPolicy, fates: list[str], there: bool
@@ -151,7 +151,7 @@ def test_an_installation_ends_with_what_the_station_shows(
         assert finish.state is OperationState.DONE
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(st.sampled_from(PLACES), st.sampled_from(POLICIES), FATES, st.booleans())
 def test_a_deletion_ends_with_what_the_station_shows(
     place: tuple[OcppVersion, RootUse], policy: TrustPolicy, fates: list[str], by_hash: bool

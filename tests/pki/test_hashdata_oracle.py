@@ -201,7 +201,7 @@ SERIALS = [None, *(each for each in HashDefect if each.name.startswith("SERIAL_"
 FREE = [HashDefect.OTHER_HASH, HashDefect.FIELDS_SWAPPED, HashDefect.UPPER_CASE, HashDefect.SERIAL_PADDED]
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(50))
 @given(
     st.sampled_from(NAMES),
     st.sampled_from(KEYS),
@@ -225,7 +225,7 @@ def test_every_combination_of_mistakes_is_recognised(
     assert diagnosis.match is (Match.EXACT if defects <= {*FREE[2:]} else Match.DEFECTIVE)
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(30))
 @given(st.binary(min_size=32, max_size=32), st.sampled_from(["issuerNameHash", "issuerKeyHash"]))
 def test_a_hash_over_something_else_is_never_explained(digest: bytes, field: str) -> None:
     diagnosis = diagnose_hash_data({**right(1), field: digest.hex()}, KNOWN)
@@ -268,7 +268,7 @@ def test_without_the_issuer_no_exact_match_is_claimed() -> None:
     assert diagnose_hash_data(own, [lone]).certificate is lone
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(30))
 @given(st.lists(st.text(max_size=60), min_size=3, max_size=3), st.sampled_from(["SHA256", "SHA384", "SHA512"]))
 def test_any_text_that_the_schema_lets_pass_is_judged(texts: list[str], algorithm: str) -> None:
     report = dict(zip(("issuerNameHash", "issuerKeyHash", "serialNumber"), texts, strict=True))
