@@ -135,7 +135,7 @@ def test_fuzzed_stations_stay_served_and_leave_no_secret(rig: Rig) -> None:
 @pytest.mark.timeout(0)
 def test_campaign_against_an_endpoint(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get("CHARGEPKI_FUZZ_SEED", "0")) or int(time.time())
-    # Compiled on first use and there to stay: 774 validators take 21 MiB. What grows after them would be a leak.
+    # Compiled on first use and there to stay: 774 validators take 21 MiB, which is no matter of how many frames come.
     for version in OcppVersion:
         for action in schemas.actions(version):
             for kind, sending in product(schemas.Kind, (False, True)):
