@@ -342,7 +342,7 @@ def operation_id_of(record: CampaignStationRecord) -> str:
 
     >>> from chargepki.pki.inventory.campaign_records import CampaignStationState as S
     >>> operation_id_of(CampaignStationRecord("roll", "CS-1", 1, 1, 0, S.WAITING, 1))
-    'op-f1b1e5ee3ea5ea02'
+    'op-001dba4034c4b1e3'
     """
     name = f"{record.campaign}\n{record.station}\n{record.round}"
     return f"op-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
