@@ -308,6 +308,10 @@ class CampaignStore:
                 self._perform(tx, current, step, prepared, now)
 
         self._inventory.write(work)
+        settled = (step.settlement.state for step in steps if isinstance(step, Settle))
+        if CampaignStationState.DONE in settled and find_kind(campaign.kind).retire is not None:
+            # The campaign goes on when no responder denies what it has revoked, as `Authority.revoke` does.
+            self._inventory.wait_for_assent()
 
     def _prepare(self, campaign: CampaignRecord, station: str, now: datetime) -> _Prepared:
         """Look at the preconditions and make the operation; outside of the transaction, since a hash takes its time."""
