@@ -58,6 +58,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def first_defect(value: object) -> str:
+    """Name a case alike in every process; the keys, and so the hashes, are others in each."""
+    return str(value[0]) if isinstance(value, tuple) and value else type(value).__name__
+
+
 def spki(key: x509.Certificate) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -109,7 +114,7 @@ def _name_forms() -> dict[str, tuple[HashDefect, ...]]:
     }
 
 
-@pytest.mark.parametrize(("value", "defects"), _name_forms().items())
+@pytest.mark.parametrize(("value", "defects"), _name_forms().items(), ids=first_defect)
 def test_a_hash_over_something_else_than_the_issuers_name_is_named(value: str, defects: tuple[HashDefect, ...]) -> None:
     assert found({**right(1), "issuerNameHash": value}) == ("sub", defects)
 
@@ -147,7 +152,7 @@ def _key_forms() -> list[tuple[int, str, tuple[HashDefect, ...]]]:
     ]
 
 
-@pytest.mark.parametrize(("number", "value", "defects"), _key_forms())
+@pytest.mark.parametrize(("number", "value", "defects"), _key_forms(), ids=first_defect)
 def test_a_hash_over_something_else_than_the_issuers_key_is_named(
     number: int, value: str, defects: tuple[HashDefect, ...]
 ) -> None:
