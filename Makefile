@@ -1,7 +1,8 @@
 # Every target works alone, first, on a fresh clone; python3 (3.11 or newer), pip and make are all it needs.
 
 PYTHON ?= python3
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); if [ "$$n" -ge 2 ]; then echo "$$n"; else echo 2; fi)
+# Half as many more than there are processors: much of the time, a test waits for a timer or for another process.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + (n + 1) / 2)))
 PYTEST_ARGS ?=
 # Packages released later than this are not considered by `make requirements`: the same inputs give the same pins.
 EXCLUDE_NEWER ?= 2026-11-12

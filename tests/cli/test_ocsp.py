@@ -148,19 +148,19 @@ def test_workers_share_a_port_and_dead_ones_are_replaced(run: CommandLine, place
     server.until_ready()
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     before = [int(pid) for pid in children.read_text().split()]
-    assert len(before) == 3  # two that serve, one for the background
+    assert len(before) == 4  # two that serve, one for the background, one for alerts
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     request = request_about(place, "live.pem")
     deadline = time.monotonic() + 40
-    while len([pid for pid in children.read_text().split() if int(pid) not in before]) < 3:
+    while len([pid for pid in children.read_text().split() if int(pid) not in before]) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for _ in range(20):
         assert server.status_of(request) is foreign.OCSPCertStatus.GOOD
     server.stop()
     assert server.process.returncode == 0
-    assert server.log.read_text().count("starting another") == 3
+    assert server.log.read_text().count("starting another") == 4
 
 
 @pytest.mark.slow

@@ -235,6 +235,7 @@ def live(
             raise
 
 
+@pytest.mark.campaign
 @pytest.mark.timeout(240)
 def test_a_small_fleet_survives_kills_and_a_restart_of_the_database(database: PostgresqlServer, tmp_path: Path) -> None:
     live(database, tmp_path, stations=6, processes=1, deaths=2, patience=150)

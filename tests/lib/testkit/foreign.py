@@ -125,11 +125,11 @@ def run(*arguments: str | Path, text: str = "", timeout: float = 60) -> subproce
 
 
 @cache
-def _java_classes() -> Path:
-    """Compile our Java programs once for this process: it takes longer than a run of one."""
+def _java_classes(name: str) -> Path:
+    """Compile one of our Java programs, once for this process: it takes longer than a run of it."""
     folder = Path(tempfile.mkdtemp(prefix="classes-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    done = run("javac", "-encoding", "UTF-8", "-d", folder, *sorted(JAVA_SOURCES.glob("*.java")), timeout=110)
+    done = run("javac", "-encoding", "UTF-8", "-d", folder, JAVA_SOURCES / f"{name}.java", timeout=110)
     if done.returncode != 0:
         pytest.fail(f"javac ended with {done.returncode}: {done.stderr[-2000:]}")
     return folder
@@ -137,7 +137,7 @@ def _java_classes() -> Path:
 
 def java_program(name: str) -> tuple[str | Path, ...]:
     """Return the command that runs ``tests/interop/java/NAME.java``; its arguments follow."""
-    return ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", _java_classes(), name)
+    return ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", _java_classes(name), name)
 
 
 def judge_chains(tool: Tool, cases: Sequence[ChainCase]) -> dict[str, Verdict]:
