@@ -96,13 +96,13 @@ def measure() -> Sequence[Comparison]:
             "full rule set on a certificate, with issuer and time",
             subject=Case("lint_certificate", full, COUNT),
             reference=reference,
-            limit=Limit(4.0, "issue 3: linting must not be what a reader waits for"),
+            limit=Limit(4.0, "linting must not be what a reader waits for"),
         ),
         compare(
             "rules of an issuance, template known",
             subject=Case("lint_issuance", issuing, COUNT),
             reference=reference,
-            limit=Limit(0.4, "issue 3: linting every certificate must not slow issuing down"),
+            limit=Limit(0.4, "linting every certificate must not slow issuing down"),
         ),
     ]
 
