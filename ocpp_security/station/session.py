@@ -333,6 +333,10 @@ class StationSession:
         return Reply(answer)
 
     async def _tell_firmware(self) -> None:
+        if self._station.firmware.store.state.queue:
+            # What waits to be sent ends with the present status, which must not overtake the ones before it.
+            self._firmware_news.set()
+            return
         call = build_status(self._station.version, *self._station.firmware.triggered())
         with suppress(ChargePkiError):
             await self.call(call.action, call.payload)
