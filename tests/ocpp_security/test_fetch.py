@@ -102,7 +102,7 @@ def ask(answer: bytes, *, pause: float = 0, body: bytes | None = None, **limits:
     async def story() -> tuple[bytes, list[bytes]]:
         server, port, seen = await _serve(answer, pause=pause)
         base = parse_allowed([f"http://ocsp.invalid:{port}/"], ["127.0.0.0/8"])
-        policy = FetchPolicy(allowed=base.allowed, networks=base.networks, **limits)  # type: ignore[arg-type]
+        policy = FetchPolicy(allowed=base.allowed, networks=base.networks, **limits)  # type: ignore[arg-type]  # by name
         asked: list[str] = []
 
         async def resolve(host: str, port: int) -> Sequence[str]:

@@ -243,7 +243,7 @@ class _Handlers:
         if self.csms.modes.get("sign") == "silent":
             self.csms.tell("received", method="SignCertificate", params=fields)
             # The reading loop of the package waits for a handler, so silence has to come from the socket.
-            self._send = _swallow(self._send)  # type: ignore[has-type]
+            self._send = _swallow(self._send)  # type: ignore[has-type]  # the untyped package sets it
         return await self.csms.act(self, "SignCertificate", fields)
 
     @on("Heartbeat")  # type: ignore[untyped-decorator]  # no types

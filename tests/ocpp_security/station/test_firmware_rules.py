@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +15,8 @@ from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.firmware_flow import FirmwareStatus, parse_update
 from chargepki.ocpp_security.station.firmware import FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareJob, FirmwareStore, JobStage
+from chargepki.ocpp_security.station.session import StationSession
+from chargepki.ocpp_security.versions import OcppVersion
 from testkit.chains import AT
 from testkit.firmware import IMAGE, foreign_signature, maker, pem
 
@@ -98,3 +102,29 @@ def test_a_request_for_later_is_told_to_be_scheduled(bench: Bench) -> None:
     assert job is not None
     bench.store.save(job=replace(job, stage=JobStage.DONE), last=S.INSTALLED)
     assert bench.station.triggered() == (S.IDLE, None)
+
+
+@pytest.mark.parametrize("queue", [(), ((S.DOWNLOADED, FIRST), (S.INSTALL_REBOOTING, FIRST))])
+def test_a_status_that_is_asked_for_never_overtakes_those_that_wait(queue: tuple[tuple[S, int], ...]) -> None:
+    # Sent at once it would reach the CSMS before them, which then takes them for statuses out of order.
+    sent: list[str] = []
+
+    async def call(action: str, payload: dict[str, Any]) -> None:
+        sent.append(payload["status"])
+
+    async def story() -> bool:
+        news = asyncio.Event()
+        firmware = SimpleNamespace(
+            store=SimpleNamespace(state=SimpleNamespace(queue=queue)), triggered=lambda: (S.INSTALL_REBOOTING, FIRST)
+        )
+        session = SimpleNamespace(
+            _station=SimpleNamespace(firmware=firmware, version=OcppVersion.V201),
+            _firmware_news=news,
+            call=call,
+        )
+        await StationSession._tell_firmware(cast(StationSession, session))
+        return news.is_set()
+
+    # Either it is sent, or whoever sends the queue is told to go on.
+    assert asyncio.run(story()) is bool(queue)
+    assert sent == ([] if queue else ["InstallRebooting"])

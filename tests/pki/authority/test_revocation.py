@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from chargepki.pki.authority.revocation import BlastRadius, blast_radius
 from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
-from testkit.authorities import ACTOR, NOW, MemoryKeyStore, make_authority, make_csr, make_key, ocpp_authority
+from testkit.authorities import (
+    ACTOR,
+    NOW,
+    MemoryKeyStore,
+    make_authority,
+    make_csr,
+    make_key,
+    ocpp_authority,
+    open_inventory,
+)
 
 STATION = "ocpp/charging-station"
 
@@ -34,6 +44,31 @@ def test_a_revocation_is_recorded_with_reason_and_time(authority: Authority) -> 
     revoked = authority.revoke(record.id, "keyCompromise")
     assert revoked.state is CertificateState.REVOKED
     assert (revoked.revocation_reason, revoked.revoked_at) == ("keyCompromise", NOW)
+
+
+def test_a_revocation_is_acknowledged_only_after_those_who_rely_on_memory_let_go(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    inventory = open_inventory(postgresql_url, tmp_path)
+    authority = ocpp_authority(inventory)
+    record = issue(authority)
+    assent = inventory.assent()
+    assent.connect()
+    assent.take()
+    state_when_asked: list[CertificateState] = []
+
+    def let_go() -> None:
+        if assent.wait(20):
+            state_when_asked.append(inventory.get_certificate(record.id).state)
+            assent.release()
+
+    holder = threading.Thread(target=let_go)
+    holder.start()
+    authority.revoke(record.id, "keyCompromise")
+    assert state_when_asked == [CertificateState.REVOKED]
+    holder.join()
+    assent.close()
+    inventory.close()
 
 
 def test_revoking_again_for_the_same_reason_changes_nothing(authority: Authority) -> None:

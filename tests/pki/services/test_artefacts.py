@@ -72,7 +72,7 @@ def test_the_probe_finds_what_is_missing_wrong_or_old(inventory: Inventory, auth
         assert any("OCSP status of t-root@1" in problem for problem in late), late
         good, ask = server.site.artefacts._read, server.site.artefacts
         ask._kept.clear()
-        ask._read = lambda path: good(path.replace(b"t-sub", b"t-root"))  # type: ignore[method-assign]
+        ask._read = lambda path: good(path.replace(b"t-sub", b"t-root"))  # type: ignore[method-assign]  # serves another
         wrong = probe.run(authority.now())
         assert any("certificate of t-sub@1: other bytes" in problem for problem in wrong), wrong
         assert any("another CA's list" in problem for problem in wrong), wrong
@@ -94,13 +94,13 @@ def test_shards_and_deltas_are_probed_and_measured(inventory: Inventory, authori
         assert len(probe.run(authority.now() + timedelta(days=1, minutes=1))) == 1
         good, artefacts = server.site.artefacts._read, server.site.artefacts
         artefacts._kept.clear()
-        artefacts._read = lambda path: good(path.replace(b"/2.crl", b"/1.crl").replace(b"-delta", b""))  # type: ignore[method-assign]
+        artefacts._read = lambda path: good(path.replace(b"/2.crl", b"/1.crl").replace(b"-delta", b""))  # type: ignore[method-assign]  # serves another
         assert probe.run(authority.now()) == (
             "CRL t-sub@1/2.crl: another list of this CA",
             "delta CRL of t-sub@1: another list of this CA",
         )
         artefacts._kept.clear()
-        artefacts._read = lambda path: None if b"/2.crl" in path else good(path)  # type: ignore[method-assign]
+        artefacts._read = lambda path: None if b"/2.crl" in path else good(path)  # type: ignore[method-assign]  # serves another
         (lost,) = probe.run(authority.now())
         assert lost.startswith("CRL t-sub@1/2.crl: HTTP 404")
     # A shard that has no list yet is one that has run out.
