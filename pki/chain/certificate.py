@@ -35,6 +35,7 @@ from chargepki.pki.chain.reading import (
     read_key_usage,
     read_validity,
 )
+from chargepki.pki.chain.strength import weakness
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import InputError
 from chargepki.pki.key_usage import KeyUsageBit
@@ -234,8 +235,10 @@ class PathCertificate:
         is_v3 = self.version == 2
         self.is_issuer = is_v3 and self.is_ca and (usage is None or usage >> _KEY_CERT_SIGN & 1 == 1)
         """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
-        self.is_faulty = bool(self.unknown_critical or self.duplicate or (extensions and not is_v3))
-        """Whether it has what spoils any path: see `unknown_critical`, `duplicate`, and extensions below v3."""
+        self.is_faulty = bool(
+            self.unknown_critical or self.duplicate or (extensions and not is_v3) or weakness(self.spki)
+        )
+        """Whether it has what spoils any path: `unknown_critical`, `duplicate`, extensions below v3, or a weak key."""
 
     def _read_tail(self, data: bytes, at: int, end: int) -> None:
         while at < end:

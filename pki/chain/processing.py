@@ -14,6 +14,7 @@ from chargepki.pki.chain.policy import ChainPolicy, PolicyInputs, Purpose
 from chargepki.pki.chain.policy_graph import PolicyGraph
 from chargepki.pki.chain.reading import instant
 from chargepki.pki.chain.refusals import PathRefusal, refuse
+from chargepki.pki.chain.strength import weakness
 from chargepki.pki.der import DerError
 from chargepki.pki.key_usage import KeyUsageBit
 
@@ -144,6 +145,17 @@ def _check_one(certificate: PathCertificate, position: int, at: datetime) -> Non
             clause="RFC 5280 4.1.2.1",
             why="extensions need version 3",
             fix=_REPLACE,
+        )
+    weak = weakness(certificate.spki)
+    if weak:
+        raise refuse(
+            certificate,
+            position,
+            "key too weak",
+            rule="weak-key",
+            clause="OCPP 2.0.1 A00.FR.501-503",
+            why=weak,
+            fix="make a new key and have it certified",
         )
 
 

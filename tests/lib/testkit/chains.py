@@ -53,15 +53,17 @@ def make(
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     bare: bool = False,
     serial: int | None = None,
+    key: PrivateKey | None = None,
 ) -> Made:
     """Make a certificate for key *nth* of *algorithm*; self-signed without *issuer*, a CA if its name ends in CA.
 
     Args:
+        key: this one instead.
         bare: leave every extension out but *extensions*.
         bits: KeyUsage; by default what a CA or a leaf needs.
     """
     is_ca = name.endswith("CA") if ca is None else ca
-    key = key_of(algorithm, nth)
+    key = key or key_of(algorithm, nth)
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if dc is not None:
         attributes.insert(0, x509.NameAttribute(NameOID.DOMAIN_COMPONENT, dc))
@@ -96,12 +98,8 @@ def _sign(builder: x509.CertificateBuilder, signer: PrivateKey) -> x509.Certific
         pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
         return builder.sign(signer, hashes.SHA256(), rsa_padding=pss)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
-    sizes: dict[int, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
-        256: hashes.SHA256(),
-        384: hashes.SHA384(),
-        521: hashes.SHA512(),
-    }
-    return builder.sign(signer, sizes[signer.curve.key_size])
+    sizes: dict[int, hashes.SHA384 | hashes.SHA512] = {384: hashes.SHA384(), 521: hashes.SHA512()}
+    return builder.sign(signer, sizes.get(signer.curve.key_size, hashes.SHA256()))
 
 
 def hierarchy(algorithm: KeyAlgorithm = P256) -> tuple[Made, Made, Made, Made]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from chargepki.pki.chain import Purpose, WorkBudget, order_chain, verify_chain
 from chargepki.pki.chain.policy import POLICIES
+from chargepki.pki.chain.refusals import PathRefusal
 from chargepki.pki.errors import ChainError, ChargePkiError
-from chargepki.pki.keys import KeyAlgorithm, spki_der
+from chargepki.pki.keys import KeyAlgorithm, PrivateKey, spki_der
 from testkit.chains import AT, DAY, Made, hierarchy, make
 from testkit.drafts import Draft
 from testkit.effort import examples
@@ -171,6 +173,33 @@ def test_a_root_that_is_not_an_anchor_is_not_trusted() -> None:
 def test_no_anchor_is_an_error_of_its_own() -> None:
     with pytest.raises(ChainError, match="no anchor"):
         verify_chain(LEAF.der, [SUB2.der], [], at=AT)
+
+
+WEAK_KEYS: dict[str, PrivateKey] = {
+    "RSA of 1024 bits": rsa.generate_private_key(65537, 1024),
+    "RSA of 2047 bits": rsa.generate_private_key(65537, 2047),
+    "curve secp192r1": ec.generate_private_key(ec.SECP192R1()),
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("what", list(WEAK_KEYS))
+def test_a_weak_key_spoils_the_path_wherever_it_is(what: str, place: int) -> None:
+    key = WEAK_KEYS[what]
+    root = make("Root CA", key=key if place == 2 else None, nth=0)
+    sub = make("Sub CA", root, key=key if place == 1 else None, nth=1)
+    leaf = make("Leaf", sub, key=key if place == 0 else None, nth=2)
+    assert what in refusal(leaf, sub, root)
+    with pytest.raises(PathRefusal, match="key too weak") as caught:
+        check(leaf, sub, root)
+    assert (caught.value.rule, caught.value.position) == ("weak-key", place)
+
+
+def test_the_least_strength_is_enough() -> None:
+    for key in (rsa.generate_private_key(3, 2048), ec.generate_private_key(ec.SECP224R1())):
+        root = make("Root CA", key=key)
+        leaf = make("Leaf", root, nth=1)
+        assert check(leaf, root) == (leaf.der, root.der)
 
 
 def test_a_leaf_that_signs_is_no_ca() -> None:
