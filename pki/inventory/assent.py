@@ -114,16 +114,21 @@ def wait_for_assent(database: Database, *, timeout: float) -> bool:
     if database.dialect is not Dialect.POSTGRESQL:
         return True
     deadline = time.monotonic() + timeout
+    session, had = database.start(lambda session: _ask_until(session, deadline))
+    database.give_back(session)
+    return had
+
+
+def _ask_until(session: Session, deadline: float) -> bool:
     pause = _FIRST_SLICE
-    with database.session() as session:
-        while True:
-            # A holder may have let go and taken the lock again before this request for it is queued: ask once more.
-            session.execute("NOTIFY chargepki_assent")
-            if _had_alone(session, pause):
-                return True
-            if time.monotonic() >= deadline:
-                return False
-            pause = min(pause * 2, _LAST_SLICE)
+    while True:
+        # A holder may have let go and taken the lock again before this request for it is queued: ask once more.
+        session.execute("NOTIFY chargepki_assent")
+        if _had_alone(session, pause):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        pause = min(pause * 2, _LAST_SLICE)
 
 
 def _had_alone(session: Session, seconds: float) -> bool:

@@ -12,9 +12,9 @@ import select
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -28,6 +28,8 @@ __all__ = ["BUSY_TIMEOUT", "Database", "Session", "compiled_statements"]
 BUSY_TIMEOUT: Final = 30.0
 """Seconds that a writer waits for another process before it says that the inventory is locked."""
 _MAX_IDLE: Final = 8
+
+_Result = TypeVar("_Result")
 
 
 @functools.cache
@@ -243,8 +245,37 @@ class Database:
         finally:
             self.give_back(session)
 
+    def start(self, work: Callable[[Session], _Result]) -> tuple[Session, _Result]:
+        """Run *work*, which may be run twice, on an idle connection, and on a new one if that turns out to be dead.
+
+        The server ends connections when it pleases, also between `take` and the first statement. The second try is
+        not on another idle connection, whose end may be the same.
+
+        Returns:
+            the connection, for the caller to give back, and the result.
+        """
+        session = self.take()
+        try:
+            return session, work(session)
+        except BaseException as exc:
+            is_dead = isinstance(exc, UnavailableError) and session.is_broken
+            self._discard(session)
+            if not is_dead:
+                raise
+        session = self.connect()
+        try:
+            return session, work(session)
+        except BaseException:
+            self._discard(session)
+            raise
+
+    def _discard(self, session: Session) -> None:
+        """Give a connection back in which a transaction may have begun."""
+        session.rollback()
+        self.give_back(session)
+
     def take(self) -> Session:
-        """Return an idle connection that works, or a new one."""
+        """Return an idle connection that works, as far as one can tell without asking the server, or a new one."""
         if self._closed:
             raise UnavailableError(f"the inventory {self.address.shown} was closed")
         while True:

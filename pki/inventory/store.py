@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar, cast
 
-from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
+from chargepki.pki.errors import ChargePkiError, StateError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.assent import Assent, wait_for_assent
 from chargepki.pki.inventory.audit_chain import AuditKey, ChainState, LogHead, genesis_hash
@@ -141,12 +141,12 @@ class Inventory(Reads):
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Lend a connection that sees one committed state and cannot write (for verification and export)."""
-        with self._database.session() as session:
-            session.begin_snapshot()
-            try:
-                yield session
-            finally:
-                session.rollback()
+        session, _ = self._database.start(Session.begin_snapshot)
+        try:
+            yield session
+        finally:
+            session.rollback()
+            self._database.give_back(session)
 
     # -- reads --------------------------------------------------------------------------------------------------
 
@@ -157,21 +157,9 @@ class Inventory(Reads):
         return self._read(lambda session: session.select(table, filters, order, limit))
 
     def _read(self, read: Callable[[Session], list[Row]]) -> list[Row]:
-        session = self._database.take()
-        try:
-            return read(session)
-        except UnavailableError:
-            if not session.is_broken:
-                raise
-        finally:
-            self._database.give_back(session)
-        # The server has closed an idle connection; a read can be repeated. Not on another idle one, whose end may be
-        # the same.
-        session = self._database.connect()
-        try:
-            return read(session)
-        finally:
-            self._database.give_back(session)
+        session, rows = self._database.start(read)
+        self._database.give_back(session)
+        return rows
 
     # -- writes -------------------------------------------------------------------------------------------------
 
@@ -181,19 +169,20 @@ class Inventory(Reads):
         A database that has entries or rows but no head is left as it is: it opens, for verification, and refuses
         every write.
         """
-        with self._database.session() as session:
-            session.begin_write()
-            try:
-                if self.dialect is Dialect.POSTGRESQL:
-                    session.execute("LOCK TABLE audit_head IN EXCLUSIVE MODE")
-                if not session.run("head", {}) and self._is_blank(session):
-                    log_id = secrets.token_hex(16)
-                    head = LogHead.sign(ChainState(log_id, 0, genesis_hash(log_id), None), key)
-                    session.run("head_insert", head.to_values())
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
+        session, _ = self._database.start(Session.begin_write)
+        try:
+            if self.dialect is Dialect.POSTGRESQL:
+                session.execute("LOCK TABLE audit_head IN EXCLUSIVE MODE")
+            if not session.run("head", {}) and self._is_blank(session):
+                log_id = secrets.token_hex(16)
+                head = LogHead.sign(ChainState(log_id, 0, genesis_hash(log_id), None), key)
+                session.run("head_insert", head.to_values())
+            session.commit()
+        except BaseException:
+            session.rollback()
+            raise
+        finally:
+            self._database.give_back(session)
 
     @staticmethod
     def _is_blank(session: Session) -> bool:
@@ -213,7 +202,7 @@ class Inventory(Reads):
     def _run_batch(self, batch: Sequence[Job[Work]]) -> None:
         """Run a batch in one transaction and settle its jobs: with the commit, not before."""
         try:
-            session = self._begin()
+            session, _ = self._database.start(Session.begin_write)
         except ChargePkiError as exc:
             _fail_all(batch, exc)
             return
@@ -242,20 +231,6 @@ class Inventory(Reads):
                 job.succeed(result)
         finally:
             self._database.give_back(session)
-
-    def _begin(self) -> Session:
-        session = self._database.take()
-        try:
-            session.begin_write()
-        except ChargePkiError:
-            broken = session.is_broken
-            self._database.give_back(session)
-            if not broken:
-                raise
-            # The server closed the idle connection; nothing was sent on it, so a new one may take its place.
-            session = self._database.connect()
-            session.begin_write()
-        return session
 
     def _run_works(
         self, session: Session, batch: Sequence[Job[Work]], head: LogHead

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.effort import CAMPAIGN
 from testkit.layout import ROOT
 
 __all__ = [
@@ -44,7 +45,8 @@ __all__ = [
 ]
 
 PASSPHRASE = b"a passphrase of the tests"
-_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.SystemRandom().random()))
+# The processes of a campaign must choose alike, and each campaign otherwise; an ordinary run takes the same each time.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.SystemRandom().random())) if CAMPAIGN else ""
 SEED = int(os.environ.get("CHARGEPKI_CRASH_SEED", zlib.crc32(_RUN.encode())))
 """Chooses the sampled calls, alike in all workers; printed with every failure, and may be given to repeat a run."""
 

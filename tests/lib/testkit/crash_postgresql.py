@@ -16,6 +16,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from testkit.databases import end_connections
+
 __all__ = ["PostgresqlServer"]
 
 
@@ -68,9 +70,7 @@ class PostgresqlServer:
     def disconnect_all(self) -> None:
         """End every session of ours."""
         with psycopg.connect(self._uri, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chargepki'"
-            )
+            end_connections(connection, "application_name = 'chargepki'")
 
     def close(self) -> None:
         """Stop it and remove its files."""

@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,16 @@ from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.migrate import migrate
 
-__all__ = ["database_url", "fresh_database", "postgresql_server", "postgresql_url", "sqlite_url"]
+__all__ = [
+    "database_url",
+    "end_all_connections",
+    "end_connections",
+    "fresh_database",
+    "libpq",
+    "postgresql_server",
+    "postgresql_url",
+    "sqlite_url",
+]
 
 _numbers = itertools.count(1)
 
@@ -89,6 +99,35 @@ def fresh_database(server: str, *, is_blank: bool = False) -> Iterator[str]:
     yield _create(server, name, "template0" if is_blank else _migrated(server))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def libpq(url: str) -> str:
+    """Return what psycopg understands in place of an SQLAlchemy URL."""
+    return url.replace("+psycopg", "")
+
+
+def end_all_connections(url: str) -> int:
+    """End every connection to a database, as its administrator may; return how many there were."""
+    with psycopg.connect(libpq(url), autocommit=True) as administrator:
+        return end_connections(administrator, "datname = current_database()")
+
+
+def end_connections(administrator: psycopg.Connection, which: str) -> int:
+    """End the connections of which a condition on pg_stat_activity is true; return how many there were.
+
+    A server is only told to end them. This returns when they have ended, so that nobody goes on with one that is about
+    to.
+    """
+    condition = f"{which} AND pid <> pg_backend_pid()"
+    told = administrator.execute(
+        f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {condition}".encode()
+    )
+    ended = [pid for pid, _ in told]
+    deadline = time.monotonic() + 60
+    while administrator.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (ended,)).fetchone():
+        assert time.monotonic() < deadline, "the server does not end its connections"
+        time.sleep(0.005)
+    return len(ended)
 
 
 @pytest.fixture

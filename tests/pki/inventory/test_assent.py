@@ -5,23 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 
-import psycopg
 import pytest
 
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory
-from testkit.databases import postgresql_server, postgresql_url, sqlite_url
+from chargepki.pki.inventory.engine import Database, Session
+from testkit.databases import end_all_connections, postgresql_server, postgresql_url, sqlite_url
 from testkit.inventories import add_ca
 
 __all__ = ["postgresql_server", "postgresql_url", "sqlite_url"]
-
-
-def end_all_connections(url: str) -> None:
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as other:
-        other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
 
 
 def test_a_holder_is_asked_and_waited_for(postgresql_url: str) -> None:
@@ -80,6 +72,35 @@ def test_a_holder_whose_connection_ended_is_told_and_is_in_nobodys_way(postgresq
         assent.close()
 
 
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen before use", "seen in use"])
+def test_whoever_revokes_goes_on_when_the_connection_he_had_has_ended(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        end_all_connections(postgresql_url)
+        if not is_seen:  # the server ends it when it has been taken already
+            monkeypatch.setattr(Session, "has_hung_up", False)
+        assert inventory.wait_for_assent(timeout=20)
+
+
+def test_whoever_revokes_is_told_when_a_new_connection_has_ended_too(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        monkeypatch.setattr(Session, "has_hung_up", False)
+        connect = Database.connect
+
+        def connect_in_vain(database: Database) -> Session:
+            session = connect(database)
+            end_all_connections(postgresql_url)
+            return session
+
+        monkeypatch.setattr(Database, "connect", connect_in_vain)
+        end_all_connections(postgresql_url)
+        with pytest.raises(UnavailableError):
+            inventory.wait_for_assent(timeout=20)
+
+
 def test_on_sqlite_there_is_nothing_to_wait_for(sqlite_url: str) -> None:
     with Inventory.open(sqlite_url, log_key=AuditKey.generate()) as inventory:
         assert not inventory.assent().is_needed
@@ -97,3 +118,17 @@ def test_reads_pass_over_idle_connections_that_were_ended(postgresql_url: str) -
         for _ in range(4):
             assert inventory.list_audit(after_seq=0, limit=1)
             assert inventory.change_count() > 0
+
+
+def test_reads_writes_and_snapshots_go_on_when_the_connection_ends_under_them(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "has_hung_up", False)
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        end_all_connections(postgresql_url)
+        add_ca(inventory)
+        end_all_connections(postgresql_url)
+        assert inventory.change_count() > 0
+        end_all_connections(postgresql_url)
+        with inventory.snapshot() as session:
+            assert session.run("change_count", {})

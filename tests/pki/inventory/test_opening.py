@@ -16,13 +16,10 @@ import pytest
 from chargepki.pki.errors import ChargePkiError, InputError, StateError, UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory, Transaction, verify_log
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from testkit.databases import end_all_connections, libpq
 from testkit.inventories import ACTOR, NOW, add_station, station_record
 
 pytestmark = pytest.mark.as_shipped
-
-
-def _libpq(url: str) -> str:
-    return url.replace("+psycopg", "")
 
 
 def test_a_new_inventory_opens_again(database_url: str, log_key: AuditKey) -> None:
@@ -58,7 +55,7 @@ def test_the_sqlite_file_is_nobody_elses_to_read(sqlite_url: str, log_key: Audit
 
 def test_postgresql_commits_are_durable_even_where_the_server_is_lax(postgresql_url: str, log_key: AuditKey) -> None:
     Inventory.open(postgresql_url, log_key=log_key).close()
-    with psycopg.connect(_libpq(postgresql_url), autocommit=True) as connection:
+    with psycopg.connect(libpq(postgresql_url), autocommit=True) as connection:
         name = connection.info.dbname
         connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
     with Inventory.open(postgresql_url, log_key=log_key) as inventory, inventory.snapshot() as session:
@@ -91,7 +88,7 @@ def _execute(url: str, statement: str) -> None:
             connection.execute(statement)
         connection.close()
         return
-    with psycopg.connect(_libpq(url), autocommit=True) as server:
+    with psycopg.connect(libpq(url), autocommit=True) as server:
         server.execute(statement.encode())
 
 
@@ -205,11 +202,7 @@ def test_a_read_survives_a_restart_of_the_server_and_so_does_a_write(postgresql_
     with Inventory.open(postgresql_url, log_key=log_key) as inventory:
         for name in ("CS-1", "CS-2"):
             add_station(inventory, name)
-            with psycopg.connect(_libpq(postgresql_url), autocommit=True) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+            end_all_connections(postgresql_url)
             if name == "CS-1":
                 assert inventory.get_station("CS-1").id == "CS-1"
         add_station(inventory, "CS-3")

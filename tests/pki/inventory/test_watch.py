@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-import psycopg
 import pytest
 
 from chargepki.pki.inventory import AuditKey, Inventory
+from testkit.databases import end_all_connections
 from testkit.inventories import add_station
 
 
@@ -67,11 +67,7 @@ def test_closing_ends_a_wait(inventory: Inventory) -> None:
 
 def test_a_lost_connection_is_made_again_and_counts_as_a_change(postgresql_url: str, log_key: AuditKey) -> None:
     with Inventory.open(postgresql_url, log_key=log_key) as inventory, inventory.watch() as watcher:
-        with psycopg.connect(postgresql_url.replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        end_all_connections(postgresql_url)
         assert watcher.wait(10)
         add_station(inventory)
         assert watcher.wait(5)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import psycopg
-
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.records import AuditEntry
 from chargepki.pki.services.gate import ChangeGate
 from chargepki.pki.services.reliance import Reliance
-from testkit.databases import postgresql_server, postgresql_url
+from testkit.databases import end_all_connections, postgresql_server, postgresql_url
 from testkit.inventories import add_ca
 
 __all__ = ["postgresql_server", "postgresql_url"]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -31,11 +29,7 @@ def test_connections_that_were_ended_hide_no_change(postgresql_url: str) -> None
         gate = ChangeGate(inventory, told.append, lambda: None)
         assert await gate.pass_through()
         add_ca(inventory)
-        with psycopg.connect(postgresql_url.replace("+psycopg", ""), autocommit=True) as other:
-            other.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+        end_all_connections(postgresql_url)
         told.clear()
         async with asyncio.timeout(20):  # patience may end first where the machine is busy
             while not await gate.pass_through():
