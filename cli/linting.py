@@ -26,7 +26,7 @@ from chargepki.pki.profiles import get_profile
 if TYPE_CHECKING:
     from chargepki.pki.pem import PemBlock
 
-__all__ = ["Request", "Run", "judge"]
+__all__ = ["Request", "Run", "file_mode", "judge"]
 
 _MAX_BYTES: Final = 64 << 20
 _MAX_PASSPHRASE_BYTES: Final = 4096
@@ -143,7 +143,7 @@ def _read_file(
     data = io.read_limited(file, _MAX_BYTES, "file")
     if not data:
         raise InputError(f"{file} is empty", why="it should hold something to judge", fix="check the path")
-    found, listed = read_inputs(data, file, mode=_mode(file), passphrases=passphrases)
+    found, listed = read_inputs(data, file, mode=file_mode(file), passphrases=passphrases)
     if not found:
         labels = ", ".join(dict.fromkeys(block.label for block in listed))
         raise InputError(
@@ -156,7 +156,7 @@ def _read_file(
         blocks[file] = listed
 
 
-def _mode(file: str) -> int | None:
+def file_mode(file: str) -> int | None:
     """Return the permissions of *file*, where the system has such."""
     if file == "-" or os.name != "posix":
         return None

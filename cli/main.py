@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "csms": ("chargepki.cli.csms", "csms", "Serve the OCPP endpoint that charging stations connect to."),
     "csr": ("chargepki.cli.csr", "csr", "Judge a certificate signing request."),
     "demo": ("chargepki.cli.demo", "demo", "Tell the main story on loopback in a throw-away workspace."),
+    "doctor": ("chargepki.cli.doctor", "doctor", "Tell what a heap of certificates and keys is, and what ails it."),
     "est": ("chargepki.cli.est", "est", "Enrol over EST, and decide who may enrol with us."),
     "exi": ("chargepki.cli.exi", "exi", "Read and write the EXI of Plug & Charge certificate messages."),
     "firmware": ("chargepki.cli.firmware", "firmware", "Sign, verify, approve and test firmware for stations."),

@@ -1,4 +1,4 @@
-"""Take the certificates out of a PKCS#12 file; private keys in it are never opened."""
+"""Take the certificates out of a PKCS#12 file; private keys in it are never opened here."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Pkcs12View:
     """Why the contents, or a part of them, could not be read; empty when all could."""
     is_ber: bool
     problems: tuple[DerProblem, ...]
+    sealed_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """The private keys of `keys` as they lie there (DER): PKCS#8, encrypted or not."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class _Contents:
     certificates: list[bytes] = field(default_factory=list)
     crls: list[bytes] = field(default_factory=list)
     keys: list[KeyProtection] = field(default_factory=list)
+    sealed_keys: list[bytes] = field(default_factory=list)
     bags: int = 0
 
 
@@ -75,7 +78,14 @@ def view_pkcs12(data: bytes, passphrases: Sequence[bytes] = ()) -> Pkcs12View:
     found = _Contents()
     closed = _safe(safe, candidates, budget, found) or closed
     return Pkcs12View(
-        tuple(found.certificates), tuple(found.crls), tuple(found.keys), len(parts) == 3, closed, is_ber, problems
+        tuple(found.certificates),
+        tuple(found.crls),
+        tuple(found.keys),
+        len(parts) == 3,
+        closed,
+        is_ber,
+        problems,
+        tuple(found.sealed_keys),
     )
 
 
@@ -133,11 +143,13 @@ def _bags(contents: Tlv, found: _Contents, depth: int) -> None:
         kind, value = parts[0].as_oid(), parts[1].expect(0xA0, "bagValue").child()
         if kind == _KEY:
             found.keys.append(KeyProtection(encrypted=False))
+            found.sealed_keys.append(value.raw)
         elif kind == _SHROUDED_KEY:
             inside = value.children(0x30)
             if len(inside) != 2:
                 raise value.fail("wrong-count", "an EncryptedPrivateKeyInfo has two parts")
             found.keys.append(protection_of(inside[0]))
+            found.sealed_keys.append(value.raw)
         elif kind in (_CERTIFICATE, _CRL):
             _member(value, found.certificates if kind == _CERTIFICATE else found.crls)
         elif kind == _NESTED:

@@ -15,7 +15,7 @@ from chargepki.pki.lint.pkcs12_view import Pkcs12View, view_pkcs12
 from chargepki.pki.lint.sniff import ObjectKind, kind_of
 from chargepki.pki.pem import PemBlock, pem_blocks
 
-__all__ = ["LintInput", "as_text", "read_inputs"]
+__all__ = ["LintInput", "as_text", "kind_of_label", "read_inputs"]
 
 _MAX_BYTES: Final = 64 << 20
 _BY_LABEL: Final = {
@@ -56,6 +56,11 @@ class LintInput:
     """Permissions of the file of a private key, where it has any."""
     old_encryption: bool = False
     """A private key under the encryption of OpenSSL's old PEM form: no DER."""
+
+
+def kind_of_label(label: str) -> ObjectKind | None:
+    """Return what a PEM block with *label* holds, or ``None`` when it is nothing that can be judged."""
+    return _BY_LABEL.get(label)
 
 
 def as_text(name: str) -> str:

@@ -29,6 +29,7 @@ import java.util.Set;
  * Each line of standard input is one question; its fields are separated by tabs, lists by commas, DER is base64:
  *   path  ID  MILLISECONDS  off|require  EKU-OID or -  LEAF,ISSUER,…  ROOT  CRL,… or -
  *   crl   ID  CRL  ISSUER
+ *   file  ID  CONTENT  NUMBER: whether so many certificates are read from a file
  * Each line of standard output is one answer: ID, accepted or refused, and the reason.
  */
 public final class ValidateChains {
@@ -45,6 +46,8 @@ public final class ValidateChains {
             try {
                 if (fields[0].equals("path")) {
                     verdict = judgePath(fields);
+                } else if (fields[0].equals("file")) {
+                    verdict = judgeFile(fields);
                 } else {
                     verdict = judgeCrl(fields);
                 }
@@ -55,6 +58,12 @@ public final class ValidateChains {
             }
             output.println(fields[1] + "\t" + verdict.replace('\n', ' '));
         }
+    }
+
+    private static String judgeFile(String[] fields) throws Exception {
+        ByteArrayInputStream content = new ByteArrayInputStream(decode(fields[2]).get(0));
+        int count = FACTORY.generateCertificates(content).size();
+        return (count == Integer.parseInt(fields[3]) ? "accepted\t" : "refused\t") + count + " certificates";
     }
 
     private static String judgePath(String[] fields) throws Exception {

@@ -33,11 +33,13 @@ from testkit.layout import ROOT
 __all__ = [
     "ChainCase",
     "CrlCase",
+    "FileCase",
     "Tool",
     "Verdict",
     "java_program",
     "judge_chains",
     "judge_crls",
+    "judge_files",
     "missing",
     "need",
     "run",
@@ -95,6 +97,15 @@ class CrlCase:
     crl: bytes
     issuer_chain: tuple[bytes, ...]
     """DER, the CRL's issuer first, root last."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCase:
+    """One question: are all certificates of this file read?"""
+
+    id: str
+    content: bytes
+    certificates: int
 
 
 def missing(command: str, package: str) -> str | None:
@@ -168,6 +179,14 @@ def judge_crls(tool: Tool, cases: Sequence[CrlCase]) -> dict[str, Verdict]:
         return {case.id: judge(case, Path(folder)) for case in cases}
 
 
+def judge_files(tool: Tool, cases: Sequence[FileCase]) -> dict[str, Verdict]:
+    """Ask openssl or Java how many certificates it reads of each file; the answers are by case id."""
+    if tool is Tool.JAVA:
+        return _ask_java([("file", case.id, _b64(case.content), str(case.certificates)) for case in cases])
+    with tempfile.TemporaryDirectory() as folder:
+        return {case.id: _openssl_file(case, Path(folder) / "file") for case in cases}
+
+
 def _pem(label: str, *blocks: bytes) -> str:
     return "".join(
         f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n" for der in blocks
@@ -203,6 +222,13 @@ def _openssl_chain(case: ChainCase, folder: Path, *options: str) -> Verdict:
 
 def _openssl_strict_chain(case: ChainCase, folder: Path) -> Verdict:
     return _openssl_chain(case, folder, "-x509_strict")
+
+
+def _openssl_file(case: FileCase, path: Path) -> Verdict:
+    path.write_bytes(case.content)
+    bundle = run("openssl", "crl2pkcs7", "-nocrl", "-certfile", path)
+    count = run("openssl", "pkcs7", "-print_certs", text=bundle.stdout).stdout.count("BEGIN CERTIFICATE")
+    return Verdict(count == case.certificates, f"{count} certificates {bundle.stderr.strip()}".replace("\n", " "))
 
 
 def _openssl_crl(case: CrlCase, folder: Path) -> Verdict:
