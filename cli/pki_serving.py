@@ -26,6 +26,7 @@ from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory.records import CaRecord
 from chargepki.pki.keys import PrivateKey
 from chargepki.pki.pointers import check_public_url
+from chargepki.pki.services.allocator import give_memory_back
 from chargepki.pki.services.est import EstService
 from chargepki.pki.services.est_routes import est_routes, est_trust, read_server_key
 from chargepki.pki.services.est_settings import EstSettings, check_labels, load_est_settings
@@ -57,6 +58,7 @@ class _Plan:
     est: EstSettings
     est_key: tuple[PrivateKey, bytes] | None
     issues_here: bool
+    answer_bytes: int
     images: _ImagePlan
 
 
@@ -99,6 +101,7 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts 
         state.writes = ""  # reading is all that it does, and all that it needs rights for
     level = logging.DEBUG if state.verbose else logging.WARNING if state.quiet else logging.INFO
     start_logging(as_json=options["log_json"], level=level)
+    give_memory_back()
     workers = int(options["workers"])
     plan = _plan(state, options, workers, holds_keys=holds_keys)
     workspace = state.workspace
@@ -186,6 +189,7 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         est=est,
         est_key=est_key,
         issues_here=options["issue_here"],
+        answer_bytes=options["answer_memory_mib"] << 20,
         images=_image_plan(state, options, workers),
     )
 
@@ -254,6 +258,7 @@ def _serving(
         public_url=plan.public_url,
         probe_base=plan.probe_base,
         access_log=plan.access_log,
+        answer_bytes=plan.answer_bytes,
         board=board,
         parent=parent,
     )

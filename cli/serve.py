@@ -23,6 +23,14 @@ __all__ = ["serve"]
 @click.option("--workers", metavar="N", type=click.IntRange(1, 64), default=1, help="Processes that serve (default 1).")
 @click.option("--issue-here", is_flag=True, help="Sign what EST clients ask for here; else `authority serve` does.")
 @click.option("--presigned-only", is_flag=True, help="Hold no keys: answer with what another `serve` has signed.")
+@click.option(
+    "--answer-memory-mib",
+    type=click.IntRange(1, 65536),
+    metavar="N",
+    default=128,
+    show_default=True,
+    help="What prepared OCSP answers may take in the memory of each process; about 430 fit into a MiB.",
+)
 @click.option("--probe-url", metavar="URL", help="Where the self-probe fetches from (default: the listener itself).")
 @click.option(
     "--firmware-rate-kib", type=click.IntRange(1), metavar="N", help="KiB a second for each download of an image."

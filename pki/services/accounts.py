@@ -75,6 +75,9 @@ class AccountGuard:
     def __init__(self, *, workers: int = 2) -> None:
         self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="chargepki-accounts")
         self._failures: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._users: dict[tuple[str, str], int] = {}
+        """How many wait for their turn, or have it."""
         self._waiting = 0
 
     async def verify(self, stored: str | None, password: bytes, *, account: str, peer: str, now: float) -> bool:
@@ -88,22 +91,39 @@ class AccountGuard:
             TooManyFailures: say 429.
         """
         key = (account[:64], peer)
-        recent = [at for at in self._failures.get(key, []) if now - at < _WINDOW_SECONDS]
-        if len(recent) >= _FAILURES or self._waiting >= _MAX_WAITING:
-            raise TooManyFailures("too many wrong passwords", fix="wait a minute")
+        self._check(key, now)
+        if self._waiting >= _MAX_WAITING:
+            raise TooManyFailures("too many passwords wait to be verified", fix="wait a minute")
+        # One after the other: guesses that are sent at once would all be let through before the first one fails.
+        turn = self._turns.setdefault(key, asyncio.Lock())
         self._waiting += 1
+        self._users[key] = self._users.get(key, 0) + 1
         try:
-            right = await asyncio.get_running_loop().run_in_executor(self._executor, _matches, stored, password)
+            async with turn:
+                self._check(key, now)
+                loop = asyncio.get_running_loop()
+                right = await loop.run_in_executor(self._executor, _matches, stored, password)
+                self._note(key, now, right=right)
         finally:
             self._waiting -= 1
+            self._users[key] -= 1
+            if not self._users[key]:
+                del self._users[key], self._turns[key]
+        return right
+
+    def _check(self, key: tuple[str, str], now: float) -> None:
+        recent = [at for at in self._failures.get(key, ()) if now - at < _WINDOW_SECONDS]
+        if len(recent) >= _FAILURES:
+            raise TooManyFailures("too many wrong passwords", fix="wait a minute")
+
+    def _note(self, key: tuple[str, str], now: float, *, right: bool) -> None:
         if right:
             self._failures.pop(key, None)
-        else:
-            self._failures[key] = [*recent, now]
-            self._failures.move_to_end(key)
-            while len(self._failures) > _MAX_TRACKED:
-                self._failures.popitem(last=False)
-        return right
+            return
+        self._failures[key] = [*self._failures.get(key, [])[1 - _FAILURES :], now]
+        self._failures.move_to_end(key)
+        while len(self._failures) > _MAX_TRACKED:
+            self._failures.popitem(last=False)
 
     def close(self) -> None:
         """Release the threads."""

@@ -20,6 +20,8 @@ __all__ = ["HttpConnection"]
 _log = logging.getLogger(__name__)
 _SLICE = 64 * 1024
 """Octets of a long body that are handed to the transport at once, so that a peer that does not read costs no more."""
+_FREE = 8 * 1024
+"""Octets of requests that every peer may have here; what one has beyond them counts against what all have together."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -36,14 +38,16 @@ class HttpConnection(asyncio.Protocol):
         self._client_certificate: bytes | None = None
         self._tls_unique: bytes | None = None
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._queue: deque[tuple[Request, bool]] = deque()
+        self._queue: deque[tuple[Request, bool, int]] = deque()
         self._current: Request | None = None
+        self._current_size = 0
         self._keep_alive = True
         self._closing = False
         self._reading_paused = False
         self._write_paused = False
         self._rest: memoryview | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._held = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._begin()
@@ -67,6 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._closing = True
         self._queue.clear()
         self._rest = None
+        self._hold(-self._held)
         if self._pump is not None:
             self._pump.cancel()
         self._server.closed(self)
@@ -77,7 +82,8 @@ class HttpConnection(asyncio.Protocol):
             return
         if self.is_idle:
             self.is_idle = False
-            self.deadline = self._server.now() + self._limits.request_seconds
+            if not self._write_paused:
+                self.deadline = self._server.now() + self._limits.request_seconds
         self._received += len(data)
         try:
             self._parser.feed_data(data)
@@ -99,7 +105,7 @@ class HttpConnection(asyncio.Protocol):
         return self._current is not None or bool(self._queue) or self._is_sending
 
     def pause_writing(self) -> None:
-        """Stop sending a long body; the peer does not read."""
+        """Send no more and take up no other request: the peer does not read."""
         self._write_paused = True
         self._writable.clear()
         self.deadline = self._server.now() + self._limits.write_seconds
@@ -110,6 +116,8 @@ class HttpConnection(asyncio.Protocol):
         self._writable.set()
         if self._rest is not None:
             self._send_rest()
+        elif self._current is None and self._pump is None and not self._closing:
+            self._sent()
 
     # -- llhttp's callbacks ---------------------------------------------------------------------------------------
 
@@ -117,8 +125,7 @@ class HttpConnection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_size = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._body: bytes | bytearray = b""
         self._in_body = False
         self._received = 0
 
@@ -135,8 +142,9 @@ class HttpConnection(asyncio.Protocol):
             self._stop(414, "the target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
-        self._headers.append((name, value))
+        """Collect a header. A trailer is counted alone: nobody may add to a header after the body (RFC 9110 6.5.1)."""
+        if not self._in_body:
+            self._headers.append((name, value))
         self._header_size += len(name) + len(value)
         if len(self._headers) > 100 or self._header_size > self._limits.header_bytes:
             self._stop(431, "the header is too long")
@@ -155,14 +163,21 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect the body, up to the limit."""
-        self._body.append(body)
-        self._body_size += len(body)
-        if self._body_size > self._limits.body_bytes:
+        if not self._body:
+            self._body = body
+        else:
+            # One buffer, not a list: an object for each chunk of two octets takes thirty times their place.
+            if not isinstance(self._body, bytearray):
+                self._body = bytearray(self._body)
+            self._body += body
+        if len(self._body) > self._limits.body_bytes:
             self._stop(413, f"the body is longer than {self._limits.body_bytes} octets")
+        if not self._hold(len(body)):
+            self._stop(503, "too many long requests at once")
 
     def on_message_complete(self) -> None:
         """Queue the request behind the one that is being answered."""
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        body = bytes(self._body)
         method = self._parser.get_method().decode("ascii", "replace")
         request = Request(
             method,
@@ -177,7 +192,10 @@ class HttpConnection(asyncio.Protocol):
         )
         self._received = 0
         self._in_body = False
-        self._queue.append((request, self._parser.should_keep_alive()))
+        size = len(body) + len(self._target) + self._header_size
+        if not self._hold(size - len(body)):
+            self._stop(503, "too many long requests at once")
+        self._queue.append((request, self._parser.should_keep_alive(), size))
         if len(self._queue) > self._limits.pipelined and not self._reading_paused and self.transport is not None:
             self._reading_paused = True
             self.transport.pause_reading()
@@ -190,16 +208,25 @@ class HttpConnection(asyncio.Protocol):
         self._refuse(status, text)
         raise ValueError(text)  # ends llhttp's run over this buffer
 
+    def _hold(self, size: int) -> bool:
+        """Count octets of requests that are kept; false when all peers together have too many."""
+        before = max(0, self._held - _FREE)
+        self._held += size
+        more = max(0, self._held - _FREE) - before
+        self._server.held += more
+        return more <= 0 or self._server.held <= self._limits.held_bytes
+
     # -- requests and responses -----------------------------------------------------------------------------------
 
     def _next(self) -> None:
-        if self._current is not None or self._is_sending or self._closing:
+        # A peer that asks on and does not read its answers would have them all pile up here.
+        if self._current is not None or self._is_sending or self._write_paused or self._closing:
             return
         if not self._queue:
             if self._server.is_stopping:
                 self._close()
             return
-        self._current, keep_alive = self._queue.popleft()
+        self._current, keep_alive, self._current_size = self._queue.popleft()
         self._keep_alive = self._keep_alive and keep_alive
         if self._reading_paused and len(self._queue) <= self._limits.pipelined // 2 and self.transport is not None:
             self._reading_paused = False
@@ -214,6 +241,7 @@ class HttpConnection(asyncio.Protocol):
                 response.stream.close()
             return
         self._current = None
+        self._hold(-self._current_size)
         keep = self._keep_alive and not self._server.is_stopping
         tail = b"\r\n" if keep else b"Connection: close\r\n\r\n"
         head = b"".join((response.head, self._server.date_line, b"X-Request-Id: ", request.id.encode(), b"\r\n", tail))

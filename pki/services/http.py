@@ -24,6 +24,8 @@ class Limits:
     target_bytes: int = 8 * 1024
     header_bytes: int = 16 * 1024
     body_bytes: int = 256 * 1024
+    held_bytes: int = 64 << 20
+    """Of the requests of all peers of a process together, beyond a small share that each has for itself."""
     pipelined: int = 16
     request_seconds: float = 10.0
     """From the first octet of a request to its last: a slow sender gains nothing by sending one more."""

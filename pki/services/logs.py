@@ -40,11 +40,15 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; control characters are escaped, a traceback keeps its lines."""
-        text = super().format(record)
-        first, newline, rest = text.partition("\n")
+        """Return the line; control characters are escaped, those of a traceback's lines too."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record, self.datefmt)
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
-        return printable(first + extras) + newline + rest
+        lines = [self.formatMessage(record) + extras]
+        if record.exc_info:
+            # What an exception says may come from a peer: its lines are set in, so that none passes for one of ours.
+            lines += [f"  {line}" for line in self.formatException(record.exc_info).splitlines()]
+        return "\n".join(map(printable, lines))
 
 
 def start_logging(*, as_json: bool, level: int, stream: IO[str] | None = None) -> None:

@@ -39,7 +39,7 @@ from chargepki.pki.ocsp import (
 )
 from chargepki.pki.services.http import Request, Response, refuse_method
 from chargepki.pki.services.ocsp_live import LIVE_HEADERS, LiveAnswers, Signers
-from chargepki.pki.services.ocsp_memory import AnswerMemory, PreparedAnswer
+from chargepki.pki.services.ocsp_memory import DEFAULT_MEMORY_BYTES, AnswerMemory, PreparedAnswer
 from chargepki.pki.services.tally import Tally
 
 __all__ = ["OcspResponder", "Signers"]
@@ -72,6 +72,7 @@ class OcspResponder:
     Args:
         signers: signs live; without it only prepared answers are given, and a nonce is passed over (RFC 9654 2.1
             leaves that to the responder).
+        memory_bytes: what prepared answers may take in memory.
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class OcspResponder:
         signers: Signers | None = None,
         tally: Tally | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(microsecond=0),
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         self._inventory = inventory
         self._tally = tally or Tally()
         self._clock = clock
-        self._memory = AnswerMemory(lambda: self._clock())
+        self._memory = AnswerMemory(lambda: self._clock(), max_bytes=memory_bytes)
         self._live = LiveAnswers(signers, self._memory, self._tally, lambda: self._clock(), self._run)
         self._issuers: _Index | None = None
         self._under_way = 0

@@ -16,7 +16,7 @@ from chargepki.pki.inventory.records import CaRecord
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.ocsp import OcspRequest, ResponseTemplate, SingleAnswer
 from chargepki.pki.services.http import Response
-from chargepki.pki.services.ocsp_memory import CONTENT_TYPE, AnswerMemory
+from chargepki.pki.services.ocsp_memory import CONTENT_TYPE, MAX_KEY_BYTES, AnswerMemory
 from chargepki.pki.services.tally import Tally
 
 __all__ = ["LIVE_HEADERS", "LiveAnswers", "Signers"]
@@ -119,7 +119,9 @@ class LiveAnswers:
         nonce = parsed.nonce
         if nonce is None or len(parsed.cert_ids) != 1 or not data.endswith(nonce) or subject is None:
             return
-        if not subject.status or signer.signer.algorithm not in _QUICK:
+        if len(data) > MAX_KEY_BYTES + len(nonce) or not subject.status:
+            return
+        if signer.signer.algorithm not in _QUICK:
             return
         if len(nonce) not in self._nonce_lengths and len(self._nonce_lengths) >= _MAX_NONCE_LENGTHS:
             return

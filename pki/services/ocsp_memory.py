@@ -19,14 +19,18 @@ from chargepki.pki.inventory.ocsp_records import OcspResponseRecord, OcspSubject
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.services.http import Response, http_date, with_max_age
 
-__all__ = ["CONTENT_TYPE", "AnswerMemory", "PreparedAnswer"]
+__all__ = ["CONTENT_TYPE", "DEFAULT_MEMORY_BYTES", "MAX_KEY_BYTES", "AnswerMemory", "PreparedAnswer"]
 
 CONTENT_TYPE: Final = "application/ocsp-response"
 _MAX_AGE: Final = 3600
 """Seconds that caches may keep a prepared answer: far less than it is valid, so that a revocation gets through."""
 _RELOAD_SECONDS: Final = 60.0
 _MAX_REMEMBERED: Final = 100_000
-_MAX_BYTES: Final = 128 << 20
+DEFAULT_MEMORY_BYTES: Final = 128 << 20
+MAX_KEY_BYTES: Final = 256
+"""Requests are remembered by their octets up to this length. Ours have 80 to 130; a peer may pad them to kilobytes."""
+_OBJECT_BYTES: Final = 1300
+"""What an answer in memory takes besides its DER and its header, measured."""
 _MAX_WANTED: Final = 5000
 """After more changes than these at once, the next preloading is the cheaper way back."""
 _MAX_TRIES: Final = 20
@@ -56,10 +60,15 @@ class PreparedAnswer:
 
 
 class AnswerMemory:
-    """For one event loop."""
+    """For one event loop.
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    Args:
+        max_bytes: what prepared answers may take, about; when they take it, the oldest make room.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], *, max_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
         self._clock = clock
+        self._max_bytes = max_bytes
         self.generation = 0
         self.by_request: dict[bytes, PreparedAnswer] = {}
         """By the DER of a POST or the target of a GET."""
@@ -123,7 +132,7 @@ class AnswerMemory:
         if not self.is_unchanged(prepared.key[0], token):
             return
         self._kill(prepared.key)
-        while self.bytes + prepared.size > _MAX_BYTES and self._prepared:
+        while self.bytes + prepared.size > self._max_bytes and self._prepared:
             self._kill(next(iter(self._prepared)))
         self._prepared[prepared.key] = prepared
         self.bytes += prepared.size
@@ -137,7 +146,7 @@ class AnswerMemory:
 
     def remember(self, request_key: bytes, prepared: PreparedAnswer) -> None:
         """Find *prepared* by the octets of its request from now on."""
-        if self._prepared.get(prepared.key) is not prepared:
+        if self._prepared.get(prepared.key) is not prepared or len(request_key) > MAX_KEY_BYTES:
             return
         if len(self.by_request) >= _MAX_REMEMBERED:
             self.by_request.clear()
@@ -166,7 +175,7 @@ class AnswerMemory:
         """Yield those records that are not in memory and still fit."""
         for record in records:
             known = (record.certificate, record.hash) in self._prepared
-            if not known and record.next_update > self._clock() and self.bytes < _MAX_BYTES * 9 // 10:
+            if not known and record.next_update > self._clock() and self.bytes < self._max_bytes * 9 // 10:
                 yield record
 
     @staticmethod
@@ -186,6 +195,6 @@ class AnswerMemory:
         reload_at = min(until - _MAX_AGE, max(record.refresh_at.timestamp(), now + _RELOAD_SECONDS))
         if reload_at <= now:
             reload_at = min(now + 1.0, until)
-        size = len(record.der) + len(response.head) + 600
+        size = len(record.der) + len(response.head) + _OBJECT_BYTES
         key = (record.certificate, record.hash)
         return PreparedAnswer(response, key, record.signer, response.outcome, until, reload_at, size)

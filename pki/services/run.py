@@ -22,6 +22,7 @@ from chargepki.pki.services.http import Handler, Limits
 from chargepki.pki.services.keeper import Keeper
 from chargepki.pki.services.metrics import Board
 from chargepki.pki.services.ocsp import Signers
+from chargepki.pki.services.ocsp_memory import DEFAULT_MEMORY_BYTES
 from chargepki.pki.services.probe import Probe, run_quietly
 from chargepki.pki.services.server import HttpServer
 from chargepki.pki.services.site import PkiSite
@@ -55,6 +56,8 @@ class Serving:
     routes: Mapping[bytes, Handler] = field(default_factory=dict)
     closing: Callable[[], Awaitable[None]] | None = None
     """Lets go of what the routes hold, when the last request is answered."""
+    answer_bytes: int = DEFAULT_MEMORY_BYTES
+    """What prepared OCSP answers may take in memory."""
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     access_log: bool = False
     board: Board | None = None
@@ -80,6 +83,7 @@ async def run_server(
         tally=tally,
         health=health,
         routes=serving.routes,
+        answer_bytes=serving.answer_bytes,
     )
     server = HttpServer(site, limits=serving.limits, tally=tally, access_log=serving.access_log)
     stop = _stop_event(serving)

@@ -63,6 +63,8 @@ class HttpServer:
         self._access_log = access_log
         self._connections: dict[HttpConnection, None] = {}
         self._handshaking = 0
+        self.held = 0
+        """Octets of requests that peers have here beyond their share."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -15,6 +15,7 @@ from chargepki.pki.services.gate import ChangeGate
 from chargepki.pki.services.health import Health
 from chargepki.pki.services.http import Handler, Request, Response, plain
 from chargepki.pki.services.ocsp import OcspResponder, Signers
+from chargepki.pki.services.ocsp_memory import DEFAULT_MEMORY_BYTES
 from chargepki.pki.services.tally import Tally
 
 __all__ = ["PkiSite"]
@@ -38,6 +39,7 @@ class PkiSite:
         signers: see `OcspResponder`.
         public_url: what certificates point to; a path in it may stand before every path of a request.
         routes: further handlers by path prefix, for example ``/.well-known/est/``.
+        answer_bytes: what prepared OCSP answers may take in memory.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class PkiSite:
         tally: Tally | None = None,
         health: Health | None = None,
         routes: Mapping[bytes, Handler] | None = None,
+        answer_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
         self.tally = tally or Tally()
         self.health = health or Health(self.tally)
-        self.responder = OcspResponder(inventory, signers=signers, tally=self.tally)
+        self.responder = OcspResponder(inventory, signers=signers, tally=self.tally, memory_bytes=answer_bytes)
         self.artefacts = Artefacts(inventory)
         self.gate = ChangeGate(inventory, self._apply, lambda: self.responder.apply(None))
         self._prefix = urlsplit(public_url).path.rstrip("/").encode() if public_url else b""

@@ -26,7 +26,7 @@ from chargepki.pki.est import read_certs_only
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import EstAccountRecord, EstAccountState, EstRequestState
 from chargepki.pki.profiles import get_profile
-from chargepki.pki.services.accounts import hash_account_password
+from chargepki.pki.services.accounts import AccountGuard, TooManyFailures, hash_account_password
 from chargepki.pki.services.est import EstRequest, EstResponse, EstService
 from chargepki.pki.services.est_approval import decide
 from chargepki.pki.services.est_paths import parse_path
@@ -308,6 +308,27 @@ def test_guessing_is_slowed_down_for_the_guesser_alone(rig: Rig) -> None:
         return statuses
 
     assert asyncio.run(attempts()) == [401] * 10 + [429, 400]
+
+
+def test_guesses_that_are_made_at_once_are_no_more_than_one_after_the_other() -> None:
+    async def attempts(password: bytes) -> list[str]:
+        guard = AccountGuard()
+
+        async def one() -> str:
+            try:
+                right = await guard.verify(HASH, password, account="acme", peer="192.0.2.9", now=1.0)
+            except TooManyFailures:
+                return "429"
+            return "right" if right else "wrong"
+
+        told = await asyncio.gather(*(one() for _ in range(30)))
+        guard.close()
+        assert not guard._turns and not guard._users
+        return list(told)
+
+    assert asyncio.run(attempts(b"guess number one")) == ["wrong"] * 10 + ["429"] * 20
+    # Whoever knows the password may send as many at once as it likes.
+    assert asyncio.run(attempts(PASSWORD)) == ["right"] * 30
 
 
 def test_a_certificate_renews_itself_and_nothing_else(rig: Rig) -> None:

@@ -144,6 +144,74 @@ def test_a_peer_that_does_not_read_a_long_answer_costs_little(inventory: Invento
         assert len(server.ask("GET", "/long").body) == 30_000_000
 
 
+def test_a_peer_that_asks_on_and_never_reads_costs_little_and_is_hung_up_on(inventory: Inventory) -> None:
+    async def some(request: Request) -> Response:
+        return Response(200, bytes(60_000), (), "some")
+
+    with live_server(inventory, limits=SHORT, routes={b"/some": some}) as server, server.connect() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        began, most = time.monotonic(), 0
+        with contextlib.suppress(ConnectionError):
+            while server.server.connections or not most:
+                with contextlib.suppress(BlockingIOError):
+                    sock.sendall(b"GET /some HTTP/1.1\r\n\r\n" * 8)
+                sizes = [c.transport.get_write_buffer_size() for c in server.server._connections if c.transport]
+                most = max(most, *sizes, 0)
+                assert time.monotonic() - began < 60
+                time.sleep(0.002)
+        assert 0 < most < 300_000
+        server.until(lambda: server.server.held == 0)
+
+
+def test_a_slow_reader_gets_every_answer_it_has_asked_for(inventory: Inventory) -> None:
+    async def some(request: Request) -> Response:
+        return Response(200, bytes(60_000), (), "some")
+
+    count = 200  # more than the kernel's buffers hold
+    with live_server(inventory, routes={b"/some": some}) as server, server.connect() as sock:
+        sock.sendall(b"GET /some HTTP/1.1\r\n\r\n" * (count - 1) + b"GET /some HTTP/1.1\r\nConnection: close\r\n\r\n")
+        server.until(lambda: any(c._write_paused for c in server.server._connections))
+        answer = receive(sock)
+    assert answer.count(b"HTTP/1.1 200") == count and len(answer) > count * 60_000
+
+
+def test_long_requests_of_all_peers_together_are_bounded_and_short_ones_still_answered(
+    inventory: Inventory, leaf: str
+) -> None:
+    body = b"POST /ocsp HTTP/1.1\r\nContent-Length: 200000\r\n\r\n" + b"x" * 150_000
+    with live_server(inventory, limits=Limits(held_bytes=1 << 20)) as server, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(server.connect()) for _ in range(20)]
+        for peer in peers:
+            with contextlib.suppress(ConnectionError):
+                peer.sendall(body)
+        server.until(lambda: server.site.tally.requests.get(("refused", 503), 0) >= 10)
+        assert 0 < server.server.held <= 1 << 20
+        assert server.ocsp(ocsp_request(inventory, leaf)).status == 200
+        for peer in peers:
+            peer.close()
+        server.until(lambda: server.server.held == 0)
+
+
+def test_chunks_are_joined_and_a_trailer_adds_no_header(inventory: Inventory) -> None:
+    seen: list[Request] = []
+
+    async def keep(request: Request) -> Response:
+        seen.append(request)
+        return Response(200, b"", (), "keep")
+
+    with live_server(inventory, routes={b"/keep": keep}) as server, server.connect() as sock:
+        sock.sendall(
+            b"POST /keep HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+            + b"2\r\nab\r\n" * 1000
+            + b"0\r\nAuthorization: Basic bWU6bWU=\r\nX-Request-Id: mine\r\n\r\n"
+        )
+        assert receive(sock).startswith(b"HTTP/1.1 200")
+    (request,) = seen
+    assert request.body == b"ab" * 1000 and type(request.body) is bytes
+    assert request.header(b"authorization") is None and request.id != "mine"
+
+
 def test_a_handler_that_fails_is_a_500_without_detail(inventory: Inventory) -> None:
     async def broken(request: Request) -> Response:
         raise RuntimeError("the secret detail")
