@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
-from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from chargepki.ocpp_security.contract import ChainFinding, ContractFacts, RevocationFinding, TokenStatus
 from chargepki.ocpp_security.status import CertificateWord, StatusGateway, StatusSource
@@ -20,6 +19,7 @@ from chargepki.pki.hashdata import CertificateHashData, hashed_parts
 from chargepki.pki.identifiers import Emaid
 from chargepki.pki.ocsp import issuer_hashes
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.status_addresses import status_addresses
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.offload import Offload
@@ -121,7 +121,7 @@ class ContractChecker:
         questions: list[_Question] = []
         for certificate, issuer in pairs:
             wire = CertificateHashData.of(certificate, issuer).to_wire()
-            responders, lists = _addresses(certificate)
+            responders, lists = status_addresses(certificate)
             if lists and not responders:
                 questions.append(_Question(wire, lists, StatusSource.CRL, issuer))
             else:
@@ -168,33 +168,6 @@ class ContractChecker:
             if (name.hex(), key.hex()) == (normal.issuer_name_hash, normal.issuer_key_hash):
                 return der
         return None
-
-
-def _addresses(der: bytes) -> tuple[list[str], list[str]]:
-    """Return the responders and the revocation lists that a certificate names."""
-    extensions = x509.load_der_x509_certificate(der).extensions
-    try:
-        access = extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-        responders = [
-            each.access_location.value
-            for each in access
-            if each.access_method == AuthorityInformationAccessOID.OCSP
-            and isinstance(each.access_location, x509.UniformResourceIdentifier)
-        ]
-    except x509.ExtensionNotFound:
-        responders = []
-    try:
-        points = extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-        return responders, list(_list_urls(points))
-    except x509.ExtensionNotFound:
-        return responders, []
-
-
-def _list_urls(points: x509.CRLDistributionPoints) -> Iterator[str]:
-    for point in points:
-        for name in point.full_name or ():
-            if isinstance(name, x509.UniformResourceIdentifier):
-                yield name.value
 
 
 def _is_for(der: bytes, token: str) -> bool:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from chargepki.pki.errors import InputError
 from chargepki.pki.exi import Message, MessageSet, Tree, encode
 
-__all__ = ["SignatureRefused", "sign_elements", "signed_elements", "verify_elements"]
+__all__ = ["SignatureRefused", "blank_signature", "sign_elements", "signed_elements", "verify_elements"]
 
 CANONICAL_EXI: Final = "http://www.w3.org/TR/canonical-exi/"
 # Both spellings are seen; the URN is what the text of -20 is said to give, and what we write.
@@ -120,7 +120,30 @@ def sign_elements(elements: Sequence[Message], key: SigningKey) -> Tree:
         SignatureRefused: an element has no Id, two have the same, or no scheme of ISO 15118 is for such a key.
     """
     scheme = _scheme(key, elements)
-    info: Tree = {
+    info = _signed_info(elements, scheme)
+    data = encode(Message(MessageSet.XMLDSIG, "SignedInfo", info))
+    if isinstance(key, ed448.Ed448PrivateKey):
+        value = key.sign(data)
+    else:
+        assert scheme.hash is not None
+        half = scheme.value_bytes // 2
+        r, s = decode_dss_signature(key.sign(data, ec.ECDSA(scheme.hash)))
+        value = r.to_bytes(half, "big") + s.to_bytes(half, "big")
+    return {"SignedInfo": info, "SignatureValue": {"value": value}}
+
+
+def blank_signature(elements: Sequence[Message], key: VerifyingKey) -> Tree:
+    """Return what `sign_elements` would, with zeros in place of the signature: as long, and valid for nobody.
+
+    Raises:
+        SignatureRefused: as `sign_elements` does.
+    """
+    scheme = _scheme(key, elements)
+    return {"SignedInfo": _signed_info(elements, scheme), "SignatureValue": {"value": bytes(scheme.value_bytes)}}
+
+
+def _signed_info(elements: Sequence[Message], scheme: _Scheme) -> Tree:
+    return {
         "CanonicalizationMethod": {"Algorithm": CANONICAL_EXI},
         "SignatureMethod": {"Algorithm": scheme.signatures[0]},
         "Reference": [
@@ -133,15 +156,6 @@ def sign_elements(elements: Sequence[Message], key: SigningKey) -> Tree:
             for name, element in _by_id(elements).items()
         ],
     }
-    data = encode(Message(MessageSet.XMLDSIG, "SignedInfo", info))
-    if isinstance(key, ed448.Ed448PrivateKey):
-        value = key.sign(data)
-    else:
-        assert scheme.hash is not None
-        half = scheme.value_bytes // 2
-        r, s = decode_dss_signature(key.sign(data, ec.ECDSA(scheme.hash)))
-        value = r.to_bytes(half, "big") + s.to_bytes(half, "big")
-    return {"SignedInfo": info, "SignatureValue": {"value": value}}
 
 
 def verify_elements(elements: Sequence[Message], signature: Tree, key: VerifyingKey) -> None:

@@ -20,6 +20,13 @@ import orjson
 
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.campaign_records import CampaignRecord, CampaignStationRecord
+from chargepki.pki.inventory.contract_records import (
+    ContractOfferRecord,
+    ContractRecord,
+    ProvisioningCertificateRecord,
+    ProvisioningRecord,
+    RoleRootRecord,
+)
 from chargepki.pki.inventory.event_records import (
     AlertDeliveryRecord,
     AlertRecord,
@@ -335,6 +342,11 @@ EST_ACCOUNT: Final = RowKind("est_account", EstAccountRecord)
 EST_REQUEST: Final = RowKind("est_request", EstRequestRecord)
 CAMPAIGN: Final = RowKind("campaign", CampaignRecord)
 CAMPAIGN_STATION: Final = RowKind("campaign_station", CampaignStationRecord, key=("campaign", "station"))
+ROLE_ROOT: Final = RowKind("role_root", RoleRootRecord)
+PROVISIONING_CERTIFICATE: Final = RowKind("provisioning_certificate", ProvisioningCertificateRecord)
+CONTRACT: Final = RowKind("contract", ContractRecord)
+CONTRACT_OFFER: Final = RowKind("contract_offer", ContractOfferRecord, key=("contract", "vehicle"))
+PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -369,6 +381,11 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     STATION_ROOT_REPORT,
     CAMPAIGN,
     CAMPAIGN_STATION,
+    ROLE_ROOT,
+    PROVISIONING_CERTIFICATE,
+    CONTRACT,
+    CONTRACT_OFFER,
+    PROVISIONING,
 )
 """Every table whose rows the audit log accounts for."""
 

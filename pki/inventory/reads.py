@@ -12,6 +12,7 @@ from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
 from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
+from chargepki.pki.inventory.contract_reads import ContractReads
 from chargepki.pki.inventory.firmware_reads import FirmwareReads
 from chargepki.pki.inventory.reads_events import EventReads
 from chargepki.pki.inventory.reads_ocsp import OcspReads
@@ -47,7 +48,9 @@ _R = TypeVar("_R")
 _PAGE = 500
 
 
-class Reads(OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads, CampaignReads):
+class Reads(
+    OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads, CampaignReads, ContractReads
+):
     """Every read of the inventory.
 
     ``find_`` gives ``None`` when there is nothing, ``get_`` raises `NotFound`, ``list_`` is an iterator that reads

@@ -35,6 +35,7 @@ from sqlmodel import SQLModel
 from chargepki.pki.inventory import (
     campaign_tables,
     codec,
+    contract_tables,
     event_tables,
     firmware_tables,
     ocsp_tables,
@@ -44,6 +45,7 @@ from chargepki.pki.inventory import (
 )
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.campaign_statements import campaign_statements
+from chargepki.pki.inventory.contract_statements import contract_statements
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
@@ -98,6 +100,11 @@ TABLES: Final[Mapping[str, Table]] = {
         trust_tables.StationRootReportRow,
         campaign_tables.CampaignRow,
         campaign_tables.CampaignStationRow,
+        contract_tables.RoleRootRow,
+        contract_tables.ProvisioningCertificateRow,
+        contract_tables.ContractRow,
+        contract_tables.ContractOfferRow,
+        contract_tables.ProvisioningRow,
     )
 }
 
@@ -439,6 +446,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= firmware_statements(TABLES, _record)
         named |= trust_statements(TABLES, _record)
         named |= campaign_statements(TABLES, _record)
+        named |= contract_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -14,6 +14,7 @@ from chargepki.pki.inventory.audit_chain import (
 )
 from chargepki.pki.inventory.campaign_writes import CampaignWrites
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
+from chargepki.pki.inventory.contract_writes import ContractWrites
 from chargepki.pki.inventory.engine import Session
 from chargepki.pki.inventory.firmware_writes import FirmwareWrites
 from chargepki.pki.inventory.reads import Row
@@ -43,6 +44,7 @@ class Transaction(
     EnrolmentWrites,
     TrustWrites,
     CampaignWrites,
+    ContractWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 

@@ -14,6 +14,18 @@ from chargepki.pki.inventory.campaign_records import (
     CampaignStationRecord,
     CampaignStationState,
 )
+from chargepki.pki.inventory.contract_records import (
+    ContractOfferRecord,
+    ContractRecord,
+    ContractState,
+    OfferState,
+    ProvisioningCertificateRecord,
+    ProvisioningRecord,
+    ProvisioningState,
+    RoleRootRecord,
+    RoleRootState,
+    VehicleState,
+)
 from chargepki.pki.inventory.event_records import AlertRecord, AlertState, LogRequestState, RequestedLogRecord
 from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
@@ -239,6 +251,7 @@ def fill(inventory: Inventory) -> None:
     _fill_trust(inventory)
     do(inventory, lambda tx: tx.add_campaign(campaign_record()))
     do(inventory, lambda tx: tx.add_campaign_station(campaign_station_record()))
+    _fill_contracts(inventory)
 
 
 def campaign_record(name: str = "spring") -> CampaignRecord:
@@ -273,6 +286,26 @@ def _fill_trust(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.put_trust_root(root))
     do(inventory, lambda tx: tx.put_station_root(installed))
     do(inventory, lambda tx: tx.put_root_report(StationRootReportRecord("CS-1", "csms", {"entries": []}, NOW)))
+
+
+def _fill_contracts(inventory: Inventory) -> None:
+    pcid, account = "WAUABC12345678901D", "DE8AA001234567"
+    root = RoleRootRecord("cd" * 32, "oem", b"der", "CN=OEM", "letter", "WAU", RoleRootState.TRUSTED, "alice", NOW)
+    vehicle = ProvisioningCertificateRecord(
+        *("ef" * 32, pcid, "iso15118-2", b"leaf", b"", f"CN={pcid}", NOW + timedelta(days=9), VehicleState.ACTIVE),
+        *("alice", NOW),
+    )
+    contract = ContractRecord(account, f"{account}7", ContractState.ACTIVE, None, "alice", NOW)
+    offer = ContractOfferRecord(account, pcid, OfferState.OFFERED, 0, "alice", NOW)
+    begun = ProvisioningRecord(
+        "p1", "01" * 32, "install", "iso15118-2", account, pcid, "CS-1", ProvisioningState.BEGUN, NOW
+    )
+    do(inventory, lambda tx: tx.put_role_root(root))
+    do(inventory, lambda tx: tx.put_provisioning_certificate(vehicle))
+    do(inventory, lambda tx: tx.add_contract(contract))
+    do(inventory, lambda tx: tx.put_offer(offer))
+    do(inventory, lambda tx: tx.begin_provisioning(begun))
+    do(inventory, lambda tx: tx.finish_provisioning("p1", certificate="t@1:5f", response=b"exi", round=1, now=NOW))
 
 
 def alert_record(alert: str = "al-1", **changes: Any) -> AlertRecord:

@@ -1,0 +1,417 @@
+"""Answer a vehicle's request for its contract: judge, choose, record, issue, wrap, sign, record, release.
+
+An answer is on record as begun before a key is made, the certificate's serial before its CA signs (`Authority`), and
+the response before it leaves. Whatever crashes in between leaves a begun answer: the same request is answered anew, and
+`Provisioner.recover` revokes what was issued for the interrupted one, whose key nobody has any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from chargepki.pki import keys, names
+from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
+from chargepki.pki.authority.issuance import prepare
+from chargepki.pki.authority.revocation import revoke_within
+from chargepki.pki.contract_keys import CBC_IV_BYTES, GCM_IV_BYTES, WrapForm, WrappedKey, additional_data, wrap_ec_key
+from chargepki.pki.crl_entry import ReasonCode
+from chargepki.pki.errors import ChargePkiError, PolicyRefusal, StateError
+from chargepki.pki.exi import MessageSet
+from chargepki.pki.inventory import Transaction
+from chargepki.pki.inventory.contract_records import (
+    ContractRecord,
+    ProvisioningRecord,
+    ProvisioningState,
+)
+from chargepki.pki.inventory.records import CertificateState
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.profiles import get_profile
+from chargepki.pki.provisioning.choosing import Channel, NoContract, check_standing, list_choices
+from chargepki.pki.provisioning.contracts import list_live
+from chargepki.pki.provisioning.cps import CpsSigner, CpsSource, standard_of
+from chargepki.pki.provisioning.judgement import Examined, examine
+from chargepki.pki.provisioning.request import verify_request
+from chargepki.pki.provisioning.response import (
+    AnswerTooLong,
+    Content,
+    base64_characters,
+    build_response,
+    check_fits,
+    readdress,
+    signing_leaf,
+)
+from chargepki.pki.provisioning.rounds import Turn, next_turn
+from chargepki.pki.provisioning.trust import Question, Roots, Standing
+from chargepki.pki.template import largest_certificate
+
+__all__ = ["INTERRUPTED_AFTER", "Answer", "Channel", "NoContract", "Provisioner", "Replayed"]
+
+INTERRUPTED_AFTER: Final = timedelta(minutes=5)
+"""An answer that is begun for so long is held for interrupted."""
+_MOST_LIVE: Final = 12
+"""Certificates of one contract in one vehicle; one that asks more often is broken."""
+_SLACK: Final = 16
+"""Bytes by which certificates of one CA differ: longer numbers in a URL, an EMAID with a check digit."""
+
+_FORMS: Final = {
+    MessageSet.ISO15118_2: (KeyAlgorithm.SECP256R1, WrapForm.ISO15118_2, CBC_IV_BYTES),
+    MessageSet.ISO15118_20: (KeyAlgorithm.SECP521R1, WrapForm.SECP521, GCM_IV_BYTES),
+}
+
+
+class Replayed(PolicyRefusal):
+    """A request that was answered before, and whose answer is worth nothing any more."""
+
+    code = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that is durable."""
+
+    exi: bytes
+    contract: str
+    """EMAID."""
+    certificate: str
+    """``CA:SERIAL``."""
+    remaining: int
+    """How many further contracts the same request brings (ISO 15118-20)."""
+    repeated: bool
+    """Whether it had been given before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What one answer is made with."""
+
+    examined: Examined
+    contract: ContractRecord
+    turn: Turn
+    row: str
+    cps: CpsSigner
+    channel: Channel
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one process remembers."""
+
+    recovered_at: datetime
+    largest: dict[str, int] = field(default_factory=dict)
+    """The most bytes that a certificate of a CA can have."""
+
+
+class Provisioner:
+    """The provisioning of contracts; may be used by many threads, and by many processes on one inventory.
+
+    Example:
+        provisioner = Provisioner(authority, ["acme-mo-sub2"], [IssuedCps(authority, "acme-cps-sub2")])
+        answer = provisioner.provision(provisioner.examine(exi))
+
+    Args:
+        contract_cas: names of the CAs that issue contract certificates, at most one of each standard.
+        cps: whose signatures vehicles believe; of several of one standard, the one whose root the vehicle has.
+
+    Raises:
+        NotFound: no such CA.
+        PolicyRefusal: a CA that issues no contracts, or a second one of a standard.
+    """
+
+    def __init__(self, authority: Authority, contract_cas: Sequence[str], cps: Sequence[CpsSource]) -> None:
+        self._authority, self._inventory, self._cps = authority, authority.inventory, tuple(cps)
+        self._roots, self._known = Roots(authority.inventory), _Known(authority.now())
+        self._cas: dict[MessageSet, str] = {}
+        for ca in contract_cas:
+            profile = self._inventory.get_ca(ca).profile
+            if not profile.endswith(("/mo-sub2", "/emsp-sub2")):
+                raise PolicyRefusal(
+                    f"CA {ca} has the profile {profile}, and issues no contract certificates",
+                    fix="name a CA of a profile …/mo-sub2 or …/emsp-sub2",
+                )
+            standard = standard_of(profile)
+            if standard in self._cas:
+                raise PolicyRefusal(f"{self._cas[standard]} and {ca} are both for {standard.value}", fix="name one")
+            self._cas[standard] = ca
+
+    # -- judging ---------------------------------------------------------------------------------------------------
+
+    def examine(self, exi: bytes) -> Examined:
+        """Judge a request as far as our own records go; nothing is written, nobody is asked.
+
+        Raises:
+            InputError: it is malformed, or its signature does not hold.
+            ChargePkiError: as `judgement.examine` says.
+        """
+        return examine(verify_request(exi), self._inventory, self._roots, self._authority.now())
+
+    def provision(
+        self,
+        examined: Examined,
+        *,
+        standings: Mapping[Question, Standing] | None = None,
+        channel: Channel | None = None,
+    ) -> Answer:
+        """Answer a request, durably.
+
+        The same signed request brings the same certificate again as long as that is good, whatever session it is for;
+        in -20 it brings one contract after the other (`rounds`).
+
+        Args:
+            standings: what was learnt about `Examined.questions`.
+
+        Raises:
+            RevocationError: a certificate of the vehicle is revoked, or its status is not known.
+            NoContract: nothing is offered to the vehicle.
+            Replayed: its answer was given before and is worth nothing any more.
+            AnswerTooLong: the station could not carry it; nothing was made.
+            ChargePkiError: the authority refuses.
+        """
+        channel = channel or Channel()
+        self._recover_now_and_then()
+        for question in examined.questions:
+            check_standing(question, (standings or {}).get(question, Standing.UNKNOWN))
+        choices = list_choices(self._inventory, examined, channel, self._authority.now())
+        signer = self._signer(examined)
+        self._check_size(examined, choices, signer, channel)
+        claimed = self._inventory.write(lambda tx: self._claim(tx, examined, choices, channel))
+        if isinstance(claimed, Answer):
+            return claimed
+        turn, row = claimed
+        making = _Making(examined, choices[turn.contract], turn, row, signer, channel)
+        issued: IssuedCertificate | None = None
+        try:
+            key = keys.generate_private_key(_FORMS[examined.request.message_set][0])
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            issued = self._authority.issue(self._order(making, key))
+            response = self._respond(making, issued, key)
+            del key  # the last reference: OpenSSL clears its copy
+            return self._release(making, issued, response)
+        except ChargePkiError:
+            # What cannot be given up now is found by `recover`.
+            with contextlib.suppress(ChargePkiError):
+                self._give_up(row, issued.record.id if issued is not None else None)
+            raise
+
+    def recover(self) -> int:
+        """Give up answers that were interrupted, and revoke what was issued for them; return how many there were."""
+        before = self._authority.now() - INTERRUPTED_AFTER
+        interrupted = self._inventory.list_interrupted_provisionings(before)
+        for row in interrupted:
+            found = self._inventory.find_certificate_by_request_key(f"id:{_request_id(row.id)}")
+            issued = found is not None and found.state is CertificateState.ISSUED
+            self._give_up(row.id, found.id if found is not None and issued else None)
+        return len(interrupted)
+
+    def _recover_now_and_then(self) -> None:
+        now = self._authority.now()
+        if now - self._known.recovered_at >= INTERRUPTED_AFTER:
+            self._known.recovered_at = now
+            self.recover()
+
+    # -- choosing --------------------------------------------------------------------------------------------------
+
+    def _signer(self, examined: Examined) -> CpsSigner:
+        """Return the signer whose root the vehicle has, or else the first."""
+        message_set = examined.request.message_set
+        signers = [source.signer() for source in self._cps if source.message_set is message_set]
+        if not signers or message_set not in self._cas:
+            raise StateError(
+                f"no contracts of {message_set.value} are provisioned here",
+                why="that takes a CA for contracts and a provisioning service of this standard",
+                fix="name both, say: --contract-ca CA --cps-ca CA",
+            )
+        known = [each for each in signers if each.is_known_to(examined.request.roots)]
+        return (known or signers)[0]
+
+    def _check_size(
+        self, examined: Examined, choices: Mapping[str, ContractRecord], signer: CpsSigner, channel: Channel
+    ) -> None:
+        request = examined.request
+        issuer = self._authority.open_issuer(self._cas[request.message_set])
+        emaid = max((each.emaid for each in choices.values()), key=len)
+        if issuer.ca.id not in self._known.largest:
+            dummy = keys.generate_private_key(_FORMS[request.message_set][0])
+            order = self._plain_order(request.message_set, emaid, keys.spki_der(dummy))
+            item = prepare(order, issuer, self._inventory, actor=self._authority.actor, now=self._authority.now())
+            assert item.record.tbs is not None
+            self._known.largest[issuer.ca.id] = largest_certificate(len(item.record.tbs), issuer.signer.algorithm)
+        largest = min(
+            self._known.largest[issuer.ca.id] + _SLACK,
+            get_profile(self._profile(request.message_set)).max_der_bytes or 1 << 16,
+        )
+        content = Content(
+            request.message_set, request.kind, issuer.chain, signer.chain, WrappedKey(WrapForm.X448, b"", b""), emaid
+        )
+        check_fits(content, largest, signer.key.public_key(), characters=channel.characters, carrier=channel.carrier)
+
+    def _claim(
+        self, tx: Transaction, examined: Examined, choices: Mapping[str, ContractRecord], channel: Channel
+    ) -> Answer | tuple[Turn, str]:
+        """Give out an earlier answer, or record that one is begun."""
+        request, now = examined.request, self._authority.now()
+        answers = tx.list_answers_to(request.identity)
+        turn = next_turn(answers, list(choices), now)
+        earlier = [
+            each for each in answers if each.contract == turn.contract and each.state is ProvisioningState.ANSWERED
+        ]
+        if earlier:
+            if self._is_good(tx, earlier[-1], now):
+                return self._tell(tx, earlier[-1], examined, choices[turn.contract], turn)
+            offers = tx.list_offers_of(turn.contract)
+            offered = max((each.offered_at for each in offers if each.vehicle == examined.vehicle), default=None)
+            if offered is None or offered <= earlier[-1].began_at:
+                raise Replayed(
+                    f"this request was answered on {earlier[-1].began_at:%Y-%m-%d}, and is no longer good for anything",
+                    why="its certificate has ended since; whoever recorded the request could send it again",
+                    fix="the vehicle signs a new request; or, to let it ask with this one once more: "
+                    f"chargepki contract offer {choices[turn.contract].emaid} --vehicle {examined.vehicle}",
+                )
+        live = list_live(tx, turn.contract, now)
+        if len(live) >= _MOST_LIVE:
+            raise PolicyRefusal(
+                f"{len(live)} certificates of contract {choices[turn.contract].emaid} are valid already",
+                why="a vehicle that asks again and again does not keep what it gets",
+                fix=f"chargepki contract revoke {choices[turn.contract].emaid} --superseded, and look at the vehicle",
+            )
+        row = ProvisioningRecord(
+            id=f"{turn.contract}/{len(tx.list_provisionings(turn.contract)) + 1:06d}",
+            request=request.identity,
+            kind=request.kind.value,
+            standard=request.message_set.value,
+            contract=turn.contract,
+            vehicle=examined.vehicle,
+            station=channel.station,
+            state=ProvisioningState.BEGUN,
+            began_at=now,
+        )
+        tx.begin_provisioning(row)
+        details = {"vehicle": examined.vehicle, "station": channel.station, "kind": row.kind}
+        tx.audit(self._authority.actor, "contract.begin", row.id, now=now, details=details)
+        return turn, row.id
+
+    def _is_good(self, tx: Transaction, row: ProvisioningRecord, now: datetime) -> bool:
+        """Say whether an answer would still be believed: its certificate, and who signed it."""
+        assert row.certificate is not None and row.response is not None
+        record = tx.get_certificate(row.certificate)
+        if record.state is not CertificateState.ISSUED or record.not_after <= now:
+            return False
+        leaf = x509.load_der_x509_certificate(signing_leaf(row.response, MessageSet(row.standard)))
+        return leaf.not_valid_after_utc > now
+
+    def _tell(
+        self, tx: Transaction, row: ProvisioningRecord, examined: Examined, contract: ContractRecord, turn: Turn
+    ) -> Answer:
+        request, now = examined.request, self._authority.now()
+        assert row.response is not None and row.certificate is not None
+        tx.tell_provisioning(row.id, round=turn.round, now=now)
+        tx.audit(self._authority.actor, "contract.tell", row.id, now=now, details={"round": turn.round})
+        exi = readdress(
+            row.response, request.message_set, session_id=request.session_id, remaining=turn.remaining, now=now
+        )
+        return Answer(exi, contract.emaid, row.certificate, turn.remaining, repeated=True)
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    def _profile(self, message_set: MessageSet) -> str:
+        profile = self._inventory.get_ca(self._cas[message_set]).profile
+        return f"{profile.partition('/')[0]}/contract"
+
+    def _plain_order(self, message_set: MessageSet, emaid: str, spki: bytes) -> IssueOrder:
+        ca = self._inventory.get_ca(self._cas[message_set])
+        organization = names.get(ca.subject_der, "O")
+        subject = (("CN", emaid), *((("O", organization),) if organization else ()))
+        return IssueOrder(ca.id, self._profile(message_set), spki=spki, subject=subject)
+
+    def _order(self, making: _Making, key: ec.EllipticCurvePrivateKey) -> IssueOrder:
+        message_set, ends_at = making.examined.request.message_set, making.contract.ends_at
+        order = self._plain_order(message_set, making.contract.emaid, keys.spki_der(key))
+        validity = None
+        if ends_at is not None:
+            left = ends_at - self._authority.now()
+            validity = min(left, get_profile(order.profile).validity.default)
+        return replace(order, validity=validity, request_id=_request_id(making.row))
+
+    def _respond(self, making: _Making, issued: IssuedCertificate, key: ec.EllipticCurvePrivateKey) -> bytes:
+        request, now = making.examined.request, self._authority.now()
+        algorithm, form, iv_bytes = _FORMS[request.message_set]
+        aad = b""
+        if form is not WrapForm.ISO15118_2:
+            assert making.examined.vehicle is not None
+            aad = additional_data(making.examined.vehicle, keys.key_identifier(keys.spki_der(key), 8))
+        ephemeral = keys.generate_private_key(algorithm)
+        assert isinstance(ephemeral, ec.EllipticCurvePrivateKey)
+        wrapped = wrap_ec_key(
+            key,
+            making.examined.recipient,
+            form=form,
+            ephemeral=ephemeral,
+            iv=secrets.token_bytes(iv_bytes),
+            aad=aad,
+        )
+        content = Content(
+            request.message_set,
+            request.kind,
+            issued.chain,
+            making.cps.chain,
+            wrapped,
+            making.contract.emaid,
+            making.turn.remaining,
+        )
+        response = build_response(content, making.cps.key, session_id=request.session_id, now=now)
+        if base64_characters(len(response)) > making.channel.characters:
+            raise AnswerTooLong(
+                f"the answer has {base64_characters(len(response))} characters of base64; "
+                f"{making.channel.carrier} carries {making.channel.characters}"
+            )
+        return response
+
+    def _release(self, making: _Making, issued: IssuedCertificate, response: bytes) -> Answer:
+        """Record the response; when another process was faster with the same request, give out its answer."""
+        now, authority = self._authority.now(), self._authority
+
+        def work(tx: Transaction) -> Answer:
+            rivals = [
+                each
+                for each in tx.list_answers_to(making.examined.request.identity)
+                if each.contract == making.contract.id
+                and each.state is ProvisioningState.ANSWERED
+                and self._is_good(tx, each, now)
+            ]
+            if rivals:
+                self._void(tx, making.row, issued.record.id)
+                return self._tell(tx, rivals[-1], making.examined, making.contract, making.turn)
+            tx.finish_provisioning(
+                making.row, certificate=issued.record.id, response=response, round=making.turn.round, now=now
+            )
+            details = {"certificate": issued.record.id, "vehicle": making.examined.vehicle}
+            tx.audit(authority.actor, "contract.provision", making.row, now=now, details=details)
+            return Answer(response, making.contract.emaid, issued.record.id, making.turn.remaining, repeated=False)
+
+        return self._inventory.write(work)
+
+    def _give_up(self, row: str, certificate: str | None) -> None:
+        self._inventory.write(lambda tx: self._void(tx, row, certificate))
+
+    def _void(self, tx: Transaction, row: str, certificate: str | None) -> None:
+        """Give up an answer that was begun; what was issued for it is revoked, since nobody has its key."""
+        now, actor = self._authority.now(), self._authority.actor
+        record = tx.find_provisioning(row)
+        if record is None or record.state is not ProvisioningState.BEGUN:
+            return
+        tx.void_provisioning(row, certificate)
+        tx.audit(actor, "contract.void", row, now=now, details={"certificate": certificate})
+        if certificate is not None:
+            code = ReasonCode.CESSATION_OF_OPERATION
+            revoke_within(tx, certificate, code, actor=actor, now=now, revoked_at=now)
+
+
+def _request_id(row: str) -> str:
+    return f"contract {row}"

@@ -1,0 +1,290 @@
+"""Vehicles that contracts can be provisioned to: roots of their manufacturers, and their provisioning certificates.
+
+The checks are those of the provisioning certificate pool of VDE-AR-E 2802-100-1: manufacturer, validity of every
+certificate, revocation, chain; the first that fails is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448
+
+from chargepki.pki import names
+from chargepki.pki.certificate_view import view_certificate
+from chargepki.pki.chain import Purpose, Revocation, RevocationMode, Status, TrustAnchor, VerifiedChain, verify_chain
+from chargepki.pki.errors import InputError, NotFound, PolicyRefusal, RevocationError, StateError
+from chargepki.pki.exi import MessageSet
+from chargepki.pki.identifiers import Pcid
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.contract_records import (
+    ProvisioningCertificateRecord,
+    RoleRootRecord,
+    RoleRootState,
+    VehicleState,
+)
+from chargepki.pki.inventory.records import Actor
+from chargepki.pki.pem import to_pem
+from chargepki.pki.provisioning.trust import manufacturers_of, open_questions, role_anchors
+
+__all__ = ["Admission", "RoleRoot", "add_root", "admit_vehicle", "remove_vehicle", "store_vehicle", "withdraw_root"]
+
+_USES: Final = ("oem", "v2g")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRoot:
+    """A root of somebody else, as an operator wants it believed.
+
+    Attributes:
+        use: ``oem`` or ``v2g``.
+        fingerprint: SHA-256 in hex, as it was confirmed on a second channel; colons are ignored.
+        source: where it came from, for people.
+        manufacturers: world manufacturer identifiers whose vehicles it may certify; empty: any.
+    """
+
+    der: bytes
+    use: str
+    fingerprint: str
+    source: str
+    manufacturers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A provisioning certificate that passed the checks; only `admit_vehicle` makes it."""
+
+    record: ProvisioningCertificateRecord
+    chain: VerifiedChain
+    notices: tuple[str, ...]
+
+
+def add_root(inventory: Inventory, root: RoleRoot, *, actor: Actor, now: datetime) -> RoleRootRecord:
+    """Believe a root of somebody else; doing it again changes nothing.
+
+    Raises:
+        InputError: it is no root certificate, or not the one whose fingerprint was confirmed.
+        Conflict: it is believed for another use.
+    """
+    digest = hashlib.sha256(root.der).hexdigest()
+    if not hmac.compare_digest(root.fingerprint.replace(":", "").lower().encode(), digest.encode()):
+        raise InputError(
+            "the fingerprint is not that of the certificate",
+            why=f"SHA-256 of the certificate is {digest}",
+            fix="get the fingerprint from its owner on another way than the certificate, and compare",
+        )
+    view = view_certificate(root.der)
+    if root.use not in _USES or view.issuer != view.subject:
+        raise InputError("a root is self-signed, and is for oem or v2g", fix="give the root of the hierarchy")
+    wrong = [each for each in root.manufacturers if len(each) != 3 or not each.isascii() or not each.isalnum()]
+    if wrong:
+        raise InputError(f"{wrong[0]!r} is no world manufacturer identifier", fix="three letters or digits (ISO 3780)")
+    record = RoleRootRecord(
+        *(digest, root.use, root.der, names.text(view.subject), root.source),
+        " ".join(sorted({each.upper() for each in root.manufacturers})),
+        *(RoleRootState.TRUSTED, actor.name, now),
+    )
+
+    def work(tx: Transaction) -> RoleRootRecord:
+        stored = tx.put_role_root(record)
+        details = {"use": record.use, "source": record.source, "manufacturers": record.manufacturers}
+        tx.audit(actor, "root.add", digest, now=now, artefact_sha256=digest, details=details)
+        return stored
+
+    return inventory.write(work)
+
+
+def withdraw_root(inventory: Inventory, sha256: str, *, actor: Actor, now: datetime) -> RoleRootRecord:
+    """Believe a root no more; certificates below it are refused from now on.
+
+    Raises:
+        NotFound: there is none.
+    """
+
+    def work(tx: Transaction) -> RoleRootRecord:
+        stored = tx.withdraw_role_root(sha256)
+        tx.audit(actor, "root.withdraw", sha256, now=now, artefact_sha256=sha256)
+        return stored
+
+    return inventory.write(work)
+
+
+def admit_vehicle(
+    inventory: Inventory,
+    chain: Sequence[bytes],
+    *,
+    actor: Actor,
+    now: datetime,
+    crls: tuple[bytes, ...] = (),
+    ocsp_responses: tuple[bytes, ...] = (),
+) -> Admission:
+    """Judge an OEM provisioning certificate; nothing is written.
+
+    Args:
+        chain: DER, leaf first, then sub-CAs; a root at the end is ignored.
+        crls: revocation lists about certificates of others, DER.
+        ocsp_responses: responses about them, DER.
+
+    Raises:
+        InputError: a certificate cannot be read, or its CN is no PCID.
+        PolicyRefusal: the manufacturer is nobody's, a certificate has expired, or the key cannot take a contract.
+        RevocationError: a certificate is revoked, or names where its status is to be had and there is no evidence.
+        ChainError: it leads to no OEM or V2G root that is believed.
+    """
+    leaf, *below = chain
+    pcid, message_set, notices = _read_leaf(leaf)
+    anchors = role_anchors(inventory)
+    _check_manufacturer(inventory, pcid, anchors)
+    views = [view_certificate(each) for each in chain]
+    for view in views:
+        if view.not_after.value is None or view.not_after.value < now:
+            raise PolicyRefusal(
+                f"the certificate {names.text(view.subject)} has expired",
+                why="VDE-AR-E 2802-100-1: every certificate of the chain is valid (shell model)",
+                fix="ask the manufacturer for the current chain",
+            )
+    evidence = Revocation(RevocationMode.IF_PRESENT, crls, ocsp_responses)
+    verified = verify_chain(leaf, below, anchors, purpose=Purpose.OEM_PROVISIONING, at=now, revocation=evidence)
+    _check_status(inventory, verified)
+    allowed = manufacturers_of(inventory, verified.anchor)
+    if allowed and pcid.manufacturer not in allowed:
+        raise PolicyRefusal(
+            f"vehicle {pcid.normalised} leads to a root that may certify vehicles of {' '.join(sorted(allowed))} alone",
+            why="one manufacturer must not be able to speak for another's vehicles",
+            fix="get the certificate from the vehicle's own manufacturer",
+        )
+    not_after = views[0].not_after.value
+    assert not_after is not None
+    record = ProvisioningCertificateRecord(
+        id=hashlib.sha256(leaf).hexdigest(),
+        vehicle=pcid.normalised,
+        standard=message_set.value,
+        der=leaf,
+        sub_cas="".join(to_pem("CERTIFICATE", each) for each in verified.certificates[1:-1]).encode(),
+        subject=names.text(views[0].subject),
+        not_after=not_after,
+        state=VehicleState.ACTIVE,
+        added_by=actor.name,
+        added_at=now,
+    )
+    return Admission(record, verified, notices)
+
+
+def store_vehicle(
+    inventory: Inventory, admission: Admission, *, actor: Actor, now: datetime
+) -> ProvisioningCertificateRecord:
+    """Keep an admitted provisioning certificate; doing it again changes nothing."""
+    record = admission.record
+
+    def work(tx: Transaction) -> ProvisioningCertificateRecord:
+        known = tx.find_provisioning_certificate(record.id)
+        if known is not None and known.state is VehicleState.ACTIVE:
+            return known
+        stored = tx.put_provisioning_certificate(record)
+        details = {"certificate": record.id, "standard": record.standard}
+        tx.audit(actor, "vehicle.import", record.vehicle, now=now, artefact_sha256=record.id, details=details)
+        return stored
+
+    return inventory.write(work)
+
+
+def remove_vehicle(
+    inventory: Inventory, pcid: str, *, actor: Actor, now: datetime
+) -> tuple[ProvisioningCertificateRecord, ...]:
+    """Provision nothing more to a vehicle, by its PCID, and withdraw what is offered to it.
+
+    Raises:
+        NotFound: there is no such vehicle.
+    """
+    vehicle = Pcid.parse(pcid).normalised
+
+    def work(tx: Transaction) -> tuple[ProvisioningCertificateRecord, ...]:
+        known = tx.list_provisioning_certificates(vehicle)
+        if not known:
+            raise NotFound(f"there is no vehicle {vehicle}", fix="list them with: chargepki vehicle list")
+        removed = tuple(tx.remove_provisioning_certificate(each.id) for each in known)
+        for offer in tx.list_offers_to(vehicle):
+            tx.withdraw_offer(offer.contract, vehicle)
+        tx.audit(actor, "vehicle.remove", vehicle, now=now)
+        return removed
+
+    return inventory.write(work)
+
+
+def _read_leaf(leaf: bytes) -> tuple[Pcid, MessageSet, tuple[str, ...]]:
+    """Return whose it is and for which standard, and what is odd about it."""
+    try:
+        certificate = x509.load_der_x509_certificate(leaf)
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise InputError("the provisioning certificate cannot be read", why=str(exc)) from exc
+    pcid = Pcid.parse(names.get(view_certificate(leaf).subject, "CN") or "")
+    notices: list[str] = []
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        message_set = MessageSet.ISO15118_2
+    elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp521r1":
+        message_set = MessageSet.ISO15118_20
+    elif isinstance(key, ed448.Ed448PublicKey):
+        message_set = MessageSet.ISO15118_20
+        notices.append("its key is Ed448: no text says how a contract key travels to it, so none can be provisioned")
+    else:
+        raise PolicyRefusal(
+            "the key of the provisioning certificate is on no curve of ISO 15118",
+            why="V2G2-007 secp256r1; V2G20-2674, 2319 secp521r1 or Ed448",
+            fix="get a certificate of one of the profiles oem-provisioning",
+        )
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        _check_key_agreement(certificate)
+    if message_set is MessageSet.ISO15118_20 and pcid.check_digit is None:
+        notices.append("its PCID has 17 characters: ISO 15118-20 needs 18 to provision a contract (V2G20-2492)")
+    return pcid, message_set, tuple(notices)
+
+
+def _check_key_agreement(certificate: x509.Certificate) -> None:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        usage = None
+    if usage is None or not usage.key_agreement:
+        raise PolicyRefusal(
+            "the provisioning certificate does not assert keyAgreement",
+            why="V2G2-822, V2G20-822: its key is the static half of the key agreement that wraps the contract key",
+            fix="get a certificate of a profile oem-provisioning",
+        )
+
+
+def _check_manufacturer(inventory: Inventory, pcid: Pcid, anchors: Sequence[TrustAnchor]) -> None:
+    if not anchors:
+        raise StateError(
+            "no root of a manufacturer is believed",
+            fix="add one: chargepki vehicle add-root FILE --use oem --fingerprint SHA256 --source TEXT",
+        )
+    for anchor in anchors:
+        allowed = manufacturers_of(inventory, anchor.der)
+        if not allowed or pcid.manufacturer in allowed:
+            return
+    raise PolicyRefusal(
+        f"nobody may certify vehicles of the manufacturer {pcid.manufacturer}",
+        why="VDE-AR-E 2802-100-1: the manufacturer's identifier has to be authorised",
+        fix="name it when its root is added: chargepki vehicle add-root FILE --manufacturer WMI",
+    )
+
+
+def _check_status(inventory: Inventory, verified: VerifiedChain) -> None:
+    """Refuse certificates of others whose status could be had and is not known to be good."""
+    asked = {question.certificate for question in open_questions(inventory, verified.certificates)}
+    for certificate, status in zip(verified.certificates, verified.statuses, strict=False):
+        if certificate in asked and status.status is not Status.GOOD:
+            raise RevocationError(
+                f"nothing says that {status.certificate} is not revoked",
+                status=status.status.value,
+                why="it names where its status is to be had, and the given evidence does not cover it",
+                fix="give current evidence: --crl F or --ocsp-response F",
+            )
