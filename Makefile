@@ -48,7 +48,7 @@ campaign: $(ENV) ## what takes longer than CI allows: the tests marked so, and e
 	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --timeout=3600 $(PYTEST_ARGS)
 
 reference: $(ENV) ## write the generated pages of docs/reference anew
-	$(BIN)/python tools/make_reference.py
+	$(BIN)/python -m tools.make_reference
 
 wheel: $(ENV) ## build dist/*.whl and dist/*.tar.gz, twice, and compare them byte by byte
 	$(BIN)/python tools/build_dist.py dist

@@ -18,6 +18,7 @@ from chargepki.pki.lint import all_rules
 from chargepki.pki.lint.engine import Rule
 from chargepki.pki.profiles import list_profiles
 from chargepki.pki.profiles.base import Standard
+from tools import conformance
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MANIFEST = FOLDER.parents[1] / "fixtures" / "lint" / "manifest.toml"
@@ -201,7 +202,13 @@ def lint_pages() -> dict[str, str]:
 
 def pages() -> dict[str, str]:
     """Return the content of every generated page by file name."""
-    return {"cli.md": cli_page(), "profiles.md": profiles_page(), "library.md": library_page(), **lint_pages()}
+    return {
+        "cli.md": cli_page(),
+        "conformance.md": HEAD + "\n" + conformance.page(),
+        "profiles.md": profiles_page(),
+        "library.md": library_page(),
+        **lint_pages(),
+    }
 
 
 def main() -> int:

@@ -48,6 +48,17 @@ _REFUSALS = 3
 """So often in a row a certificate is refused before `enrol_again` takes it for lost: a CSMS may err once."""
 
 
+# A00.FR.316, FR.323, FR.419 and FR.426: what OpenSSL says when the versions or the suites have nothing in common.
+_HANDSHAKE_EVENTS = {
+    "UNSUPPORTED_PROTOCOL": SecurityEvent.INVALID_TLS_VERSION,
+    "TLSV1_ALERT_PROTOCOL_VERSION": SecurityEvent.INVALID_TLS_VERSION,
+    "WRONG_VERSION_NUMBER": SecurityEvent.INVALID_TLS_VERSION,
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
+    "WRONG_CIPHER_RETURNED": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Waits between connection attempts: doubling from `minimum` to `maximum`, with up to a fifth more at random.
@@ -364,6 +375,9 @@ class StationSimulator:
             text = f"the CSMS's certificate is not accepted: {exc.verify_message}"
         elif isinstance(exc, ssl.SSLError):
             text = f"the TLS handshake failed: {exc.reason}"
+            event = _HANDSHAKE_EVENTS.get(exc.reason or "")
+            if event is not None:
+                self.raise_event(event, text)
         else:
             text = f"the CSMS refused the connection: HTTP {status}" if status else "the CSMS hung up without an answer"
         if not isinstance(exc, ssl.SSLCertVerificationError):

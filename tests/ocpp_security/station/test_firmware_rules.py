@@ -128,3 +128,28 @@ def test_a_status_that_is_asked_for_never_overtakes_those_that_wait(queue: tuple
     # Either it is sent, or whoever sends the queue is told to go on.
     assert asyncio.run(story()) is bool(queue)
     assert sent == ([] if queue else ["InstallRebooting"])
+
+
+def without(*fields: str) -> dict[str, Any]:
+    """Return an update request that lacks *fields* of its firmware."""
+    made = payload(FIRST)
+    made["firmware"] = {name: value for name, value in made["firmware"].items() if name not in fields}
+    return made
+
+
+def test_tc_l_18_cs_an_update_without_certificate_and_signature_is_refused(bench: Bench) -> None:
+    """Either status passes the case; nothing of the request stays."""
+    before = bench.store.state
+    assert bench.station.requested(without("signingCertificate", "signature")) in ("Rejected", "InvalidCertificate")
+    assert bench.store.state == before
+
+
+def test_an_update_whose_signature_alone_is_missing_ends_in_invalid_signature(bench: Bench) -> None:
+    """L01, step 5 of its flow: status and event after the download."""
+    assert bench.station.requested(without("signature")) == "Accepted"
+    job = bench.store.state.job
+    assert job is not None
+    bench.store.part(FIRST).write_bytes(IMAGE)
+    asyncio.run(bench.station._verify(replace(job, stage=JobStage.DOWNLOADED)))
+    assert bench.store.state.last is S.INVALID_SIGNATURE
+    assert bench.events == [SecurityEvent.INVALID_FIRMWARE_SIGNATURE]

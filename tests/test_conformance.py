@@ -1,0 +1,90 @@
+"""The tables of conformance are complete, name tests that exist, and give a reason wherever there is none."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from tools.conformance import REASONS, TABLES, Row, load_rows, missing_tests
+
+# What each table has to hold, from the standards' own lists: ids that end in a range stand for all of it.
+EXPECTED = {
+    ("octt", "station"): """
+        TC_073-074 TC_075_1-2 TC_076-081 TC_083-087
+        TC_A_01 TC_A_04-07 TC_A_09-15 TC_A_19-23
+        TC_B_43 TC_B_45-47 TC_B_49-50 TC_B_100 TC_B_105 TC_B_107-113
+        TC_C_50-55
+        TC_L_01-03 TC_L_05-08 TC_L_10-16 TC_L_18
+        TC_M_01-04 TC_M_07 TC_M_09 TC_M_12-20 TC_M_22-31 TC_M_100-101
+        TC_N_25-26 TC_N_34-36 TC_N_100-103
+    """,
+    ("octt", "csms"): """
+        TC_073-074 TC_075_1-2 TC_076-081 TC_083 TC_085-088
+        TC_A_01-04 TC_A_06-14 TC_A_19
+        TC_B_42 TC_B_44 TC_B_58 TC_B_100
+        TC_C_50-52
+        TC_L_01-11 TC_L_13 TC_L_17 TC_L_19-24
+        TC_M_01-05 TC_M_12-21 TC_M_24 TC_M_26 TC_M_28 TC_M_100-101
+        TC_N_25 TC_N_34-36 TC_N_100-103
+    """,
+}
+
+
+def expanded(text: str) -> list[str]:
+    """Return every id of a list.
+
+    >>> expanded("A02.FR.09-11 TC_075_1-2")
+    ['A02.FR.09', 'A02.FR.10', 'A02.FR.11', 'TC_075_1', 'TC_075_2']
+    """
+    found = []
+    for item in text.split():
+        match = re.fullmatch(r"(.*?)(\d+)-(\d+)", item)
+        if match is None:
+            found.append(item)
+            continue
+        head, first, last = match.groups()
+        found += [f"{head}{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, tuple[Row, ...]]:
+    return {table: load_rows(table) for table in TABLES}
+
+
+@pytest.mark.parametrize(("table", "role"), EXPECTED)
+def test_every_id_of_the_list_is_in_the_table_once(rows: dict[str, tuple[Row, ...]], table: str, role: str) -> None:
+    found = Counter(row.id for row in rows[table] if row.role == role)
+    assert dict(found) == dict.fromkeys(expanded(EXPECTED[table, role]), 1)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_no_other_rows(rows: dict[str, tuple[Row, ...]], table: str) -> None:
+    assert {row.role for row in rows[table]} == {role for name, role in EXPECTED if name == table}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_test_that_a_row_names_is_collected(rows: dict[str, tuple[Row, ...]], table: str) -> None:
+    assert missing_tests(rows[table]) == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_row_without_tests_says_why(rows: dict[str, tuple[Row, ...]], table: str) -> None:
+    for row in rows[table]:
+        assert row.title, row.id
+        assert row.shown_by or row.missing, row.id
+        assert not row.missing or row.missing.partition(": ")[0] in REASONS, row.id
+        assert len(set(row.shown_by)) == len(row.shown_by), row.id
+
+
+def test_a_test_that_does_not_exist_is_noticed() -> None:
+    here = "tests/test_conformance.py"
+    named = (
+        f"{here}::test_a_row_without_tests_says_why",
+        f"{here}::test_nothing",
+        f"{here}::expanded",
+        "tests/x.py::y",
+    )
+    assert missing_tests([Row("X", "csms", "", named)]) == sorted(named[1:])

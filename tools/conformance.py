@@ -1,0 +1,116 @@
+"""Read the tables of fixtures/conformance: each case, point and requirement with the tests that show it, or the why."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["REASONS", "TABLES", "Row", "load_rows", "missing_tests", "page"]
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "fixtures" / "conformance"
+REASONS = {
+    "not ours": "outside what a CSMS or a station of ours does",
+    "not built": "the product does not do it",
+    "not applicable": "there is nothing to do",
+}
+"""How the reason of a row without tests (or with tests of a part) begins."""
+TABLES = {
+    "octt": "Cases of the OCTT",
+}
+_ROLES = {"csms": "CSMS", "station": "station", "both": "both"}
+_ABOUT = {
+    "octt": "The role is the one under test: the CSMS, or the simulated station of `chargepki station simulate`.",
+    "requirements": "An id that begins with `1.6` is one of the security white paper; the same id often means another"
+    " rule in 2.x.",
+    "checklists": "What a CSMS and a charging station have to do about security, point by point.",
+    "ambiguities": "Texts that contradict themselves, one another or the field, and what we do about them.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case, point or requirement for one role."""
+
+    id: str
+    role: str
+    """``csms``, ``station``, or ``both``."""
+    title: str
+    shown_by: tuple[str, ...] = ()
+    """Tests as pytest names them, without parameters: ``tests/…/test_x.py::test_y``."""
+    missing: str = ""
+    """Why nothing shows it, or what the tests leave out; begins with one of `REASONS`."""
+
+
+def load_rows(table: str) -> tuple[Row, ...]:
+    """Return the rows of one table in its order.
+
+    Raises:
+        TypeError: a row has a member that there is not, or lacks one.
+    """
+    document = tomllib.loads((FOLDER / f"{table}.toml").read_text(encoding="utf-8"))
+    return tuple(Row(**{**row, "shown_by": tuple(row.get("shown_by", ()))}) for row in document["row"])
+
+
+@cache
+def _tests_of(path: str) -> frozenset[str]:
+    """Return the names of the test functions of a file, as pytest collects them."""
+    file = ROOT / path
+    if not (file.is_file() and file.name.startswith("test_") and path.startswith("tests/")):
+        return frozenset()
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in body if isinstance(node, kinds) and node.name.startswith("test_"))
+
+
+def missing_tests(rows: Iterable[Row]) -> list[str]:
+    """Return the tests that rows name and that pytest would not collect."""
+    named = sorted({test for row in rows for test in row.shown_by})
+    return [test for test in named if test.partition("::")[2] not in _tests_of(test.partition("::")[0])]
+
+
+def page() -> str:
+    """Return the reference page."""
+    parts = [
+        "# Conformance\n",
+        "What shows that a CSMS on these modules, and the simulated station, do what the security parts of OCPP 1.6,"
+        " 2.0.1 and 2.1 ask for: each case of the OCTT, each requirement of the certificate blocks, each point of the"
+        " checklists and each place where the texts are unclear, with the tests that show it. A row that says *not"
+        " built* or *not ours* is not covered; with tests beside it, a part is. Passing our tests is no certificate:"
+        " the tool of the certification body has the last word.\n",
+        "Run what a row names with `.venv/bin/python -m pytest` and the name. The tables are"
+        " `fixtures/conformance/*.toml`; a test fails when a row or a test of a row is missing.\n",
+        _counts(),
+    ]
+    for table, title in TABLES.items():
+        parts += [f"## {title}\n", f"{_ABOUT[table]}\n", _table(load_rows(table))]
+    return "\n".join(parts)
+
+
+def _state(row: Row) -> str:
+    return "in part" if row.shown_by and row.missing else "shown" if row.shown_by else "not covered"
+
+
+def _counts() -> str:
+    lines = ["| | Role | Shown | In part | Not covered |", "|---|---|---|---|---|"]
+    for table, title in TABLES.items():
+        rows = load_rows(table)
+        for role in (role for role in _ROLES if any(row.role == role for row in rows)):
+            found = Counter(_state(row) for row in rows if row.role == role)
+            numbers = " | ".join(str(found[state]) for state in ("shown", "in part", "not covered"))
+            lines.append(f"| {title} | {_ROLES[role]} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| Id | Title | Role | Shown by | Not covered, and why |", "|---|---|---|---|---|"]
+    for row in rows:
+        shown = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in row.shown_by)
+        cells = (row.id, row.title, _ROLES[row.role], shown, row.missing)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
