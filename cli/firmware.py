@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargepki.cli.firmware_releases import add_release_commands
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import INSTANT
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.firmware_image import BegunDigest
 
 __all__ = ["firmware"]
 
@@ -40,6 +45,14 @@ def firmware() -> None:
 add_release_commands(firmware)
 
 
+def _begin(options: Mapping[str, Any]) -> AbstractContextManager[BegunDigest | None]:
+    """Have the image read in a thread while everything else that the command needs is loaded."""
+    from chargepki.ocpp_security.firmware_image import begin_digest
+    from chargepki.ocpp_security.firmware_verdict import FirmwareHash
+
+    return begin_digest(options["image"], FirmwareHash(options["hash_name"]))
+
+
 @firmware.command(
     "sign", example="chargepki firmware sign image.bin --key fw.key --cert fw.pem --trust root.pem --out image.sig"
 )
@@ -59,9 +72,10 @@ def sign(state: GlobalState, /, **options: Any) -> None:
     ECDSA or RSA-PSS with SHA-256, as L01.FR.04 asks. The image is read once, whatever its size. With --trust the
     certificate is checked as a station will check it.
     """
-    from chargepki.cli.firmware_images import sign_image
+    with _begin(options) as begun:
+        from chargepki.cli.firmware_images import sign_image
 
-    sign_image(state, options)
+        sign_image(state, options, begun)
 
 
 @firmware.command(
@@ -87,10 +101,11 @@ def verify(state: GlobalState, /, **options: Any) -> None:
     Exit 0 when a station must accept it, 1 when it must not. The verdict names the status and the security event
     that a station answers with. Revocation is demanded to be known where a CRL or a response is given.
     """
-    from chargepki.cli.firmware_images import verify_image
-
     at: datetime | None = options.pop("at")
-    verify_image(state, options, at=at)
+    with _begin(options) as begun:
+        from chargepki.cli.firmware_images import verify_image
+
+        verify_image(state, options, begun, at=at)
 
 
 @firmware.command("mutate", example="chargepki firmware mutate image.bin --out-dir ./mutations")

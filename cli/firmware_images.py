@@ -26,6 +26,7 @@ from chargepki.pki.der import to_pem
 from chargepki.pki.errors import InputError, PolicyRefusal, UnavailableError
 
 if TYPE_CHECKING:
+    from chargepki.ocpp_security.firmware_image import BegunDigest
     from chargepki.pki.signer import Signer
 
 __all__ = [
@@ -47,8 +48,12 @@ _URI = re.compile(r"(file|pkcs11):", re.ASCII)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*\Z")
 
 
-def sign_image(state: GlobalState, options: Mapping[str, Any]) -> None:
-    """Carry out ``firmware sign``."""
+def sign_image(state: GlobalState, options: Mapping[str, Any], begun: BegunDigest | None) -> None:
+    """Carry out ``firmware sign``.
+
+    Args:
+        begun: the digest to come of a plain file; ``None`` for another image, which is read when its turn comes.
+    """
     from chargepki.cli.results import check_folder, write_result
 
     check_folder("--out", options["out"])
@@ -68,7 +73,7 @@ def sign_image(state: GlobalState, options: Mapping[str, Any]) -> None:
     quirks = tuple(map(FirmwareQuirk, options["quirks"]))
     with open_image(state, options["image"], "signing") as (image, tick):
         made = sign_firmware(
-            image,
+            begun or image,
             signer,
             certificates[0],
             at=at,
@@ -103,8 +108,13 @@ def sign_image(state: GlobalState, options: Mapping[str, Any]) -> None:
         write_result(state, made.raw if options["raw"] else f"{made.text}\n".encode("ascii"), None)
 
 
-def verify_image(state: GlobalState, options: Mapping[str, Any], *, at: datetime | None) -> None:
+def verify_image(
+    state: GlobalState, options: Mapping[str, Any], begun: BegunDigest | None, *, at: datetime | None
+) -> None:
     """Carry out ``firmware verify``; exit 1 when a station must refuse the image.
+
+    Args:
+        begun: as in `sign_image`; nothing is concluded from it before the certificate is judged.
 
     Raises:
         click.exceptions.Exit: the answer is no.
@@ -120,7 +130,7 @@ def verify_image(state: GlobalState, options: Mapping[str, Any], *, at: datetime
     try:
         with open_image(state, options["image"], "verifying") as (image, tick):
             verified = verify_firmware(
-                image,
+                begun or image,
                 signature=signature,
                 certificate_pem=certificate,
                 trust=trust,
@@ -183,6 +193,9 @@ def _size(image: str) -> int:
         raise UnavailableError(f"cannot read the image {image}", why=reason or type(exc).__name__) from exc
     if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{image} is a folder", why="an image is one file", fix="name the file")
+    if stat.S_ISCHR(status.st_mode):
+        # /dev/zero has no end; what comes from a terminal or a pipe is "-".
+        raise InputError(f"{image} is a device", why="nothing says where its image would end", fix="name a file, or -")
     return status.st_size
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -109,6 +108,8 @@ class GlobalState:
     ) -> None:
         """Tell about an error: three lines for a person, one object for ``--json``."""
         if self.json or self.json_lines:
+            import json
+
             error = {"schema": "chargepki/error", "schema_version": 1, "code": code, "what": what}
             print(json.dumps({**error, "why": why, "fix": fix, **(details or {})}))
             return

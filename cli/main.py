@@ -6,6 +6,7 @@ is imported when it is used.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -111,6 +112,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that interfaces.md fixes."""
     # With Python's own 700 a start spends a fifth of its time looking for garbage that is not there yet.
     gc.set_threshold(10_000)
+    # And an end a sixth: what is left then goes with the process, in cycles or not.
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     state = GlobalState()
     given = sys.argv[1:] if args is None else args
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from chargepki.ocpp_security.firmware_certificate import (
     parse_signing_certificate,
     verify_signing_certificate,
 )
+from chargepki.ocpp_security.firmware_image import BegunDigest, ImageDigest, Tick, hash_image
 from chargepki.ocpp_security.firmware_signature import (
     SignatureScheme,
     decode_signature,
@@ -25,42 +25,20 @@ from chargepki.ocpp_security.firmware_signature import (
 )
 from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal, deviations
 from chargepki.pki import keys
-from chargepki.pki.errors import SignerError, UnavailableError
+from chargepki.pki.errors import SignerError
 
 if TYPE_CHECKING:
     from chargepki.pki.signer import Signer
 
 __all__ = [
     "FirmwareSignature",
-    "ImageDigest",
     "VerifiedFirmware",
-    "hash_image",
     "sign_firmware",
     "verify_firmware",
     "verify_image_digest",
 ]
 
-Tick = Callable[[int], None]
-"""Called with the octets read until now."""
-
-_CHUNK: Final = 1 << 18
-"""Stays in the processor's cache between reading and hashing, which larger pieces do not."""
 _PROOF: Final = object()
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDigest:
-    """The digest of a whole image."""
-
-    hash: FirmwareHash
-    digest: bytes
-    size: int
-    """Octets."""
-
-    @property
-    def hex(self) -> str:
-        """The digest in lower-case hex."""
-        return self.digest.hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,45 +97,16 @@ class VerifiedFirmware:
         }
 
 
-def hash_image(
-    image: Path | BinaryIO, hash_name: FirmwareHash = FirmwareHash.SHA256, *, tick: Tick | None = None
-) -> ImageDigest:
-    """Return the digest of *image*, read once and in constant memory.
-
-    Args:
-        image: a file, or a stream that is read from where it stands to its end.
-        tick: told of the progress every few MiB.
-
-    Raises:
-        UnavailableError: it cannot be read.
-    """
-    if isinstance(image, Path):
-        try:
-            with image.open("rb", buffering=0) as stream:
-                return _hash_stream(stream, hash_name, tick)
-        except OSError as exc:
-            raise UnavailableError(f"cannot read the image {image}", why=exc.strerror or type(exc).__name__) from exc
-    return _hash_stream(image, hash_name, tick)
-
-
-def _hash_stream(stream: Any, hash_name: FirmwareHash, tick: Tick | None) -> ImageDigest:
-    state = hashlib.new(hash_name.value)
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    size = told = 0
-    while count := stream.readinto(buffer):
-        state.update(view[:count])
-        size += count
-        if tick is not None and size - told >= 16 * _CHUNK:
-            tick(size)
-            told = size
-    if tick is not None:
-        tick(size)
-    return ImageDigest(hash_name, state.digest(), size)
+def _digest(image: Path | BinaryIO | BegunDigest, hash_name: FirmwareHash, tick: Tick | None) -> ImageDigest:
+    if not isinstance(image, BegunDigest):
+        return hash_image(image, hash_name, tick=tick)
+    if image.hash is not hash_name:
+        raise ValueError(f"the digest was begun with {image.hash}, and {hash_name} is asked for")
+    return image.result(tick)
 
 
 def sign_firmware(
-    image: Path | BinaryIO,
+    image: Path | BinaryIO | BegunDigest,
     signer: Signer,
     certificate_der: bytes,
     *,
@@ -185,7 +134,7 @@ def sign_firmware(
             why="their public keys differ",
             fix="give the key that the certificate was issued for",
         )
-    digest = hash_image(image, hash_name, tick=tick)
+    digest = _digest(image, hash_name, tick)
     raw, scheme = sign_digest(signer, digest.digest, hash_name, pkcs1_v15=FirmwareQuirk.PKCS1_V15 in quirks)
     try:
         verify_digest(key, raw, digest.digest, hash_name, quirks)
@@ -196,7 +145,7 @@ def sign_firmware(
 
 
 def verify_firmware(
-    image: Path | BinaryIO,
+    image: Path | BinaryIO | BegunDigest,
     *,
     signature: str | None,
     certificate_pem: str | None,
@@ -209,7 +158,8 @@ def verify_firmware(
     """Verify *image* in the order of a station, and return the evidence that an install step takes.
 
     Args:
-        image: file or stream; read once, in constant memory, and only when the certificate is good.
+        image: file or stream; read once, in constant memory, and only when the certificate is good. A digest that was
+            begun before is asked for only then.
         signature: base64 as in ``firmware.signature``.
         certificate_pem: as in ``firmware.signingCertificate``.
         trust: manufacturer roots, and what is known of revocations.
@@ -224,7 +174,7 @@ def verify_firmware(
     Clause: OCPP 2.x L01.FR.02 to FR.04, FR.12, FR.21; 1.6 white paper L01.FR.02 to FR.04, FR.12, FR.23.
     """
     certificate = verify_signing_certificate(parse_signing_certificate(certificate_pem), trust, at)
-    digest = hash_image(image, hash_name, tick=tick)
+    digest = _digest(image, hash_name, tick)
     return verify_image_digest(digest, signature, certificate, at=at, quirks=quirks)
 
 

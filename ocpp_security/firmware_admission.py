@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from chargepki.ocpp_security.firmware import ImageDigest, verify_image_digest
+from chargepki.ocpp_security.firmware import verify_image_digest
 from chargepki.ocpp_security.firmware_catalogue import check_location
 from chargepki.ocpp_security.firmware_certificate import (
     FirmwareTrust,
@@ -16,6 +16,7 @@ from chargepki.ocpp_security.firmware_certificate import (
     revocation_of,
     verify_signing_certificate,
 )
+from chargepki.ocpp_security.firmware_image import ImageDigest
 from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal
 from chargepki.ocpp_security.firmware_version import check_no_rollback, version_key
 from chargepki.ocpp_security.versions import OcppVersion

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from chargepki.ocpp_security.events import SecurityEvent
-from chargepki.ocpp_security.firmware import VerifiedFirmware, hash_image, verify_firmware
+from chargepki.ocpp_security.firmware import VerifiedFirmware, verify_firmware
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust, revocation_of
+from chargepki.ocpp_security.firmware_image import hash_image
 from chargepki.ocpp_security.firmware_lab import Lab
 from chargepki.ocpp_security.firmware_mutated_signatures import Digests, bad_signatures, good_signatures
 from chargepki.ocpp_security.firmware_version import ImageLabel, build_label, check_no_rollback, read_label

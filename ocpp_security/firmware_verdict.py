@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
-from chargepki.ocpp_security.events import SecurityEvent
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.events import SecurityEvent
 
 __all__ = ["FirmwareHash", "FirmwareQuirk", "FirmwareRefusal", "FirmwareStage", "deviations"]
 
@@ -65,6 +67,9 @@ class FirmwareRefusal(OcppRefusal):
         fix: str = "",
         revoked: bool = False,
     ) -> None:
+        # The catalogue of events costs more to load than all of this module: only who refuses something needs it.
+        from chargepki.ocpp_security.events import SecurityEvent
+
         self.stage = stage
         self.rule = rule
         """Stable short name of the rule broken."""

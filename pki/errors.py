@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from chargepki.pki.findings import Finding
+if TYPE_CHECKING:
+    from chargepki.pki.findings import Finding
 
 __all__ = [
     "ChainError",

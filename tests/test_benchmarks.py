@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_missed_limit_is_shown_and_fails_the_run(tmp_path: Path, monkeypatch: py
     assert "1.5 MISSED" in table([missed])
     written = json.loads((tmp_path / "example.json").read_text())
     assert [entry["met"] for entry in written["comparisons"]] == [False]
+
+
+def test_limit_may_be_one_of_the_time_on_the_clock() -> None:
+    comparison = three_to_one(None)
+    assert comparison.wall_ratio is not None
+    short = replace(comparison, limit=Limit(comparison.wall_ratio * 0.9, "a test", wall=True), ratio=0.0)
+    assert not short.met
+    assert "by clock MISSED" in table([short])
+    assert not replace(short, wall_ratio=None).met
+    assert replace(short, limit=Limit(comparison.wall_ratio, "a test", wall=True)).met
 
 
 def test_results_can_be_read_back(tmp_path: Path) -> None:

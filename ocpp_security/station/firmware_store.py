@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import orjson
 
-from chargepki.ocpp_security.firmware import VerifiedFirmware, hash_image
+from chargepki.ocpp_security.firmware import VerifiedFirmware
 from chargepki.ocpp_security.firmware_flow import FirmwareStatus, UpdateRequest
+from chargepki.ocpp_security.firmware_image import hash_image
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, StateError
 

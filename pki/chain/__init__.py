@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from chargepki.pki.chain.evidence import CertificateStatus, Revocation, RevocationMode, Status
 from chargepki.pki.chain.identity import Identity
 from chargepki.pki.chain.order import order_chain
 from chargepki.pki.chain.policy import AnchorUse, ChainPolicy, PolicyInputs, Purpose, TrustAnchor, WorkBudget
 from chargepki.pki.chain.refusals import PathRefusal, RejectedPath, RevocationRefusal, SearchRecord
-from chargepki.pki.chain.revocation import CertificateStatus, Revocation, RevocationMode, Status
 from chargepki.pki.chain.verify import ChainVerifier, VerifiedChain, verify_chain
 
 __all__ = [

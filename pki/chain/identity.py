@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from chargepki.pki import oids
@@ -70,6 +69,8 @@ def _other(leaf: PathCertificate, rule: str, why: str, clause: str) -> PathRefus
 
 
 def _check_host(leaf: PathCertificate, hostname: str, identity: Identity, purpose: Purpose) -> None:
+    import ipaddress  # few paths are validated for a host
+
     names = leaf.subject_names
     try:
         address = ipaddress.ip_address(hostname.strip("[]"))

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chargepki.pki import oids
 from chargepki.pki.chain.certificate import RESTRICTS_NAMES, RESTRICTS_POLICIES, PathCertificate
-from chargepki.pki.chain.name_constraints import NameSpace
 from chargepki.pki.chain.policy import ChainPolicy, PolicyInputs, Purpose
-from chargepki.pki.chain.policy_graph import PolicyGraph
 from chargepki.pki.chain.reading import instant
 from chargepki.pki.chain.refusals import PathRefusal, refuse
 from chargepki.pki.chain.strength import weakness
 from chargepki.pki.der import DerError
 from chargepki.pki.key_usage import KeyUsageBit
+
+if TYPE_CHECKING:
+    from chargepki.pki.chain.policy_graph import PolicyGraph
 
 __all__ = ["check_leaf", "check_path", "path_policies"]
 
@@ -203,6 +204,8 @@ def _check_path_lengths(path: Sequence[PathCertificate]) -> None:
 
 
 def _check_names(path: Sequence[PathCertificate], *, common_name_is_host: bool) -> None:
+    from chargepki.pki.chain.name_constraints import NameSpace  # few paths constrain names
+
     space = NameSpace()
     for position in range(len(path) - 1, -1, -1):
         certificate = path[position]
@@ -273,6 +276,8 @@ def _walk(path: Sequence[PathCertificate], inputs: PolicyInputs) -> PolicyGraph:
         0 if inputs.inhibit_mapping else length + 1,
     )
     counters.restrict(path[length])
+    from chargepki.pki.chain.policy_graph import PolicyGraph  # few paths demand policies
+
     graph = PolicyGraph()
     for position in range(length - 1, -1, -1):
         certificate = path[position]

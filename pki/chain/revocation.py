@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Any, Final
 
 from chargepki.pki import oids
 from chargepki.pki.chain.certificate import PathCertificate, same_name
 from chargepki.pki.chain.crls import ALL_REASONS, Listed, RevocationList, implied_point, not_current
+from chargepki.pki.chain.evidence import CertificateStatus, Revocation, RevocationMode, Status
 from chargepki.pki.chain.ocsp import (
     OcspAnswer,
     OcspResponse,
@@ -27,7 +27,7 @@ from chargepki.pki.chain.search import Search
 from chargepki.pki.der import DerError
 from chargepki.pki.key_usage import KeyUsageBit
 
-__all__ = ["CertificateStatus", "Revocation", "RevocationMode", "Status", "StatusFinder"]
+__all__ = ["StatusFinder"]
 
 _CRL_SIGN: Final = KeyUsageBit.CRL_SIGN.bit
 _HOLD: Final = 6
@@ -45,70 +45,6 @@ _REASONS: Final = (
     "privilegeWithdrawn",
     "aACompromise",
 )
-
-
-class RevocationMode(StrEnum):
-    """How much must be known, with the names of the command line."""
-
-    OFF = "off"
-    IF_PRESENT = "if-present"
-    """Revoked and stale refuse; a certificate about which there is no evidence passes."""
-    REQUIRE = "require"
-    """Every certificate below the anchor must be known to be good."""
-
-
-class Status(StrEnum):
-    """What the evidence says about one certificate."""
-
-    GOOD = "good"
-    REVOKED = "revoked"
-    UNKNOWN = "unknown"
-    """No list or response that may answer for it covers it."""
-    STALE = "stale"
-    """Only evidence from another time covers it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """The evidence, and how it is to be used."""
-
-    mode: RevocationMode = RevocationMode.OFF
-    crls: tuple[bytes, ...] = ()
-    """DER; complete and delta lists, any order."""
-    ocsp_responses: tuple[bytes, ...] = ()
-    """DER."""
-    allow_indirect: bool = False
-    """Believe lists whose issuer is not the certificate's, where the certificate names it (RFC 5280 5.2.5)."""
-    nonce: bytes | None = None
-    """The nonce of our request: responses without it are not used."""
-    max_age: timedelta | None = None
-    """Greatest age of evidence, also of one without nextUpdate, which is stale otherwise."""
-    skew: timedelta = timedelta(minutes=5)
-    """How far thisUpdate may lie in the future."""
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateStatus:
-    """The status of one certificate, and where it comes from."""
-
-    certificate: str
-    status: Status
-    source: str = ""
-    revoked_at: datetime | None = None
-    reason: str = ""
-    notes: tuple[str, ...] = ()
-    """Evidence that was not used, and why."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return every field."""
-        return {
-            "certificate": self.certificate,
-            "status": self.status,
-            "source": self.source,
-            "revoked_at": self.revoked_at,
-            "reason": self.reason,
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(slots=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chargepki.pki.chain.certificate import PathCertificate
+from chargepki.pki.chain.evidence import CertificateStatus, Revocation, RevocationMode
 from chargepki.pki.chain.identity import Identity, check_identity
 from chargepki.pki.chain.policy import POLICIES, ChainPolicy, PolicyInputs, Purpose, TrustAnchor, WorkBudget
 from chargepki.pki.chain.pool import Pool, SignatureChecker
 from chargepki.pki.chain.processing import check_leaf, check_path, path_policies
 from chargepki.pki.chain.refusals import PathRefusal, SearchRecord, path_to_json, refuse
-from chargepki.pki.chain.revocation import CertificateStatus, Revocation, RevocationMode, StatusFinder
 from chargepki.pki.chain.search import Search
+
+if TYPE_CHECKING:
+    from chargepki.pki.chain.revocation import StatusFinder
 
 __all__ = ["ChainVerifier", "VerifiedChain", "verify_chain"]
 
@@ -142,6 +145,8 @@ class ChainVerifier:
         search = Search(pool, checker, self._budget, record)
         finder: StatusFinder | None = None
         if revocation.mode is not RevocationMode.OFF:
+            from chargepki.pki.chain.revocation import StatusFinder
+
             finder = StatusFinder(pool, checker, self._budget, revocation, at)
             record.unusable += finder.unusable
         hosts_in_cn = identity is not None and identity.uses_common_name(purpose)

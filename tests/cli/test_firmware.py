@@ -134,6 +134,7 @@ def test_a_refused_signing_changes_nothing(release: Release, tmp_path: Path) -> 
         (4, (image, "--key", "pkcs11:token=T;object=K", "--cert", release.file("ec.pem"))),
         (4, (tmp_path / "absent", "--key", release.file("ec.key"), "--cert", release.file("ec.pem"))),
         (3, (tmp_path, "--key", release.file("ec.key"), "--cert", release.file("ec.pem"))),
+        (3, (Path("/dev/zero"), "--key", release.file("ec.key"), "--cert", release.file("ec.pem"))),
         (
             3,
             (image, "--key", release.file("ec.key"), "--cert", release.file("ec.pem"), "--quirk", "pkcs1-v15"),

@@ -16,13 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.ocpp_security.events import SecurityEvent
-from chargepki.ocpp_security.firmware import (
-    VerifiedFirmware,
-    hash_image,
-    sign_firmware,
-    verify_firmware,
-)
+from chargepki.ocpp_security.firmware import VerifiedFirmware, sign_firmware, verify_firmware
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust, revocation_of
+from chargepki.ocpp_security.firmware_image import begin_digest, hash_image
 from chargepki.ocpp_security.firmware_signature import SignatureScheme, encode_signature
 from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal, FirmwareStage
 from chargepki.pki.der import to_pem
@@ -340,3 +336,64 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
 def test_an_image_that_cannot_be_read_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot read the image"):
         hash_image(tmp_path / "absent")
+
+
+def test_a_digest_begun_before_is_the_same_and_the_certificate_is_still_judged_first(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(IMAGE)
+    trusted, stranger = maker().ecdsa, make("Stranger", nth=12)
+    told: list[int] = []
+    with begin_digest(str(image)) as begun:
+        assert begun is not None
+        found = verify_firmware(
+            begun, signature=foreign_signature(trusted, IMAGE), certificate_pem=pem(trusted), trust=maker().trust,
+            at=AT, tick=told.append,
+        )  # fmt: skip
+    assert found.matches(hash_image(image))
+    assert told[-1:] in ([], [len(IMAGE)])
+    # The image has gone, too: a station that may not accept the certificate never looks.
+    with begin_digest(str(image)) as begun:
+        assert begun is not None
+        image.unlink()
+        with pytest.raises(FirmwareRefusal) as refused:
+            verify_firmware(begun, signature="AAAA", certificate_pem=pem(stranger), trust=maker().trust, at=AT)
+    assert refused.value.stage is FirmwareStage.CERTIFICATE
+
+
+def test_a_digest_begun_with_another_hash_is_not_taken_for_the_one_asked_for(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(IMAGE)
+    signature = foreign_signature(maker().ecdsa, IMAGE)
+    with begin_digest(str(image), FirmwareHash.SHA512) as begun, pytest.raises(ValueError, match="begun with sha512"):
+        verify_firmware(
+            begun or image, signature=signature, certificate_pem=pem(maker().ecdsa), trust=maker().trust, at=AT
+        )
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20, 9 << 20], ids=["emptied", "cut", "grown"])
+def test_an_image_that_changes_while_it_is_read_is_no_forgery_and_no_crash(tmp_path: Path, size: int) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(8 << 20))
+
+    def change(octets: int) -> None:
+        with image.open("r+b") as stream:
+            stream.truncate(size)
+
+    with pytest.raises(UnavailableError, match="changed while it was read"):
+        hash_image(image, tick=change)
+
+
+def test_reading_ends_when_nobody_wants_the_digest(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as stream:
+        stream.truncate(1 << 40)
+    with begin_digest(str(image)) as begun:
+        assert begun is not None
+    with pytest.raises(Exception, match=r"^$"):
+        begun.result()
+
+
+@pytest.mark.parametrize("image", ["/dev/zero", "/", "/absent", "a\0b"])
+def test_only_a_plain_file_is_begun(image: str) -> None:
+    with begin_digest(image) as begun:
+        assert begun is None

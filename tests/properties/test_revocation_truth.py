@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from chargepki.pki import keys, names
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
 from chargepki.pki.authority.shards import CrlSettings
-from chargepki.pki.chain import verify_chain
-from chargepki.pki.chain.revocation import Revocation, RevocationMode
+from chargepki.pki.chain import Revocation, RevocationMode, verify_chain
 from chargepki.pki.crl import build_crl_tbs
 from chargepki.pki.crl_entry import ReasonCode, RevokedEntry, encode_entry, find_entry, split_entries
 from chargepki.pki.errors import ChargePkiError

@@ -14,8 +14,7 @@ from cryptography.x509 import ocsp as foreign
 from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.hierarchy import create_hierarchy
 from chargepki.pki.authority.ocsp import OcspAuthority, find_delegate, ocsp_cas
-from chargepki.pki.chain import verify_chain
-from chargepki.pki.chain.revocation import Revocation, RevocationMode
+from chargepki.pki.chain import Revocation, RevocationMode, verify_chain
 from chargepki.pki.errors import Conflict
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import CaRecord, CaState, CertificateState
