@@ -57,13 +57,17 @@ sbom: $(ENV) ## write dist/sbom.cdx.json (CycloneDX) of what a user installs
 	$(BIN)/python tools/make_sbom.py dist/sbom.cdx.json
 
 requirements: $(UV) ## compile requirements/*.txt anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml --extra dev $(COMPILE) $(UNWANTED) -o requirements/dev.txt
 	$(UV) pip compile pyproject.toml --extra postgresql $(COMPILE) -o requirements/runtime.txt
 	$(UV) pip compile requirements/boot.in $(COMPILE) -o requirements/boot.txt
 	$(UV) pip compile requirements/judges.in --no-deps $(COMPILE) -o requirements/judges.txt
 
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --exclude-newer $(EXCLUDE_NEWER) -q \
   --custom-compile-command "make requirements"
+
+# What cyclonedx-bom has jsonschema bring along to check IRIs, which nothing here contains: it compiles its grammars when
+# it is imported, and so costs every process that imports jsonschema (all that use `ocpp`) more than a second.
+UNWANTED := --no-emit-package rfc3987-syntax --no-emit-package lark
 
 clean: ## remove everything that the other targets made
 	rm -rf .boot .judges .venv .editable dist build benchmarks/results tests/interop/node/node_modules

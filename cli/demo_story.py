@@ -225,8 +225,11 @@ async def _refuse_forgeries(story: _Story, url: str) -> None:
     refusals = []
     for wish, forgery in attempts:
         simulator, _ = _station(story, url, _BAD, forgery=forgery)
+        known = len(_refusals(story))
         await _until(simulator, Milestone.CSR_REFUSED)
-        reason = _last_refusal(story)
+        # The station has its answer before the CSMS has put the refusal on record.
+        await _wait_for(lambda known=known: len(_refusals(story)) > known, "get its refusal recorded")
+        reason = _refusals(story)[-1]
         story.line(f"it asks for {wish}: refused")
         story.line(f"  reason: {reason}")
         refusals.append({"wish": wish, "reason": reason})
@@ -236,10 +239,10 @@ async def _refuse_forgeries(story: _Story, url: str) -> None:
     story.facts["refusals"] = refusals
 
 
-def _last_refusal(story: _Story) -> str:
-    events = [item for item in story.workspace.inventory.list_security_events(station=_BAD) if item.source == "csms"]
+def _refusals(story: _Story) -> list[str]:
+    events = story.workspace.inventory.list_security_events(station=_BAD)
     # The part before it names station, address and event.
-    return events[-1].tech_info.partition(" refused: ")[2] if events else "see the log of the CSMS"
+    return [item.tech_info.partition(" refused: ")[2] for item in events if item.source == "csms"]
 
 
 async def _revoke(story: _Story, url: str) -> None:
@@ -250,7 +253,7 @@ async def _revoke(story: _Story, url: str) -> None:
     times: dict[str, float] = {}
 
     def watch(event: Progress) -> bool:
-        if event.milestone is Milestone.DISCONNECTED and "revoked" in times and not closed.is_set():
+        if event.milestone is Milestone.DISCONNECTED and "begun" in times and not closed.is_set():
             times["closed"] = time.monotonic()
             closed.set()
         if event.milestone is Milestone.REFUSED and closed.is_set():
@@ -263,10 +266,12 @@ async def _revoke(story: _Story, url: str) -> None:
     # A second opening of the inventory: to the CSMS this is another process.
     other = Workspace(story.workspace.settings, passphrase=lambda: (story.folder / "passphrase.txt").read_bytes()[:-1])
     try:
+        times["begun"] = time.monotonic()
         await asyncio.to_thread(other.authority.revoke, record.id, "keyCompromise")
         times["revoked"] = time.monotonic()
         await asyncio.wait_for(closed.wait(), _STEP_SECONDS)
-        milliseconds = (times["closed"] - times["revoked"]) * 1000
+        # The connection may be closed before this side hears that the revocation is recorded.
+        milliseconds = max(0.0, times["closed"] - times["revoked"]) * 1000
         story.line(f"{record.serial} revoked (keyCompromise); its connection closed after {milliseconds:.0f} ms")
         if milliseconds > _CLOSE_LIMIT_MS:
             story.line(f"(slower than the {_CLOSE_LIMIT_MS:.0f} ms that an idle machine keeps: this one is busy)")

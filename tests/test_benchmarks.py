@@ -21,7 +21,7 @@ def three_to_one(limit: float | None) -> Comparison:
         "is three times the work three times the cost?",
         subject=Case("three", lambda: spin(60_000)),
         reference=Case("one", lambda: spin(20_000)),
-        rounds=3,
+        rounds=7,
         seconds=0.02,
         limit=None if limit is None else Limit(limit, "a test"),
     )
@@ -39,7 +39,7 @@ def test_cost_is_per_operation_not_per_call() -> None:
         "three operations in one call",
         subject=Case("three", lambda: spin(60_000), operations=3),
         reference=Case("one", lambda: spin(20_000)),
-        rounds=3,
+        rounds=7,
         seconds=0.02,
     )
     assert 0.6 < comparison.ratio < 1.6

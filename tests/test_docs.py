@@ -157,7 +157,7 @@ def test_commands_of_the_page_run(story: Story, tmp_path: Path) -> None:
             start_new_session=True,
         )  # fmt: skip
         try:
-            code = shell.wait(timeout=100)
+            code = shell.wait(timeout=250)
         finally:
             # What the block left running in the background ends with it.
             with contextlib.suppress(ProcessLookupError):

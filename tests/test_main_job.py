@@ -18,7 +18,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command with an environment that holds nothing of the developer's."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
     )
 
 

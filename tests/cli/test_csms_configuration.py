@@ -149,7 +149,7 @@ class Serving:
                 env={**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}, stdout=log, stderr=log,
             )  # fmt: skip
 
-    def wait_for(self, words: str, seconds: float = 30) -> str:
+    def wait_for(self, words: str, seconds: float = 60) -> str:
         deadline = time.monotonic() + seconds
         while words not in (said := self.log.read_text()):
             assert time.monotonic() < deadline and self.process.poll() is None, said
@@ -173,7 +173,7 @@ def serving(run: CommandLine, place: Path) -> Iterator[tuple[Serving, int, int]]
     service.wait_for("ready: ")
     yield service, ports[0], ports[1]
     service.process.terminate()
-    service.process.wait(20)
+    service.process.wait(60)
     (run.home / "chargepki.toml").unlink()
 
 

@@ -285,7 +285,7 @@ def server(folder: Path, *chain: bytes) -> Iterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
-            thread.join(10)
+            thread.join(60)
 
 
 def test_the_chain_of_a_tls_endpoint_is_judged(lint: CommandLine, tmp_path: Path) -> None:

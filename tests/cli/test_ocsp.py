@@ -35,14 +35,14 @@ class Serve:
         said = self.log.read_text().partition("ready: http://127.0.0.1:")[2]
         self.port = int(said.split()[0])
 
-    def wait_for(self, words: str, seconds: float = 40) -> None:
+    def wait_for(self, words: str, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while words not in self.log.read_text():
             assert time.monotonic() < deadline and self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body)
             response = connection.getresponse()
@@ -51,7 +51,7 @@ class Serve:
             connection.close()
 
     def until_ready(self) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 60
         while (answer := self.ask("GET", "/readyz"))[0] != 200:
             assert time.monotonic() < deadline, (answer, self.log.read_text())
             time.sleep(0.1)
@@ -62,7 +62,7 @@ class Serve:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_workers_share_a_port_and_dead_ones_are_replaced(run: CommandLine, place
     for pid in before:
         os.kill(pid, signal.SIGKILL)
     request = request_about(place, "live.pem")
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while len([pid for pid in children.read_text().split() if int(pid) not in before]) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.05)

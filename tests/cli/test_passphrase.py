@@ -122,7 +122,7 @@ def test_on_a_terminal_it_is_asked_for_and_not_shown(run: CommandLine, prepared:
     while b"Passphrase of the CA keys:" not in shown:
         shown += os.read(terminal, 1024)
     os.write(terminal, (prepared / "passphrase").read_bytes())
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and b'"t-cso-sub@1"' in out
     assert b"correct horse" not in shown
     os.close(terminal)

@@ -39,7 +39,7 @@ class Service:
                 [COMMAND, "csms", "serve", "--listen", f"127.0.0.1:{self.port}", *words],
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while "ready: " not in self.said() and time.monotonic() < deadline and self.process.poll() is None:
             time.sleep(0.05)
         assert "ready: " in self.said(), self.said()
@@ -49,7 +49,7 @@ class Service:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 @pytest.fixture

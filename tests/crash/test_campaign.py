@@ -166,7 +166,7 @@ class Storm:
     async def somebody_is_worked_on(self) -> None:
         """Wait until a station is in the middle of it; a death hits nothing otherwise."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not await asyncio.to_thread(self.running):
                     await asyncio.sleep(0.05)
                 self.hits += 1

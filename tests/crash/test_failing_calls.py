@@ -18,7 +18,7 @@ from testkit.crash_judge import problems
 from testkit.crash_scenarios import ISSUE, SCENARIOS, Scenario, arguments_of, goes_on, undisturbed
 from testkit.effort import CAMPAIGN
 
-pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
 
 FLUSHES = ("fsync", "fdatasync")
 MOST = 36

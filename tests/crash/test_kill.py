@@ -11,7 +11,7 @@ from testkit.crash import SEED, Call, Fault, Place, Runner, choose, need_strace
 from testkit.crash_scenarios import SCENARIOS, Scenario, arguments_of, goes_on, undisturbed
 from testkit.effort import CAMPAIGN
 
-pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
 
 PARTS = 2
 """Each scenario is this many tests, for the workers to share."""

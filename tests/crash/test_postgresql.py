@@ -18,7 +18,7 @@ from testkit.crash_postgresql import PostgresqlServer
 from testkit.crash_scenarios import ISSUE, open_place
 from testkit.effort import CAMPAIGN
 
-pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
 
 SENDING = ("sendto", "sendmsg")
 FULL_STOP_EVERY = 1 if CAMPAIGN else 9

@@ -132,7 +132,7 @@ def harass(port: int, chance: random.Random, idle: list[socket.socket]) -> None:
     begun = b"POST /ocsp HTTP/1.1\r\nContent-Length: 99\r\n\r\nx"
     sock.sendall(chance.choice([b"", b"GET / HT", begun, b"\x16\x03\x01"]))
     idle.append(sock)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         # Each of them another request, so that nothing that is remembered by request may grow for ever.
         connection.request("POST", "/ocsp", b"0" + chance.randbytes(40))

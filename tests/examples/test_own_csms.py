@@ -70,18 +70,18 @@ def test_our_station_enrols_rotates_and_is_cut_off(rig: Rig, csms: RunningCsms, 
         # Profile 1: a new password.
         change = queue_operation(rig, OperationKind.SET_PASSWORD, identity, {}, password=new_password)
         running = asyncio.create_task(station(1, enrol=False).run(lambda _: False))
-        await wait_for(lambda: done(change), seconds=30)
+        await wait_for(lambda: done(change), seconds=60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         # Profile 2: its first certificate; profile 3: the next one.
         await station(2).run(reaches(Milestone.CERTIFICATE_PROVEN))
         renewal = queue_operation(rig, OperationKind.TRIGGER_RENEWAL, identity, RENEWAL)
         await station(3).run(reaches(Milestone.CERTIFICATE_PROVEN))
-        await wait_for(lambda: done(renewal), seconds=30)
+        await wait_for(lambda: done(renewal), seconds=60)
         csms.process.send_signal(signal.SIGHUP)
         begun = len(told)
         running = asyncio.create_task(station(3).run(reaches(Milestone.REFUSED)))
-        await wait_for(lambda: Milestone.BOOTED in {event.milestone for event in told[begun:]}, seconds=30)
+        await wait_for(lambda: Milestone.BOOTED in {event.milestone for event in told[begun:]}, seconds=60)
         for record in rig.inventory.list_certificates(station=identity):
             await asyncio.to_thread(rig.authority.revoke, record.id, "keyCompromise")
         refused = await running

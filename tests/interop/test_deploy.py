@@ -72,5 +72,5 @@ def test_campaign_the_steps_of_the_container_file_give_an_image_that_serves(imag
         assert "\nUid:\t10001\t10001" in status and "\nCapEff:\t0000000000000000" in status
     finally:
         process.terminate()  # the signal of STOPSIGNAL
-        assert process.wait(40) == 0
+        assert process.wait(60) == 0
     assert "Traceback" not in log.read_text()

@@ -116,7 +116,7 @@ approval = true
         yield Site(run, url, folder / "root.pem", folder)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         process.stdout.close()
     log = (folder / "serve.log").read_text()
     assert "Traceback" not in log and "the password of acme" not in log

@@ -63,7 +63,7 @@ class Station:
         return any(one.milestone is milestone and profile in (None, one.profile) for one in self.told)
 
     async def until(self, milestone: Milestone, *, profile: int | None = None) -> Progress:
-        await wait_for(lambda: self.has(milestone, profile=profile), seconds=30)
+        await wait_for(lambda: self.has(milestone, profile=profile), seconds=60)
         return next(one for one in self.told if one.milestone is milestone and profile in (None, one.profile))
 
 

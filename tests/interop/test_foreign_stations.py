@@ -94,7 +94,7 @@ async def _until(socket: ClientConnection, message_id: str) -> list[Any]:
     """Return all frames up to the one that answers *message_id*."""
     frames: list[Any] = []
     while not frames or frames[-1][1] != message_id:
-        frames.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+        frames.append(json.loads(await asyncio.wait_for(socket.recv(), 60)))
     return frames
 
 

@@ -77,14 +77,14 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
             env={**os.environ, "CHARGEPKI_HOME": str(folder / "home"), **variables},
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 60
         while "every published artefact is there" not in (folder / "serve.log").read_text():
             assert time.monotonic() < deadline and process.poll() is None, (folder / "serve.log").read_text()
             time.sleep(0.1)
         yield Pki(folder, url)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("words", [(), ("-no_nonce",), ("-sha256",)], ids=["nonce", "plain", "sha256"])
@@ -169,7 +169,7 @@ def test_nginx_in_front_serves_and_caches_what_we_answer(pki: Pki, tmp_path: Pat
     assert "test is successful" in run(*words, "-t")
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/readyz") != "404":
             assert time.monotonic() < deadline, (tmp_path / "error.log").read_text()
             time.sleep(0.1)
@@ -183,7 +183,7 @@ def test_nginx_in_front_serves_and_caches_what_we_answer(pki: Pki, tmp_path: Pat
         assert "X-Cache: MISS" in states[0] and "X-Cache: HIT" in states[1], states
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:

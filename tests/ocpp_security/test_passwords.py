@@ -166,7 +166,7 @@ def test_more_waiting_attempts_than_allowed_are_turned_away(monkeypatch: pytest.
     release = threading.Event()
 
     def slow(stored: str, password: bytes) -> bool:
-        release.wait(10)
+        release.wait(60)
         return False
 
     async def run() -> None:

@@ -278,7 +278,7 @@ def test_a_locked_file_makes_another_wait_until_it_is_released(tmp_path: Path) -
         entered.wait()
         thread.join(0.2)
         order.append("first")
-    thread.join(10)
+    thread.join(60)
     assert order == ["first", "second"]
     with pytest.raises(UnavailableError), files.locked(tmp_path / "absent" / "lock"):
         raise AssertionError("entered without the lock")

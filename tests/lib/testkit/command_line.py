@@ -19,7 +19,7 @@ from chargepki.pki.config import SETTINGS
 
 __all__ = ["CommandLine", "Done", "snapshot", "without_privileges"]
 
-_MAX_SECONDS = 20.0
+_MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

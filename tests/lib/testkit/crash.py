@@ -192,7 +192,7 @@ class Runner:
         """End the preloaded process."""
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
-        self._server.wait(30)
+        self._server.wait(60)
         self._server.stdout.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
@@ -301,7 +301,7 @@ def _attached(pid: int, options: Sequence[str] | None) -> Iterator[None]:
         tracer.wait(60)
     finally:
         tracer.kill()
-        tracer.wait(10)
+        tracer.wait(60)
         tracer.stderr.close()
 
 

@@ -48,7 +48,7 @@ class PostgresqlServer:
         """End the server at once: nobody says goodbye, and the next start recovers from the log."""
         pid = int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while _runs(pid):
             assert time.monotonic() < deadline, "the server does not stop"
             time.sleep(0.01)

@@ -40,17 +40,17 @@ ORGANIZATION = "Example CSO"
 
 
 def run_on(loop: str, work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* on ``asyncio`` or ``uvloop``, for at most 90 seconds."""
+    """Run *work* on ``asyncio`` or ``uvloop``, for at most three minutes."""
 
     async def limited() -> T:
-        return await asyncio.wait_for(work, 90)
+        return await asyncio.wait_for(work, 180)
 
     factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop if loop == "uvloop" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(limited())
 
 
-async def wait_for(condition: Callable[[], object], *, seconds: float = 10) -> None:
+async def wait_for(condition: Callable[[], object], *, seconds: float = 60) -> None:
     """Wait until *condition* is true; fail after *seconds*."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():

@@ -79,7 +79,7 @@ def running_csms(rig: Rig, folder: Path) -> Iterator[RunningCsms]:
             ports = _await_ports(process, log)
             yield RunningCsms(ports[0], ports[1], process, log)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0, log.read_text()[-4000:]
+            assert process.wait(60) == 0, log.read_text()[-4000:]
         finally:
             if process.poll() is None:
                 process.kill()

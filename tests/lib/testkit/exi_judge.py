@@ -44,7 +44,7 @@ class ExiJudge:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=20)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def ask(self, operation: str, message_set: str, data: bytes) -> bytes | str:

@@ -64,7 +64,7 @@ class Plant:
         )  # fmt: skip
         self.catalogue.approve(name, "bob", self.catalogue.sign_approval(name, BOB), now=now)
 
-    def order(self, station: str, release: str, base_url: str, *, seconds: float = 60, **more: Any) -> str:
+    def order(self, station: str, release: str, base_url: str, *, seconds: float = 300, **more: Any) -> str:
         """Order an update and return the operation's id."""
         store = OperationStore(self.rig.inventory, self.rig.sealing_key, owner="test", actor=ACTOR)
         now = datetime.now(UTC)

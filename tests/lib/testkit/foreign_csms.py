@@ -174,7 +174,7 @@ class _PythonCsms:
 
     async def expect(self, event: str, **match: Any) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (found := _take(self.seen, self._used, event, match)) is None:
                     self.seen.append(await self.events.get())
                 return found

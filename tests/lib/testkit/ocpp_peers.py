@@ -115,7 +115,7 @@ async def open_socket(
         ssl=tls,
         compression=None,
         proxy=None,
-        open_timeout=20,
+        open_timeout=60,
     )
 
 
@@ -175,11 +175,11 @@ class ForeignStation:
         answer = await self.charge_point.call(request, suppress=False)
         return str(answer.status)
 
-    async def next_chain(self, timeout: float = 20) -> str:
+    async def next_chain(self, timeout: float = 60) -> str:
         """Return the next certificate chain that the CSMS delivers."""
         return await asyncio.wait_for(self.chains.get(), timeout)
 
-    async def next_trigger(self, timeout: float = 20) -> str:
+    async def next_trigger(self, timeout: float = 60) -> str:
         """Return the next message that the CSMS asks for."""
         return await asyncio.wait_for(self.triggers.get(), timeout)
 
@@ -283,4 +283,4 @@ async def foreign_station(
     finally:
         await socket.close()
         with contextlib.suppress(websockets.ConnectionClosed, asyncio.CancelledError):
-            await asyncio.wait_for(reading, 5)
+            await asyncio.wait_for(reading, 60)

@@ -19,6 +19,7 @@ from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CertificateRecord
 from chargepki.pki.ocsp import build_cert_id, build_single_request, issuer_hashes
+from chargepki.pki.services import gate
 from chargepki.pki.services.http import Handler, Limits
 from chargepki.pki.services.server import HttpServer, bind
 from chargepki.pki.services.site import PkiSite
@@ -48,7 +49,7 @@ class LiveServer:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send one request over a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -62,9 +63,9 @@ class LiveServer:
 
     def connect(self) -> socket.socket:
         """Return a bare connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait for *condition*."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -112,14 +113,17 @@ def live_server(
             failures.append(error)
             ready.set()
 
+    # Otherwise a request that PostgreSQL answers late on a busy machine is told to come again.
+    patience, gate._PATIENCE_SECONDS = gate._PATIENCE_SECONDS, 60.0  # type: ignore[misc]  # a constant, but for tests
     thread = threading.Thread(target=run, name="live-server")
     thread.start()
     try:
-        assert ready.wait(20) and started, failures
+        assert ready.wait(60) and started, failures
         yield started[0]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(60)
+        gate._PATIENCE_SECONDS = patience  # type: ignore[misc]  # as above
     assert not failures, failures
 
 

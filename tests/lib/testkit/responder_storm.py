@@ -134,7 +134,7 @@ class Storm:
             sent = time.monotonic()
             try:
                 if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
                 connection.request("POST", "/ocsp", body)
                 answer = connection.getresponse()
                 data = answer.read()
@@ -169,10 +169,10 @@ class Storm:
         """Stop clients and server."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(40)
+        self.process.wait(60)
         self.workspace.close()
 
 

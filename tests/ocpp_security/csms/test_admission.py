@@ -281,13 +281,13 @@ def test_a_silent_peer_is_dropped_in_tls_and_before_the_request(rig: Rig, loop: 
     async def story() -> None:
         async with rig.server(2, limits=limits) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
             writer.close()
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", server.port, ssl=rig.client_tls(), server_hostname="localhost"
             )
             with contextlib.suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 5) == b""
+                assert await asyncio.wait_for(reader.read(), 60) == b""
             writer.close()
 
     run_on(loop, story())
@@ -301,7 +301,7 @@ def test_one_address_cannot_hold_every_handshake(rig: Rig, caplog: pytest.LogCap
             held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             with contextlib.suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 5) == b""
+                assert await asyncio.wait_for(reader.read(), 60) == b""
             for _, other in (*held, (reader, writer)):
                 other.close()
 

@@ -201,10 +201,10 @@ def test_frames_that_would_cost_memory_close_the_connection(rig: Rig, case: str,
         async with rig.server(2, limits=CsmsLimits(failed_attempts=1000, displacements=1000)) as server:
             reader, writer = await raw_open(rig, server, "FRAMES")
             writer.write(data)
-            head = await asyncio.wait_for(reader.readexactly(2), 10)
+            head = await asyncio.wait_for(reader.readexactly(2), 60)
             while head[0] != 0x88:
                 await reader.readexactly(head[1] & 0x7F)
-                head = await asyncio.wait_for(reader.readexactly(2), 10)
+                head = await asyncio.wait_for(reader.readexactly(2), 60)
             found = struct.unpack("!H", (await reader.readexactly(head[1]))[:2])[0]
             writer.close()
             await wait_for(lambda: len(server.registry) == 0)

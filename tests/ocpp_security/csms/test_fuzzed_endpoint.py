@@ -68,7 +68,7 @@ async def fuzz(
             seen["frames"] += 1
         await socket.send(HEARTBEAT)
         while True:
-            answer = orjson.loads(await asyncio.wait_for(socket.recv(), 20))
+            answer = orjson.loads(await asyncio.wait_for(socket.recv(), 60))
             seen[f"type {answer[0]}"] += 1
             if answer[1] == "still-alive":
                 break

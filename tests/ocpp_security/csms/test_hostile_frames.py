@@ -83,7 +83,7 @@ async def is_alive(socket: websockets.ClientConnection) -> bool:
     """Whether the CSMS still answers a Heartbeat on this connection (other answers may come first)."""
     await socket.send(HEARTBEAT)
     while True:
-        answer = orjson.loads(await asyncio.wait_for(socket.recv(), 10))
+        answer = orjson.loads(await asyncio.wait_for(socket.recv(), 60))
         if answer[:2] == [3, "alive"]:
             return True
 

@@ -219,7 +219,7 @@ def test_tc_088_and_tc_b_58_the_subprotocol_is_negotiated(rig: Rig) -> None:
                 socket = await open_socket(url, "B58", protocols=offered, password=PASSWORD, tls=tls)
                 assert socket.subprotocol == chosen
                 if chosen is None:
-                    await asyncio.wait_for(socket.wait_closed(), 10)
+                    await asyncio.wait_for(socket.wait_closed(), 60)
                 await socket.close()
 
     run_on("asyncio", story())

@@ -19,7 +19,7 @@ VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
 NEW_PASSWORD = b"a-new-password-20ch."
 
 
-def order(rig: Rig, station: str, kind: OperationKind, *, password: bytes | None = None, seconds: float = 30) -> str:
+def order(rig: Rig, station: str, kind: OperationKind, *, password: bytes | None = None, seconds: float = 120) -> str:
     store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
     now = datetime.now(UTC)
     secret = None if password is None else PasswordSecret(password, hash_password(password))

@@ -174,7 +174,7 @@ def nginx(folder: Path, rig: Rig, upstream: int) -> Iterator[int]:
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(10)
+        process.wait(60)
 
 
 async def wait_for_port(port: int) -> None:

@@ -22,11 +22,9 @@ S = CampaignStationState
 USE = CertificateUse.CHARGING_STATION
 
 
-def start(
-    rig: Rig, name: str, kind: str, parameters: dict[str, object], stations: list[str], *, seconds: int = 60
-) -> None:
+def start(rig: Rig, name: str, kind: str, parameters: dict[str, object], stations: list[str]) -> None:
     now = datetime.now(UTC)
-    pace = Pace(deadline_seconds=seconds)
+    pace = Pace(deadline_seconds=60)
     CampaignStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR).create(
         name, kind, parameters, stations, pace, now=now, ends_at=now + timedelta(minutes=5)
     )
@@ -77,16 +75,21 @@ def test_a_leaked_key_is_replaced_under_the_new_ca_and_revoked_once_the_new_one_
 def test_a_station_that_never_comes_in_with_its_new_certificate_is_reported_and_keeps_the_old_one(rig: Rig) -> None:
     rig.add_station("STUCK", profile=3)
     old, old_id = rig.credential("STUCK")
+    ahead = timedelta(0)
 
     async def story() -> None:
+        nonlocal ahead
         async with (
-            rig.server(3) as server,
+            rig.server(3, clock=lambda: datetime.now(UTC) + ahead) as server,
             foreign_station(rig.url_of(server), "STUCK", "ocpp2.0.1", tls=rig.client_tls(old)) as peer,
         ):
-            start(rig, "stuck", "trigger-renewal", {"use": USE.value}, ["STUCK"], seconds=3)
+            start(rig, "stuck", "trigger-renewal", {"use": USE.value}, ["STUCK"])
             await peer.next_trigger()
             await peer.send_csr(build_station_csr(Credential().key, "STUCK", ORGANIZATION))
             await peer.next_chain()
+            operation = str(member(rig, "stuck", "STUCK").operation)
+            await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final)
+            ahead = timedelta(minutes=2)
             await wait_for(lambda: member(rig, "stuck", "STUCK").state is S.FAILED)
 
     run_on("asyncio", story())

@@ -41,7 +41,7 @@ async def connect(rig: Rig, team: OwnCsms, identity: str, version: str) -> Clien
 
 async def ask(socket: ClientConnection, *frame: Any) -> Any:
     await socket.send(json.dumps(frame))
-    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+    return json.loads(await asyncio.wait_for(socket.recv(), 60))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -63,7 +63,7 @@ def test_every_call_is_answered_and_nothing_ends_the_connection(rig: Rig, versio
             await socket.send(json.dumps([2, "last", "Heartbeat", {}]))
             answers: list[Any] = []
             while not (answers and answers[-1][1] == "last"):
-                answers.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+                answers.append(json.loads(await asyncio.wait_for(socket.recv(), 60)))
             assert answers[-1][0] == 3
             assert all(answer[4] == {} for answer in answers if answer[0] == 4)
             await socket.close()
@@ -133,7 +133,6 @@ def test_call_behaves_as_that_of_the_package(rig: Rig) -> None:
 
     async def story() -> None:
         async with own_csms(rig) as team:
-            team.response_timeout = 0.3
             socket = await connect(rig, team, "CALLS", "ocpp2.0.1")
             await ask(socket, 2, "1", "Heartbeat", {})
             station = team.stations["CALLS"]
@@ -160,6 +159,7 @@ def test_call_behaves_as_that_of_the_package(rig: Rig) -> None:
             await reply
             with pytest.raises(ocpp.exceptions.OCPPError):
                 await station.call(ocpp.v201.call.Reset(type="Softly"))
+            station._response_timeout = 0.3
             with pytest.raises(TimeoutError):
                 await station.call(request)
             waiting = asyncio.create_task(station.call(request))
@@ -293,12 +293,12 @@ def test_a_wrong_serial_number_and_a_second_connection_end_as_at_our_own_endpoin
             async with foreign_station(team.url, "TWICE", "ocpp2.0.1", tls=tls) as station:
                 with pytest.raises(ocpp.exceptions.SecurityError):
                     await station.boot("ANOTHER-SERIAL")
-                await asyncio.wait_for(station.socket.wait_closed(), 5)
+                await asyncio.wait_for(station.socket.wait_closed(), 60)
                 assert station.socket.close_code == 1008
             assert not team.boots, "no handler may see a station that is being closed"
             first = await connect_tls(team, "TWICE", tls)
             second = await connect_tls(team, "TWICE", tls)
-            await asyncio.wait_for(first.wait_closed(), 5)
+            await asyncio.wait_for(first.wait_closed(), 60)
             assert first.close_code == 1008 and "replaced" in str(first.close_reason)
             assert (await ask(second, 2, "1", "Heartbeat", {}))[0] == 3
             await second.close()

@@ -50,7 +50,7 @@ def root(name: str, issuer: Made | None = None, nth: int = 5, **options: Any) ->
 
 
 def order(
-    rig: Rig, station: str, kind: OperationKind, made: Made | None = None, *, seconds: float = 30, **parameters: Any
+    rig: Rig, station: str, kind: OperationKind, made: Made | None = None, *, seconds: float = 120, **parameters: Any
 ) -> str:
     now = datetime.now(UTC)
     if made is not None:
@@ -379,9 +379,9 @@ def test_a_root_is_rolled_over_a_fleet_of_mixed_versions(rig: Rig) -> None:
             for made in (old, new):
                 await done(rig, order(rig, "FLEET-ocpp2.1", OperationKind.INSTALL_ROOT, made, use="manufacturer"))
             begin("new-root", "install-root", new)
-            await wait_for(lambda: count("new-root") >= 2, seconds=20)
+            await wait_for(lambda: count("new-root") >= 2, seconds=60)
             begin("old-root", "delete-root", old)
-            await wait_for(lambda: count("old-root") == 3, seconds=20)
+            await wait_for(lambda: count("old-root") == 3, seconds=60)
             for each in running:
                 makers = [item.der for item in each.roots.installed() if item.use is RootUse.MANUFACTURER]
                 assert makers == [new.der]

@@ -100,14 +100,14 @@ def test_works_that_wait_together_share_one_commit() -> None:
     def run(batch: Sequence[Job[int]]) -> None:
         batches.append(len(batch))
         first_runs.set()
-        assert release.wait(10)
+        assert release.wait(60)
         for job in batch:
             job.succeed(job.work * 2)
 
     combiner: Combiner[int] = Combiner(run)
     with ThreadPoolExecutor(21) as pool:
         leader = pool.submit(combiner.submit, 1)
-        assert first_runs.wait(10)
+        assert first_runs.wait(60)
         followers = [pool.submit(combiner.submit, number) for number in range(20)]
         while len(combiner._queue) < 20:
             time.sleep(0.001)
@@ -125,7 +125,7 @@ def test_a_bug_in_the_leader_is_its_own_and_the_others_go_on() -> None:
         nonlocal runs
         runs += 1
         first_runs.set()
-        assert release.wait(10)
+        assert release.wait(60)
         if runs == 2:
             raise ZeroDivisionError
         for job in batch:
@@ -141,7 +141,7 @@ def test_a_bug_in_the_leader_is_its_own_and_the_others_go_on() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         leader = pool.submit(submit, 0)
-        assert first_runs.wait(10)
+        assert first_runs.wait(60)
         followers = [pool.submit(submit, number) for number in range(1, 6)]
         while len(combiner._queue) < 5:
             time.sleep(0.001)
@@ -225,11 +225,11 @@ def test_a_lock_held_by_another_process_is_waited_for_and_then_named(database_ur
 
         def hold(tx: Transaction) -> None:
             entered.set()
-            assert leave.wait(20)
+            assert leave.wait(60)
 
         with ThreadPoolExecutor(2) as pool:
             held = pool.submit(holder.write, hold)
-            assert entered.wait(20)
+            assert entered.wait(60)
             with pytest.raises(UnavailableError, match="is locked by another process"):
                 add_station(waiter)
             # Readers are never held up.
