@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from chargepki.pki.services.metrics import Board
 from chargepki.pki.services.ocsp import Signers
 from chargepki.pki.services.run import Serving, run_keeper, run_server
 from chargepki.pki.services.server import bind
+from chargepki.pki.services.staples import read_tokens
 from chargepki.pki.services.supervisor import supervise
 from chargepki.pki.services.tls import TlsFiles
 from chargepki.pki.workspace import Workspace
@@ -59,6 +60,7 @@ class _Plan:
     est_key: tuple[PrivateKey, bytes] | None
     issues_here: bool
     answer_bytes: int
+    staple_tokens: Callable[[], Sequence[bytes]] | None
     images: _ImagePlan
 
 
@@ -190,8 +192,17 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         est_key=est_key,
         issues_here=options["issue_here"],
         answer_bytes=options["answer_memory_mib"] << 20,
+        staple_tokens=_staple_tokens(options["staples_token_file"]),
         images=_image_plan(state, options, workers),
     )
+
+
+def _staple_tokens(file: str | None) -> Callable[[], Sequence[bytes]] | None:
+    if file is None:
+        return None
+    read = partial(read_tokens, Path(file))
+    read()  # what is wrong with the file stops the start
+    return read
 
 
 def _image_plan(state: GlobalState, options: Mapping[str, Any], workers: int) -> _ImagePlan:
@@ -259,6 +270,7 @@ def _serving(
         probe_base=plan.probe_base,
         access_log=plan.access_log,
         answer_bytes=plan.answer_bytes,
+        staple_tokens=plan.staple_tokens,
         board=board,
         parent=parent,
     )

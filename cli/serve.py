@@ -31,6 +31,11 @@ __all__ = ["serve"]
     show_default=True,
     help="What prepared OCSP answers may take in the memory of each process; about 430 fit into a MiB.",
 )
+@click.option(
+    "--staples-token-file",
+    metavar="F",
+    help="Hand batches of prepared responses to who shows a token of this file: one a line; read at each request.",
+)
 @click.option("--probe-url", metavar="URL", help="Where the self-probe fetches from (default: the listener itself).")
 @click.option(
     "--firmware-rate-kib", type=click.IntRange(1), metavar="N", help="KiB a second for each download of an image."

@@ -43,6 +43,7 @@ __all__ = [
     "OcspSigner",
     "cert_status",
     "find_delegate",
+    "is_answered_for",
     "ocsp_cas",
 ]
 
@@ -95,11 +96,14 @@ def ocsp_cas(inventory: Inventory, now: datetime) -> Iterator[CaRecord]:
 
     Not a revoked one: clients that have not heard of it shall stop believing what is below, as with its CRL.
     """
-    for ca in inventory.list_cas():
-        if ca.key_uri.startswith(("est:", "none:")):
-            continue
-        if ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after:
-            yield ca
+    yield from (ca for ca in inventory.list_cas() if is_answered_for(ca, now))
+
+
+def is_answered_for(ca: CaRecord, now: datetime) -> bool:
+    """Whether the status of what *ca* has issued is ours to tell."""
+    if ca.key_uri.startswith(("est:", "none:")):
+        return False
+    return ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after
 
 
 def cert_status(subject: OcspSubject | None) -> CertStatus:

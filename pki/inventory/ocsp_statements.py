@@ -52,9 +52,14 @@ def ocsp_statements(
         .where(response.c.certificate > _param("after"))
         .order_by(response.c.certificate, response.c.hash)
         .limit(_param("limit")),
-        "ocsp_since": select(*columns)
-        .where(response.c.this_update >= _param("since"))
-        .order_by(response.c.this_update)
+        "ocsp_changes": select(*columns)
+        .where(
+            response.c.ca == _param("ca"),
+            response.c.hash == _param("hash"),
+            response.c.this_update >= _param("since"),
+            or_(response.c.this_update > _param("since"), response.c.certificate > _param("after")),
+        )
+        .order_by(response.c.this_update, response.c.certificate)
         .limit(_param("limit")),
         "ocsp_of_ca": select(*columns)
         .where(

@@ -57,10 +57,16 @@ class OcspReads:
                 yield OCSP_RESPONSE.decode(row)
             after = str(rows[-1][0])
 
-    def list_ocsp_responses_since(self: _Rows, since: datetime, *, limit: int) -> tuple[OcspResponseRecord, ...]:
-        """Return the responses signed at or after *since*, oldest first, at most *limit*."""
-        rows = self._rows("ocsp_since", {"since": encode_time(since), "limit": limit})
-        return tuple(OCSP_RESPONSE.decode(row) for row in rows)
+    def list_ocsp_changes(
+        self: _Rows, ca: str, hash_name: str, *, since: datetime, after: str, limit: int
+    ) -> tuple[OcspResponseRecord, ...]:
+        """Return responses of one CA generation that were signed at or after *since*, oldest first, at most *limit*.
+
+        Args:
+            after: id of a certificate: of those signed at *since* itself, only the ones behind it.
+        """
+        parameters = {"ca": ca, "hash": hash_name, "since": encode_time(since), "after": after, "limit": limit}
+        return tuple(OCSP_RESPONSE.decode(row) for row in self._rows("ocsp_changes", parameters))
 
     def list_ocsp_due(self: _Rows, ca: str, hash_name: str, *, now: datetime, limit: int) -> tuple[OcspSubject, ...]:
         """Return certificates of a CA generation that have no fresh response, revoked ones first, at most *limit*."""

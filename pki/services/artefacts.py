@@ -14,7 +14,7 @@ from chargepki.pki.authority.artefacts import find_artefact, published_paths
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import AuditEntry
-from chargepki.pki.services.http import Request, Response, http_date, plain, refuse_method, with_max_age
+from chargepki.pki.services.http import Request, Response, http_date, if_none_match, plain, refuse_method, with_max_age
 
 __all__ = ["Artefacts"]
 
@@ -111,7 +111,7 @@ class Artefacts:
                 headers=(("Retry-After", "60"),),
             )  # fmt: skip
         response = kept.response if left >= _MAX_AGE else with_max_age(kept.response, int(left))
-        return _conditional(request, response)
+        return if_none_match(request, response)
 
     def _keep(self, path: bytes, kept: _Kept) -> None:
         self._drop(path)
@@ -143,14 +143,6 @@ def _tag(content: bytes) -> tuple[tuple[str, str], ...]:
 
 def _file(content: bytes, kind: str, headers: tuple[tuple[str, str], ...], endpoint: str) -> Response:
     return Response(200, content, (("Content-Type", kind), *headers), endpoint)
-
-
-def _conditional(request: Request, response: Response) -> Response:
-    wanted = request.header(b"if-none-match")
-    tag = dict(response.headers)["ETag"].encode()
-    if wanted is not None and (tag in wanted or wanted.strip() == b"*"):
-        return Response(304, b"", response.headers[1:], response.endpoint)
-    return response
 
 
 def _away(endpoint: str) -> Response:

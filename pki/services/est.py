@@ -17,6 +17,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from cryptography import x509
+
 from chargepki.pki import keys, names
 from chargepki.pki.aio import Issuer
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
@@ -100,6 +102,8 @@ class _Caller:
     labels: tuple[str, ...] | None
     """``None`` for the holder of a certificate, who may renew that one and nothing else."""
     patterns: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] = ()
+    """Of the certificate that is renewed: the new one has the same (RFC 7030 4.2.2)."""
 
 
 class _Refused(Exception):
@@ -239,6 +243,7 @@ class EstService:
             profile=label.profile,
             csr=csr.der,
             subject_defaults=label.subject_defaults,
+            dns_names=caller.dns_names,
             requester=f"est:{caller.name}",
         )
         future = await self._issuer.submit(order)
@@ -274,7 +279,7 @@ class EstService:
             if account is not None and operation != "simplereenroll":
                 return _Caller(account.id, tuple(account.labels["names"]), tuple(account.common_names["patterns"]))
             if operation == "simplereenroll":
-                return await self._holder(request, label, sha256)
+                return await self._holder(request, label, certificate, sha256)
         if operation == "simplereenroll":
             # RFC 7030 3.3.2 and 4.2.2: who renews shows the certificate that is renewed.
             raise _Refused(_text(403, "show the certificate that is to be renewed in the TLS handshake"))
@@ -293,7 +298,7 @@ class EstService:
             raise _Refused(_text(401, "unknown account, or wrong password", challenge))
         return _Caller(account.id, tuple(account.labels["names"]), tuple(account.common_names["patterns"]))
 
-    async def _holder(self, request: EstRequest, label: EstLabel, sha256: str) -> _Caller:
+    async def _holder(self, request: EstRequest, label: EstLabel, certificate: bytes, sha256: str) -> _Caller:
         record = await self._run(lambda: self._inventory.find_certificate_by_sha256(sha256))
         refusal = None
         if record is None:
@@ -306,7 +311,7 @@ class EstService:
             refusal = "the client certificate was not issued under this label"
         if refusal is not None or record is None:
             raise _Refused(_text(403, refusal or ""))
-        return _Caller(record.id, None)
+        return _Caller(record.id, None, dns_names=_dns_names(certificate))
 
     async def _authorise(
         self, caller: _Caller, request: EstRequest, label: EstLabel, operation: str, csr: CertificateRequest
@@ -364,6 +369,16 @@ def ca_certificates(inventory: Inventory, name: str) -> tuple[bytes, ...]:
 
 def _algorithm_of(certificate_der: bytes) -> str:
     return keys.algorithm_of(keys.load_public_key(view_certificate(certificate_der).key.der)).value
+
+
+def _dns_names(certificate_der: bytes) -> tuple[str, ...]:
+    """Return the DNS names of a certificate of ours."""
+    extensions = x509.load_der_x509_certificate(certificate_der).extensions
+    try:
+        names_of = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names_of.get_values_for_type(x509.DNSName))
 
 
 def _text(status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})) -> EstResponse:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -38,7 +39,11 @@ class ServerMadeKey:
             if label.server_keys is not ServerKeys.TLS:
                 return "a key is only sent encrypted to a TLS client certificate: show one in the handshake"
             return lambda certificates: build_server_key_answer(pkcs8, certificates, encrypted=False)
-        public = x509.load_der_x509_certificate(client_certificate_der).public_key()
+        try:
+            public = x509.load_der_x509_certificate(client_certificate_der).public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            # OpenSSL, which has verified it, reads more kinds of certificates.
+            return "the client certificate cannot be read"
         if not isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             return "the client certificate's key only signs: show one with an EC or RSA key"
         if server_key is None:

@@ -10,7 +10,18 @@ from http import HTTPStatus
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["Body", "Handler", "Limits", "Request", "Response", "http_date", "plain", "refuse_method", "with_max_age"]
+__all__ = [
+    "Body",
+    "Handler",
+    "Limits",
+    "Request",
+    "Response",
+    "http_date",
+    "if_none_match",
+    "plain",
+    "refuse_method",
+    "with_max_age",
+]
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -127,6 +138,17 @@ def plain(status: int, text: str, *, endpoint: str = "other", headers: tuple[tup
 def refuse_method(allowed: str, endpoint: str) -> Response:
     """Return 405 with the methods that there are (RFC 9110 15.5.6)."""
     return plain(405, f"use {allowed}", endpoint=endpoint, headers=(("Allow", allowed),))
+
+
+def if_none_match(request: Request, response: Response) -> Response:
+    """Return 304 to a client that has this response, by its ETag, already (RFC 9110 13.1.2)."""
+    wanted = request.header(b"if-none-match")
+    if wanted is None:
+        return response
+    if wanted.strip() != b"*" and dict(response.headers)["ETag"].encode() not in wanted:
+        return response
+    headers = tuple(header for header in response.headers if header[0] != "Content-Type")
+    return Response(304, b"", headers, response.endpoint, response.outcome)
 
 
 def with_max_age(response: Response, seconds: int) -> Response:

@@ -37,7 +37,7 @@ from chargepki.pki.ocsp import (
     issuer_hashes,
     parse_ocsp_request,
 )
-from chargepki.pki.services.http import Request, Response, refuse_method
+from chargepki.pki.services.http import Request, Response, if_none_match, refuse_method
 from chargepki.pki.services.ocsp_live import LIVE_HEADERS, LiveAnswers, Signers
 from chargepki.pki.services.ocsp_memory import DEFAULT_MEMORY_BYTES, AnswerMemory, PreparedAnswer
 from chargepki.pki.services.tally import Tally
@@ -135,7 +135,7 @@ class OcspResponder:
             del self._memory.by_request[key]
             return None
         self._tally.count_ocsp(prepared.word, "memory")
-        return self._conditional(request, prepared.response)
+        return _conditional(request, prepared.response)
 
     async def answer(self, request: Request, *, is_current: bool) -> Response:
         """Answer any request to the responder.
@@ -198,7 +198,7 @@ class OcspResponder:
                 if wants_live:
                     return response  # without the nonce: the client decides whether that will do
                 self._memory.remember(key, prepared)
-                return self._conditional(request, response)
+                return _conditional(request, response)
         if not is_current:
             return self._error(ResponseStatus.TRY_LATER)
         signer = await self._signer(known[0], subjects)
@@ -277,18 +277,6 @@ class OcspResponder:
         first = next((subject.ca for subject in subjects if subject is not None), issuers[0].ca.id)
         return await self._live.signer(next(issuer.ca for issuer in issuers if issuer.ca.id == first))
 
-    def _conditional(self, request: Request, response: Response) -> Response:
-        """Return 304 to a client that has this answer already (RFC 9110 13.1.2)."""
-        if request.method == "POST":
-            return response
-        wanted = request.header(b"if-none-match")
-        if wanted is None:
-            return response
-        tag = dict(response.headers)["ETag"]
-        if wanted.strip() == b"*" or tag.encode() in wanted:
-            return Response(304, b"", response.headers[1:], "ocsp", response.outcome)
-        return response
-
     def _error(self, status: ResponseStatus) -> Response:
         self._tally.count_ocsp(status.name.lower(), "error")
         return self._errors[status]
@@ -351,6 +339,10 @@ class OcspResponder:
     def close(self) -> None:
         """Stop the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _conditional(request: Request, response: Response) -> Response:
+    return response if request.method == "POST" else if_none_match(request, response)
 
 
 def _error(status: ResponseStatus) -> Response:

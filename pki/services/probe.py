@@ -27,6 +27,7 @@ from chargepki.pki.ocsp import build_cert_id, build_single_request, issuer_hashe
 __all__ = ["Probe", "check_ocsp_response"]
 
 _log = logging.getLogger(__name__)
+
 _TIMEOUT_SECONDS = 5.0
 _MAX_BYTES = 64 << 20
 _SKEW = timedelta(minutes=5)
@@ -249,8 +250,10 @@ def _signer(response: OcspResponse, issuer: PathCertificate, now: datetime) -> P
 
 
 def run_quietly(probe: Probe, now: datetime) -> tuple[str, ...]:
-    """Return what is wrong, be it that the inventory cannot be asked."""
+    """Return what is wrong, be it that the inventory cannot be asked; in words that anybody may read at `/readyz`."""
     try:
         return probe.run(now)
     except ChargePkiError as error:
-        return (f"the self-probe could not be made: {error}",)
+        # Where the inventory is and which file cannot be read concerns nobody outside.
+        _log.warning("the self-probe could not be made: %s", error)
+        return ("the self-probe could not be made; the log tells why",)

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -58,6 +58,8 @@ class Serving:
     """Lets go of what the routes hold, when the last request is answered."""
     answer_bytes: int = DEFAULT_MEMORY_BYTES
     """What prepared OCSP answers may take in memory."""
+    staple_tokens: Callable[[], Sequence[bytes]] | None = None
+    """Returns what opens batches of prepared responses; ``None`` offers none."""
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     access_log: bool = False
     board: Board | None = None
@@ -84,6 +86,7 @@ async def run_server(
         health=health,
         routes=serving.routes,
         answer_bytes=serving.answer_bytes,
+        staple_tokens=serving.staple_tokens,
     )
     server = HttpServer(site, limits=serving.limits, tally=tally, access_log=serving.access_log)
     stop = _stop_event(serving)
@@ -241,4 +244,6 @@ def _measure(health: Health, site: PkiSite, server: HttpServer, serving: Serving
         health.gauges["tls_certificate_expiry_seconds"] = left.total_seconds()
     if keeper is not None:
         health.gauges.update(keeper.gauges)
-        health.set_problems("background", *keeper.failures)
+        # Anybody may read /readyz; what a failure says, names of files for example, is in the log.
+        duties = dict.fromkeys(failure.partition(":")[0] for failure in keeper.failures)
+        health.set_problems("background", *(f"background work fails: {duty}; the log tells why" for duty in duties))

@@ -16,6 +16,7 @@ from chargepki.pki.services.health import Health
 from chargepki.pki.services.http import Handler, Request, Response, plain
 from chargepki.pki.services.ocsp import OcspResponder, Signers
 from chargepki.pki.services.ocsp_memory import DEFAULT_MEMORY_BYTES
+from chargepki.pki.services.staples import Staples
 from chargepki.pki.services.tally import Tally
 
 __all__ = ["PkiSite"]
@@ -40,6 +41,7 @@ class PkiSite:
         public_url: what certificates point to; a path in it may stand before every path of a request.
         routes: further handlers by path prefix, for example ``/.well-known/est/``.
         answer_bytes: what prepared OCSP answers may take in memory.
+        staple_tokens: returns what opens batches of prepared responses, see `Staples`.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class PkiSite:
         health: Health | None = None,
         routes: Mapping[bytes, Handler] | None = None,
         answer_bytes: int = DEFAULT_MEMORY_BYTES,
+        staple_tokens: Callable[[], Sequence[bytes]] | None = None,
     ) -> None:
         self.tally = tally or Tally()
         self.health = health or Health(self.tally)
         self.responder = OcspResponder(inventory, signers=signers, tally=self.tally, memory_bytes=answer_bytes)
         self.artefacts = Artefacts(inventory)
+        self.staples = Staples(inventory, tokens=staple_tokens)
         self.gate = ChangeGate(inventory, self._apply, lambda: self.responder.apply(None))
         self._prefix = urlsplit(public_url).path.rstrip("/").encode() if public_url else b""
         self._routes = dict(routes or {})
@@ -146,12 +150,14 @@ class PkiSite:
         path = self._local(request.path)
         if path.startswith((b"/crl/", b"/ca/")):
             return await self.artefacts.answer(request, path, is_current=is_current)
+        if path.startswith(b"/staples/"):
+            return await self.staples.answer(request, path)
         if path in (b"/healthz", b"/readyz", b"/metrics"):
             return self.health.answer(request, path)
         for prefix, handler in self._routes.items():
             if path.startswith(prefix):
                 return await handler(request)
-        return plain(404, "there is nothing here; see /ocsp, /crl/, /ca/, /healthz, /readyz, /metrics")
+        return plain(404, "there is nothing here; see /ocsp, /crl/, /ca/, /staples/, /healthz, /readyz, /metrics")
 
     async def close(self) -> None:
         """Give up what is under way and let go of the inventory."""

@@ -24,6 +24,19 @@ COMMAND = Path(sys.executable).parent / "chargepki"
 NGINX = ROOT / "docs" / "deploy" / "nginx.conf"
 
 
+# A CSMS behind nginx: what the guide "Run the responder" says about stapling.
+STAPLING = """
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate     {folder}/csms-chain.pem;
+        ssl_certificate_key {folder}/csms.key;
+        ssl_stapling on;
+        ssl_stapling_file   {staple}/csms.ocsp;
+        return 204;
+    }}
+"""
+
+
 def need(command: str, package: str) -> None:
     if shutil.which(command) is None:
         pytest.skip(f"{command} is not installed (Debian: {package})")
@@ -65,6 +78,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
             "cert", "issue", "--ca", "f-cso-sub", "--profile", "ocpp/charging-station", "--new-key", "--key-out",
             folder / f"{name}.key", "--subject", f"CN={name},O=Acme", "--out", folder / f"{name}.pem",
         )  # fmt: skip
+    chargepki(
+        "cert", "issue", "--ca", "f-cso-sub", "--profile", "ocpp/csms", "--new-key", "--key-out", folder / "csms.key",
+        "--subject", "CN=localhost,O=Acme", "--out", folder / "csms.pem", "--chain-out", folder / "csms-chain.pem",
+    )  # fmt: skip
     chargepki("ca", "chain", "f-cso-sub", "--out", folder / "chain.pem")
     blocks = (folder / "chain.pem").read_text().split("-----END CERTIFICATE-----\n")
     for name, block in zip(("sub", "root"), blocks, strict=False):
@@ -147,15 +164,19 @@ def test_curl_gets_answers_and_is_told_when_they_are_unchanged(pki: Pki) -> None
     assert "verify OK" in said
 
 
-def test_nginx_in_front_serves_and_caches_what_we_answer(pki: Pki, tmp_path: Path) -> None:
+def test_nginx_in_front_serves_caches_and_staples_what_we_answer(pki: Pki, tmp_path: Path) -> None:
     need("nginx", "nginx-light")
-    port = free_port()
+    port, tls_port = free_port(), free_port()
+    serial = run("openssl", "x509", "-in", pki.file("csms.pem"), "-noout", "-serial").partition("=")[2].strip().lower()
+    staple = f"/staples/f-cso-sub@1/{serial.lstrip('0')}.ocsp"
+    assert run("curl", "-sSf", "-o", tmp_path / "csms.ocsp", f"{pki.url}{staple}") == ""
     text = NGINX.read_text()
     for old, new in (
         ("/var/cache/nginx/chargepki", str(tmp_path / "cache")),
         ("127.0.0.1:8080", pki.url.removeprefix("http://")),
         ("listen 80 default_server", f"listen 127.0.0.1:{port} default_server"),
         ("listen [::]:80 default_server;", ""),
+        ("    server {\n", STAPLING.format(port=tls_port, folder=pki.folder, staple=tmp_path) + "    server {\n"),
     ):
         assert old in text, old
         text = text.replace(old, new)
@@ -181,6 +202,16 @@ def test_nginx_in_front_serves_and_caches_what_we_answer(pki: Pki, tmp_path: Pat
         url = f"http://127.0.0.1:{port}/crl/f-cso-sub@1.crl"
         states = [run("curl", "-sS", "-o", "/dev/null", "-D", "-", url) for _ in range(2)]
         assert "X-Cache: MISS" in states[0] and "X-Cache: HIT" in states[1], states
+        front = f"http://127.0.0.1:{port}"
+        codes = [run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", front + path) for path in
+                 (staple, "/staples/f-cso-sub@1", "/metrics")]  # fmt: skip
+        assert codes == ["200", "404", "404"]
+        told = run(
+            "openssl", "s_client", "-connect", f"127.0.0.1:{tls_port}", "-status", "-CAfile", pki.file("root.pem"),
+            "-verify_return_error", "-servername", "localhost",
+        )  # fmt: skip
+        assert "OCSP Response Status: successful" in told and "Cert Status: good" in told, told
+        assert f"Serial Number: {serial.upper()}" in told and "Verify return code: 0 (ok)" in told, told
     finally:
         process.terminate()
         process.wait(60)

@@ -316,6 +316,33 @@ def test_a_foreign_station_gets_the_status_of_a_certificate(rig: Rig, version: s
     run_on("asyncio", story())
 
 
+def test_a_csms_without_keys_hands_a_station_the_very_response_that_was_prepared(rig: Rig) -> None:
+    """M06.FR.01: what a station staples comes from `serve`, by way of a CSMS that can sign nothing."""
+    rig.add_station("STAPLES")
+    OcspAuthority(rig.authority).presign(rig.inventory.get_ca("t-cso-root"))
+    wire = CertificateHashData.of(rig.sub_der, rig.root_der).to_wire()
+    names = ("hash_algorithm", "issuer_name_hash", "issuer_key_hash", "serial_number")
+    question = {**dict(zip(names, wire.values(), strict=True)), "responder_url": "http://169.254.169.254/"}
+
+    async def story() -> None:
+        async with (
+            rig.server(2) as server,
+            foreign_station(
+                rig.url_of(server), "STAPLES", "ocpp2.0.1", password=PASSWORD, tls=rig.client_tls()
+            ) as peer,
+        ):
+            told = await peer.charge_point.call(
+                call201.GetCertificateStatus(ocsp_request_data=question), suppress=False
+            )
+            prepared = {
+                record.der
+                for record in rig.inventory.list_ocsp_responses_of("t-cso-root@1", wire["hashAlgorithm"].lower())
+            }
+            assert told.status == "Accepted" and base64.b64decode(told.ocsp_result) in prepared
+
+    run_on("asyncio", story())
+
+
 def _snake(transfer: Mapping[str, Any]) -> dict[str, Any]:
     return {"vendor_id": transfer["vendorId"], "message_id": transfer["messageId"], "data": transfer["data"]}
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -82,6 +82,7 @@ def live_server(
     context: ssl.SSLContext | None = None,
     routes: Mapping[bytes, Handler] | None = None,
     clock: Callable[[], datetime] | None = None,
+    staple_tokens: Callable[[], Sequence[bytes]] | None = None,
 ) -> Iterator[LiveServer]:
     """Serve *inventory* on a port of loopback until the block ends."""
     started: list[LiveServer] = []
@@ -89,10 +90,11 @@ def live_server(
     failures: list[BaseException] = []
 
     async def serve() -> None:
-        site = PkiSite(inventory, signers=signers, routes=routes)
+        site = PkiSite(inventory, signers=signers, routes=routes, staple_tokens=staple_tokens)
         if clock is not None:
             site.responder._clock = clock
             site.artefacts._clock = clock
+            site.staples._clock = clock
         listener = bind("127.0.0.1", 0)
         server = HttpServer(site, limits=limits, tally=site.tally)
         server.start(listener, context)

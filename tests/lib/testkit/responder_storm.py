@@ -47,6 +47,8 @@ class Storm:
     database: str
     count: int = 24
     workers: int = 2
+    options: tuple[str, ...] = ()
+    """More options of `serve`."""
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     acknowledged: dict[str, float] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class Storm:
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [COMMAND, "serve", "--listen", "127.0.0.1:0", "--workers", str(self.workers), "--database",
-                 self.database, "--home", home, "--passphrase-file", self.folder / "passphrase"],
+                 self.database, "--home", home, "--passphrase-file", self.folder / "passphrase", *self.options],
                 stdout=log, stderr=log,
             )  # fmt: skip
         self.wait_for("every published artefact is there")
@@ -82,6 +84,16 @@ class Storm:
         subject = (("CN", f"CS-{number}"), ("O", "Storm"))
         order = IssueOrder("s-sub", "ocpp/charging-station", spki=self._spki, subject=subject)
         return self.workspace.authority.issue(order).record.id
+
+    def gauge(self, name: str) -> float:
+        """Return a metric of the server."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"chargepki_{name} "))
 
     def said(self) -> str:
         """Return what the server has logged."""

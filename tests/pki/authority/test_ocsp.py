@@ -266,6 +266,10 @@ def test_prepared_responses_are_listed_once_each(authority: Authority, sub: CaRe
     assert len(list(authority.inventory.list_ocsp_responses_of(sub.id, "sha256"))) == 4
     soonest, count = authority.inventory.soonest_ocsp_expiry()
     assert soonest == NOW + timedelta(days=7) and count == 8
-    assert len(authority.inventory.list_ocsp_responses_since(NOW, limit=100)) == 8
+    first = authority.inventory.list_ocsp_changes(sub.id, "sha1", since=NOW, after="", limit=3)
+    rest = authority.inventory.list_ocsp_changes(sub.id, "sha1", since=NOW, after=first[-1].certificate, limit=3)
+    assert [r.certificate for r in (*first, *rest)] == sorted({r[0] for r in listed})
+    later = NOW + timedelta(seconds=1)
+    assert not authority.inventory.list_ocsp_changes(sub.id, "sha1", since=later, after="", limit=3)
     authority.inventory.write(lambda tx: tx.prune_ocsp_responses(NOW + timedelta(days=7)))
     assert list(authority.inventory.list_ocsp_responses()) == []

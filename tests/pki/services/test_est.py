@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import aio, der, keys
-from chargepki.pki.authority import Authority, CaOrder
+from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.est import read_certs_only
@@ -44,6 +44,7 @@ LABELS = EstSettings(
         EstLabel("slow", "t-sub", STATION, approval=True),
         EstLabel("keys", "t-sub", STATION, server_keys=ServerKeys.ENCRYPTED),
         EstLabel("plain", "t-sub", STATION, server_keys=ServerKeys.TLS),
+        EstLabel("csms", "t-sub", "ocpp/csms"),
         EstLabel("edwards", "ed", "iso15118-20/secc", aliases=("veh/ISO15118-20",)),
     ),
     default="cso",
@@ -345,6 +346,23 @@ def test_a_certificate_renews_itself_and_nothing_else(rig: Rig) -> None:
     rig.authority.revoke(record.id, ReasonCode.SUPERSEDED)
     refused = rig.ask(path, _same_subject(held), certificate=held, password=None)
     assert (refused.status, b"revoked" in refused.body) == (403, True)
+
+
+def test_a_renewed_certificate_keeps_its_dns_names_and_gets_no_others(rig: Rig) -> None:
+    """RFC 7030 4.2.2."""
+    named = ("csms.acme.example", "alt.acme.example")
+    held = rig.authority.issue(IssueOrder("t-sub", "ocpp/csms", csr=make_csr(named[0]), dns_names=named))
+    body = _same_subject(held.certificate_der)
+    answer = rig.ask("/.well-known/est/csms/simplereenroll", body, certificate=held.certificate_der, password=None)
+    assert answer.status == 200, answer.body
+    renewed = x509.load_der_x509_certificate(read_certs_only(answer.body)[0])
+    found = renewed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert tuple(found.get_values_for_type(x509.DNSName)) == named
+
+
+def test_a_client_certificate_that_cannot_be_read_gets_no_key(rig: Rig) -> None:
+    answer = rig.ask("/.well-known/est/keys/serverkeygen", make_csr("CS-70"), certificate=b"\x30\x03abc")
+    assert (answer.status, b"cannot be read" in answer.body) == (403, True)
 
 
 def test_a_request_waits_until_it_is_approved_and_a_rejected_one_stays_so(rig: Rig) -> None:
