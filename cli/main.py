@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "campaign": ("chargepki.cli.campaign", "campaign", "Do one thing to many stations, in waves."),
     "cert": ("chargepki.cli.cert", "cert", "Issue, list, show and revoke certificates."),
     "config": ("chargepki.cli.config", "config", "Show the settings and where each comes from."),
+    "contract": ("chargepki.cli.contract", "contract", "Contracts of drivers, and their certificates in vehicles."),
     "crl": ("chargepki.cli.crl", "crl", "Publish and read certificate revocation lists."),
     "csms": ("chargepki.cli.csms", "csms", "Serve the OCPP endpoint that charging stations connect to."),
     "csr": ("chargepki.cli.csr", "csr", "Judge a certificate signing request."),
@@ -50,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "ocsp": ("chargepki.cli.ocsp", "ocsp", "Prepare and read OCSP responses."),
     "serve": ("chargepki.cli.serve", "serve", "Serve OCSP, CRLs and CA certificates over HTTP."),
     "station": ("chargepki.cli.station", "station", "Register, operate and simulate charging stations."),
+    "vehicle": ("chargepki.cli.vehicle", "vehicle", "Vehicles that contracts can be provisioned to."),
 }
 
 
@@ -58,6 +60,8 @@ _USUAL_FIX: Mapping[str, str] = {
     "input": "check that it is the right input, and whole",
     "exi": "check that it is the right input, and whole",
     "der": "check that it is the right input, and whole",
+    "message-signature": "get the message anew from whoever signs it",
+    "contract-key": "get the response anew; it was made for another vehicle, or changed on the way",
     "not-found": "check its spelling; see what there is with: chargepki inventory list",
     "unavailable": "check the name and its permissions",
     "signer": "check the workspace, or restore its keys from the backup",

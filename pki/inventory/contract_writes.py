@@ -85,6 +85,13 @@ class ContractWrites(Writes):
         Raises:
             Conflict: there is one of these 14 characters, ended ones included.
         """
+        known = self.find_contract(record.id)
+        if known is not None:
+            raise Conflict(
+                f"the contract {known.emaid} exists already, and is {known.state.value}",
+                why="an EMAID is never given twice",
+                fix=f"see: chargepki contract show {known.emaid}",
+            )
         self._add(CONTRACT, record, "the contract")
 
     def end_contract(self, account: str, *, reason: str, now: datetime) -> ContractRecord:

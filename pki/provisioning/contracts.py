@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,27 +34,41 @@ class Revoked:
 
 
 def create_contract(
-    inventory: Inventory, emaid: str, *, ends_at: datetime | None = None, actor: Actor, now: datetime
+    inventory: Inventory,
+    emaid: str,
+    *,
+    ends_at: datetime | None = None,
+    vehicles: Sequence[str] = (),
+    actor: Actor,
+    now: datetime,
 ) -> ContractRecord:
-    """Create a contract.
+    """Create a contract, and offer it to vehicles, in one transaction.
 
     Args:
         emaid: with or without separators and check digit; certificates bear it upper case and without separators.
         ends_at: no certificate of it is valid for longer.
+        vehicles: their PCIDs.
 
     Raises:
         InputError: it is no EMAID, or ends in the past.
+        StateError: a vehicle is not known.
         Conflict: there is such a contract, perhaps an ended one: an EMAID is never given twice.
     """
     parsed = Emaid.parse(emaid)
     if ends_at is not None and ends_at <= now:
         raise InputError("the contract would have ended already", fix="give an end in the future, or none")
     record = ContractRecord(parsed.account, parsed.normalised, ContractState.ACTIVE, ends_at, actor.name, now)
+    offers = [
+        ContractOfferRecord(record.id, Pcid.parse(each).normalised, OfferState.OFFERED, 0, actor.name, now)
+        for each in vehicles
+    ]
 
     def work(tx: Transaction) -> ContractRecord:
         tx.add_contract(record)
         details = {"emaid": record.emaid, "ends_at": ends_at.isoformat() if ends_at else None}
         tx.audit(actor, "contract.create", record.id, now=now, details=details)
+        for offer in offers:
+            _put_offer(tx, offer, actor, now)
         return record
 
     return inventory.write(work)
@@ -75,20 +89,21 @@ def offer_contract(
     """
     account, pcid = Emaid.parse(emaid).account, Pcid.parse(vehicle).normalised
     record = ContractOfferRecord(account, pcid, OfferState.OFFERED, priority, actor.name, now)
+    inventory.write(lambda tx: _put_offer(tx, record, actor, now))
+    return record
 
-    def work(tx: Transaction) -> ContractOfferRecord:
-        known = tx.list_provisioning_certificates(pcid)
-        if all(each.state is not VehicleState.ACTIVE for each in known):
-            raise StateError(
-                f"no provisioning certificate of vehicle {pcid} is known",
-                why="nothing could be wrapped for it",
-                fix="import it: chargepki vehicle import FILE",
-            )
-        tx.put_offer(record)
-        tx.audit(actor, "contract.offer", account, now=now, details={"vehicle": pcid, "priority": priority})
-        return record
 
-    return inventory.write(work)
+def _put_offer(tx: Transaction, record: ContractOfferRecord, actor: Actor, now: datetime) -> None:
+    known = tx.list_provisioning_certificates(record.vehicle)
+    if all(each.state is not VehicleState.ACTIVE for each in known):
+        raise StateError(
+            f"no provisioning certificate of vehicle {record.vehicle} is known",
+            why="nothing could be wrapped for it",
+            fix="import it: chargepki vehicle import FILE",
+        )
+    tx.put_offer(record)
+    details = {"vehicle": record.vehicle, "priority": record.priority}
+    tx.audit(actor, "contract.offer", record.contract, now=now, details=details)
 
 
 def withdraw_offer(

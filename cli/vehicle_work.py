@@ -1,0 +1,197 @@
+"""What the commands of ``chargepki vehicle`` do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from chargepki.cli.contracting import read_evidence, read_exi
+from chargepki.cli.globals import GlobalState
+from chargepki.cli.results import check_folder, write_result
+from chargepki.cli.values import read_certificate_file
+from chargepki.cli.verifying import read_certificates
+from chargepki.pki import files, keys, provisioning
+from chargepki.pki.authority import utc_now
+from chargepki.pki.errors import ChargePkiError, InputError, NotFound, PolicyRefusal
+from chargepki.pki.identifiers import Pcid
+from chargepki.pki.inventory.contract_records import OfferState, ProvisioningCertificateRecord, RoleRootRecord
+from chargepki.pki.pem import to_pem
+from chargepki.pki.provisioning import vehicle_side
+
+__all__ = [
+    "add_root", "import_files", "open_response", "remove_vehicle", "root_row", "show_vehicle", "vehicle_rows",
+    "withdraw_root", "write_request",
+]  # fmt: skip
+
+_SESSION_BYTES: Final = 8
+
+
+def import_files(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Carry out ``vehicle import``.
+
+    Raises:
+        PolicyRefusal: at least one file was refused; all others are kept.
+    """
+    evidence = read_evidence(options)
+    if options["dry_run"]:
+        state.rehearse()
+    inventory, actor, now = state.workspace.inventory, state.workspace.actor, utc_now()
+    kept: list[ProvisioningCertificateRecord] = []
+    refused: list[ChargePkiError] = []
+    for file in options["files"]:
+        try:
+            chain = read_certificates(file)
+            admission = provisioning.admit_vehicle(
+                inventory, chain, actor=actor, now=now, crls=evidence.crls, ocsp_responses=evidence.ocsp_responses
+            )
+            kept.append(provisioning.store_vehicle(inventory, admission, actor=actor, now=now))
+        except ChargePkiError as error:
+            if len(options["files"]) == 1:
+                raise
+            refused.append(error)
+            state.output.say(f"{file} is refused: {error}")
+            continue
+        for notice in admission.notices:
+            state.output.say(f"warning: {file}: {notice}")
+    columns = ("pcid", "standard", "state", "not_after", "contracts")
+    rows = (_row(state, record) for record in kept)
+    state.output.rows("chargepki/vehicle-list", columns, rows, key="vehicles")
+    if refused:
+        raise PolicyRefusal(
+            f"{len(refused)} of {len(options['files'])} files were refused",
+            why="each was told above",
+            fix="correct them, and import them again: what is kept stays as it is",
+        )
+
+
+def vehicle_rows(state: GlobalState) -> Iterator[dict[str, Any]]:
+    """Return the rows of ``vehicle list``."""
+    for record in state.workspace.inventory.list_provisioning_certificates():
+        yield _row(state, record)
+
+
+def _row(state: GlobalState, record: ProvisioningCertificateRecord) -> dict[str, Any]:
+    offers = state.workspace.inventory.list_offers_to(record.vehicle)
+    return {
+        "pcid": record.vehicle,
+        "standard": record.standard,
+        "state": record.state,
+        "subject": record.subject,
+        "not_after": record.not_after,
+        "sha256": record.id,
+        "contracts": [offer.contract for offer in offers if offer.state is OfferState.OFFERED],
+        "added_by": record.added_by,
+        "added_at": record.added_at,
+    }
+
+
+def show_vehicle(state: GlobalState, pcid: str) -> None:
+    """Carry out ``vehicle show``."""
+    inventory, vehicle = state.workspace.inventory, Pcid.parse(pcid).normalised
+    known = inventory.list_provisioning_certificates(vehicle)
+    if not known:
+        raise NotFound(f"there is no vehicle {vehicle}", fix="list them with: chargepki vehicle list")
+    offers = [
+        {"contract": offer.contract, "state": offer.state, "priority": offer.priority, "offered_at": offer.offered_at}
+        for offer in inventory.list_offers_to(vehicle)
+    ]
+    certificates = [
+        {name: value for name, value in _row(state, record).items() if name not in ("pcid", "contracts")}
+        for record in known
+    ]
+    state.output.fields("chargepki/vehicle", {"pcid": vehicle, "certificates": certificates, "offers": offers})
+
+
+def remove_vehicle(state: GlobalState, pcid: str, *, dry_run: bool) -> None:
+    """Carry out ``vehicle remove``."""
+    if dry_run:
+        state.rehearse()
+    provisioning.remove_vehicle(state.workspace.inventory, pcid, actor=state.workspace.actor, now=utc_now())
+    show_vehicle(state, pcid)
+
+
+def add_root(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Carry out ``vehicle add-root``."""
+    der = read_certificate_file(options["file"])
+    if der is None:
+        raise NotFound(f"there is no file {options['file']}")
+    if options["dry_run"]:
+        state.rehearse()
+    root = provisioning.RoleRoot(
+        der, options["use"], options["fingerprint"], options["source"], options["manufacturers"]
+    )
+    record = provisioning.add_root(state.workspace.inventory, root, actor=state.workspace.actor, now=utc_now())
+    state.output.fields("chargepki/vehicle-root", root_row(record))
+
+
+def withdraw_root(state: GlobalState, sha256: str, *, dry_run: bool) -> None:
+    """Carry out ``vehicle withdraw-root``."""
+    if dry_run:
+        state.rehearse()
+    digest = sha256.replace(":", "").lower()
+    record = provisioning.withdraw_root(state.workspace.inventory, digest, actor=state.workspace.actor, now=utc_now())
+    state.output.fields("chargepki/vehicle-root", root_row(record))
+
+
+def root_row(record: RoleRootRecord) -> dict[str, Any]:
+    """Return what is told of a root."""
+    return {
+        "use": record.use,
+        "subject": record.subject,
+        "state": record.state,
+        "manufacturers": record.manufacturers.split(),
+        "source": record.source,
+        "sha256": record.id,
+        "added_by": record.added_by,
+        "added_at": record.added_at,
+    }
+
+
+# -- in place of a vehicle --------------------------------------------------------------------------------------------
+
+
+def write_request(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Carry out ``vehicle request``."""
+    check_folder("--out", options["out"])
+    chain, key, roots = _vehicle(options)
+    wishes = vehicle_side.Wishes(
+        roots=roots,
+        maximum_contracts=options["maximum"],
+        prioritized=options["prioritized"],
+        update=options["update"],
+    )
+    session = secrets.token_bytes(_SESSION_BYTES)
+    exi = vehicle_side.build_request(chain, key, wishes, session_id=session, now=utc_now())
+    write_result(state, exi, options["out"])
+
+
+def open_response(state: GlobalState, options: Mapping[str, Any]) -> None:
+    """Carry out ``vehicle open``."""
+    for option in ("key_out", "chain_out"):
+        check_folder(f"--{option.replace('_', '-')}", options[option])
+    chain, key, roots = _vehicle(options)
+    exi = read_exi(options["response"], "response")
+    got = vehicle_side.open_response(exi, chain[0], key, roots=roots, now=utc_now())
+    if options["key_out"] is not None:
+        write_result(state, keys.serialise_private_key(got.key), options["key_out"], private=True)
+    if options["chain_out"] is not None:
+        pem = "".join(to_pem("CERTIFICATE", each) for each in got.chain)
+        write_result(state, pem.encode(), options["chain_out"])
+    content = {
+        "emaid": got.emaid,
+        "chain_bytes": [len(each) for each in got.chain],
+        "curve": got.key.curve.name,
+        "remaining": got.remaining,
+    }
+    state.output.fields("chargepki/installed-contract", content)
+
+
+def _vehicle(options: Mapping[str, Any]) -> tuple[list[bytes], ec.EllipticCurvePrivateKey, list[bytes]]:
+    key = keys.load_private_key(files.read_private(options["key"]))
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InputError("the key of the vehicle is on no curve", fix="secp256r1 for -2, secp521r1 for -20")
+    roots = [der for file in options["v2g_roots"] for der in read_certificates(file)]
+    return read_certificates(options["cert"]), key, roots

@@ -1,0 +1,138 @@
+"""Contracts and vehicles on the command line: from a hierarchy to a key in a vehicle, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from testkit.command_line import CommandLine
+
+PCID, EMAID = "WAUABC12345678901D", "DE8AAA1B2C3D4E"
+CAS = (
+    ("v2g-root", None, "V2G"),
+    ("cps-sub2", "v2g-root", "CPS"),
+    ("mo-root", None, "MO"),
+    ("mo-sub2", "mo-root", "MO"),
+    ("oem-root", None, "OEM"),
+    ("oem-sub2", "oem-root", "OEM"),
+)
+SERVICE = ("--contract-ca", "p-mo-sub2", "--cps-ca", "p-cps-sub2")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[CommandLine, Path]:
+    """A workspace with what contracts need, and a vehicle's key and chain as files."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "passphrase").write_bytes(b"correct horse battery staple\n")
+    (folder / "passphrase").chmod(0o600)
+    run = CommandLine(folder / "home", {"CHARGEPKI_PASSPHRASE_FILE": str(folder / "passphrase")})
+    for role, issuer, dc in CAS:
+        above = ("--issuer", f"p-{issuer}") if issuer else ()
+        run(
+            "ca",
+            "create",
+            f"p-{role}",
+            "--profile",
+            f"iso15118-2/{role}",
+            *above,
+            "--subject",
+            f"CN=P {role},O=Acme,DC={dc}",
+        )
+    request = ("--ca", "p-oem-sub2", "--profile", "iso15118-2/oem-provisioning", "--subject", f"CN={PCID},O=Acme")
+    run("cert", "issue", *request, "--new-key", "--key-out", folder / "car.key", "--chain-out", folder / "car.pem")
+    run("ca", "chain", "p-v2g-root", "--out", folder / "v2g.pem")
+    return run, folder
+
+
+def test_a_contract_goes_from_its_creation_to_the_vehicle_and_to_its_end(shop: tuple[CommandLine, Path]) -> None:
+    run, folder = shop
+    car = ("--cert", folder / "car.pem", "--key", folder / "car.key", "--v2g-root", folder / "v2g.pem")
+    ask, give = folder / "request.exi", folder / "response.exi"
+    (row,) = run("vehicle", "import", folder / "car.pem", "--json").json()["vehicles"]
+    assert (row["pcid"], row["standard"], row["contracts"]) == (PCID, "iso15118-2", [])
+    dry = run("contract", "create", "DE-8AA-A1B2C3D4E", "--vehicle", PCID, "--dry-run", "--json").json()
+    assert dry["vehicles"] == [PCID]
+    assert run("contract", "list", "--json").json()["contracts"] == []
+    run("contract", "create", "DE-8AA-A1B2C3D4E", "--vehicle", PCID)
+    run("vehicle", "request", *car, "--out", ask)
+    run("contract", "provision", ask, *SERVICE, "--dry-run")
+    assert run("contract", "show", EMAID, "--json").json()["answers"] == []
+    told = run("contract", "provision", ask, *SERVICE, "--out", give)
+    assert "(given before)" not in told.stderr
+    opened = run(
+        "vehicle",
+        "open",
+        give,
+        *car,
+        "--key-out",
+        folder / "contract.key",
+        "--chain-out",
+        folder / "contract.pem",
+        "--json",
+    ).json()
+    assert opened["emaid"] == EMAID
+    key = load_pem_private_key((folder / "contract.key").read_bytes(), None)
+    leaf = x509.load_pem_x509_certificate((folder / "contract.pem").read_bytes())
+    assert leaf.public_key() == key.public_key()
+    # The same request, as base64, brings the same bytes.
+    import base64
+
+    again = run("contract", "provision", "-", *SERVICE, stdin=base64.b64encode(ask.read_bytes()))
+    assert again.stdout == give.read_bytes()
+    assert "(given before)" in again.stderr
+    (answer,) = run("contract", "show", EMAID, "--json").json()["answers"]
+    assert (answer["state"], answer["vehicle"]) == ("answered", PCID)
+    assert run("vehicle", "show", PCID.lower(), "--json").json()["offers"][0]["contract"] == EMAID
+    small = run.run("contract", "provision", ask, *SERVICE, "--characters", "1000").check_one_error(3)
+    assert "characters of base64; the answer carries 1000" in small.stderr
+    bad = bytearray(give.read_bytes())
+    bad[-40] ^= 1
+    (folder / "bad.exi").write_bytes(bytes(bad))
+    run.run("vehicle", "open", folder / "bad.exi", *car).check_one_error(1)
+    run("contract", "offer", EMAID, "--vehicle", PCID, "--withdraw")
+    run.run("contract", "provision", ask, *SERVICE).check_one_error(3)
+    run("contract", "offer", EMAID, "--vehicle", PCID)
+    assert run("contract", "revoke", EMAID, "--dry-run", "--json").json()["state"] == "ended"
+    ended = run("contract", "revoke", EMAID, "--json")
+    assert (ended.json()["state"], ended.json()["certificates"]) == ("ended", 0)
+    assert "next: chargepki crl publish --ca p-mo-sub2@1" in ended.stderr
+    assert run("cert", "show", answer["certificate"], "--json").json()["state"] == "revoked"
+    refused = run.run("contract", "provision", ask, *SERVICE).check_one_error(3)
+    assert "no contract for vehicle" in refused.stderr
+    run.run("contract", "create", EMAID).check_one_error(3)
+    run("audit", "verify")
+
+
+def test_roots_of_others_are_added_by_fingerprint_and_withdrawn(shop: tuple[CommandLine, Path]) -> None:
+    run, folder = shop
+    pem = folder / "v2g.pem"
+    digest = hashlib.sha256(x509.load_pem_x509_certificate(pem.read_bytes()).public_bytes(Encoding.DER)).hexdigest()
+    words = ("vehicle", "add-root", pem, "--use", "v2g", "--source", "letter")
+    run.run(*words, "--fingerprint", "00" * 32).check_one_error(3)
+    assert run(*words, "--fingerprint", digest, "--manufacturer", "wau", "--json").json()["manufacturers"] == ["WAU"]
+    assert [row["state"] for row in run("vehicle", "roots", "--json").json()["roots"]] == ["trusted"]
+    assert run("vehicle", "withdraw-root", digest, "--json").json()["state"] == "withdrawn"
+
+
+def test_what_does_not_belong_together_is_refused(shop: tuple[CommandLine, Path], tmp_path: Path) -> None:
+    run, folder = shop
+    (tmp_path / "junk").write_bytes(b"junk")
+    run.run("contract", "provision", tmp_path / "junk", *SERVICE).check_one_error(3)
+    run.run("contract", "provision", folder / "car.pem", "--contract-ca", "p-mo-sub2").check_one_error(3)
+    (tmp_path / "request").write_bytes(b"\x80junk")
+    assert run.run("contract", "provision", tmp_path / "request", "--contract-ca", "p-mo-sub2").code == 2
+    run.run(
+        "contract", "provision", tmp_path / "request", "--contract-ca", "p-oem-sub2", "--cps-ca", "p-cps-sub2"
+    ).check_one_error(3)
+    run.run(
+        "contract", "provision", tmp_path / "request", "--contract-ca", "p-mo-sub2", "--cps-ca", "p-mo-sub2"
+    ).check_one_error(3)
+    run.run("vehicle", "show", "WAUABC00000000000").check_one_error(3)
+    run.run("contract", "show", "nonsense").check_one_error(3)
+    run.run("vehicle", "import", tmp_path / "junk").check_one_error(3)
+    two = run.run("vehicle", "import", folder / "car.pem", tmp_path / "junk")
+    assert two.code == 3 and "1 of 2 files were refused" in two.stderr
