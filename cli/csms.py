@@ -59,6 +59,17 @@ def csms() -> None:
 @click.option("--contract-trust", metavar="F", help="MO and V2G roots (PEM): judge contract certificates of Authorize.")
 @click.option("--contract-sub-cas", metavar="F", help="Sub-CAs below them (PEM), for stations that send hashes alone.")
 @click.option("--contract-token-status", type=click.Choice(_TOKENS), help="What tokens count as; Unknown by default.")
+@click.option("--contract-ca", "contract_cas", multiple=True, metavar="CA", help="Answer vehicles: issues contracts.")
+@click.option("--cps-ca", "cps_cas", multiple=True, metavar="CA", help="Sub-CA of the provisioning service.")
+@click.option(
+    "--cps-cert", "cps_certs", multiple=True, metavar="F", help="Its chain where it was made elsewhere (PEM)."
+)
+@click.option("--cps-key", "cps_keys", multiple=True, metavar="F", help="Key of the --cps-cert at the same place.")
+@click.option(
+    "--exi-response-limit",
+    type=click.IntRange(1000, 7500),
+    help="Characters of exiResponse that 2.0.1 and 1.6 stations take; 5600 by default.",
+)
 @click.option("--log-json", is_flag=True, help="Write log lines as JSON.")
 @pass_state
 def serve(state: GlobalState, /, **options: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from chargepki.cli.alerting import alerting
+from chargepki.cli.contracting import make_provisioner
 from chargepki.cli.csms_settings import Secret, changed_settings, load_csms_settings
 from chargepki.cli.csms_tls import Material, TlsLoader
 from chargepki.cli.globals import GlobalState
@@ -27,6 +28,7 @@ from chargepki.ocpp_security.contract_check import ContractTrust
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, DuplicatePolicy
 from chargepki.ocpp_security.csms.metrics import MetricsServer
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.ev_provider import PkiContractProvider
 from chargepki.ocpp_security.fetch import parse_allowed
 from chargepki.ocpp_security.issue_plans import parse_plan
 from chargepki.ocpp_security.security_profile import parse_profiles
@@ -76,6 +78,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     except InputError as error:
         raise click.UsageError(f"--security-profile: {error.what}; {error.fix}") from error
     plans = parse_plans(options["issue_plans"])
+    provider = _provider(state, options)
     for plan in plans.values():
         get_profile(plan.profile)
         workspace.inventory.get_ca(plan.ca)
@@ -107,6 +110,8 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         upload_url=upload_url,
         fetch=parse_allowed(options["ocsp_allow"], options["ocsp_networks"]),
         contract=_contracts(options),
+        provider=provider,
+        exi_response_characters=options["exi_response_limit"],
         status_issuers=read_bundle(options["status_trust"]),
         ocsp_signers=OcspAuthority(workspace.authority) if options["issue_here"] else None,
     )
@@ -144,6 +149,8 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
     await issuer.aclose()
+    if provider is not None:
+        provider.close()
     state.output.say("stopped")
 
 
@@ -160,6 +167,25 @@ def _issuer(state: GlobalState, options: Mapping[str, Any], plans: Mapping[Certi
         workspace.authority.open_issuer(plan.ca)
     workspace.authority.recover()
     return aio.Authority(workspace.authority)
+
+
+def _provider(state: GlobalState, options: Mapping[str, Any]) -> PkiContractProvider | None:
+    """Return who answers vehicles, if anybody; what an earlier run left unfinished is given up first."""
+    names = ("contract_cas", "cps_cas", "cps_certs", "cps_keys")
+    if not any(options[name] for name in names):
+        return None
+    if not options["issue_here"]:
+        raise click.UsageError(
+            "--contract-ca needs --issue-here: a contract key never leaves the process that makes it"
+        )
+    authority = state.workspace.authority
+    provisioner = make_provisioner(authority, options)
+    for ca in (*options["contract_cas"], *options["cps_cas"]):
+        # A wrong passphrase must stop the start, not the first vehicle that asks.
+        authority.open_issuer(ca)
+    authority.recover()
+    provisioner.recover()
+    return PkiContractProvider(provisioner)
 
 
 def _contracts(options: Mapping[str, Any]) -> ContractTrust | None:

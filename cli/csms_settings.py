@@ -64,7 +64,7 @@ class CsmsSetting:
     option: str
     """Name of the parameter of ``csms serve``."""
     kind: str
-    """``text``, ``flag``, ``texts``, ``plans``, ``profiles``, ``secret`` or ``secrets``."""
+    """``text``, ``flag``, ``texts``, ``plans``, ``profiles``, ``whole``, ``secret`` or ``secrets``."""
     meaning: str
     reloads: bool = False
     """Whether SIGHUP applies a change; otherwise it is told that a restart is needed."""
@@ -104,6 +104,13 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
     CsmsSetting("contract_trust", "contract_trust", "text", "MO and V2G roots that judge contracts, in PEM"),
     CsmsSetting("contract_sub_cas", "contract_sub_cas", "text", "sub-CAs below them, in PEM"),
     CsmsSetting("contract_token_status", "contract_token_status", "text", "what tokens count as", default="Unknown"),
+    CsmsSetting("contract_ca", "contract_cas", "texts", "CAs that issue contracts for vehicles, one of each standard"),
+    CsmsSetting("cps_ca", "cps_cas", "texts", "sub-CAs whose leaves sign the answers to vehicles"),
+    CsmsSetting("cps_cert", "cps_certs", "texts", "chain of a provisioning service made elsewhere, in PEM"),
+    CsmsSetting("cps_key", "cps_keys", "texts", "path of the key of the chain at the same place"),
+    CsmsSetting(
+        "exi_response_limit", "exi_response_limit", "whole", "characters of exiResponse before OCPP 2.1", default=5600
+    ),
     CsmsSetting("log_json", "log_json", "flag", "log lines as JSON", default=False),
 )
 _BY_KEY: Final = MappingProxyType({setting.key: setting for setting in SETTINGS})
@@ -193,6 +200,11 @@ class _Table:
     def _text(self, where: tuple[str | int, ...], value: object) -> str:
         if not isinstance(value, str) or not value or not value.isprintable():
             self._refuse(where, f"{where[-1]} must be text", f'write {where[1]} = "…"')
+        return value
+
+    def _whole(self, where: tuple[str | int, ...], value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1000 <= value <= 7500:
+            self._refuse(where, f"{where[-1]} must be a whole number from 1000 to 7500", f"write {where[-1]} = 7500")
         return value
 
     def _flag(self, where: tuple[str | int, ...], value: object) -> bool:

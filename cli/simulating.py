@@ -12,11 +12,13 @@ from typing import Any
 
 import click
 
+from chargepki.cli.contracting import read_exi
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import rfc3339
 from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
+from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.firmware import FirmwareFault
 from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.pki import files
@@ -90,9 +92,23 @@ def _station(
         firmware_version=options["firmware_version"],
         firmware_faults=frozenset(map(FirmwareFault, options["faults"])),
         trust_policy=_trust_policy(options),
+        ev=_exchange(options),
         progress=watch.told,
         **told,
     )
+
+
+def _exchange(options: Mapping[str, Any]) -> EvExchange | None:
+    request, response = options["ev_request"], options["ev_response"]
+    if (request is None) != (response is None):
+        raise click.UsageError("--ev-request and --ev-response belong together")
+    if request is None:
+        return None
+
+    def keep(exi: bytes, number: int) -> None:
+        files.write_durable(Path(response if number == 1 else f"{response}.{number}"), exi)
+
+    return EvExchange(read_exi(request, "request"), keep, older_dialect=options["ev_older_dialect"])
 
 
 def _trust_policy(options: Mapping[str, Any]) -> TrustPolicy:
@@ -138,6 +154,11 @@ class _Watch:
                 f"the station did not reach {self.until}: {event.text}",
                 why="a request that was refused is refused again",
                 fix="see the log of the CSMS, and correct the station's record, its options or the --issue of the CSMS",
+            )
+        if event.milestone is Milestone.CONTRACT_REFUSED and self.until is Milestone.CONTRACT:
+            self.failure = PolicyRefusal(
+                f"the station did not reach {self.until}: {event.text}",
+                fix="see the log of the CSMS: it says why, and what helps",
             )
         if self._refused[1] == 401 and self._refused[2] >= _TRIES:
             self.failure = PolicyRefusal(

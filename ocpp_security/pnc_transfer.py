@@ -13,9 +13,15 @@ from chargepki.ocpp_security.schemas import Kind
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 
-__all__ = ["FROM_STATION", "TO_STATION", "VENDOR", "read_transfer", "read_transfer_answer", "wrap", "wrap_answer"]
+__all__ = [
+    "FROM_STATION", "OLDER_VENDOR", "TO_STATION", "VENDOR", "read_older_transfer", "read_transfer",
+    "read_transfer_answer", "wrap", "wrap_answer", "wrap_older",
+]  # fmt: skip
 
 VENDOR: Final = "org.openchargealliance.iso15118pnc"
+OLDER_VENDOR: Final = "iso15118"
+"""The dialect of has.to.be, which is older than the application note: members of its own, ``15118SchemaVersion`` for
+one, and no action. Only Get15118EVCertificate of it is read."""
 FROM_STATION: Final = frozenset({"Authorize", "GetCertificateStatus", "Get15118EVCertificate", "SignCertificate"})
 TO_STATION: Final = frozenset(
     {
@@ -54,6 +60,27 @@ def read_transfer(payload: Mapping[str, object]) -> tuple[str, dict[str, Any]] |
     inner = _object(payload.get("data"))
     schemas.check_payload(OcppVersion.V201, message, Kind.REQUEST, inner, sending=False)
     return message, inner
+
+
+def read_older_transfer(payload: Mapping[str, object]) -> dict[str, Any] | None:
+    """Return the payload of Get15118EVCertificate in the older dialect; ``None`` for anything else.
+
+    Raises:
+        InputError: it is one, and its data are no such object.
+    """
+    if payload.get("vendorId") != OLDER_VENDOR or payload.get("messageId") != "Get15118EVCertificate":
+        return None
+    inner = _object(payload.get("data"))
+    exi, schema = inner.get("exiRequest"), inner.get("15118SchemaVersion", "")
+    if not isinstance(exi, str) or not isinstance(schema, str):
+        raise InputError("the data of the DataTransfer hold no exiRequest")
+    return {"exiRequest": exi, "15118SchemaVersion": schema}
+
+
+def wrap_older(exi_request: str, schema_version: str) -> dict[str, Any]:
+    """Return the DataTransfer request that carries Get15118EVCertificate in the older dialect."""
+    data = {"15118SchemaVersion": schema_version, "exiRequest": exi_request}
+    return {"vendorId": OLDER_VENDOR, "messageId": "Get15118EVCertificate", "data": orjson.dumps(data).decode()}
 
 
 def read_transfer_answer(message: str, payload: Mapping[str, object]) -> dict[str, Any] | None:

@@ -98,6 +98,8 @@ class RpcSession:
         message_ids: makes the ids of our calls, each 1 to 36 characters and unique.
         unchecked: actions whose payloads are not held to their schema, in either direction: for peers that are known to
             break it. Frames are checked all the same.
+        long_answers: actions whose answers of ours are held to what we accept, where that is wider than what we send:
+            for peers that are known to take it.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class RpcSession:
         handles: Collection[str] | None = None,
         message_ids: Callable[[], str] = random_message_id,
         unchecked: Collection[str] = (),
+        long_answers: Collection[str] = (),
     ) -> None:
         self.version = version
         self.role = Role(role)
@@ -118,7 +121,7 @@ class RpcSession:
         own = _callable(version, self.role)
         self._handles = own if handles is None else own & set(handles)
         self._new_id = message_ids
-        self._unchecked = frozenset(unchecked)
+        self._unchecked, self._long_answers = frozenset(unchecked), frozenset(long_answers)
         self._outstanding: _Pending | None = None
         # A list and not a deque: it is short, and there are ten thousand sessions.
         self._queue: list[_Pending] = []
@@ -224,7 +227,8 @@ class RpcSession:
         """
         action = self._get_open(message_id)
         if action not in self._unchecked:
-            schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=True)
+            narrow = action not in self._long_answers
+            schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=narrow)
         text = self._encode(MessageType.CALLRESULT, message_id, payload)
         del self._open[message_id]
         return text

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from chargepki.ocpp_security.csms.proxy import ProxyTrust
+from chargepki.ocpp_security.ev_certificate import DEFAULT_RESPONSE_CHARACTERS
 from chargepki.ocpp_security.fetch import FetchPolicy
 from chargepki.ocpp_security.sign_certificate import IssuePlan
 from chargepki.ocpp_security.wire import CertificateUse
@@ -21,6 +22,7 @@ from chargepki.pki.inventory import SealingKey
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.contract_check import ContractTrust
+    from chargepki.ocpp_security.ev_certificate import ContractProvider
     from chargepki.ocpp_security.status import OcspSigners
 
 __all__ = ["ClientTrust", "CsmsConfig", "CsmsLimits", "DuplicatePolicy"]
@@ -122,6 +124,10 @@ class CsmsConfig:
     """Signs answers about certificates of our own CAs; without it those that were prepared are given."""
     contract: ContractTrust | None = None
     """What contract certificates are judged by (C07); ``None`` leaves Authorize as it is."""
+    provider: ContractProvider | None = None
+    """Who has contracts for vehicles (M01, M02); ``None`` leaves Get15118EVCertificate as it is."""
+    exi_response_characters: int = DEFAULT_RESPONSE_CHARACTERS
+    """Of exiResponse to stations of 2.0.1 and 1.6; 2.1 has 17000."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
     require_serial_number_16: bool = False

@@ -16,6 +16,7 @@ from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
 from chargepki.ocpp_security.csms.authorization import authorize, concerns_contract
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
+from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
 from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_status
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
@@ -80,6 +81,7 @@ class StationConnection:
             limits=Limits(max_frame_bytes=limits.max_message_bytes),
             unchecked=embedding.unchecked if embedding is not None else (),
             message_ids=embedding.new_message_id if embedding is not None else random_message_id,
+            long_answers=("Get15118EVCertificate",) if services.config.provider is not None else (),
         )
         # Handlers of others may call the station before they return; ours never do.
         self.link = (RpcLink if embedding is None else TaskedLink)(
@@ -217,9 +219,23 @@ class StationConnection:
             return await answer_status(gateway, self.version, payload, station)
         if action == "GetCertificateChainStatus":
             return await answer_chain_status(gateway, payload, station, now)
+        if action == "Get15118EVCertificate" and self._services.config.provider is not None:
+            return await self._ev_certificate(self.version, payload)
         if action == "DataTransfer" and self.version is OcppVersion.V16:
             return await self._transferred(payload)
         return None
+
+    async def _ev_certificate(self, version: OcppVersion, payload: dict[str, Any]) -> dict[str, Any]:
+        services = self._services
+        assert services.config.provider is not None
+        return await answer_ev_certificate(
+            services.config.provider,
+            services.status,
+            version,
+            payload,
+            self.station.id,
+            configured_characters=services.config.exi_response_characters,
+        )
 
     async def _authorize_contract(self, event: CallReceived, contracts: ContractChecker) -> Reply:
         """Let a CSMS that knows its tokens answer first, and judge the certificate in any case."""
@@ -232,10 +248,16 @@ class StationConnection:
     async def _transferred(self, payload: dict[str, Any]) -> dict[str, Any] | None:
         try:
             found = pnc_transfer.read_transfer(payload)
+            older = pnc_transfer.read_older_transfer(payload)
         except InputError as error:
             self.note(Incident("bad-data-transfer", f"Plug & Charge DataTransfer: {error}"))
             return {"status": "Rejected"}
-        contracts = self._services.contracts
+        contracts, provider = self._services.contracts, self._services.config.provider
+        if provider is not None and older is not None:
+            answer = await self._ev_certificate(OcppVersion.V16, older)
+            return pnc_transfer.wrap_answer({name: answer[name] for name in ("status", "exiResponse")})
+        if provider is not None and found is not None and found[0] == "Get15118EVCertificate":
+            return pnc_transfer.wrap_answer(await self._ev_certificate(OcppVersion.V16, found[1]))
         if found is not None and found[0] == "GetCertificateStatus":
             answer = await answer_status(self._services.status, OcppVersion.V201, found[1], self.station.id)
             return pnc_transfer.wrap_answer(answer)

@@ -30,6 +30,7 @@ from chargepki.ocpp_security.sign_certificate import (
     StoreRequest,
 )
 from chargepki.ocpp_security.station.csr import forge_csr
+from chargepki.ocpp_security.station.ev_contract import ask_for_contracts
 from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.versions import OcppVersion, Role
@@ -127,10 +128,23 @@ class StationSession:
         )
         if station.enrol and not has_certificate:
             await self.perform(station.flow.renew(CertificateUse.CHARGING_STATION))
+        await self._serve_vehicle()
         while True:
             await asyncio.sleep(max(interval, 1))
             with suppress(CallRefused):
                 await self.call("Heartbeat", {})
+
+    async def _serve_vehicle(self) -> None:
+        """Ask for the contracts of the vehicle that is plugged in, once."""
+        station = self._station
+        if station.ev is None:
+            return
+        exchange, station.ev = station.ev, None
+        try:
+            async for remaining in ask_for_contracts(exchange, station.version, self.call):
+                station.tell(Milestone.CONTRACT, f"the vehicle got a contract; {remaining} remain")
+        except (CallRefused, ChargePkiError) as exc:
+            station.tell(Milestone.CONTRACT_REFUSED, str(exc))
 
     async def _boot(self) -> int:
         station = self._station

@@ -25,6 +25,7 @@ from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.csr import CsrForgery
 from chargepki.ocpp_security.station.device import DeviceModel
+from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore
 from chargepki.ocpp_security.station.progress import Milestone, Progress
@@ -114,6 +115,7 @@ class StationSimulator:
         firmware_version: str = "1.0.0",
         firmware_faults: frozenset[FirmwareFault] = frozenset(),
         trust_policy: TrustPolicy | None = None,
+        ev: EvExchange | None = None,
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -133,6 +135,7 @@ class StationSimulator:
             firmware_version: what a new store begins with.
             firmware_faults: what it does wrong in updates.
             trust_policy: how it decides about roots, and what it does wrong with them.
+            ev: a vehicle that is plugged in, whose request for its contract is passed on once.
             progress: called with everything that happens.
 
         Raises:
@@ -146,6 +149,7 @@ class StationSimulator:
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
         self._progress = progress
+        self.ev = ev
         state = store.begin(identity, serial_number or identity, _first_variables(identity, organization))
         self._serial_number = state.serial_number
         self.device = DeviceModel(state.variables, takes_password=self._takes_password)

@@ -1,0 +1,272 @@
+"""Contracts over OCPP: a vehicle's request through our station and our CSMS, in every version and dialect."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chargepki.ocpp_security import pnc_transfer
+from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer
+from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
+from chargepki.ocpp_security.ev_certificate import ContractAnswer, ContractProvider, ContractRequest
+from chargepki.ocpp_security.ev_provider import PkiContractProvider
+from chargepki.ocpp_security.passwords import hash_password
+from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
+from chargepki.ocpp_security.station.ev_contract import EvExchange
+from chargepki.ocpp_security.status import StatusGateway
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki import aio
+from chargepki.pki.errors import InputError
+from chargepki.pki.exi import MessageSet
+from chargepki.pki.inventory.records import StationRecord, StationState
+from testkit.authorities import ACTOR
+from testkit.contracts import ContractWorld, Vehicle, make_world
+
+PASSWORD = b"correct-horse-16"
+STATION = "CS-1"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContractWorld]:
+    made = make_world(tmp_path_factory.mktemp("ev"))
+    made.clock.now = datetime.now(UTC).replace(microsecond=0)
+    made.build(MessageSet.ISO15118_2)
+    record = StationRecord(STATION, STATION, None, 1, StationState.ACTIVE, made.clock.now, hash_password(PASSWORD))
+
+    def work(tx: Any) -> None:
+        tx.add_station(record)
+        tx.audit(ACTOR, "station.add", STATION, now=made.clock.now)
+
+    made.authority.inventory.write(work)
+    yield made
+    made.authority.inventory.close()
+
+
+def exchange(
+    world: ContractWorld,
+    folder: Path,
+    version: OcppVersion,
+    request: bytes,
+    *,
+    older: bool = False,
+) -> tuple[list[bytes], list[Progress]]:
+    """Run CSMS and station until the vehicle has its answers, or is refused them."""
+    told: list[Progress] = []
+    kept: list[bytes] = []
+    own = PkiContractProvider(world.provisioner)
+
+    async def run() -> None:
+        config = CsmsConfig(
+            host="127.0.0.1",
+            security_profiles=frozenset({1}),
+            provider=own,
+            exi_response_characters=7500,
+        )
+        issuer = aio.Authority(world.authority)
+        server = CsmsServer(config, world.authority.inventory, issuer)
+        await server.start()
+        try:
+            store = StationStore(folder / "store")
+            store.set_password(PASSWORD)
+            station = StationSimulator(
+                f"ws://127.0.0.1:{server.port}",
+                STATION,
+                store,
+                version,
+                enrol=False,
+                ev=EvExchange(request, lambda exi, _number: kept.append(exi), older_dialect=older),
+                progress=told.append,
+            )
+            over = (Milestone.CONTRACT_REFUSED,)
+            await asyncio.wait_for(
+                station.run(
+                    until=lambda event: (
+                        event.milestone in over
+                        or (event.milestone is Milestone.CONTRACT and "; 0 remain" in event.text)
+                    )
+                ),
+                90,
+            )
+        finally:
+            await server.stop()
+            await issuer.aclose()
+
+    asyncio.run(run())
+    own.close()
+    return kept, [each for each in told if each.milestone in (Milestone.CONTRACT, Milestone.CONTRACT_REFUSED)]
+
+
+_numbers = iter(range(1, 1000))
+
+
+def make_vehicle(world: ContractWorld, message_set: MessageSet = MessageSet.ISO15118_2, contracts: int = 1) -> Vehicle:
+    number = next(_numbers)
+    vehicle = world.vehicle(message_set, f"WAUOCP{number:011d}D")
+    for index in range(contracts):
+        world.contract(vehicle, f"DE8AO{number:05d}{index:04d}", priority=index)
+    world._provisioner = None
+    return vehicle
+
+
+@pytest.mark.parametrize(
+    ("version", "older"),
+    [(OcppVersion.V201, False), (OcppVersion.V16, False), (OcppVersion.V16, True)],
+    ids=["2.0.1", "1.6", "1.6-older"],
+)
+def test_a_vehicle_gets_its_contract_through_a_station(
+    world: ContractWorld, tmp_path: Path, version: OcppVersion, older: bool
+) -> None:
+    vehicle = make_vehicle(world)
+    kept, told = exchange(world, tmp_path, version, vehicle.request(), older=older)
+    assert vehicle.open(kept[0]).emaid
+    assert [each.milestone for each in told] == [Milestone.CONTRACT]
+    (row,) = world.authority.inventory.list_provisionings(vehicle.open(kept[0]).emaid)
+    assert row.station == STATION
+
+
+def test_a_vehicle_of_20_gets_all_its_contracts_over_2_1(world: ContractWorld, tmp_path: Path) -> None:
+    vehicle = make_vehicle(world, MessageSet.ISO15118_20, contracts=3)
+    offers = world.authority.inventory.list_offers_to(vehicle.pcid)
+    request = vehicle.request(maximum_contracts=8, prioritized=(offers[1].contract,))
+    kept, _ = exchange(world, tmp_path, OcppVersion.V21, request)
+    got = [vehicle.open(exi) for exi in kept]
+    assert [each.emaid for each in got] == [offers[1].contract, offers[0].contract, offers[2].contract]
+    assert [each.remaining for each in got] == [2, 1, 0]
+
+
+def ask(
+    provider: ContractProvider, request: bytes, *, version: OcppVersion = OcppVersion.V201, characters: int = 5600
+) -> dict[str, Any]:
+    """Return what a station is answered, without a station."""
+    payload = {
+        "iso15118SchemaVersion": "urn:iso:15118:2:2013:MsgDef",
+        "action": "Install",
+        "exiRequest": base64.b64encode(request).decode(),
+    }
+    gateway: Any = None
+    return asyncio.run(
+        answer_ev_certificate(provider, gateway, version, payload, STATION, configured_characters=characters)
+    )
+
+
+@pytest.fixture
+def own(world: ContractWorld) -> Iterator[PkiContractProvider]:
+    provider = PkiContractProvider(world.new_provisioner())
+    yield provider
+    provider.close()
+
+
+def test_what_does_not_fit_is_failed_and_the_operator_told_what_helps(
+    world: ContractWorld, own: PkiContractProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    vehicle = make_vehicle(world)
+    with caplog.at_level(logging.WARNING, "chargepki.csms"):
+        answer = ask(own, vehicle.request())
+    assert answer == {"status": "Failed", "exiResponse": "", "statusInfo": {"reasonCode": "TooLargeElement"}}
+    assert "carries 5600" in caplog.text and "OCPP 2.1" in caplog.text
+    assert ask(own, vehicle.request(), characters=7500)["status"] == "Accepted"
+    told = ask(own, vehicle.request(), version=OcppVersion.V21)
+    assert set(told) == {"status", "exiResponse"}  # remainingContracts is of ISO 15118-20
+
+
+def test_a_refused_vehicle_hears_no_reason_and_the_log_says_it(
+    world: ContractWorld, own: PkiContractProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    vehicle = make_vehicle(world, contracts=0)
+    with caplog.at_level(logging.WARNING, "chargepki.csms"):
+        answer = ask(own, vehicle.request())
+    assert answer == {"status": "Failed", "exiResponse": "", "statusInfo": {"reasonCode": "NotFound"}}
+    assert f"no contract for vehicle {vehicle.pcid}" in caplog.text
+    for junk in (b"", b"junk", bytes(4000)):
+        assert ask(own, junk)["statusInfo"] == {"reasonCode": "Unspecified"}
+
+
+class Foreign:
+    """A provider of somebody else's."""
+
+    def __init__(self, answer: ContractAnswer | Exception) -> None:
+        self.answer, self.asked = answer, list[ContractRequest]()
+
+    async def provide(self, request: ContractRequest, status: StatusGateway) -> ContractAnswer:
+        self.asked.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def test_a_provider_of_somebody_else_stands_in_the_same_place() -> None:
+    foreign = Foreign(ContractAnswer(b"\x80answer", 2))
+    assert ask(foreign, b"\x80request") == {
+        "status": "Accepted",
+        "exiResponse": base64.b64encode(b"\x80answer").decode(),
+    }
+    assert ask(foreign, b"\x80request", version=OcppVersion.V21)["remainingContracts"] == 2
+    asked = foreign.asked[0]
+    assert (asked.station, asked.exi, asked.response_characters) == (STATION, b"\x80request", 5600)
+    for answer in (RuntimeError("bug"), InputError("no"), ContractAnswer(bytes(4201))):
+        assert ask(Foreign(answer), b"\x80request")["status"] == "Failed"
+
+
+def test_a_provider_that_is_too_slow_goes_on_for_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chargepki.ocpp_security.csms.ev_answers._SECONDS", 0.01)
+    done: list[str] = []
+    going: list[asyncio.Event] = []
+
+    class Slow(Foreign):
+        async def provide(self, request: ContractRequest, status: StatusGateway) -> ContractAnswer:
+            await going[0].wait()
+            done.append("done")
+            return await super().provide(request, status)
+
+    async def run() -> dict[str, Any]:
+        going.append(asyncio.Event())
+        payload = {"exiRequest": "gA==", "15118SchemaVersion": ""}
+        gateway: Any = None
+        slow = Slow(ContractAnswer(b"x"))
+        first = await answer_ev_certificate(
+            slow, gateway, OcppVersion.V16, payload, STATION, configured_characters=5600
+        )
+        going[0].set()
+        while not done:
+            await asyncio.sleep(0)
+        return first
+
+    assert asyncio.run(run())["statusInfo"] == {"reasonCode": "Timeout"}
+    assert done == ["done"]
+
+
+def test_an_action_that_is_not_the_requests_is_refused(world: ContractWorld) -> None:
+    vehicle = make_vehicle(world)
+    provider = PkiContractProvider(world.provisioner)
+    from chargepki.ocpp_security.ev_certificate import EvAction
+
+    request = ContractRequest(
+        station=STATION,
+        carrier="OCPP 2.1",
+        action=EvAction.UPDATE,
+        schema_version="",
+        exi=vehicle.request(),
+        response_characters=17_000,
+    )
+    with pytest.raises(InputError, match="the station says Update, the vehicle Install"):
+        asyncio.run(provider.provide(request, status=None))  # type: ignore[arg-type]  # nobody is asked
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    "data", [None, 1, "", "[]", "{}", '{"exiRequest": 1}', '{"exiRequest": "", "15118SchemaVersion": 2}', "{" * 70_000]
+)
+def test_data_of_the_older_dialect_that_are_none_are_refused(data: object) -> None:
+    transfer = {"vendorId": pnc_transfer.OLDER_VENDOR, "messageId": "Get15118EVCertificate", "data": data}
+    with pytest.raises(InputError):
+        pnc_transfer.read_older_transfer(transfer)
+    assert pnc_transfer.read_older_transfer({**transfer, "vendorId": "other"}) is None
+    good = pnc_transfer.wrap_older(base64.b64encode(b"\x80").decode(), "urn:x")
+    assert pnc_transfer.read_older_transfer(good) == {"exiRequest": "gA==", "15118SchemaVersion": "urn:x"}
