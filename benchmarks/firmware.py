@@ -156,7 +156,7 @@ def measure() -> Sequence[Comparison]:
                 subject=Case("verify_firmware", material.verify), reference=verifying, limit=LIMIT, note=memory,
             ),
             compare(
-                "the same as a command, with its start",
+                "verifying as a command, with its start",
                 subject=command_case("chargepki firmware verify", *material.verifying(material.image)),
                 reference=verifying, limit=LIMIT, note=memory,
             ),
@@ -165,12 +165,12 @@ def measure() -> Sequence[Comparison]:
                 subject=Case("sign_firmware", material.sign), reference=signing, limit=LIMIT,
             ),
             compare(
-                "the same as a command, with its start",
+                "signing as a command, with its start",
                 subject=command_case("chargepki firmware sign", *material.signing()),
                 reference=signing,
             ),
             compare(
-                "the same as a command, with its start",
+                "signing as a command, with its start",
                 subject=command_case("chargepki firmware sign", *material.signing()), reference=signing,
             ),
         ]  # fmt: skip

@@ -255,7 +255,15 @@ def read_signature(text: str) -> str:
 
     Line breaks in a file are taken out: editors and openssl put them there, and the message has none.
     """
-    if not Path(text[:255]).is_file():
+    # A pipe counts as a file: shells hand one in for <(openssl dgst -sign …), by a name that base64 could have, too.
+    file = Path(text[:255])
+    try:
+        is_there = file.is_file() or file.is_fifo()
+    except OSError:
+        is_there = False
+    if not is_there:
+        if file.is_dir():
+            raise InputError(f"{text} is a folder", why="a signature is read from a file", fix="name the file")
         if "/" in text and not _BASE64.match(text.encode("utf-8", "replace")):
             raise UnavailableError(f"there is no signature file {text}")
         return text

@@ -27,8 +27,8 @@ def write_pack(state: GlobalState, image: str, out_dir: str, *, older: str | Non
     from chargepki.cli.progress import progress
 
     for path in (image, older):
-        if path is not None and Path(path).is_dir():
-            raise InputError(f"{path} is a folder", why="an image is one file", fix="name the file")
+        if path is not None and Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"{path} is no plain file", why="an image is one, and read more than once", fix="name it")
     folder = Path(out_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not an empty folder", why="nothing in it is overwritten", fix="name another")

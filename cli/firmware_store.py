@@ -22,11 +22,10 @@ from chargepki.cli.firmware_images import (
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.verifying import read_objects
 from chargepki.ocpp_security.firmware import verify_firmware
+from chargepki.ocpp_security.firmware_approval import approval_statement, release_digest
 from chargepki.ocpp_security.firmware_catalogue import (
     FirmwareCatalogue,
     ReleaseOffer,
-    approval_statement,
-    release_digest,
 )
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust, parse_signing_certificate, revocation_of
 from chargepki.ocpp_security.firmware_verdict import FirmwareQuirk, FirmwareRefusal
@@ -64,7 +63,7 @@ def add_release(
     state: GlobalState, options: Mapping[str, Any], *, at: datetime | None, read_notes: Callable[[str | None], str]
 ) -> None:
     """Carry out ``firmware add``."""
-    if options["image"] == "-":
+    if options["image"] == "-" or Path(options["image"]).is_fifo():
         raise click.UsageError("IMAGE must be a file: it is read twice, to verify and to copy it")
     # An image for our simulated station says itself what it is.
     label = read_label(Path(options["image"]))

@@ -52,7 +52,7 @@ def update_firmware(state: GlobalState, /, **options: Any) -> None:
 
 
 def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
-    from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
+    from chargepki.ocpp_security.firmware_admission import admit, known_about
     from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, check_location
     from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
     from chargepki.ocpp_security.operations import OperationKind
@@ -70,9 +70,10 @@ def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
     admitted = admit(
         release,
         inventory.find_station_firmware(station.id),
+        known=known_about(inventory, release),
         now=now,
+        retrieve_at=retrieve,
         install_at=install,
-        revoked=revoked_signers(inventory, release.root_der),
     )
     parameters: dict[str, object] = {
         "release": release.id,

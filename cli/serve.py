@@ -44,10 +44,14 @@ __all__ = ["serve"]
     "--firmware-total-kib",
     type=click.IntRange(1),
     metavar="N",
-    help="The same for all of them together.",
+    help="The same for all of them together; each worker has an equal share.",
 )
 @click.option(
-    "--firmware-downloads", type=click.IntRange(1), default=200, show_default=True, help="Downloads at once per worker."
+    "--firmware-downloads",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Downloads at once per worker; of one station at most 4.",
 )
 @click.option("--firmware-plain", is_flag=True, help="Serve images without TLS too, against L01.FR.08.")
 @click.option("--access-log", is_flag=True, help="Log every request, not failures alone.")

@@ -11,7 +11,7 @@ from chargepki.ocpp_security.campaign_renewal import REPLACE, judge_renewal, set
 from chargepki.ocpp_security.campaign_roots import DELETE_ROOT, INSTALL_ROOT
 from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, settle_by_operation
 from chargepki.ocpp_security.campaigns import Settlement
-from chargepki.ocpp_security.firmware_admission import admit, revoked_signers
+from chargepki.ocpp_security.firmware_admission import admit, known_about
 from chargepki.ocpp_security.firmware_catalogue import check_location
 from chargepki.ocpp_security.firmware_version import version_key
 from chargepki.ocpp_security.log_store import register_log
@@ -124,8 +124,9 @@ def _admit(
     parameters: Mapping[str, object],
     now: datetime,
 ) -> None:
-    revoked = revoked_signers(reads, release.root_der)
-    admit(release, running, now=now, install_at=_instant(parameters, "install_at"), revoked=revoked)
+    retrieve, install = _instant(parameters, "retrieve_at"), _instant(parameters, "install_at")
+    known = known_about(reads, release)
+    admit(release, running, known=known, now=now, retrieve_at=retrieve, install_at=install)
 
 
 def _instant(parameters: Mapping[str, object], name: str) -> datetime | None:

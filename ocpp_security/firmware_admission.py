@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from chargepki.ocpp_security.firmware import verify_image_digest
+from chargepki.ocpp_security.firmware_approval import find_approval
 from chargepki.ocpp_security.firmware_catalogue import check_location
 from chargepki.ocpp_security.firmware_certificate import (
     FirmwareTrust,
     parse_signing_certificate,
-    revocation_of,
     verify_signing_certificate,
 )
 from chargepki.ocpp_security.firmware_image import ImageDigest
@@ -27,9 +26,9 @@ from chargepki.pki.inventory.firmware_records import (
     StationFirmwareRecord,
 )
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.inventory.records import CertificateState
+from chargepki.pki.inventory.records import CaState, CertificateState
 
-__all__ = ["AdmissionRefused", "Admitted", "admit", "revoked_signers"]
+__all__ = ["AdmissionRefused", "Admitted", "Known", "admit", "known_about"]
 
 _ROOM: Final = {OcppVersion.V16: 512, OcppVersion.V201: 512, OcppVersion.V21: 2000}
 
@@ -53,14 +52,24 @@ class Admitted:
     """What could not be checked, and deviations from the standard."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What our own inventory knows about a release beside its row; see `known_about`."""
+
+    is_approved: bool
+    """A second person's signature verifies over the release as it is on record."""
+    revoked: frozenset[bytes] = frozenset()
+    """Certificates (DER) that are revoked: signing ones of its root, and the root itself."""
+
+
 def admit(
     release: FirmwareReleaseRecord,
     station: StationFirmwareRecord | None,
     *,
+    known: Known,
     now: datetime,
+    retrieve_at: datetime | None = None,
     install_at: datetime | None = None,
-    revoked: Iterable[bytes] = (),
-    crls: Iterable[bytes] = (),
     version: OcppVersion | None = None,
     location: str | None = None,
 ) -> Admitted:
@@ -68,24 +77,25 @@ def admit(
 
     Args:
         station: what the station runs, as far as it has told.
-        install_at: when it will install; the certificate must be valid then too.
-        revoked: certificates (DER) that our own inventory knows to be revoked.
-        crls: current lists of the manufacturer root, DER.
+        known: from `known_about`.
+        retrieve_at: when it will fetch the image, and
+        install_at: when it will install it; the certificate must be valid then too.
         version: of the connection, once it is known.
         location: URL that will be sent, once it is known.
 
     Raises:
         AdmissionRefused: the first check that fails: state, certificate, signature, model, rollback or location.
     """
-    _check_state(release)
-    notices = _check_image(release, now, install_at, set(revoked), tuple(crls))
+    _check_state(release, known)
+    last = max(now, retrieve_at or now, install_at or now)
+    notices = _check_image(release, now, last, known.revoked)
     notices += _check_station(release, station)
     if location is not None:
         _check_room(location, version)
     return Admitted(release, tuple(notices))
 
 
-def _check_state(release: FirmwareReleaseRecord) -> None:
+def _check_state(release: FirmwareReleaseRecord, known: Known) -> None:
     if release.state is FirmwareReleaseState.WITHDRAWN:
         raise AdmissionRefused(
             "withdrawn",
@@ -100,26 +110,33 @@ def _check_state(release: FirmwareReleaseRecord) -> None:
             why="a second person has to approve what stations run",
             fix=f"chargepki firmware approve {release.id} --approver NAME --key F",
         )
+    if not known.is_approved:
+        raise AdmissionRefused(
+            "approval",
+            f"no approval of the release {release.id} verifies",
+            why="it was changed after it was approved, or the approval is not by the registered key of a second person",
+            fix="find out who changed it: chargepki audit verify; then add the image again under another name",
+        )
 
 
 def _check_image(
     release: FirmwareReleaseRecord,
     now: datetime,
-    install_at: datetime | None,
-    revoked: set[bytes],
-    crls: tuple[bytes, ...],
+    last: datetime,
+    revoked: frozenset[bytes],
 ) -> list[str]:
-    trust = FirmwareTrust((release.root_der,), revocation_of(crls, ()))
+    trust = FirmwareTrust((release.root_der,))
     try:
         certificates = parse_signing_certificate(release.certificate_pem)
-        if certificates[0] in revoked:
-            raise AdmissionRefused(
-                "certificate", f"the signing certificate of {release.id} is revoked", why="our own inventory says so",
-                fix="sign the image with another certificate, and add it as another release",
-            )  # fmt: skip
+        for der, what in ((certificates[0], "signing certificate"), (release.root_der, "manufacturer root")):
+            if der in revoked:
+                raise AdmissionRefused(
+                    "certificate", f"the {what} of {release.id} is revoked", why="our own inventory says so",
+                    fix="sign the image with another certificate, and add it as another release",
+                )  # fmt: skip
         certificate = verify_signing_certificate(certificates, trust, now)
-        if install_at is not None and install_at > now:
-            verify_signing_certificate(certificates, FirmwareTrust((release.root_der,)), install_at)
+        if last > now:
+            verify_signing_certificate(certificates, trust, last)
         digest = ImageDigest(FirmwareHash.SHA256, bytes.fromhex(release.sha256), release.size)
         quirks = tuple(map(FirmwareQuirk, release.quirks.split()))
         verified = verify_image_digest(digest, release.signature, certificate, at=now, quirks=quirks)
@@ -166,11 +183,14 @@ def _check_room(location: str, version: OcppVersion | None) -> None:
         raise AdmissionRefused("location", error.what, why=error.why, fix=error.fix) from error
 
 
-def revoked_signers(reads: Reads, root_der: bytes) -> tuple[bytes, ...]:
-    """Return the signing certificates (DER) under *root_der* that the inventory knows to be revoked."""
-    sha256 = hashlib.sha256(root_der).hexdigest()
+def known_about(reads: Reads, release: FirmwareReleaseRecord) -> Known:
+    """Return what the inventory knows about *release*: whether an approval of it holds, and what is revoked."""
+    revoked: set[bytes] = set()
+    sha256 = hashlib.sha256(release.root_der).hexdigest()
     for ca in reads.list_cas():
         if ca.certificate_der is not None and hashlib.sha256(ca.certificate_der).hexdigest() == sha256:
+            if ca.state is CaState.REVOKED:
+                revoked.add(release.root_der)
             listed = reads.list_certificates(ca=ca.id, profile="ocpp/firmware-signing", state=CertificateState.REVOKED)
-            return tuple(item.der for item in listed if item.der is not None)
-    return ()
+            revoked.update(item.der for item in listed if item.der is not None)
+    return Known(find_approval(reads, release) is not None, frozenset(revoked))

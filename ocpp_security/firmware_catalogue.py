@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chargepki.ocpp_security.firmware import VerifiedFirmware
+from chargepki.ocpp_security.firmware_approval import approval_statement, check_approval, release_digest
 from chargepki.ocpp_security.firmware_version import version_key
 from chargepki.pki import files, keys
-from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, StateError, UnavailableError
+from chargepki.pki.errors import Conflict, InputError, NotFound, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.firmware_records import (
     FirmwareApprovalRecord,
@@ -30,10 +30,8 @@ from chargepki.pki.signer import Signer
 __all__ = [
     "FirmwareCatalogue",
     "ReleaseOffer",
-    "approval_statement",
     "check_location",
     "image_path",
-    "release_digest",
 ]
 
 MAX_LOCATION: Final = 512
@@ -56,30 +54,6 @@ class ReleaseOffer:
     hardware: str = ""
     notes: str = ""
     location: str | None = None
-
-
-def release_digest(record: FirmwareReleaseRecord) -> str:
-    """Return the SHA-256 (hex) of what an approval covers: everything that decides what a station is told.
-
-    It is taken over canonical JSON (sorted keys, no blanks, ASCII) of the fields below; the root as its SHA-256.
-    """
-    covered = {
-        name: getattr(record, name)
-        for name in (
-            "id", "vendor", "model", "hardware", "version", "size", "sha256", "signature", "certificate_pem", "quirks",
-            "location",
-        )
-    }  # fmt: skip
-    covered["root_sha256"] = hashlib.sha256(record.root_der).hexdigest()
-    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
-
-
-def approval_statement(record: FirmwareReleaseRecord) -> bytes:
-    """Return the octets that an approver signs: one line of text, so that any tool can sign it.
-
-    The first words keep such a signature from meaning anything elsewhere.
-    """
-    return f"chargepki firmware approval v1 {record.id} {release_digest(record)}\n".encode("ascii")
 
 
 def image_path(home: Path, record: FirmwareReleaseRecord) -> Path:
@@ -233,6 +207,8 @@ class FirmwareCatalogue:
             for other in tx.list_approvers():
                 if other.spki_sha256 == record.spki_sha256:
                     raise Conflict(f"this key is that of approver {other.id}", why="a key stands for one person")
+                if other.id.casefold() == name.casefold() and other.id != name:
+                    raise Conflict(f"{name} is approver {other.id} in other letters", why="a person has one name")
             tx.add_approver(record)
             tx.audit(
                 self._actor, "firmware.register-approver", name, now=now, details={"spki_sha256": record.spki_sha256}
@@ -281,15 +257,7 @@ class FirmwareCatalogue:
                 raise _no_approver(approver)
             if not known.active:
                 raise StateError(f"{approver} may not approve any more", fix="let another approver do it")
-            _check_second_person(record, known)
-            key = keys.load_public_key(known.spki)
-            algorithm = keys.signature_algorithm(keys.algorithm_of(key))
-            if not keys.verify(key, signature, approval_statement(record), algorithm.der):
-                raise PolicyRefusal(
-                    f"this is no approval of {release} by {approver}",
-                    why=f"the signature does not verify with the registered key ({algorithm.name})",
-                    fix=f"sign what this prints: chargepki firmware show {release} --statement",
-                )
+            check_approval(record, known, signature)
             digest = release_digest(record)
             approved = tx.add_approval(FirmwareApprovalRecord(release, approver, digest, signature, now))
             tx.audit(
@@ -339,26 +307,6 @@ class FirmwareCatalogue:
         if size != record.size:
             raise UnavailableError(f"the image of {record.id} has {size} bytes", why=f"{record.size} were added")
         return path
-
-
-def _check_second_person(record: FirmwareReleaseRecord, approver: FirmwareApproverRecord) -> None:
-    if approver.id == record.added_by:
-        raise PolicyRefusal(
-            f"{approver.id} added {record.id} and cannot approve it",
-            why="a release needs a second person",
-            fix="let another registered approver do it",
-        )
-    from chargepki.ocpp_security.firmware_certificate import parse_signing_certificate
-    from chargepki.pki.chain.certificate import PathCertificate
-
-    leaf = PathCertificate(parse_signing_certificate(record.certificate_pem)[0])
-    key = leaf.load_key()
-    if key is not None and keys.spki_sha256(keys.spki_der(key)) == approver.spki_sha256:
-        raise PolicyRefusal(
-            f"the key of {approver.id} signed the image of {record.id}",
-            why="who signs an image cannot be the second person",
-            fix="let another registered approver do it",
-        )
 
 
 def _no_approver(name: str) -> NotFound:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from chargepki.ocpp_security.firmware_admission import AdmissionRefused, admit, revoked_signers
+from chargepki.ocpp_security.firmware_admission import AdmissionRefused, admit, known_about
 from chargepki.ocpp_security.firmware_urls import ImageTicket, make_location
 from chargepki.ocpp_security.operations_firmware import FirmwareFacts
 from chargepki.ocpp_security.versions import OcppVersion
@@ -18,6 +18,8 @@ __all__ = ["URL_LIFETIME", "firmware_facts"]
 
 URL_LIFETIME: Final = timedelta(hours=6)
 """How long after the time of retrieval an image may be fetched: retries and slow links included."""
+_EARLY: Final = timedelta(hours=1)
+"""How much before the time of retrieval already: clocks of stations differ from ours."""
 _KIND: Final = "update-firmware"
 
 
@@ -41,11 +43,12 @@ def firmware_facts(
         admit(
             release,
             inventory.find_station_firmware(operation.station),
+            known=known_about(inventory, release),
             now=now,
+            retrieve_at=_instant(parameters.get("retrieve_at")),
             install_at=_instant(parameters.get("install_at")),
             version=version,
             location=location,
-            revoked=revoked_signers(inventory, release.root_der),
         )
     except AdmissionRefused as error:
         refused = f"{error.what} ({error.why})"
@@ -63,7 +66,8 @@ def _location(
     if not isinstance(base, str):
         return None
     retrieve = _instant(operation.parameters.get("retrieve_at")) or now
-    ticket = ImageTicket(operation.station, release.sha256, max(now, retrieve) + URL_LIFETIME)
+    begins = max(now, retrieve)
+    ticket = ImageTicket(operation.station, release.sha256, begins - _EARLY, begins + URL_LIFETIME)
     return make_location(base, ticket, f"{release.id}.img", sealing)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
+from chargepki.ocpp_security.firmware_approval import find_approval
 from chargepki.ocpp_security.firmware_catalogue import image_path
 from chargepki.ocpp_security.firmware_urls import PATH, open_ticket
 from chargepki.pki.errors import ChargePkiError
@@ -29,6 +33,8 @@ _CHUNK: Final = 1 << 16
 _RANGE: Final = re.compile(rb"bytes=(\d{0,15})-(\d{0,15})\Z")
 _BUSY_SECONDS: Final = 30
 _ENDPOINT: Final = "firmware"
+_MOST_OF_ONE_STATION: Final = 4
+"""Downloads at once: one, and those before it whose end we have not noticed yet. No station may take every place."""
 
 
 class Pace:
@@ -51,6 +57,16 @@ class Pace:
         start = max(now, self._free_at)
         self._free_at = start + octets / self.rate
         return start - now
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image that may be sent."""
+
+    path: Path
+    size: int
+    sha256: str
+    station: str
 
 
 class FirmwareImages:
@@ -87,6 +103,8 @@ class FirmwareImages:
         self._allow_plain = allow_plain
         self.free = max_downloads
         """How many more downloads may begin."""
+        self.taken: Counter[str] = Counter()
+        """Downloads under way, by station."""
 
     def routes(self) -> Mapping[bytes, Handler]:
         """Return the handler by path prefix, for `PkiSite`."""
@@ -99,20 +117,21 @@ class FirmwareImages:
         if not request.is_tls and not self._allow_plain:
             return plain(403, "images are served over TLS only (OCPP L01.FR.08)", endpoint=_ENDPOINT)
         try:
-            path = await asyncio.to_thread(self._find, request.path)
-            stream = await asyncio.to_thread(_open, path)
+            found = await asyncio.to_thread(self._find, request.path)
+            stream = await asyncio.to_thread(_open, found)
         except OcppRefusal as refusal:
             _log.info("%s: %s", request.peer, refusal.what)
             return plain(404, "there is nothing here", endpoint=_ENDPOINT)
         except (ChargePkiError, OSError) as exc:
             _log.error("an image cannot be served: %s", exc)
             return _busy()
-        if self.free <= 0 and request.method == "GET":
+        too_many = self.free <= 0 or self.taken[found.station] >= _MOST_OF_ONE_STATION
+        if too_many and request.method == "GET":
             stream.close()
             return _busy()
-        return self._respond(request, stream, path.stem)
+        return self._respond(request, stream, found)
 
-    def _find(self, path: bytes) -> Path:
+    def _find(self, path: bytes) -> _Found:
         parts = path.removeprefix(PATH.encode("ascii")).split(b"/")
         if len(parts) != 2:
             raise _gone("no URL of an image")
@@ -121,13 +140,14 @@ class FirmwareImages:
         if station is None or station.state is not StationState.ACTIVE:
             raise _gone(f"{ticket.station} is no active station")
         for record in self._inventory.list_releases():
-            if record.sha256 == ticket.sha256 and record.state is FirmwareReleaseState.APPROVED:
-                return image_path(self._home, record)
+            if record.sha256 != ticket.sha256 or record.state is not FirmwareReleaseState.APPROVED:
+                continue
+            if find_approval(self._inventory, record) is not None:
+                return _Found(image_path(self._home, record), record.size, record.sha256, station.id)
         raise _gone(f"the image for {ticket.station} is of no approved release any more")
 
-    def _respond(self, request: Request, stream: BinaryIO, sha256: str) -> Response:
-        size = stream.seek(0, 2)
-        tag = f'"{sha256}"'
+    def _respond(self, request: Request, stream: BinaryIO, image: _Found) -> Response:
+        size, tag = image.size, f'"{image.sha256}"'
         headers = [
             ("Content-Type", "application/octet-stream"), ("ETag", tag), ("Accept-Ranges", "bytes"),
             ("Cache-Control", "private, no-store"),
@@ -151,7 +171,7 @@ class FirmwareImages:
             stream.close()
             return Response(status, headers=tuple(headers), endpoint=_ENDPOINT)
         stream.seek(start)
-        body = _Image(self, stream, end - start, self._rate, self._total)
+        body = _Image(self, image.station, stream, end - start, self._rate, self._total)
         return Response(status, headers=tuple(headers), endpoint=_ENDPOINT, stream=body)
 
 
@@ -159,14 +179,16 @@ class _Image:
     """A part of an image on its way; takes one place of the server's until it is closed."""
 
     def __init__(
-        self, images: FirmwareImages, stream: BinaryIO, length: int, rate: int | None, total: Pace | None
+        self, images: FirmwareImages, station: str, stream: BinaryIO, length: int, rate: int | None, total: Pace | None
     ) -> None:
-        self._images, self._stream, self.length, self._left = images, stream, length, length
+        self._images, self._station = images, station
+        self._stream, self.length, self._left = stream, length, length
         self._paces = [pace for pace in (Pace(rate) if rate else None, total) if pace is not None]
         # Small pieces at a low rate: the connection must not look dead in between.
         self._piece = min([_CHUNK, *(max(1024, pace.rate // 4) for pace in self._paces)])
         self._is_open = True
         images.free -= 1
+        images.taken[station] += 1
 
     async def read(self) -> bytes:
         """Return the next piece when it may be sent."""
@@ -188,14 +210,20 @@ class _Image:
         if self._is_open:
             self._is_open = False
             self._images.free += 1
+            self._images.taken[self._station] -= 1
+            if not self._images.taken[self._station]:
+                del self._images.taken[self._station]
             self._stream.close()
 
 
-def _open(path: Path) -> BinaryIO:
-    stream = path.open("rb")
-    if not stat.S_ISREG(path.stat().st_mode):
+def _open(image: _Found) -> BinaryIO:
+    """Open an image that is what was added, as far as its size tells; the station verifies all of it."""
+    # A link or a pipe in its place is nobody's image, and must not hold this thread up either.
+    stream = os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_size != image.size:
         stream.close()
-        raise OSError(f"{path} is no plain file")
+        raise OSError(f"{image.path} is no plain file of {image.size} bytes")
     return stream
 
 

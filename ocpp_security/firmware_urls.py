@@ -16,7 +16,7 @@ from chargepki.pki.inventory import SealingKey
 __all__ = ["PATH", "ImageTicket", "make_location", "open_ticket"]
 
 PATH: Final = "/firmware/"
-_CONTEXT: Final = "firmware-url v1"
+_CONTEXT: Final = "firmware-url v2"
 _MAX_TICKET: Final = 512
 
 
@@ -27,8 +27,9 @@ class ImageTicket:
     station: str
     sha256: str
     """Of the image, lower-case hex."""
+    begins: datetime
     until: datetime
-    """Last instant, whole seconds."""
+    """First and last instant, whole seconds: a URL for next month's update is of no use to anybody today."""
 
 
 def make_location(base_url: str, ticket: ImageTicket, name: str, sealing: SealingKey) -> str:
@@ -40,7 +41,8 @@ def make_location(base_url: str, ticket: ImageTicket, name: str, sealing: Sealin
         base_url: of the server that serves images, without a slash at its end.
         name: last part of the path, for people and for stations that look at a file's name.
     """
-    octets = int(ticket.until.timestamp()).to_bytes(8) + bytes.fromhex(ticket.sha256) + ticket.station.encode()
+    times = b"".join(int(each.timestamp()).to_bytes(8) for each in (ticket.begins, ticket.until))
+    octets = times + bytes.fromhex(ticket.sha256) + ticket.station.encode()
     token = base64.urlsafe_b64encode(sealing.seal(octets, _CONTEXT)).decode("ascii").rstrip("=")
     return f"{base_url.rstrip('/')}{PATH}{token}/{quote(name, safe='')}"
 
@@ -49,7 +51,7 @@ def open_ticket(token: str, sealing: SealingKey, now: datetime) -> ImageTicket:
     """Return what *token* (of the path) allows.
 
     Raises:
-        OcppRefusal: not made here, changed, or its time is over; all alike for the peer.
+        OcppRefusal: not made here, changed, or not its time; all alike for the peer.
     """
     try:
         if len(token) > _MAX_TICKET:
@@ -57,10 +59,12 @@ def open_ticket(token: str, sealing: SealingKey, now: datetime) -> ImageTicket:
         octets = sealing.open(
             base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True), _CONTEXT
         )
-        until = datetime.fromtimestamp(int.from_bytes(octets[:8]), UTC)
-        ticket = ImageTicket(octets[40:].decode(), octets[8:40].hex(), until)
+        begins, until = (datetime.fromtimestamp(int.from_bytes(octets[at : at + 8]), UTC) for at in (0, 8))
+        ticket = ImageTicket(octets[48:].decode(), octets[16:48].hex(), begins, until)
     except (ValueError, binascii.Error, SignerError, InputError, OverflowError) as exc:
         raise _refused("the URL was not made here") from exc
+    if now < ticket.begins:
+        raise _refused(f"the URL of {ticket.station} begins {ticket.begins:%Y-%m-%d %H:%M:%S}Z")
     if now > ticket.until:
         raise _refused(f"the URL of {ticket.station} ended {ticket.until:%Y-%m-%d %H:%M:%S}Z")
     return ticket

@@ -49,7 +49,7 @@ def check_no_rollback(version: str, installed: str) -> None:
     Raises:
         FirmwareRefusal: status InstallVerificationFailed (L01.FR.29); the standard names no security event for it.
     """
-    if version_key(version) < version_key(installed):
+    if _numbers_first(version) < _numbers_first(installed):
         raise FirmwareRefusal(
             f"version {printable(version)} is older than {printable(installed)}, which is installed",
             stage=FirmwareStage.INSTALLATION,
@@ -58,6 +58,15 @@ def check_no_rollback(version: str, installed: str) -> None:
             why="an old image is genuine, and brings its flaws back",
             fix="release the old code under a new version",
         )
+
+
+def _numbers_first(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Return the key without the words before the first number.
+
+    "FW 2.0.1" is newer than "1.9.0": taken as a part of the order, the word would let every rollback pass.
+    """
+    key = version_key(version)
+    return key[next(index for index, part in enumerate(key) if part[0] == 2) :]
 
 
 @dataclass(frozen=True, slots=True)

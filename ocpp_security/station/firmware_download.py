@@ -20,6 +20,7 @@ __all__ = ["MAX_IMAGE_BYTES", "download"]
 MAX_IMAGE_BYTES: Final = 4 << 30
 _CHUNK: Final = 1 << 16
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=30)
+_WHOLE: Final = re.compile(r"bytes \*/(\d{1,15})\Z")
 _RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15}|\*)\Z")
 
 
@@ -55,6 +56,9 @@ async def download(
                 location, headers=headers, ssl=tls if tls is not None else True, allow_redirects=False
             ) as answer,
         ):
+            if answer.status == 416 and have:
+                _check_whole(answer, have, keep_etag)
+                return
             start = _start(answer, have)
             if start == 0:
                 keep_etag(answer.headers.get("ETag"))
@@ -65,6 +69,18 @@ async def download(
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
+
+
+def _check_whole(answer: aiohttp.ClientResponse, have: int, keep_etag: Callable[[str | None], None]) -> None:
+    """Accept that nothing is left to fetch: the power went between the last octet and the note that it is there.
+
+    Raises:
+        UnavailableError: what is there is not as long as the image; the next attempt begins anew.
+    """
+    match = _WHOLE.match(answer.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != have:
+        keep_etag(None)
+        raise UnavailableError("the server has another image than the one begun with")
 
 
 def _start(answer: aiohttp.ClientResponse, have: int) -> int:

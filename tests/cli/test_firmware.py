@@ -182,7 +182,8 @@ def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Rele
         assert (folder / "cases" / f"{case['id']}.pem").read_bytes().decode() == case["signingCertificate"]
         assert (folder / "cases" / f"{case['id']}.sig").read_text() == case["signature"]
     run("firmware", "mutate", release.file("image"), "--out-dir", folder, code=3).check_one_error(3)
-    run("firmware", "mutate", folder, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
+    for no_image in (folder, "/dev/zero"):
+        run("firmware", "mutate", no_image, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
     run("firmware", "mutate", folder / "absent", "--out-dir", tmp_path / "other", code=4).check_one_error(4)
 
 

@@ -13,14 +13,9 @@ from pathlib import Path
 import pytest
 
 from chargepki.ocpp_security.firmware import verify_firmware
-from chargepki.ocpp_security.firmware_admission import AdmissionRefused, admit, revoked_signers
-from chargepki.ocpp_security.firmware_catalogue import (
-    FirmwareCatalogue,
-    ReleaseOffer,
-    approval_statement,
-    check_location,
-    image_path,
-)
+from chargepki.ocpp_security.firmware_admission import AdmissionRefused, Known, admit, known_about
+from chargepki.ocpp_security.firmware_approval import approval_statement
+from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, ReleaseOffer, check_location, image_path
 from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, StateError, UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory, verify_log
 from chargepki.pki.inventory.firmware_records import (
@@ -91,9 +86,18 @@ def any_shop(database_url: str, tmp_path: Path) -> Iterator[Shop]:
         yield made
 
 
-def refusal(record: FirmwareReleaseRecord, station: StationFirmwareRecord | None = None, **more: object) -> str:
+APPROVED = Known(is_approved=True)
+
+
+def refusal(
+    record: FirmwareReleaseRecord,
+    station: StationFirmwareRecord | None = None,
+    *,
+    known: Known = APPROVED,
+    **more: object,
+) -> str:
     with pytest.raises(AdmissionRefused) as caught:
-        admit(record, station, now=AT, **more)  # type: ignore[arg-type]  # passed on
+        admit(record, station, known=known, now=AT, **more)  # type: ignore[arg-type]  # passed on
     assert caught.value.check in caught.value.why
     return caught.value.check
 
@@ -108,7 +112,8 @@ def test_a_release_is_kept_with_its_image_and_needs_a_second_person(shop: Shop) 
     assert hashlib.sha256(image_path(shop.home, added).read_bytes()).hexdigest() == added.sha256
     assert refusal(added) == "approval"
     approved = shop.approve()
-    assert admit(approved, runs("1.3.9"), now=AT).release == approved
+    known = known_about(shop.inventory, approved)
+    assert admit(approved, runs("1.3.9"), known=known, now=AT).release == approved
     entries = shop.inventory.list_audit()
     assert [entry.action for entry in entries[-2:]] == ["firmware.add", "firmware.approve"]
     assert entries[-1].details["approver"] == "bob"
@@ -185,19 +190,52 @@ def test_admission_names_the_check_that_fails(shop: Shop) -> None:
     record = shop.approve()
     assert refusal(record, runs("1.4.1")) == "rollback"
     assert refusal(record, runs("1.0", model="M2")) == "model"
-    assert refusal(record, None, revoked=[maker().ecdsa.der]) == "certificate"
+    assert refusal(record, runs("FW 1.4.1")) == "rollback"
+    assert refusal(record, known=Known(is_approved=True, revoked=frozenset({maker().ecdsa.der}))) == "certificate"
+    assert refusal(record, known=Known(is_approved=True, revoked=frozenset({maker().root.der}))) == "certificate"
     assert refusal(record, None, install_at=AT + 40 * DAY) == "certificate"
+    assert refusal(record, None, retrieve_at=AT + 40 * DAY) == "certificate"
     assert refusal(dataclasses.replace(record, sha256="00" * 32)) == "signature"
     assert refusal(dataclasses.replace(record, root_der=maker().rsa.der)) == "certificate"
     assert refusal(record, None, location="https://h.example/" + "x" * 600) == "location"
     assert refusal(record, None, location="file:///etc/passwd") == "location"
     with pytest.raises(AdmissionRefused):
-        admit(record, None, now=AT + timedelta(days=40))
+        admit(record, None, known=APPROVED, now=AT + timedelta(days=40))
     # The same version again, and a station that has not told anything, are no reasons.
-    assert admit(record, runs("1.4.0"), now=AT).notices == ("the revocation status was not looked at",)
-    assert any("rollback" in notice for notice in admit(record, None, now=AT).notices)
-    assert any("rollback" in notice for notice in admit(record, runs(""), now=AT).notices)
-    assert revoked_signers(shop.inventory, record.root_der) == ()
+    known = known_about(shop.inventory, record)
+    assert known == APPROVED
+    assert admit(record, runs("1.4.0"), known=known, now=AT).notices == ("the revocation status was not looked at",)
+    assert any("rollback" in notice for notice in admit(record, None, known=known, now=AT).notices)
+    assert any("rollback" in notice for notice in admit(record, runs(""), known=known, now=AT).notices)
+
+
+def test_what_was_changed_behind_its_approval_is_not_sent(any_shop: Shop) -> None:
+    """Whoever can write to the database can write "approved", or another location; the signature they cannot."""
+    shop = any_shop
+    proposed = shop.add()
+    written = dataclasses.replace(proposed, state=FirmwareReleaseState.APPROVED)
+    assert refusal(written, known=known_about(shop.inventory, written)) == "approval"
+    record = shop.approve()
+    assert known_about(shop.inventory, record).is_approved
+    for changed in (
+        dataclasses.replace(record, location="https://evil.example/i"),
+        dataclasses.replace(record, model=""),
+        dataclasses.replace(record, version="9.9"),
+        dataclasses.replace(record, added_by="BOB"),
+    ):
+        assert refusal(changed, known=known_about(shop.inventory, changed)) == "approval", changed
+    # Who approved may leave; the approval stands.
+    shop.catalogue.remove_approver("bob", now=AT)
+    assert known_about(shop.inventory, record).is_approved
+
+
+def test_a_name_in_other_letters_is_no_second_person(shop: Shop) -> None:
+    shop.catalogue.register_approver("Alice", EVE.spki_der, now=AT)
+    shop.add()
+    with pytest.raises(PolicyRefusal, match="cannot approve it"):
+        shop.catalogue.approve("m1-1.4.0", "Alice", shop.catalogue.sign_approval("m1-1.4.0", EVE), now=AT)
+    with pytest.raises(Conflict, match="one name"):
+        shop.catalogue.register_approver("BOB", spki_der(key_of(KeyAlgorithm.ED25519, 21)), now=AT)
 
 
 def test_an_image_that_changes_or_vanishes_is_noticed(shop: Shop) -> None:

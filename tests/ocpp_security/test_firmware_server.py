@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,9 +45,12 @@ class Shelf:
     home: Path
     release: FirmwareReleaseRecord
 
-    def location(self, base: str, *, station: str = STATION, seconds: int = 60, sha256: str = "") -> str:
-        until = datetime.now(UTC) + timedelta(seconds=seconds)
-        return make_location(base, ImageTicket(station, sha256 or self.release.sha256, until), "m1.img", SEALING)
+    def location(
+        self, base: str, *, station: str = STATION, begins: int = -60, seconds: int = 60, sha256: str = ""
+    ) -> str:
+        first, last = (datetime.now(UTC) + timedelta(seconds=each) for each in (begins, seconds))
+        ticket = ImageTicket(station, sha256 or self.release.sha256, first, last)
+        return make_location(base, ticket, "m1.img", SEALING)
 
 
 @pytest.fixture
@@ -121,10 +126,11 @@ def test_a_url_is_of_one_station_and_image_and_ends(shelf: Shelf) -> None:
         good = shelf.location(base)
         token = good.split("/")[-2]
         other = SealingKey(secrets.token_bytes(32))
-        later = datetime.now(UTC) + timedelta(hours=1)
-        foreign = make_location(base, ImageTicket(STATION, shelf.release.sha256, later), "m1.img", other)
+        times = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
+        foreign = make_location(base, ImageTicket(STATION, shelf.release.sha256, *times), "m1.img", other)
         for url in (
             shelf.location(base, seconds=-1),
+            shelf.location(base, begins=30),
             shelf.location(base, station="UNKNOWN"),
             shelf.location(base, sha256="00" * 32),
             foreign,
@@ -163,6 +169,77 @@ def test_too_many_downloads_and_a_lost_image_are_told_to_come_back(shelf: Shelf)
     started = datetime.now(UTC)
     serve(shelf, story, bytes_per_second=400_000, max_downloads=1)
     assert datetime.now(UTC) - started > timedelta(seconds=0.5)
+
+
+def test_no_station_takes_every_place(shelf: Shelf) -> None:
+    other = "CS-OTHER"
+
+    def add(tx: Transaction) -> None:
+        tx.add_station(station_record(other))
+        tx.audit(ALICE, "station.add", other, now=AT)
+
+    shelf.inventory.write(add)
+
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        async with ClientSession() as session:
+            async with contextlib.AsyncExitStack() as greedy:
+                for _ in range(4):
+                    answer = await greedy.enter_async_context(session.get(url))
+                    assert answer.status == 200
+                assert (await get(url))[0] == 503
+                assert (await get(url, "HEAD"))[0] == 200
+                async with session.get(shelf.location(base, station=other)) as answer:
+                    assert answer.status == 200
+            # The places come back as soon as the peer is seen to be gone.
+            while (await get(url, Range="bytes=0-9"))[0] == 503:
+                await asyncio.sleep(0.05)
+
+    serve(shelf, story, bytes_per_second=20_000)
+
+
+def test_what_is_not_the_image_any_more_is_not_sent(shelf: Shelf, tmp_path: Path) -> None:
+    path = image_path(shelf.home, shelf.release)
+
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        secret = tmp_path / "secret"
+        secret.write_bytes(bytes(len(IMAGE)))
+        for put in (lambda: path.write_bytes(IMAGE[:-1]), lambda: path.symlink_to(secret), lambda: os.mkfifo(path)):
+            path.unlink()
+            put()
+            assert (await get(url))[0] == 503
+
+    serve(shelf, story)
+
+
+def test_a_release_that_was_changed_behind_its_approval_is_not_served(shelf: Shelf) -> None:
+    with sqlite3.connect(shelf.home / "inventory.db") as database:
+        database.execute("UPDATE firmware_release SET version = '9.9.9'")
+    database.close()
+
+    async def story(base: str) -> None:
+        assert (await get(shelf.location(base)))[0] == 404
+
+    serve(shelf, story)
+
+
+def test_a_download_of_which_nothing_is_left_is_whole(shelf: Shelf, tmp_path: Path) -> None:
+    part, tag = tmp_path / "part", f'"{shelf.release.sha256}"'
+    kept: list[str | None] = []
+
+    async def story(base: str) -> None:
+        url = shelf.location(base)
+        part.write_bytes(IMAGE)
+        await download(url, part, tag, tls=None, keep_etag=kept.append)
+        assert (part.read_bytes(), kept) == (IMAGE, [])
+        # Longer than the image: the tag was another's, and the next attempt begins anew.
+        part.write_bytes(IMAGE + b"x")
+        with pytest.raises(UnavailableError):
+            await download(url, part, tag, tls=None, keep_etag=kept.append)
+        assert kept == [None]
+
+    serve(shelf, story)
 
 
 def test_a_broken_download_goes_on_where_it_stopped(shelf: Shelf, tmp_path: Path) -> None:
