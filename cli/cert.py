@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.counting import add_count
+from chargepki.cli.filtering import before, combined, equals, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate, read_certificate_file
 from chargepki.cli.verifying import add_verify
@@ -27,6 +29,7 @@ def cert() -> None:
 
 
 add_verify(cert)
+add_count(cert)
 
 
 @cert.command(
@@ -92,22 +95,29 @@ def issue(state: GlobalState, /, **options: Any) -> None:
 
 
 @cert.command(
-    "list", example="chargepki cert list --ca acme-cso-sub --state issued --expires-before 2027-01-01T00:00:00Z"
+    "list",
+    example="chargepki cert list --ca acme-cso-sub --state issued --expires-before 2027-01-01T00:00:00Z\n"
+    "chargepki cert list --where \"profile = 'ocpp/charging-station' and not_after < now + 30d and country = 'DE'\"",
 )
 @click.option("--ca", metavar="NAME", help="Only certificates of this CA.")
 @click.option("--profile", metavar="ID", help="Only certificates of this profile.")
 @click.option("--state", "wanted_state", metavar="STATE", help="reserved, issued, revoked or voided.")
 @click.option("--station", metavar="ID", help="Only certificates of this station.")
 @click.option("--expires-before", type=INSTANT, metavar="T", help="Only those whose notAfter lies before T.")
+@filter_options
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
 @pass_state
 def list_certificates(
     state: GlobalState,
+    /,
     ca: str | None,
     profile: str | None,
     wanted_state: str | None,
     station: str | None,
     expires_before: datetime | None,
+    where: str | None,
+    query: str | None,
+    at: datetime | None,
     limit: int,
 ) -> None:
     """List certificates, by issuing CA and serial."""
@@ -116,14 +126,16 @@ def list_certificates(
 
         get_profile(profile)  # A misspelt one would be answered by an empty list.
     inventory = state.workspace.inventory
-    records = inventory.list_certificates(
-        ca=inventory.get_ca(ca).id if ca else None,
-        profile=profile,
-        state=_state(wanted_state),
-        station=station,
-        not_after_before=expires_before,
-        limit=limit,
-    )
+    issuer = inventory.get_ca(ca).id if ca else None
+    chosen = _state(wanted_state)
+    if where is None and query is None and expires_before is None:
+        records = inventory.list_certificates(ca=issuer, profile=profile, state=chosen, station=station, limit=limit)
+    else:
+        wanted = wanted_of(state, where, query, at)
+        for name, value in (("ca", issuer), ("profile", profile), ("state", chosen), ("station", station)):
+            wanted += equals(name, value)
+        wanted += before("not_after", expires_before)
+        records = inventory.find_certificates(combined(wanted), limit=limit)
     state.output.rows("chargepki/certificate-list", _COLUMNS, map(certificate_row, records), key="certificates")
 
 

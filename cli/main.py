@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "lint": ("chargepki.cli.lint", "lint", "Check certificates and CRLs against the standards."),
     "profile": ("chargepki.cli.profile", "profile", "Show the certificate profiles, field by field."),
     "ocsp": ("chargepki.cli.ocsp", "ocsp", "Prepare and read OCSP responses."),
+    "query": ("chargepki.cli.query", "query", "Save filters under a name."),
     "serve": ("chargepki.cli.serve", "serve", "Serve OCSP, CRLs and CA certificates over HTTP."),
     "station": ("chargepki.cli.station", "station", "Register, operate and simulate charging stations."),
     "vehicle": ("chargepki.cli.vehicle", "vehicle", "Vehicles that contracts can be provisioned to."),

@@ -40,6 +40,7 @@ from chargepki.pki.inventory.firmware_records import (
     FirmwareStatusRecord,
     StationFirmwareRecord,
 )
+from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import (
     AttemptRecord,
     CaRecord,
@@ -347,6 +348,7 @@ PROVISIONING_CERTIFICATE: Final = RowKind("provisioning_certificate", Provisioni
 CONTRACT: Final = RowKind("contract", ContractRecord)
 CONTRACT_OFFER: Final = RowKind("contract_offer", ContractOfferRecord, key=("contract", "vehicle"))
 PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
+SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -386,6 +388,7 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     CONTRACT,
     CONTRACT_OFFER,
     PROVISIONING,
+    SAVED_QUERY,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -56,6 +56,11 @@ class Session:
         self._writing = False
         self._lost = False
 
+    @property
+    def dialect(self) -> Dialect:
+        """Which database it is connected to."""
+        return self._address.dialect
+
     def run(self, name: str, parameters: Mapping[str, object]) -> list[Sequence[Any]]:
         """Run a compiled statement and return its rows (none for a write without RETURNING)."""
         return self.execute(self._named[name], parameters)

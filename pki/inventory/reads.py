@@ -14,6 +14,7 @@ from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
 from chargepki.pki.inventory.contract_reads import ContractReads
 from chargepki.pki.inventory.firmware_reads import FirmwareReads
+from chargepki.pki.inventory.query_reads import Make, QueryReads
 from chargepki.pki.inventory.reads_events import EventReads
 from chargepki.pki.inventory.reads_ocsp import OcspReads
 from chargepki.pki.inventory.reads_revocation import RevocationReads
@@ -49,7 +50,15 @@ _PAGE = 500
 
 
 class Reads(
-    OcspReads, TermsReads, EventReads, RevocationReads, FirmwareReads, TrustReads, CampaignReads, ContractReads
+    OcspReads,
+    TermsReads,
+    EventReads,
+    RevocationReads,
+    FirmwareReads,
+    TrustReads,
+    CampaignReads,
+    ContractReads,
+    QueryReads,
 ):
     """Every read of the inventory.
 
@@ -62,6 +71,10 @@ class Reads(
     @abstractmethod
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
         """Run a compiled statement by name."""
+
+    @abstractmethod
+    def _ask(self, make: Make) -> list[Row]:
+        """Run SQL that `filter_sql` makes for this database."""
 
     @abstractmethod
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:

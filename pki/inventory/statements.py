@@ -17,8 +17,10 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Table,
+    Text,
     and_,
     bindparam,
+    cast,
     func,
     insert,
     literal_column,
@@ -39,6 +41,7 @@ from chargepki.pki.inventory import (
     event_tables,
     firmware_tables,
     ocsp_tables,
+    query_tables,
     tables,
     terms_tables,
     trust_tables,
@@ -49,6 +52,7 @@ from chargepki.pki.inventory.contract_statements import contract_statements
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
+from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
@@ -105,6 +109,7 @@ TABLES: Final[Mapping[str, Table]] = {
         contract_tables.ContractRow,
         contract_tables.ContractOfferRow,
         contract_tables.ProvisioningRow,
+        query_tables.SavedQueryRow,
     )
 }
 
@@ -381,6 +386,12 @@ def _conditions(name: str) -> dict[str, ColumnElement[bool]]:
     found["after"] = table.c[codec.ROW_KINDS[name].key[0]] > _param("after")
     if name == "certificate":
         found["not_after_before"] = table.c.not_after < _param("not_after_before")
+        # An id begins with its CA (`CertificateRecord.id`): as a range of the key the rows come in the order of the
+        # pages, where the column would have all of a CA's certificates sorted for each page.
+        ca = cast(_param("ca"), Text())
+        found["ca"] = and_(
+            table.c.id >= ca.concat(literal_column("':'")), table.c.id < ca.concat(literal_column("';'"))
+        )
     return found
 
 
@@ -447,6 +458,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= trust_statements(TABLES, _record)
         named |= campaign_statements(TABLES, _record)
         named |= contract_statements(TABLES, _record)
+        named |= query_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -16,6 +16,7 @@ from chargepki.pki.inventory.codec import AUDITED
 from chargepki.pki.inventory.combiner import Combiner, Job
 from chargepki.pki.inventory.engine import BUSY_TIMEOUT, Database, Session
 from chargepki.pki.inventory.mark import ChangeMark
+from chargepki.pki.inventory.query_reads import Make
 from chargepki.pki.inventory.reads import Reads, Row
 from chargepki.pki.inventory.schema import ensure_schema
 from chargepki.pki.inventory.transaction import Transaction
@@ -152,6 +153,9 @@ class Inventory(Reads):
 
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Row]:
         return self._read(lambda session: session.run(statement, parameters))
+
+    def _ask(self, make: Make) -> list[Row]:
+        return self._read(lambda session: session.execute(*make(session.dialect)))
 
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
         return self._read(lambda session: session.select(table, filters, order, limit))

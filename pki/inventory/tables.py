@@ -84,6 +84,8 @@ class CertificateRow(SQLModel, table=True):
         Index("ix_certificate_serial", "serial"),
         Index("ix_certificate_request_key", "request_key"),
         Index("ix_certificate_sha256", "sha256"),
+        # Holds all that counting what expires asks for.
+        Index("ix_certificate_expiry", "not_after", "state", "profile", "id"),
         Index(
             "ix_certificate_station",
             "station",

@@ -17,6 +17,8 @@ from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.contract_writes import ContractWrites
 from chargepki.pki.inventory.engine import Session
 from chargepki.pki.inventory.firmware_writes import FirmwareWrites
+from chargepki.pki.inventory.query_reads import Make
+from chargepki.pki.inventory.query_writes import QueryWrites
 from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.terms_writes import TermsWrites
@@ -45,6 +47,7 @@ class Transaction(
     TrustWrites,
     CampaignWrites,
     ContractWrites,
+    QueryWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
@@ -138,6 +141,9 @@ class Transaction(
         if self._entries and statement.startswith("audit_"):
             self._write_entries()
         return self._session.run(statement, parameters)
+
+    def _ask(self, make: Make) -> list[Row]:
+        return self._session.execute(*make(self._session.dialect))
 
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
         return self._session.select(table, filters, order, limit)

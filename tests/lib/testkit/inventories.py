@@ -34,6 +34,7 @@ from chargepki.pki.inventory.firmware_records import (
     FirmwareReleaseState,
     StationFirmwareRecord,
 )
+from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import (
     Actor,
     ActorKind,
@@ -252,6 +253,7 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_campaign(campaign_record()))
     do(inventory, lambda tx: tx.add_campaign_station(campaign_station_record()))
     _fill_contracts(inventory)
+    do(inventory, lambda tx: tx.save_query(SavedQueryRecord("soon", "not_after < now + 30d", "alice", NOW)))
 
 
 def campaign_record(name: str = "spring") -> CampaignRecord:

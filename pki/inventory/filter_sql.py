@@ -1,0 +1,136 @@
+"""Filters as SQL: SQLAlchemy Core with every value bound, compiled for the database at hand.
+
+Only commands with a filter load SQLAlchemy; all other statements are compiled beforehand (`statements`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, case, column, false, func, literal, not_, or_, select, table, true
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.types import Integer, Text
+
+from chargepki.pki.inventory import codec
+from chargepki.pki.inventory.address import Dialect
+from chargepki.pki.inventory.codec import encode_time
+from chargepki.pki.inventory.filter_fields import Field, Value
+from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
+
+__all__ = ["count_statement", "page_statement"]
+
+_DIALECTS: Final = {
+    Dialect.SQLITE: sqlite.dialect(paramstyle="named"),
+    # As `statements` does: no casts, which our columns' types make needless.
+    Dialect.POSTGRESQL: PGDialect_psycopg2(paramstyle="pyformat"),  # type: ignore[no-untyped-call]  # SQLAlchemy's own
+}
+_CERTIFICATE: Final = table(
+    "certificate",
+    *(column(name, Integer() if name == "shard" else Text()) for name in codec.CERTIFICATE.columns),
+)
+_HEAVY: Final = frozenset({"tbs", "der", "csr", "verdict"})
+_ESCAPES: Final = (("\\\\", "\x01"), ("\\,", "\x02"), ("\\+", "\x03"))
+_C: Final = _CERTIFICATE.c
+
+
+def page_statement(
+    found: Filter, dialect: Dialect, *, after: str | None, limit: int
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for a page of certificates by id; DER, request and verdict are left out."""
+    wanted = select(_C.id).where(_condition(found, dialect)).order_by(_C.id).limit(limit)
+    if after is not None:
+        wanted = wanted.where(_C.id > after)
+    # The ids first: sorting whole rows would carry every certificate through the sorter.
+    columns = [
+        (literal("{}", Text()) if name == "verdict" else literal(None)).label(name) if name in _HEAVY else _C[name]
+        for name in codec.CERTIFICATE.columns
+    ]
+    return _text(select(*columns).where(_C.id.in_(wanted)).order_by(_C.id), dialect)
+
+
+def count_statement(found: Filter, dialect: Dialect, *, by: Field | None = None) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters that count, for each value of *by* the number of its certificates."""
+    condition = _condition(found, dialect)
+    if by is None:
+        return _text(select(func.count()).select_from(_CERTIFICATE).where(condition), dialect)
+    value = _column(by, dialect).label("value")
+    counted = select(value, func.count().label("number")).where(condition).group_by(value)
+    return _text(counted.order_by(func.count().desc(), value), dialect)
+
+
+def _text(statement: Select[Any], dialect: Dialect) -> tuple[str, Mapping[str, object]]:
+    compiled = statement.compile(dialect=_DIALECTS[dialect], compile_kwargs={"render_postcompile": True})
+    return str(compiled), dict(compiled.params)
+
+
+def _condition(found: Filter, dialect: Dialect) -> ColumnElement[bool]:
+    """Return a condition that is true or false, never unknown."""
+    if isinstance(found, And):
+        return and_(true(), *(_condition(part, dialect) for part in found.parts))
+    if isinstance(found, Or):
+        return or_(false(), *(_condition(part, dialect) for part in found.parts))
+    if isinstance(found, Not):
+        return not_(_condition(found.part, dialect))
+    field = found.field
+    if isinstance(found, Missing):
+        return _column(field, dialect).is_(None) if field.is_optional else false()
+    if isinstance(found, Like):
+        pattern = lowered(found.pattern)
+        return _known(field, func.lower(_column(field, dialect)).like(pattern, escape="\\"), dialect)
+    if isinstance(found, Compare):
+        return _known(field, _compared(field, found.op, found.value, dialect), dialect)
+    return _known(field, _listed(field, found.values, dialect), dialect)
+
+
+def _known(field: Field, condition: ColumnElement[bool], dialect: Dialect) -> ColumnElement[bool]:
+    return and_(_column(field, dialect).is_not(None), condition) if field.is_optional else condition
+
+
+def _listed(field: Field, values: Sequence[Value], dialect: Dialect) -> ColumnElement[bool]:
+    if field.name == "ca":
+        return or_(*(_compared(field, "=", value, dialect) for value in values))
+    return _column(field, dialect).in_([_stored(value) for value in values])
+
+
+def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnElement[bool]:
+    if field.name == "ca" and op == "=":
+        # An id begins with its CA, so a CA is a range of the primary key, in the order in which pages are asked for.
+        name = str(value)
+        first, last = (f"{name}:", f"{name};") if "@" in name else (f"{name}@", f"{name}A")
+        return and_(_C.id >= first, _C.id < last)
+    one, other = _column(field, dialect), literal(_stored(value))
+    comparisons: dict[str, ColumnElement[bool]] = {
+        "=": one == other,
+        "<": one < other,
+        "<=": one <= other,
+        ">": one > other,
+        ">=": one >= other,
+    }
+    return comparisons[op]
+
+
+def _stored(value: Value) -> str | int:
+    return encode_time(value) if isinstance(value, datetime) else value
+
+
+def _column(field: Field, dialect: Dialect) -> ColumnElement[Any]:
+    found: ColumnElement[Any] = _C[field.column]
+    return _attribute(found, field.attribute, dialect) if field.attribute else found
+
+
+def _attribute(subject: ColumnElement[Any], short: str, dialect: Dialect) -> ColumnElement[Any]:
+    """Take one attribute out of the subject's text, as `filter_fields.attribute_of` does."""
+    find = func.instr if dialect is Dialect.SQLITE else func.strpos
+    text: ColumnElement[Any] = subject
+    for escaped, mark in _ESCAPES:
+        text = func.replace(text, escaped, mark)
+    text = literal(",", Text()).concat(func.replace(text, "+", ",")).concat(",")
+    wanted = f",{short}="
+    rest = func.substr(text, find(text, wanted) + len(wanted))
+    value: ColumnElement[Any] = func.replace(func.substr(rest, 1, find(rest, ",") - 1), "\\", "")
+    for escaped, mark in _ESCAPES:
+        value = func.replace(value, mark, escaped[1:])
+    return case((find(text, wanted) > 0, value), else_=None)
