@@ -52,14 +52,18 @@ class EstClient:
     """One EST server and label.
 
     Args:
-        url: ``https://HOST[:PORT]/.well-known/est/LABEL`` or another path to which the operation is appended.
+        url: ``https://HOST[:PORT]/.well-known/est/LABEL`` or another path to which the operation is appended, or in
+            which ``{operation}`` stands for it, as in ``/cpo/{operation}/ISO15118-2`` (OPCP 1.0.0).
+        cacerts_url: where the CA certificates are, if elsewhere on the same server.
         trust_file: PEM with the anchors of the server's certificate; ``None`` takes those of the system.
 
     Raises:
         InputError: the URL is not https, or the trust file or the credentials cannot be read.
     """
 
-    def __init__(self, url: str, *, trust_file: Path | None, credentials: EstCredentials) -> None:
+    def __init__(
+        self, url: str, *, trust_file: Path | None, credentials: EstCredentials, cacerts_url: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
             raise InputError(
@@ -68,7 +72,9 @@ class EstClient:
                 fix="for example https://est.example.org/.well-known/est/cpo",
             )
         self._host, self._port = parts.hostname, _port(parts.netloc, parts.port if _has_port(parts.netloc) else None)
-        self._path = parts.path.rstrip("/") or "/.well-known/est"
+        path = parts.path.rstrip("/") or "/.well-known/est"
+        self._path = path if "{operation}" in path else f"{path}/{{operation}}"
+        self._cacerts = None if cacerts_url is None else _other_path(url, cacerts_url)
         self._credentials = credentials
         self._context = _context(trust_file, credentials)
 
@@ -131,7 +137,10 @@ class EstClient:
             self._host, self._port, timeout=_TIMEOUT_SECONDS, context=self._context
         )
         try:
-            connection.request(method, f"{self._path}/{operation}", body=body, headers=headers)
+            path = self._path.replace("{operation}", operation)
+            if operation == "cacerts" and self._cacerts is not None:
+                path = self._cacerts
+            connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER_BYTES + 1)
         except ssl.SSLCertVerificationError as error:
@@ -149,6 +158,17 @@ class EstClient:
         if len(content) > _MAX_ANSWER_BYTES:
             raise UnavailableError("the EST server's answer is larger than 2 MiB")
         return response.status, {name.lower(): value for name, value in response.getheaders()}, content
+
+
+def _other_path(url: str, other: str) -> str:
+    """Return the path of *other*, which is on the server of *url*: the credentials are for that one alone."""
+    if urlsplit(other)[:2] != urlsplit(url)[:2] or urlsplit(other).query or urlsplit(other).fragment:
+        raise InputError(
+            "the URL of the CA certificates is not on the server of the EST URL",
+            why="the credentials of the one are not for the other",
+            fix="give both with the same https://HOST[:PORT]",
+        )
+    return urlsplit(other).path or "/"
 
 
 def _has_port(netloc: str) -> bool:

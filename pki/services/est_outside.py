@@ -31,7 +31,7 @@ def client_of(name: str, home: Path) -> EstClient:
     if settings.password_file is not None:
         password = files.read_limited(settings.password_file, 1024, "password file").removesuffix(b"\n")
     credentials = EstCredentials(settings.user, password, settings.certificate, settings.key)
-    return EstClient(settings.url, trust_file=settings.trust, credentials=credentials)
+    return EstClient(settings.url, trust_file=settings.trust, credentials=credentials, cacerts_url=settings.cacerts_url)
 
 
 def outside_ca(ca: CaRecord, home: Path) -> EnrolOutside:

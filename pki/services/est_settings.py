@@ -59,6 +59,8 @@ class EstCa:
     """How a CA is reached that is not ours. Secrets stay in their files."""
 
     url: str
+    cacerts_url: str | None = None
+    """Where its CA certificates are, if not where the operation ``cacerts`` of *url* is."""
     trust: Path | None = None
     """PEM with the anchors of its TLS certificate; the system's otherwise."""
     user: str | None = None
@@ -175,7 +177,7 @@ def _label(name: str, value: object, path: Path) -> EstLabel:
 
 def _ca(name: str, value: object, path: Path) -> EstCa:
     where = f"est.ca.{name}"
-    known = ("url", "trust", "user", "password_file", "certificate", "key")
+    known = ("url", "cacerts_url", "trust", "user", "password_file", "certificate", "key")
     table = _table(value, path, where, known)
     for key, each in table.items():
         if not isinstance(each, str) or not each:
@@ -187,7 +189,7 @@ def _ca(name: str, value: object, path: Path) -> EstCa:
             raise InputError(f"{path}: {where} has only one of {one} and {other}", fix="they belong together")
     # Relative names are those of files beside the configuration.
     files = {key: path.parent / table[key] for key in ("trust", "password_file", "certificate", "key") if key in table}
-    return EstCa(url=table["url"], user=table.get("user"), **files)
+    return EstCa(url=table["url"], cacerts_url=table.get("cacerts_url"), user=table.get("user"), **files)
 
 
 def _table(value: object, path: Path, where: str, known: tuple[str, ...] | None) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from chargepki.pki.errors import InputError
+from chargepki.pki.services.est_client import EstClient, EstCredentials
 from testkit.command_line import CommandLine
 from testkit.databases import fresh_database, postgresql_server
 from testkit.foreign import missing
@@ -284,3 +286,9 @@ password_file = "secret"
     run("audit", "verify")
     kinds = [entry["action"] for entry in run("audit", "show", "--json").json()["entries"]]
     assert kinds.count("certificate.ask") == 1
+
+
+def test_credentials_go_to_the_server_that_they_are_for_alone() -> None:
+    for other in ("https://b.example/cacerts", "http://a.example/cacerts", "https://a.example:444/cacerts"):
+        with pytest.raises(InputError, match="not on the server"):
+            EstClient("https://a.example/est", trust_file=None, credentials=EstCredentials(), cacerts_url=other)
