@@ -245,6 +245,8 @@ def read_roots(state: GlobalState, trust: tuple[str, ...]) -> tuple[bytes, ...]:
 def read_pem(file: str) -> str:
     """Return the certificate file as it would stand in a message: PEM as it is, DER as PEM."""
     data = files.read_limited(file, _MAX_PEM_BYTES, "certificate file")
+    if not data.strip():
+        return ""
     if b"-----BEGIN" in data:
         return data.decode("utf-8", "replace")
     return to_pem("CERTIFICATE", data)
@@ -270,4 +272,6 @@ def read_signature(text: str) -> str:
     data = files.read_limited(text, _MAX_SIGNATURE_BYTES, "signature file")
     if _BASE64.match(data):
         return b"".join(data.split()).decode("ascii")
+    if data.isascii() and data.decode("ascii").strip().isprintable():
+        return data.decode("ascii").strip()  # meant as text, and not what it should be; no signature looks like that
     return base64.b64encode(data).decode("ascii")

@@ -160,10 +160,10 @@ class FirmwareImages:
         # A part of another image than the station has begun with would never verify.
         elif wanted is not None and (request.header(b"if-range") or tag.encode()) == tag.encode():
             found = _parse_range(wanted, size)
-            if found is None:
+            if found is not None and found[0] == found[1]:
                 status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
                 headers.append(("Content-Range", f"bytes */{size}"))
-            elif found != (0, size) or wanted.strip().startswith(b"bytes=0-"):
+            elif found is not None:
                 start, end = found
                 status = HTTPStatus.PARTIAL_CONTENT
                 headers.append(("Content-Range", f"bytes {start}-{end - 1}/{size}"))
@@ -228,21 +228,20 @@ def _open(image: _Found) -> BinaryIO:
 
 
 def _parse_range(text: bytes, size: int) -> tuple[int, int] | None:
-    """Return begin and end (exclusive) of one range; the whole for what is no single range; ``None``: out of range.
+    """Return begin and end (exclusive) of one range, an empty one where nothing is there; ``None`` for anything else.
 
     Clause: RFC 9110 14.2: a server may ignore a Range that it does not like.
     """
     match = _RANGE.match(text.strip())
     if match is None or not (match[1] or match[2]):
-        return 0, size
+        return None
     if not match[1]:
-        length = int(match[2])
-        return (max(size - length, 0), size) if length and size else None
+        return max(size - int(match[2]), 0), size
     first = int(match[1])
-    last = min(int(match[2]), size - 1) if match[2] else size - 1
     if match[2] and int(match[2]) < first:
-        return 0, size
-    return (first, last + 1) if first < size else None
+        return None
+    end = min(int(match[2]) + 1, size) if match[2] else size
+    return first, max(first, end)
 
 
 def _busy() -> Response:

@@ -181,6 +181,19 @@ def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Rele
         assert (folder / case["image"]).exists()
         assert (folder / "cases" / f"{case['id']}.pem").read_bytes().decode() == case["signingCertificate"]
         assert (folder / "cases" / f"{case['id']}.sig").read_text() == case["signature"]
+    # As files they are refused for the same reasons as in messages.
+    for case in manifest["cases"]:
+        if case["id"] in ("signature-not-base64", "signature-missing", "certificate-missing", "certificate-not-pem"):
+            words = (
+                "--signature",
+                folder / "cases" / f"{case['id']}.sig",
+                "--cert",
+                folder / "cases" / f"{case['id']}.pem",
+            )
+            found = run(
+                "firmware", "verify", folder / case["image"], *words, "--trust", folder / "root.pem", "--json", code=1
+            )
+            assert found.json()["refusal"]["rule"] == case["expect"]["rule"]
     run("firmware", "mutate", release.file("image"), "--out-dir", folder, code=3).check_one_error(3)
     for no_image in (folder, "/dev/zero"):
         run("firmware", "mutate", no_image, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
