@@ -20,7 +20,7 @@ from chargepki.pki.inventory.contract_records import VehicleState
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.pem import pem_blocks
 from chargepki.pki.provisioning.request import RequestKind, SignedRequest
-from chargepki.pki.provisioning.trust import Question, Roots, manufacturers_of, open_questions
+from chargepki.pki.provisioning.trust import UNREADABLE, Question, Roots, manufacturers_of, open_questions
 
 __all__ = ["Examined", "UnknownVehicle", "examine"]
 
@@ -101,7 +101,7 @@ def _recipient(leaf: bytes) -> ec.EllipticCurvePublicKey:
 def _wants_tpm(certificate: x509.Certificate) -> bool:
     try:
         access = certificate.extensions.get_extension_for_class(x509.SubjectInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE:
         return False
     return any(each.access_method.dotted_string == oids.AD_TPM_STORAGE_KEY for each in access)
 

@@ -139,7 +139,7 @@ def _chain(message_set: MessageSet, name: str, body: Tree) -> tuple[bytes, ...]:
 def _key_of(der: bytes) -> ec.EllipticCurvePublicKey | ed448.Ed448PublicKey:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise SignatureRefused("the certificate of the request cannot be read, or has no key of ISO 15118") from exc
     if not isinstance(key, ec.EllipticCurvePublicKey | ed448.Ed448PublicKey):
         raise SignatureRefused("the certificate of the request has no key of ISO 15118")

@@ -176,6 +176,8 @@ class Provisioner:
         """
         channel = channel or Channel()
         self._recover_now_and_then()
+        if examined.request.message_set is MessageSet.ISO15118_20 and examined.vehicle is not None:
+            additional_data(examined.vehicle, bytes(8))  # refuses a PCID that could not be authenticated
         for question in examined.questions:
             check_standing(question, (standings or {}).get(question, Standing.UNKNOWN))
         choices = list_choices(self._inventory, examined, channel, self._authority.now())

@@ -18,8 +18,16 @@ from chargepki.pki.inventory.contract_records import RoleRootState
 from chargepki.pki.inventory.records import CaState, CertificateState
 from chargepki.pki.status_addresses import status_addresses
 
-__all__ = ["Question", "Roots", "Standing", "manufacturers_of", "open_questions", "role_anchors"]
+__all__ = ["UNREADABLE", "Question", "Roots", "Standing", "manufacturers_of", "open_questions", "role_anchors"]
 
+UNREADABLE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for an extension that is absent or unreadable; the chain is judged by a reader of our own."""
 _ROLES: Final = {
     "oem-root": AnchorUse.OEM,
     "v2g-root": AnchorUse.V2G,

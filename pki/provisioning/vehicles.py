@@ -32,7 +32,7 @@ from chargepki.pki.inventory.contract_records import (
 )
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.pem import to_pem
-from chargepki.pki.provisioning.trust import manufacturers_of, open_questions, role_anchors
+from chargepki.pki.provisioning.trust import UNREADABLE, manufacturers_of, open_questions, role_anchors
 
 __all__ = ["Admission", "RoleRoot", "add_root", "admit_vehicle", "remove_vehicle", "store_vehicle", "withdraw_root"]
 
@@ -223,7 +223,7 @@ def _read_leaf(leaf: bytes) -> tuple[Pcid, MessageSet, tuple[str, ...]]:
     try:
         certificate = x509.load_der_x509_certificate(leaf)
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise InputError("the provisioning certificate cannot be read", why=str(exc)) from exc
     pcid = Pcid.parse(names.get(view_certificate(leaf).subject, "CN") or "")
     notices: list[str] = []
@@ -250,7 +250,7 @@ def _read_leaf(leaf: bytes) -> tuple[Pcid, MessageSet, tuple[str, ...]]:
 def _check_key_agreement(certificate: x509.Certificate) -> None:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except UNREADABLE:
         usage = None
     if usage is None or not usage.key_agreement:
         raise PolicyRefusal(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.pki import keys
 from chargepki.pki.authority import IssueOrder
@@ -154,6 +154,20 @@ def test_any_flipped_byte_of_a_response_is_refused_by_the_vehicle(
             continue
         # Session, time and number of remaining contracts are not signed, nor the code OK beside its relatives.
         assert got.chain == good.chain and got.emaid == good.emaid
+
+
+def test_whatever_certificate_a_stranger_signs_with_is_refused_and_breaks_nothing(
+    world: ContractWorld, vehicle: Vehicle
+) -> None:
+    """The request is signed with the key of its certificate, the rest of which is damaged."""
+    der = vehicle.chain[0]
+    key = vehicle.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    intact = range(der.find(key), der.find(key) + len(key))
+    for place in range(0, len(der), 5):
+        if place not in intact:
+            damaged = der[:place] + bytes([der[place] ^ 0x05]) + der[place + 1 :]
+            with pytest.raises(ChargePkiError):
+                world.provisioner.examine(Vehicle(world, "", vehicle.key, (damaged,)).request())
 
 
 def test_a_vehicle_that_nobody_imported_or_that_was_removed_gets_nothing(
@@ -434,7 +448,7 @@ def test_a_pcid_of_17_characters_cannot_be_told_apart_in_20(world: ContractWorld
     world.contract(vehicle, "DE8AASEVENTEEN")
     with pytest.raises(PolicyRefusal, match="authenticates 18"):
         world.answer(vehicle.request())
-    assert rows_of(world, vehicle) == ["void"]
+    assert rows_of(world, vehicle) == []
 
 
 def test_a_chain_of_another_root_is_refused(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki.inventory.contract_records import ProvisioningRecord, ProvisioningState
 from chargepki.pki.provisioning.rounds import ROUND_PAUSE, Turn, next_turn
 from testkit.authorities import NOW
+from testkit.effort import CAMPAIGN
 
+EFFORT = settings(max_examples=500 if CAMPAIGN else 20)
 ACCOUNTS = [f"DE8AA00000000{number}" for number in range(6)]
 
 
@@ -31,6 +33,7 @@ class Book:
         return turn
 
 
+@EFFORT
 @given(st.lists(st.sampled_from(ACCOUNTS), unique=True, min_size=1), st.integers(1, 3))
 def test_every_contract_comes_once_a_round_in_its_order(choices: list[str], rounds: int) -> None:
     book = Book()
@@ -41,6 +44,7 @@ def test_every_contract_comes_once_a_round_in_its_order(choices: list[str], roun
         assert {turn.round for turn in told} == {number + 1}
 
 
+@EFFORT
 @given(st.lists(st.sampled_from(ACCOUNTS), unique=True, min_size=2), st.data())
 def test_after_a_pause_the_first_comes_again(choices: list[str], data: st.DataObject) -> None:
     book = Book()
@@ -51,6 +55,7 @@ def test_after_a_pause_the_first_comes_again(choices: list[str], data: st.DataOb
     assert book.ask(choices).contract == choices[1]
 
 
+@EFFORT
 @given(st.lists(st.lists(st.sampled_from(ACCOUNTS), unique=True, min_size=1), min_size=1, max_size=12))
 def test_whatever_is_offered_in_between_a_choice_of_now_is_told(offers: list[list[str]]) -> None:
     book = Book()
