@@ -15,10 +15,22 @@ __all__ = ["add_count"]
 
 @filter_options
 @click.option("--by", metavar="FIELD", help="Count for each value of a field, such as profile, country or state.")
+@click.option(
+    "--step",
+    type=click.Choice(["day", "month", "year"]),
+    default="month",
+    show_default=True,
+    help="How finely --by counts a time.",
+)
 @pass_state
-def count(state: GlobalState, where: str | None, query: str | None, at: datetime | None, by: str | None) -> None:
-    """Count certificates, all of them or those that a filter asks for."""
-    from chargepki.pki.inventory.filter_fields import FIELDS
+def count(
+    state: GlobalState, where: str | None, query: str | None, at: datetime | None, by: str | None, step: str
+) -> None:
+    """Count certificates, all of them or those that a filter asks for.
+
+    --by not_after is the timeline of what expires; --by key_sha256 begins with the keys that are used most often.
+    """
+    from chargepki.pki.inventory.filter_fields import FIELDS, Step
 
     field = None if by is None else FIELDS.get(by)
     if by is not None and field is None:
@@ -33,7 +45,7 @@ def count(state: GlobalState, where: str | None, query: str | None, at: datetime
             state.output.text(str(number))
         return
     rows: list[dict[str, Any]] = [
-        {"value": value, "certificates": number} for value, number in inventory.count_by(wanted, field)
+        {"value": value, "certificates": number} for value, number in inventory.count_by(wanted, field, step=Step(step))
     ]
     state.output.rows("chargepki/certificate-count-list", ("value", "certificates"), rows, key="counts")
 

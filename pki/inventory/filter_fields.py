@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery
 
-__all__ = ["FIELDS", "Field", "Kind", "attribute_of"]
+__all__ = ["FIELDS", "Field", "Kind", "Step", "Value", "attribute_of"]
 
 
 class Kind(StrEnum):
@@ -20,6 +20,19 @@ class Kind(StrEnum):
     TEXT = "text"
     TIME = "time"
     NUMBER = "number"
+
+
+class Step(StrEnum):
+    """How finely times are counted."""
+
+    DAY = "day"
+    MONTH = "month"
+    YEAR = "year"
+
+    @property
+    def characters(self) -> int:
+        """How much of an instant's text names it: ``2026-03-01``, ``2026-03`` or ``2026``."""
+        return {"day": 10, "month": 7, "year": 4}[self.value]
 
 
 @dataclass(frozen=True, slots=True)

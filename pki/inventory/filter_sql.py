@@ -17,7 +17,7 @@ from sqlalchemy.types import Integer, Text
 from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.codec import encode_time
-from chargepki.pki.inventory.filter_fields import Field, Value
+from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
 
 __all__ = ["count_statement", "page_statement"]
@@ -51,11 +51,17 @@ def page_statement(
     return _text(select(*columns).where(_C.id.in_(wanted)).order_by(_C.id), dialect)
 
 
-def count_statement(found: Filter, dialect: Dialect, *, by: Field | None = None) -> tuple[str, Mapping[str, object]]:
-    """Return SQL and parameters that count, for each value of *by* the number of its certificates."""
+def count_statement(
+    found: Filter, dialect: Dialect, *, by: Field | None = None, step: Step = Step.MONTH
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters that count, for each value of *by* the number of its certificates; times by *step*."""
     condition = _condition(found, dialect)
     if by is None:
         return _text(select(func.count()).select_from(_CERTIFICATE).where(condition), dialect)
+    if by.kind is Kind.TIME:
+        # Instants are stored as text of fixed width, of which a day, a month or a year is the beginning.
+        when = func.substr(_column(by, dialect), 1, step.characters).label("value")
+        return _text(select(when, func.count()).where(condition).group_by(when).order_by(when), dialect)
     value = _column(by, dialect).label("value")
     counted = select(value, func.count().label("number")).where(condition).group_by(value)
     return _text(counted.order_by(func.count().desc(), value), dialect)

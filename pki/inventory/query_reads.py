@@ -13,7 +13,7 @@ from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import CertificateRecord
 
 if TYPE_CHECKING:
-    from chargepki.pki.inventory.filter_fields import Field
+    from chargepki.pki.inventory.filter_fields import Field, Step
     from chargepki.pki.inventory.filters import Filter
 
 __all__ = ["QueryReads"]
@@ -62,11 +62,19 @@ class QueryReads:
 
         return int(self._ask(partial(count_statement, wanted))[0][0])
 
-    def count_by(self: _Base, wanted: Filter, field: Field) -> tuple[tuple[str | int | None, int], ...]:
-        """Count the certificates that a filter asks for, by the values of *field*, most frequent first."""
+    def count_by(
+        self: _Base, wanted: Filter, field: Field, *, step: Step | None = None
+    ) -> tuple[tuple[str | int | None, int], ...]:
+        """Count the certificates that a filter asks for, by the values of *field*, most frequent first.
+
+        Args:
+            step: times are counted by the day, month (without it) or year in UTC, earliest first; ``2026-03``.
+        """
+        from chargepki.pki.inventory.filter_fields import Step
         from chargepki.pki.inventory.filter_sql import count_statement
 
-        return tuple([(row[0], int(row[1])) for row in self._ask(partial(count_statement, wanted, by=field))])
+        make = partial(count_statement, wanted, by=field, step=step or Step.MONTH)
+        return tuple([(row[0], int(row[1])) for row in self._ask(make)])
 
     def find_query(self: _Base, name: str) -> SavedQueryRecord | None:
         """Return the saved query of this name; a deleted one is none."""

@@ -26,6 +26,9 @@ def test_certificates_are_listed_and_counted_by_a_filter(run: CommandLine) -> No
     assert run("cert", "count").out == f"{len(everything)}\n"
     by = run("cert", "count", "--by", "state", "--where", STATIONS, "--json").json()["counts"]
     assert {row["value"]: row["certificates"] for row in by} == {"issued": 1, "revoked": 1}
+    years = run("cert", "count", "--by", "not_after", "--step", "year", "--json").json()["counts"]
+    assert sum(row["certificates"] for row in years) == len(everything)
+    assert all(len(row["value"]) == 4 for row in years)
 
 
 def test_flags_and_filters_must_both_hold_and_now_is_the_clock_of_at(run: CommandLine) -> None:

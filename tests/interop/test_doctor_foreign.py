@@ -200,6 +200,7 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.campaign
 def test_key_store_of_java_is_read(tmp_path: Path) -> None:
     if reason := missing("keytool", "default-jdk-headless"):
         pytest.skip(reason)
