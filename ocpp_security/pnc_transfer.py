@@ -14,7 +14,7 @@ from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 
 __all__ = [
-    "FROM_STATION", "OLDER_VENDOR", "TO_STATION", "VENDOR", "read_older_transfer", "read_transfer",
+    "FROM_STATION", "OLDER_VENDOR", "TO_STATION", "VENDOR", "concerns_vehicle", "read_older_transfer", "read_transfer",
     "read_transfer_answer", "wrap", "wrap_answer", "wrap_older",
 ]  # fmt: skip
 
@@ -60,6 +60,11 @@ def read_transfer(payload: Mapping[str, object]) -> tuple[str, dict[str, Any]] |
     inner = _object(payload.get("data"))
     schemas.check_payload(OcppVersion.V201, message, Kind.REQUEST, inner, sending=False)
     return message, inner
+
+
+def concerns_vehicle(payload: Mapping[str, object]) -> bool:
+    """Say whether a DataTransfer request asks for a vehicle's contract, in either dialect."""
+    return payload.get("vendorId") in (VENDOR, OLDER_VENDOR) and payload.get("messageId") == "Get15118EVCertificate"
 
 
 def read_older_transfer(payload: Mapping[str, object]) -> dict[str, Any] | None:

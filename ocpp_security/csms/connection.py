@@ -201,6 +201,10 @@ class StationConnection:
                 contracts = self._services.contracts
                 if contracts is not None:
                     return await self._authorize_contract(event, contracts)
+            case "DataTransfer" if self.version is OcppVersion.V16 and pnc_transfer.concerns_vehicle(payload):
+                # A CSMS with a handler for DataTransfer has it for messages of other vendors.
+                if self._services.config.provider is not None and (told := await self._transferred(payload)):
+                    return Reply(told)
         if self.embedding is None or not self.embedding.handles(event.action):
             answer = await self._plug_and_charge(event.action, payload, now)
             if answer is not None:

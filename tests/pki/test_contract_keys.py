@@ -11,6 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, x448
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chargepki.pki.contract_keys import (
     CBC_IV_BYTES,
@@ -26,6 +28,7 @@ from chargepki.pki.contract_keys import (
     wrap_x448_key,
 )
 from chargepki.pki.errors import InputError, PolicyRefusal, StateError
+from testkit.effort import CAMPAIGN
 from testkit.exi_samples import samples
 from testkit.foreign import missing
 
@@ -66,6 +69,18 @@ def test_a_wrapped_key_is_opened_with_its_leading_zeros(form: WrapForm, scalar: 
     assert scalar_of(unwrap(wrapped, vehicle, contract)) == scalar_of(contract)
     assert (len(wrapped.public), len(wrapped.encrypted)) == SIZES[form][1:]
     assert wrapped.public[0] == 4
+
+
+@settings(max_examples=2000 if CAMPAIGN else 20)
+@given(
+    st.sampled_from(FORMS), st.integers(1, (1 << 255)), st.integers(1, 1 << 255), st.binary(min_size=16, max_size=16)
+)
+def test_what_is_wrapped_is_what_is_unwrapped(form: WrapForm, contract: int, vehicle: int, iv: bytes) -> None:
+    key, holder = (ec.derive_private_key(scalar, CURVES[form]) for scalar in (contract, vehicle))
+    aad, size = (b"", CBC_IV_BYTES) if form is WrapForm.ISO15118_2 else (AAD, GCM_IV_BYTES)
+    ephemeral = ec.generate_private_key(CURVES[form])
+    wrapped = wrap_ec_key(key, holder.public_key(), form=form, ephemeral=ephemeral, iv=iv[:size], aad=aad)
+    assert scalar_of(unwrap(wrapped, holder, key)) == contract
 
 
 @pytest.mark.parametrize("form", FORMS)
