@@ -29,6 +29,8 @@ class Limits:
     total_bytes: int = 256 << 20
     files: int = 10_000
     objects: int = 5_000
+    sealed: int = 50
+    """PKCS#12 files and Java key stores: opening one may cost two seconds by design."""
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class Heap:
     keys: KeyRing = field(init=False)
     _bytes: int = 0
     _objects: int = 0
+    _sealed: int = 0
 
     def __post_init__(self) -> None:
         self.keys = KeyRing(self.passphrases)
@@ -144,8 +147,15 @@ class Heap:
         else:
             file.inputs.append(each)
 
+    def _may_open(self) -> bool:
+        self._sealed += 1
+        return self._sealed <= self.limits.sealed
+
     def _open_bundle(self, file: HeapFile, each: LintInput) -> None:
         carrier: Pkcs7View | Pkcs12View
+        if each.kind is ObjectKind.PKCS12 and not self._may_open():
+            file.reads_as, file.note = "PKCS#12", f"not opened: more than {self.limits.sealed} such files"
+            return
         try:
             if each.kind is ObjectKind.PKCS7:
                 carrier = view_pkcs7(each.der)
@@ -169,6 +179,9 @@ class Heap:
                 file.note = f"encrypted: {carrier.closed}"
 
     def _add_java(self, data: bytes, name: str) -> None:
+        if not self._may_open():
+            self.skipped.append((name, f"not opened: more than {self.limits.sealed} such files"))
+            return
         try:
             store = read_jks(data, self.passphrases())
         except InputError as error:

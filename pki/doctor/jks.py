@@ -23,6 +23,8 @@ _MOST_ENTRIES: Final = 10_000
 _SUN_PROTECTION: Final = "1.3.6.1.4.1.42.2.17.1.1"
 _DIGEST: Final = 20
 _MAX_SEALED: Final = 64 << 10
+_MOST_OPENED: Final = 100
+"""Keys of a store that are tried; of the others only the chains are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def read_jks(data: bytes, passphrases: Sequence[bytes] = ()) -> JksStore:
             if length > _MOST_ENTRIES:
                 raise InputError(f"not a JKS file: a chain of {length}", fix="check that the file is whole")
             chain = tuple([reader.certificate(version) for _ in range(length)])
-            keys.append(JksKey(alias, chain, _open(sealed, passphrases)))
+            tried = passphrases if len(keys) < _MOST_OPENED else ()
+            keys.append(JksKey(alias, chain, _open(sealed, tried)))
         elif tag == 2:
             trusted.append((alias, reader.certificate(version)))
         else:

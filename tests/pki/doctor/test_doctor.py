@@ -123,6 +123,15 @@ def test_limits_refuse_what_would_cost_too_much() -> None:
         heap.add(pem(root) * 4, "many.pem")
 
 
+def test_only_so_many_containers_are_opened(four: tuple[Made, ...]) -> None:
+    heap = Heap(lambda: (PASSPHRASE,), limits=Limits(sealed=1))
+    sealed = p12(four)
+    heap.add(sealed, "one.p12")
+    heap.add(sealed, "two.p12")
+    assert [bool(file.inputs) for file in heap.files] == [True, False]
+    assert heap.files[1].note == "not opened: more than 1 such files"
+
+
 def test_crowds_of_namesakes_cost_a_bounded_number_of_signatures() -> None:
     root = make("Root CA")
     crowd = [make("Root CA", nth=nth % 3 + 1, serial=nth + 1) for nth in range(40)]
