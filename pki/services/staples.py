@@ -191,9 +191,16 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
     """Return the tokens of a file that only its owner can read: one a line; empty lines and those with # are none.
 
     Raises:
+        UnavailableError: there is no such file.
         SignerError: it cannot be read, or others can read it.
         InputError: no token in it, or one of fewer than 24 characters.
     """
+    if not path.exists():
+        raise UnavailableError(
+            f"there is no file of tokens {path}",
+            why="each line of it opens batches of prepared responses",
+            fix=f"make one with: (umask 077; openssl rand -hex 32 > {path})",
+        )
     lines = [line.strip() for line in files.read_private(path).splitlines()]
     tokens = tuple(line for line in lines if line and not line.startswith(b"#"))
     if not tokens or min(map(len, tokens)) < _MIN_TOKEN:

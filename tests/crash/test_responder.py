@@ -126,9 +126,10 @@ def test_campaign_soak_has_constant_memory(tmp_path: Path, capsys: pytest.Captur
             print("  " + "  ".join(f"{value / 1e6:6.1f}" for value in row))
         print(f"prepared answers in memory of both processes: {answers_bytes / 1e6:.2f} MB")
     assert answers_bytes <= storm.workers << 20
-    # Caches fill at first; in the second half nothing grows but by what pages of memory round up to.
-    for before, after in zip(most[4], most[-1], strict=True):
-        assert after <= before * 1.02 + 1e6, (before, after)
+    # What fills at first is bounded: 2 MB of pages for each connection to SQLite, and what Python's allocator asks for
+    # by the MiB until it has enough. From the sixth tenth on nothing may grow by more than one such piece.
+    for before, after in zip(most[6], most[-1], strict=True):
+        assert after <= before * 1.01 + (1 << 20), (before, after)
 
 
 def harass(port: int, chance: random.Random, idle: list[socket.socket], certificates: list[str]) -> None:

@@ -170,6 +170,8 @@ def test_tokens_come_from_a_file_that_only_its_owner_reads(tmp_path: Path) -> No
     file.chmod(0o644)
     with pytest.raises(SignerError, match="others can read"):
         read_tokens(file)
+    with pytest.raises(UnavailableError, match="there is no file of tokens"):
+        read_tokens(tmp_path / "none")
 
 
 def test_without_the_inventory_or_the_tokens_it_is_503(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
