@@ -42,6 +42,7 @@ MAX_CERTIFICATE_CHARACTERS: Final = 5500
 """Longest ``signingCertificate`` in PEM (all versions)."""
 _CLAUSE: Final = "OCPP L01.FR.12, FR.21; no intermediate below ManufacturerRootCertificate"
 _MAX_ROOTS: Final = 64
+_OTHER_ROOT: Final = "give the manufacturer root that issued it, or sign with a certificate directly under this root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,8 @@ def _of_path(
         clause=refusal.clause or _CLAUSE,
         # The path refusal's own text carries its clause already.
         why=refusal.why.removesuffix(f" ({refusal.clause})") if refusal.clause else refusal.why,
-        fix=refusal.fix,
+        # Elsewhere one would send the CAs in between; here there are none.
+        fix=_OTHER_ROOT if refusal.rule == "no-issuer" else refusal.fix,
         revoked=isinstance(refusal, RevocationRefusal) and refusal.status == "revoked",
     )
 

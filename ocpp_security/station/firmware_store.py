@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +21,7 @@ import orjson
 
 from chargepki.ocpp_security.firmware import VerifiedFirmware
 from chargepki.ocpp_security.firmware_flow import FirmwareStatus, UpdateRequest
-from chargepki.ocpp_security.firmware_image import hash_image
+from chargepki.ocpp_security.firmware_image import ImageDigest
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, StateError
 
@@ -107,17 +108,20 @@ class FirmwareStore:
             StateError: *image* is not what was verified; the active image is unchanged.
         """
 
+        state, size = hashlib.new(verified.image.hash.value), 0
+
         def chunks() -> Iterator[bytes]:
+            nonlocal size
             with image.open("rb") as stream:
                 while chunk := stream.read(1 << 20):
+                    state.update(chunk)
+                    size += len(chunk)
                     yield chunk
+            # Inside, so that a file with another content never becomes the active one.
+            if not verified.matches(ImageDigest(verified.image.hash, state.digest(), size)):
+                raise StateError("the image changed after it was verified", fix="download it again")
 
-        staged = self._folder / "staged.img"
-        files.write_stream(staged, chunks(), mode=0o600)
-        if not verified.matches(hash_image(staged, verified.image.hash)):
-            staged.unlink()
-            raise StateError("the image changed after it was verified", fix="download it again")
-        staged.replace(self._folder / "active.img")
+        files.write_stream(self._folder / "active.img", chunks(), mode=0o600)
 
     def _load(self) -> FirmwareState:
         raw = files.read_limited(self._index, _MAX_BYTES, "firmware.json")
