@@ -47,8 +47,7 @@ add_release_commands(firmware)
 
 def _begin(options: Mapping[str, Any]) -> AbstractContextManager[BegunDigest | None]:
     """Have the image read in a thread while everything else that the command needs is loaded."""
-    from chargepki.ocpp_security.firmware_image import begin_digest
-    from chargepki.ocpp_security.firmware_verdict import FirmwareHash
+    from chargepki.ocpp_security.firmware_image import FirmwareHash, begin_digest
 
     return begin_digest(options["image"], FirmwareHash(options["hash_name"]))
 

@@ -6,24 +6,34 @@ import hashlib
 import mmap
 import os
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from chargepki.ocpp_security.firmware_verdict import FirmwareHash
-from chargepki.pki.errors import UnavailableError
+# Nothing of ours is imported here: reading begins before the rest of the command is loaded.
 
-__all__ = ["BegunDigest", "ImageDigest", "Tick", "begin_digest", "hash_image"]
+__all__ = ["BegunDigest", "FirmwareHash", "ImageDigest", "Tick", "begin_digest", "hash_image"]
 
 Tick = Callable[[int], None]
 """Called with the octets read until now."""
 
-_CHUNK: Final = 1 << 18
-"""Stays in the processor's cache between reading and hashing, which larger pieces do not."""
+_CHUNK: Final = 1 << 20
+"""Large enough to seldom ask for the interpreter, which loads the rest of a command meanwhile."""
 _TOLD_SECONDS: Final = 0.1
+_SWITCH_SECONDS: Final = 0.0002
+
+
+class FirmwareHash(StrEnum):
+    """Hash over the whole image; the standard names SHA-256 alone (L01.FR.04)."""
+
+    SHA256 = "sha256"
+    SHA384 = "sha384"
+    SHA512 = "sha512"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +71,22 @@ def hash_image(
             digest = _hash_stream(stream, hash_name, tick)
             after = os.fstat(stream.fileno())
     except OSError as exc:
-        raise UnavailableError(f"cannot read the image {image}", why=exc.strerror or type(exc).__name__) from exc
+        raise _unavailable(f"cannot read the image {image}", why=exc.strerror or type(exc).__name__) from exc
     # Else a half-written image would be called forged, which sends people looking in the wrong place.
     was, became = ((each.st_size, each.st_mtime_ns) for each in (before, after))
     if stat.S_ISREG(before.st_mode) and (was != became or digest.size != after.st_size):
-        raise UnavailableError(
+        raise _unavailable(
             f"the image {image} changed while it was read",
             why=f"it had {before.st_size} bytes at first, {digest.size} were read, and {after.st_size} are there now",
             fix="wait until it is written, and do it again",
         )
     return digest
+
+
+def _unavailable(what: str, *, why: str, fix: str = "") -> Exception:
+    from chargepki.pki.errors import UnavailableError
+
+    return UnavailableError(what, why=why, fix=fix)
 
 
 def _hash_stream(stream: Any, hash_name: FirmwareHash, tick: Tick | None) -> ImageDigest:
@@ -83,7 +99,7 @@ def _hash_stream(stream: Any, hash_name: FirmwareHash, tick: Tick | None) -> Ima
     while count := stream.readinto(buffer):
         state.update(view[:count])
         size += count
-        if tick is not None and size - told >= 16 * _CHUNK:
+        if tick is not None and size - told >= 4 * _CHUNK:
             tick(size)
             told = size
     if tick is not None:
@@ -159,8 +175,12 @@ def begin_digest(image: str, hash_name: FirmwareHash = FirmwareHash.SHA256) -> I
     if not is_plain:
         yield None
         return
+    interval = sys.getswitchinterval()
+    # Python lets a thread wait 5 ms for another that computes: in that time 8 MiB could have been read.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     begun = BegunDigest(Path(image), hash_name)
     try:
         yield begun
     finally:
+        sys.setswitchinterval(interval)
         begun.close()

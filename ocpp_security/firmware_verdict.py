@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
+from chargepki.ocpp_security.firmware_image import FirmwareHash
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.events import SecurityEvent
@@ -22,14 +23,6 @@ class FirmwareStage(StrEnum):
     """After the download."""
     INSTALLATION = "installation"
     """The image is genuine, and still not one to install."""
-
-
-class FirmwareHash(StrEnum):
-    """Hash over the whole image; the standard names SHA-256 alone (L01.FR.04)."""
-
-    SHA256 = "sha256"
-    SHA384 = "sha384"
-    SHA512 = "sha512"
 
 
 class FirmwareQuirk(StrEnum):
