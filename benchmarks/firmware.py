@@ -169,10 +169,6 @@ def measure() -> Sequence[Comparison]:
                 subject=command_case("chargepki firmware sign", *material.signing()),
                 reference=signing,
             ),
-            compare(
-                "signing as a command, with its start",
-                subject=command_case("chargepki firmware sign", *material.signing()), reference=signing,
-            ),
         ]  # fmt: skip
 
 
