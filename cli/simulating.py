@@ -93,6 +93,7 @@ def _station(
         firmware_faults=frozenset(map(FirmwareFault, options["faults"])),
         trust_policy=_trust_policy(options),
         ev=_exchange(options),
+        secure_url=options["secure_url"],
         progress=watch.told,
         **told,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DeviceModel", "Variable"]
+__all__ = ["ATTEMPTS", "PASSWORD", "PRIORITY", "PROFILE", "DeviceModel", "Variable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,20 @@ class Variable:
     """Name of the configuration key in 1.6; ``None`` where 1.6 has none."""
     readable: bool = True
     writable: bool = True
+    writable_16: bool | None = None
+    """Where 1.6 differs from 2.x."""
 
+
+PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)
+PROFILE = "SecurityProfile"
+PRIORITY = "NetworkConfigurationPriority"
+ATTEMPTS = "NetworkProfileConnectionAttempts"
 
 _VARIABLES: tuple[Variable, ...] = (
     Variable("OrganizationName", "SecurityCtrlr", "CpoName"),
     Variable("BasicAuthPassword", "SecurityCtrlr", "AuthorizationKey", readable=False),
-    Variable("SecurityProfile", "SecurityCtrlr", "SecurityProfile", writable=False),
+    # 1.6 raises the profile by writing it (A05); 2.x by a slot.
+    Variable(PROFILE, "SecurityCtrlr", PROFILE, writable=False, writable_16=True),
     Variable("Identity", "SecurityCtrlr", None, writable=False),
     Variable("CertSigningWaitMinimum", "SecurityCtrlr", "CertSigningWaitMinimum"),
     Variable("CertSigningRepeatTimes", "SecurityCtrlr", "CertSigningRepeatTimes"),
@@ -34,21 +42,31 @@ _VARIABLES: tuple[Variable, ...] = (
     Variable("CertificateStoreMaxLength", None, "CertificateStoreMaxLength", writable=False),
     Variable("CertificateEntries", "SecurityCtrlr", None, writable=False),
     Variable("HeartbeatInterval", "OCPPCommCtrlr", "HeartbeatInterval"),
+    Variable(PRIORITY, "OCPPCommCtrlr", None),
+    Variable(ATTEMPTS, "OCPPCommCtrlr", None),
+    Variable("ActiveNetworkProfile", "OCPPCommCtrlr", None, writable=False),
 )
-PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)
-_WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval"})
+_WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval", ATTEMPTS})
+_MOST_ATTEMPTS = 100
 
 
 class DeviceModel:
     """Values of the variables. The password's value is never kept here: it is write-only and lives in the store."""
 
-    def __init__(self, values: Mapping[str, str], *, takes_password: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, str],
+        *,
+        takes_password: Callable[[str], bool],
+        takes_order: Callable[[str], bool] = lambda value: False,
+    ) -> None:
         """Set up.
 
         Args:
             takes_password: whether a password's wire value is one that this station can use.
+            takes_order: whether an order of configuration slots is one.
         """
-        self._takes_password = takes_password
+        self._checks = {PASSWORD: takes_password, PRIORITY: takes_order}
         self._values = {variable.name: values.get(variable.name, "") for variable in _VARIABLES}
 
     def values(self) -> dict[str, str]:
@@ -81,7 +99,8 @@ class DeviceModel:
         for key in wanted:
             if key in known:
                 variable = known[key]
-                entry: dict[str, Any] = {"key": key, "readonly": not variable.writable}
+                writable = variable.writable if variable.writable_16 is None else variable.writable_16
+                entry: dict[str, Any] = {"key": key, "readonly": not writable}
                 if variable.readable:
                     entry["value"] = self._values[variable.name]
                 found.append(entry)
@@ -125,9 +144,10 @@ class DeviceModel:
 
     def _is_well_formed(self, variable: Variable, value: str) -> bool:
         if variable.name in _WHOLE_NUMBERS:
-            return value.isascii() and value.isdigit() and len(value) <= 9
-        if variable.name == PASSWORD:
-            return self._takes_password(value)
+            whole = value.isascii() and value.isdigit() and len(value) <= 9
+            return whole and (variable.name != ATTEMPTS or 1 <= int(value) <= _MOST_ATTEMPTS)
+        if variable.name in self._checks:
+            return self._checks[variable.name](value)
         return 0 < len(value) <= 500
 
     def _accept(self, variable: Variable, value: str) -> tuple[str, str | None]:

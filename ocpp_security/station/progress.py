@@ -30,6 +30,8 @@ class Milestone(StrEnum):
     """The CSMS has heard of it."""
     ROOTS = "roots"
     """About a root that was installed, deleted or refused."""
+    NETWORK = "network"
+    """Another configuration slot is in use than before."""
     LOG = "log"
     """About a log that the CSMS asked for."""
     CONTRACT = "contract"

@@ -30,6 +30,7 @@ from chargepki.ocpp_security.sign_certificate import (
     StoreRequest,
 )
 from chargepki.ocpp_security.station.csr import forge_csr
+from chargepki.ocpp_security.station.device import PROFILE
 from chargepki.ocpp_security.station.ev_contract import ask_for_contracts
 from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.progress import Milestone
@@ -59,7 +60,6 @@ _FIXED_ANSWERS: dict[str, dict[str, Any]] = {
     "RemoteStopTransaction": {"status": "Rejected"},
     "RequestStartTransaction": {"status": "Rejected"},
     "RequestStopTransaction": {"status": "Rejected"},
-    "SetNetworkProfile": {"status": "Rejected"},
 }
 
 
@@ -251,7 +251,9 @@ class StationSession:
             case DiscardCertificate():
                 station.store.discard_certificate(effect.certificate)
             case Reconnect():
-                station.reconnect(effect.why)
+                # On profiles 1 and 2 the password stays in use: coming back would show nothing.
+                if station.uses_certificate:
+                    station.reconnect(effect.why)
             case RaiseEvent():
                 station.raise_event(effect.event, effect.tech_info)
                 await self.send_events()
@@ -293,6 +295,12 @@ class StationSession:
                 return self._triggered(event.action, payload)
             case "CertificateSigned":
                 return await self._certificate_signed(payload)
+            case "ChangeConfiguration" if payload["key"] == PROFILE:
+                status = station.network.raise_profile(str(payload["value"]))
+                after = self._reconnecting("the security profile is raised", rebooted=True)
+                return Reply({"status": status}, after if status == "Accepted" else None)
+            case "SetNetworkProfile":
+                return Reply(station.network.set_profile(payload))
             case "ChangeConfiguration":
                 status, password = station.device.change_configuration(payload)
                 return self._configured({"status": status}, password)
@@ -310,7 +318,7 @@ class StationSession:
             case "GetLog":
                 return self._logs.asked(payload)
             case "Reset":
-                return Reply({"status": "Accepted"}, self._reconnecting("reset by the CSMS"))
+                return Reply({"status": "Accepted"}, self._reconnecting("reset by the CSMS", rebooted=True))
         if event.action in _FIXED_ANSWERS:
             return Reply(_FIXED_ANSWERS[event.action])
         answer_no = CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "this station does not support it")
@@ -378,8 +386,8 @@ class StationSession:
         station.tell(Milestone.PASSWORD_OFFERED, "the CSMS set a new password")
         return Reply(answer, self._reconnecting("a new password is to be used"))
 
-    def _reconnecting(self, why: str) -> Any:
+    def _reconnecting(self, why: str, *, rebooted: bool = False) -> Any:
         async def reconnect() -> None:
-            self._station.reconnect(why)
+            self._station.reconnect(why, rebooted=rebooted)
 
         return reconnect

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
@@ -23,11 +21,13 @@ from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
 from chargepki.ocpp_security.passwords import password_from_wire
 from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
+from chargepki.ocpp_security.station.connecting import HANDSHAKE_EVENTS, NoRedirect, RetryPolicy
 from chargepki.ocpp_security.station.csr import CsrForgery
-from chargepki.ocpp_security.station.device import DeviceModel
+from chargepki.ocpp_security.station.device import ATTEMPTS, PRIORITY, DeviceModel
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore
+from chargepki.ocpp_security.station.network import NetworkFacts, StationNetwork, parse_endpoint
 from chargepki.ocpp_security.station.progress import Milestone, Progress
 from chargepki.ocpp_security.station.roots import StationRoots
 from chargepki.ocpp_security.station.session import StationSession
@@ -47,33 +47,6 @@ _OPEN_SECONDS = 20
 _MAX_DIAGNOSTICS = 1000
 _REFUSALS = 3
 """So often in a row a certificate is refused before `enrol_again` takes it for lost: a CSMS may err once."""
-
-
-# A00.FR.316, FR.323, FR.419 and FR.426: what OpenSSL says when the versions or the suites have nothing in common.
-_HANDSHAKE_EVENTS = {
-    "UNSUPPORTED_PROTOCOL": SecurityEvent.INVALID_TLS_VERSION,
-    "TLSV1_ALERT_PROTOCOL_VERSION": SecurityEvent.INVALID_TLS_VERSION,
-    "WRONG_VERSION_NUMBER": SecurityEvent.INVALID_TLS_VERSION,
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
-    "TLSV1_ALERT_INSUFFICIENT_SECURITY": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
-    "WRONG_CIPHER_RETURNED": SecurityEvent.INVALID_TLS_CIPHER_SUITE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Waits between connection attempts: doubling from `minimum` to `maximum`, with up to a fifth more at random.
-
-    Clause: OCPP 2.0.1 part 4, 5.3 (RetryBackOff…): stations of a fleet must not come back all at once.
-    """
-
-    minimum: timedelta = timedelta(seconds=1)
-    maximum: timedelta = timedelta(minutes=1)
-
-    def wait(self, failures: int) -> float:
-        """Return the seconds to wait after *failures* in a row (1 or more)."""
-        seconds = min(self.minimum.total_seconds() * 2.0 ** min(failures - 1, 20), self.maximum.total_seconds())
-        return seconds * random.uniform(1.0, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +89,7 @@ class StationSimulator:
         firmware_faults: frozenset[FirmwareFault] = frozenset(),
         trust_policy: TrustPolicy | None = None,
         ev: EvExchange | None = None,
+        secure_url: str | None = None,
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -136,6 +110,8 @@ class StationSimulator:
             firmware_faults: what it does wrong in updates.
             trust_policy: how it decides about roots, and what it does wrong with them.
             ev: a vehicle that is plugged in, whose request for its contract is passed on once.
+            secure_url: 1.6: where it goes when the CSMS raises its profile to 2 or 3; otherwise to the same host and
+                port over TLS. In 2.x the CSMS names the URL.
             progress: called with everything that happens.
 
         Raises:
@@ -144,7 +120,7 @@ class StationSimulator:
         """
         check_identity(identity)
         self.identity, self.version, self.store = identity, OcppVersion(version), store
-        self._endpoint = _endpoint(url, identity)
+        parse_endpoint(url, identity)
         self.enrol, self._enrol_again, self.forgery = enrol, enrol_again, forgery
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
@@ -152,7 +128,11 @@ class StationSimulator:
         self.ev = ev
         state = store.begin(identity, serial_number or identity, _first_variables(identity, organization))
         self._serial_number = state.serial_number
-        self.device = DeviceModel(state.variables, takes_password=self._takes_password)
+        self.device = DeviceModel(
+            state.variables,
+            takes_password=self._takes_password,
+            takes_order=lambda value: self.network.takes_order(value),
+        )
         self.roots = StationRoots(
             store.folder,
             self.version,
@@ -164,6 +144,8 @@ class StationSimulator:
         self.flow = StationCertificateFlow(
             self.version, self._config(), pending=state.pending, installed=state.installed
         )
+        self.network = StationNetwork(store.folder, self.version, url, self._network_facts(), secure_url=secure_url)
+        self._network_changed()
         self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
         self._vendor, self._model = vendor, model
         self.firmware = StationFirmware(
@@ -172,7 +154,7 @@ class StationSimulator:
         self._session: StationSession | None = None
         self._on_fallback = False
         self._profile: int | None = None
-        self._reconnect_at_once = False
+        self._reconnect_at_once = self._rebooted = False
         self._password_turn = 0
         self._refusals: tuple[str, int] = ("", 0)
         self._until: Callable[[Progress], bool] | None = None
@@ -207,7 +189,13 @@ class StationSimulator:
     @property
     def is_secured(self) -> bool:
         """Whether the connection is TLS."""
-        return self._endpoint.startswith("wss:")
+        return self._profile is not None and self._profile > 1
+
+    @property
+    def uses_certificate(self) -> bool:
+        """Whether the slot in use opens its connections with a certificate once there is one."""
+        profile = self.network.profile
+        return profile.url.startswith("wss:") and profile.security_profile != 2
 
     def tell(
         self, milestone: Milestone, text: str, *, status: int | None = None, certificate: str | None = None
@@ -224,9 +212,10 @@ class StationSimulator:
         """Say whether the CSMS refuses *certificate* for good and the station goes back to its password."""
         return self._enrol_again and self._refusals[0] == certificate.sha256 and self._refusals[1] >= _REFUSALS
 
-    def reconnect(self, why: str) -> None:
-        """Close the connection and come back at once."""
+    def reconnect(self, why: str, *, rebooted: bool = False) -> None:
+        """Close the connection and come back at once; after a reboot on the first slot of the order."""
         self._reconnect_at_once = True
+        self._rebooted = self._rebooted or rebooted
         if self._session is not None:
             self._session.link.close_soon(1000, why)
 
@@ -254,7 +243,8 @@ class StationSimulator:
         return self._tls(self.flow.client_certificate(self.clock()))
 
     def take_variables(self) -> None:
-        """Keep changed variables, and let the certificate flow follow them."""
+        """Keep changed variables, and let the certificate flow and the network follow them."""
+        self.network.set_order(self.device.values()[PRIORITY])
         self.store.set_variables(self.device.values())
         self.flow.config = self._config()
 
@@ -296,26 +286,37 @@ class StationSimulator:
         failures = 0
         while True:
             self._reconnect_at_once = False
+            if self._rebooted:
+                self._rebooted = False
+                self.network.restarted()
             credentials = self._choose_credentials()
             self._profile = credentials.profile
-            self.tell(Milestone.CONNECTING, f"connecting to {self._endpoint} (profile {credentials.profile})")
+            self.tell(Milestone.CONNECTING, f"connecting to {self._endpoint()} (profile {credentials.profile})")
             socket = await self._connect(credentials)
             if socket is None and self._on_fallback:
                 # M05.FR.14: the server does not verify under the new root; the old one is there for this.
                 socket = await self._connect(credentials, fallback=True)
             if socket is None:
                 failures += 1
+                self.network.failed()
             else:
                 failures = 0
                 await self._serve(socket, credentials)
             if not self._reconnect_at_once:
                 await asyncio.sleep(self._retry.wait(max(failures, 1)))
 
+    def _endpoint(self) -> str:
+        return parse_endpoint(self.network.profile.url, self.identity)
+
     def _choose_credentials(self) -> _Credentials:
-        if not self._endpoint.startswith("wss:"):
+        profile = self.network.profile
+        if not profile.url.startswith("wss:"):
             return _Credentials(1, self._password())
         certificate = self.flow.client_certificate(self.clock())
-        if certificate is None or self.lost_certificate(certificate):
+        if profile.security_profile == 3 and not (certificate and self.lost_certificate(certificate)):
+            # Without its certificate it fails, as every station of profile 3 does, and goes on to the next slot.
+            return _Credentials(3, certificate=certificate)
+        if profile.security_profile == 2 or certificate is None or self.lost_certificate(certificate):
             return _Credentials(2, self._password())
         return _Credentials(3, certificate=certificate)
 
@@ -333,8 +334,8 @@ class StationSimulator:
         if credentials.password is not None:
             headers["Authorization"] = build_authorization(self.identity, credentials.password)
         try:
-            socket = await _NoRedirect(
-                self._endpoint,
+            socket = await NoRedirect(
+                self._endpoint(),
                 subprotocols=[Subprotocol(self.version.value)],
                 additional_headers=headers,
                 ssl=self._tls(credentials.certificate, fallback=fallback) if credentials.profile > 1 else None,
@@ -347,7 +348,9 @@ class StationSimulator:
         except (InvalidHandshake, ssl.SSLError) as exc:
             self._refused(credentials, exc)
             if isinstance(exc, ssl.SSLCertVerificationError) and not fallback:
-                self._on_fallback = bool(self.roots.csms(fallback=True))
+                # M05.FR.15 and FR.16: on the way to another CSMS the attempts count, and not the old root.
+                is_active = self.network.current == self.network.active
+                self._on_fallback = is_active and bool(self.roots.csms(fallback=True))
             return None
         except (OSError, TimeoutError) as exc:
             # TLS 1.3: a server that refuses our certificate hangs up after our side thinks the handshake is done.
@@ -379,7 +382,7 @@ class StationSimulator:
             text = f"the CSMS's certificate is not accepted: {exc.verify_message}"
         elif isinstance(exc, ssl.SSLError):
             text = f"the TLS handshake failed: {exc.reason}"
-            event = _HANDSHAKE_EVENTS.get(exc.reason or "")
+            event = HANDSHAKE_EVENTS.get(exc.reason or "")
             if event is not None:
                 self.raise_event(event, text)
         else:
@@ -400,6 +403,10 @@ class StationSimulator:
             self._refusals = ("", 0)
         self.store.set_profile(credentials.profile)
         self.device.put("SecurityProfile", str(credentials.profile))
+        changed = self.network.connected(credentials.profile)
+        self._network_changed()
+        if changed is not None:
+            self.tell(Milestone.NETWORK, changed)
         self.tell(Milestone.CONNECTED, f"connected on security profile {credentials.profile}")
         if credentials.password is not None:
             self._password_turn = 0
@@ -417,6 +424,19 @@ class StationSimulator:
 
     # Parts
 
+    def _network_facts(self) -> NetworkFacts:
+        return NetworkFacts(
+            profile=lambda: self.store.state.security_profile,
+            has_root=lambda: bool(self.roots.csms()),
+            has_certificate=lambda: self.flow.client_certificate(self.clock()) is not None,
+            has_password=lambda: bool(self.store.passwords()),
+            attempts=lambda: int(self.device.values()[ATTEMPTS] or "3"),
+        )
+
+    def _network_changed(self) -> None:
+        self.device.put(PRIORITY, self.network.order_text())
+        self.device.put("ActiveNetworkProfile", str(self.network.active))
+
     def _firmware_hooks(self) -> FirmwareHooks:
         def reported() -> None:
             if self._session is not None:
@@ -430,7 +450,7 @@ class StationSimulator:
             tell=lambda text: self.tell(Milestone.FIRMWARE, text),
             installed=lambda version: self.tell(Milestone.FIRMWARE_INSTALLED, f"version {version} is installed"),
             reported=reported,
-            reboot=lambda: self.reconnect("rebooting into the new firmware"),
+            reboot=lambda: self.reconnect("rebooting into the new firmware", rebooted=True),
         )
 
     def _config(self) -> StationCertificateConfig:
@@ -454,26 +474,6 @@ class StationSimulator:
         return True
 
 
-class _NoRedirect(connect):
-    """A station goes where it is configured to go: following a redirect would send its password elsewhere."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
-
-
-def _endpoint(url: str, identity: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.username is None
-        usable = usable and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no port, or half an IPv6 address
-        usable = False
-    if not usable:
-        raise InputError(f"not the URL of a CSMS: {url[:100]!r}", fix="use ws://HOST:PORT or wss://HOST:PORT")
-    path = parts.path.rstrip("/") or "/ocpp"
-    return f"{parts.scheme}://{parts.netloc}{path}/{quote(identity, safe='')}"
-
-
 def _first_variables(identity: str, organization: str | None) -> dict[str, str]:
     return {
         "Identity": identity,
@@ -484,4 +484,5 @@ def _first_variables(identity: str, organization: str | None) -> dict[str, str]:
         "MaxCertificateChainSize": "10000",
         "AdditionalRootCertificateCheck": "false",
         "HeartbeatInterval": "300",
+        ATTEMPTS: "3",
     }

@@ -1,8 +1,12 @@
-"""A05, end to end: a foreign station is raised from profile 1 to 2, and from 2 to 3, and never let in lower again."""
+"""A05, end to end: a foreign station and ours are raised from profile 1 to 2 and to 3, and never let in lower again."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import websockets
@@ -10,6 +14,7 @@ import websockets
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.operations_profile import profile_parameters
+from chargepki.ocpp_security.station import Milestone, RetryPolicy, StationSimulator, StationStore
 from chargepki.pki.inventory.records import OperationState
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
 from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
@@ -18,13 +23,13 @@ VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
 URL = "wss://csms.example/ocpp"
 
 
-def order(rig: Rig, station: str, profile: int, version: str) -> str:
+def order(rig: Rig, station: str, profile: int, version: str, url: str = URL) -> str:
     store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
     now = datetime.now(UTC)
     return store.create(
         OperationKind.SET_PROFILE,
         station,
-        profile_parameters(profile, url=None if version == "ocpp1.6" else URL),
+        profile_parameters(profile, url=None if version == "ocpp1.6" else url),
         operation_id=new_operation_id(),
         actor=ACTOR,
         now=now,
@@ -130,3 +135,70 @@ def test_a_station_that_falls_back_keeps_its_old_profile_and_gets_its_old_order_
 
     run_on("asyncio", story())
     assert rig.inventory.get_station("BACK").security_profile == 1
+
+
+def our_station(rig: Rig, identity: str, url: str, version: str, **options: Any) -> StationSimulator:
+    store = StationStore(rig.folder / "stations" / identity)
+    store.set_trust(rig.root_pem.encode())
+    store.set_password(PASSWORD)
+    retry = RetryPolicy(timedelta(seconds=0.05), timedelta(seconds=0.1))
+    return StationSimulator(url, identity, store, version, organization="Example CSO", retry=retry, **options)
+
+
+@contextlib.asynccontextmanager
+async def running(station: StationSimulator) -> AsyncIterator[None]:
+    task = asyncio.create_task(station.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.1"])
+def test_tc_083_and_tc_a_19_our_station_goes_from_profile_1_to_3_and_stays_there(rig: Rig, version: str) -> None:
+    """A05.FR.05 to FR.07 (1.6: FR.06, FR.07, FR.09) from both ends: slots or key, reboot, no way back."""
+    identity = f"OURS-{version}"
+    rig.add_station(identity, profile=1)
+
+    async def raised(profile: int, url: str) -> None:
+        operation = order(rig, identity, profile, version, url)
+        await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final, seconds=80)
+        assert rig.inventory.get_operation(operation).state is OperationState.DONE
+
+    async def story() -> None:
+        async with rig.server(1) as plain, rig.server(2, 3) as secure:
+            url, secure_url = rig.url_of(plain), rig.url_of(secure)
+            async with running(our_station(rig, identity, url, version, secure_url=secure_url)):
+                await raised(2, secure_url)
+                await raised(3, secure_url)
+            # A new process with the address that it was commissioned with.
+            again = our_station(rig, identity, url, version, secure_url=secure_url)
+            shown = await again.run(lambda event: event.milestone in (Milestone.BOOTED, Milestone.REFUSED))
+            assert shown is not None and (shown.milestone, shown.profile) == (Milestone.BOOTED, 3)
+            values = again.device.values()
+            assert (values["SecurityProfile"], values["NetworkConfigurationPriority"]) == (
+                "3", values["ActiveNetworkProfile"],
+            )  # fmt: skip
+
+    run_on("asyncio", story())
+    assert rig.inventory.get_station(identity).security_profile == 3
+
+
+@pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.0.1"])
+def test_tc_b_49_our_station_comes_back_when_nobody_answers_on_the_new_profile(rig: Rig, version: str) -> None:
+    """B10.FR.07, 1.6 A05.FR.08: the operation fails, and what worked goes on to work."""
+    identity, nobody = f"RETURNS-{version}", "wss://localhost:1"
+    rig.add_station(identity, profile=1)
+
+    async def story() -> None:
+        async with rig.server(1) as server:
+            station = our_station(rig, identity, rig.url_of(server), version, secure_url=nobody)
+            async with running(station):
+                operation = order(rig, identity, 2, version, nobody)
+                await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final, seconds=80)
+                assert "came back on profile 1" in str(rig.inventory.get_operation(operation).outcome)
+                assert station.network.order_text() == "1"
+
+    run_on("asyncio", story())
+    assert rig.inventory.get_station(identity).security_profile == 1
