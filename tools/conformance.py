@@ -17,16 +17,20 @@ FOLDER = ROOT / "fixtures" / "conformance"
 REASONS = {
     "not ours": "outside what a CSMS or a station of ours does",
     "not built": "the product does not do it",
+    "not shown": "no test of ours shows it",
     "not applicable": "there is nothing to do",
 }
 """How the reason of a row without tests (or with tests of a part) begins."""
 TABLES = {
     "octt": "Cases of the OCTT",
+    "requirements": "Requirements of the certificate blocks",
+    "checklists": "Checklists",
+    "ambiguities": "Where the texts are unclear",
 }
 _ROLES = {"csms": "CSMS", "station": "station", "both": "both"}
 _ABOUT = {
     "octt": "The role is the one under test: the CSMS, or the simulated station of `chargepki station simulate`.",
-    "requirements": "An id that begins with `1.6` is one of the security white paper; the same id often means another"
+    "requirements": "An id that begins with `1.6/` is one of the security white paper; the same id often means another"
     " rule in 2.x.",
     "checklists": "What a CSMS and a charging station have to do about security, point by point.",
     "ambiguities": "Texts that contradict themselves, one another or the field, and what we do about them.",
@@ -81,8 +85,8 @@ def page() -> str:
         "What shows that a CSMS on these modules, and the simulated station, do what the security parts of OCPP 1.6,"
         " 2.0.1 and 2.1 ask for: each case of the OCTT, each requirement of the certificate blocks, each point of the"
         " checklists and each place where the texts are unclear, with the tests that show it. A row that says *not"
-        " built* or *not ours* is not covered; with tests beside it, a part is. Passing our tests is no certificate:"
-        " the tool of the certification body has the last word.\n",
+        " built*, *not shown* or *not ours* is not covered; with tests beside it, a part is. Passing our tests is no"
+        " certificate: the tool of the certification body has the last word.\n",
         "Run what a row names with `.venv/bin/python -m pytest` and the name. The tables are"
         " `fixtures/conformance/*.toml`; a test fails when a row or a test of a row is missing.\n",
         _counts(),

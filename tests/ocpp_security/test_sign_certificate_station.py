@@ -274,6 +274,18 @@ def test_a02_fr_06_and_fr_08_a_sound_certificate_is_installed_and_the_station_re
     assert flow.pending == () and flow.client_certificate(NOW) == installed.certificate
 
 
+@pytest.mark.parametrize("version", [V201, V21])
+def test_row_20_a_certificate_type_that_is_left_out_is_that_of_the_request(version: OcppVersion) -> None:
+    flow = make_flow(version)
+    key, request = begin(flow)
+    answer, effects = signed(
+        flow, operator().issue(key.public_key()), use=CertificateUse.COMBINED, request_id=request.number
+    )
+    assert answer == {"status": "Accepted"}
+    (installed,) = of(InstallCertificate, effects)
+    assert installed.certificate.use is USE
+
+
 def test_an_unsolicited_certificate_is_refused() -> None:
     flow = make_flow()
     assert_refused(flow, signed(flow, operator().issue(new_key().public_key())), "no certificate was asked for")

@@ -182,6 +182,11 @@ def test_a_listing_tells_each_match_and_leaves_out_empty_lists() -> None:
             {"certificateType": "ManufacturerRootCertificate", "certificateHashData": hash_of(OTHER)},
         ],
     }
+    # TC_M_17: two uses of three.
+    both = answer_listing(OcppVersion.V21, [C, M], [*installed, *held((V, NEWEST))], POLICY)
+    assert [each["certificateType"] for each in both["certificateHashDataChain"]] == [
+        "CSMSRootCertificate", "ManufacturerRootCertificate",
+    ]  # fmt: skip
     for version, use in ((OcppVersion.V16, M), (OcppVersion.V201, V)):
         assert answer_listing(version, [use], held((C, OLD)), POLICY) == {"status": "NotFound"}
 

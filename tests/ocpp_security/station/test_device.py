@@ -32,6 +32,14 @@ def test_a01_fr_01_the_password_is_written_and_never_read() -> None:
     assert SECRET not in str((made.get_configuration({}), made.values()))
 
 
+@pytest.mark.parametrize("value", ["", "short", "x" * 501])
+def test_tc_a_10_cs_a_password_that_cannot_be_used_is_rejected(value: str) -> None:
+    """And none is handed on, so that the old one stays in use."""
+    made = device()
+    assert write(made, "SecurityCtrlr", "BasicAuthPassword", value) == ("Rejected", None)
+    assert made.change_configuration({"key": "AuthorizationKey", "value": value}) == ("Rejected", None)
+
+
 def test_the_profile_is_a_key_of_1_6_and_read_only_in_2_x() -> None:
     made = device()
     assert write(made, "SecurityCtrlr", "SecurityProfile", "3") == ("Rejected", None)

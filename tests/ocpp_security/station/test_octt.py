@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography import x509
@@ -17,13 +19,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
+from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import SecurityEvent, event_name
+from chargepki.ocpp_security.rpc import CallReceived
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
+from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.tls import TlsIdentity, server_context
 from chargepki.ocpp_security.versions import OcppVersion
 from testkit.csms_rig import PASSWORD, run_on
@@ -178,3 +184,18 @@ def test_tc_a_06_cs_a_server_with_old_tls_or_weak_suites_gets_nothing(bench: Ben
         assert event.value in log
         # The catalogue of 1.6 calls it not critical, so it stays in the log there.
         assert bench.queued(event) == (bench.version != "ocpp1.6")
+
+
+@pytest.mark.parametrize("action", ["UpdateFirmware", "GetDiagnostics"])
+def test_row_55_and_1_6_l01_fr_20_what_the_secure_messages_replace_is_not_supported(
+    tmp_path: Path, action: str
+) -> None:
+    """UpdateFirmware of 1.6 beside SignedUpdateFirmware; GetDiagnostics is answered alike."""
+    station = StationSimulator("ws://localhost:1", "OLD", StationStore(tmp_path), OcppVersion.V16)
+    session = StationSession(station, cast(ClientConnection, object()))
+    payload: dict[str, object] = {"location": "https://images.example/a.img", "retrieveDate": "2026-06-01T12:00:00Z"}
+    with pytest.raises(OcppRefusal) as refused:
+        asyncio.run(session._on_call(CallReceived("1", action, payload)))
+    assert isinstance(refused.value.answer, CallErrorAnswer)
+    assert refused.value.answer.code is RpcErrorCode.NOT_SUPPORTED
+    assert station.firmware.store.state.job is None
