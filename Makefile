@@ -16,6 +16,8 @@ export UV_LINK_MODE := copy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # CI says so in a variable; a developer's own virtual environment must not be picked up by mistake.
 unexport VIRTUAL_ENV
+# The processes of a test run share what each has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup judges demo test check bench campaign reference wheel sbom requirements clean

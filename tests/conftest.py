@@ -6,9 +6,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+from _pytest.assertion import rewrite
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from testkit.effort import CAMPAIGN
@@ -34,6 +36,24 @@ RUN_TOGETHER = frozenset(
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=True, database=None)
 hypothesis.settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
 hypothesis.settings.load_profile("campaign" if CAMPAIGN else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of a whole run prepare its share of the modules, or each would rewrite the assertions of all.
+
+    They meet in the cache that pytest keeps anyway; what another has not got to yet is rewritten when it is imported.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None or sys.dont_write_bytecode or [Path(name).name for name in config.args] != ["tests"]:
+        return
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        cached = rewrite.get_cache_dir(file) / f"{file.stem}{rewrite.PYC_TAIL}"
+        with contextlib.suppress(SyntaxError, OSError):  # which are reported when it is collected
+            if rewrite._read_pyc(file, cached) is None:
+                source_hash, code = rewrite._rewrite_test(file, config)
+                cached.parent.mkdir(exist_ok=True)
+                rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, source_hash, cached)
 
 
 @pytest.fixture(autouse=True, scope="session")
