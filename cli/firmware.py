@@ -93,9 +93,13 @@ def sign(state: GlobalState, /, **options: Any) -> None:
 @_hash_option
 @_quirk_option
 @click.option("--at", type=INSTANT, metavar="T", help="Judge as of T; now by default.")
+@click.option("--version", metavar="V", help="Version of IMAGE, with --installed.")
+@click.option("--installed", metavar="V", help="Version that the station runs: an older IMAGE is refused.")
 @pass_state
 def verify(state: GlobalState, /, **options: Any) -> None:
     """Verify IMAGE (a file, or - for standard input) in the order of a station: certificate, digest, signature.
+
+    With --version and --installed, a genuine image that is older than what is installed is refused last.
 
     Exit 0 when a station must accept it, 1 when it must not. The verdict names the status and the security event
     that a station answers with. Revocation is demanded to be known where a CRL or a response is given.

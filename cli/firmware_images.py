@@ -119,6 +119,9 @@ def verify_image(
     Raises:
         click.exceptions.Exit: the answer is no.
     """
+    version, installed = options["version"], options["installed"]
+    if (version is None) != (installed is None):
+        raise click.UsageError("--version and --installed are compared with each other: give both, or neither")
     crls = [der for file in options["crls"] for der in read_objects(file, "CRL", ("X509 CRL",), _MAX_CRL_BYTES)]
     responses = [
         der
@@ -139,13 +142,18 @@ def verify_image(
                 quirks=tuple(map(FirmwareQuirk, options["quirks"])),
                 tick=tick,
             )
+        if installed is not None:
+            # Here, since every module that is loaded before the image is read costs throughput.
+            from chargepki.ocpp_security.firmware_version import check_no_rollback
+
+            check_no_rollback(version, installed)
     except FirmwareRefusal as refusal:
         if state.output.for_machines:
             state.output.document(
                 "chargepki/firmware-verdict", {"image": options["image"], "valid": False, "refusal": refusal.to_json()}
             )
         else:
-            answer = f"a station answers {refusal.status} and reports {refusal.event}"
+            answer = f"a station answers {refusal.status}" + (f" and reports {refusal.event}" if refusal.event else "")
             state.report(what=refusal.what, why=f"{refusal.why}; {answer}", fix=refusal.fix, code=refusal.code)
         raise click.exceptions.Exit(1) from refusal
     _print(state, options["image"], verified)

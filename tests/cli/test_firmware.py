@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,7 +175,12 @@ def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Rele
     run, folder = release.run, tmp_path / "pack"
     run("firmware", "mutate", release.file("image"), "--out-dir", folder, "--dry-run")
     assert not folder.exists()
-    listed = run("firmware", "mutate", release.file("image"), "--out-dir", folder, "--json").json()["cases"]
+    older = tmp_path / "older"
+    older.write_bytes(b"an earlier release of the maker's own, of at least 64 octets, as a pack needs them to be")
+    listed = run("firmware", "mutate", release.file("image"), "--older", older, "--out-dir", folder, "--json").json()[
+        "cases"
+    ]
+    assert "rolled-back" in {case["id"] for case in listed}
     manifest = json.loads((folder / "manifest.json").read_bytes())
     assert (manifest["schema"], manifest["schema_version"]) == ("chargepki/firmware-mutations", 1)
     assert len(listed) == len(manifest["cases"])
@@ -181,19 +188,9 @@ def test_a_mutation_pack_is_written_whole_and_never_over_something(release: Rele
         assert (folder / case["image"]).exists()
         assert (folder / "cases" / f"{case['id']}.pem").read_bytes().decode() == case["signingCertificate"]
         assert (folder / "cases" / f"{case['id']}.sig").read_text() == case["signature"]
-    # As files they are refused for the same reasons as in messages.
+    run("firmware", "verify", folder / "good.bin", "--signature", "", "--cert", "x", "--installed", "1", code=2)
     for case in manifest["cases"]:
-        if case["id"] in ("signature-not-base64", "signature-missing", "certificate-missing", "certificate-not-pem"):
-            words = (
-                "--signature",
-                folder / "cases" / f"{case['id']}.sig",
-                "--cert",
-                folder / "cases" / f"{case['id']}.pem",
-            )
-            found = run(
-                "firmware", "verify", folder / case["image"], *words, "--trust", folder / "root.pem", "--json", code=1
-            )
-            assert found.json()["refusal"]["rule"] == case["expect"]["rule"]
+        _check_case(run, folder, case)
     run("firmware", "mutate", release.file("image"), "--out-dir", folder, code=3).check_one_error(3)
     for no_image in (folder, "/dev/zero"):
         run("firmware", "mutate", no_image, "--out-dir", tmp_path / "other", code=3).check_one_error(3)
@@ -260,3 +257,15 @@ def test_an_update_is_ordered_only_when_nothing_would_refuse_it(release: Release
         run(*words, *more, code=code).check_one_error(code)
     assert "check approval" in run(*words, "m2-1.0", code=3).stderr
     assert run("station", "show", "CS-1", "--json").json()["operations"] == []
+
+
+def _check_case(run: CommandLine, folder: Path, case: Mapping[str, Any]) -> None:
+    """Give the files of a case to the command: it says yes or no as the manifest does, and for its reason."""
+    files = ("--signature", folder / "cases" / f"{case['id']}.sig", "--cert", folder / "cases" / f"{case['id']}.pem")
+    trust = ("--trust", folder / "root.pem", "--crl", folder / "root.crl")
+    versions = ("--version", case["version"], "--installed", case["installed_version"]) if case["version"] else ()
+    rule = case["expect"]["rule"]
+    found = run(
+        "firmware", "verify", folder / case["image"], *files, *trust, *versions, "--json", code=1 if rule else 0
+    )
+    assert (found.json().get("refusal") or {"rule": None})["rule"] == rule, case["id"]
