@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 _LISTEN_SECONDS: Final = 0.25
 _LOOK_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 0.1
-_LONGEST_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 0.5
+"""Seconds. Until it is connected again no revocation waits for this process, and a server may come and go meanwhile."""
 
 Look = Callable[[], Coroutine[Any, Any, bool]]
 

@@ -54,6 +54,11 @@ status_trust = "others.pem"
 contract_trust = "mo.pem"
 contract_sub_cas = "mo-subs.pem"
 contract_token_status = "Accepted"
+contract_ca = ["acme-mo-sub2"]
+cps_ca = ["acme-cps-sub2"]
+cps_cert = "cps.pem"
+cps_key = "cps.key"
+exi_response_limit = 7500
 
 [csms.limits]
 tls_handshake = "3s"
