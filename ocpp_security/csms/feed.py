@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.pki.errors import ChargePkiError
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import ChangeWatcher, Inventory
 from chargepki.pki.inventory.records import AuditEntry
 
 __all__ = ["ChangeFeed"]
 
 _log = logging.getLogger("chargepki.csms")
 _WATCH_SECONDS = 1.0
-"""Longest wait in one go: how long `stop` may take."""
+"""Longest wait in one go."""
 _TICK_SECONDS = 2.0
 _BATCH = 500
 
@@ -46,6 +46,7 @@ class ChangeFeed:
         self._stopping = threading.Event()
         self._woken = asyncio.Event()
         self._thread: threading.Thread | None = None
+        self._watcher: ChangeWatcher | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._seq = 0
 
@@ -61,6 +62,9 @@ class ChangeFeed:
     async def stop_reading(self) -> None:
         """End the tasks, and tell the thread to end. Idempotent."""
         self._stopping.set()
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -77,6 +81,7 @@ class ChangeFeed:
         while not self._stopping.is_set():
             try:
                 with contextlib.closing(self._inventory.watch()) as watcher:
+                    self._watcher = watcher
                     # What was committed before the watch began is read now.
                     self._wake(loop)
                     while not self._stopping.is_set():
