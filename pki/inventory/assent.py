@@ -22,6 +22,12 @@ __all__ = ["Assent", "wait_for_assent"]
 
 _LOCK: Final = 0x63686B69
 """Key of the advisory lock; such keys are local to a database."""
+_SETTLE_SECONDS: Final = 1.5
+"""How old a server must be before anybody is told that all have let go.
+
+A holder whose server went away relies on its memory until it is connected again (`services.reliance` tries every half
+second): what was acknowledged before that, it would deny if the server went away once more.
+"""
 _FIRST_SLICE: Final = 0.02
 _LAST_SLICE: Final = 0.32
 
@@ -120,6 +126,9 @@ def wait_for_assent(database: Database, *, timeout: float) -> bool:
 
 
 def _ask_until(session: Session, deadline: float) -> bool:
+    age = session.execute("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8")[0][0]
+    if age < _SETTLE_SECONDS:  # also when a clock was set back: never for longer than this
+        time.sleep(min(_SETTLE_SECONDS, _SETTLE_SECONDS - age))
     pause = _FIRST_SLICE
     while True:
         # A holder may have let go and taken the lock again before this request for it is queued: ask once more.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 
+import psycopg
 import pytest
 
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.engine import Database, Session
-from testkit.databases import end_all_connections, postgresql_server, postgresql_url, sqlite_url
+from testkit.databases import end_all_connections, libpq, postgresql_server, postgresql_url, sqlite_url
 from testkit.inventories import add_ca
 
 __all__ = ["postgresql_server", "postgresql_url", "sqlite_url"]
@@ -99,6 +100,22 @@ def test_whoever_revokes_is_told_when_a_new_connection_has_ended_too(
         end_all_connections(postgresql_url)
         with pytest.raises(UnavailableError):
             inventory.wait_for_assent(timeout=20)
+
+
+def test_nobody_is_told_before_holders_had_time_to_return_to_a_server_that_was_away(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def age() -> float:
+        with psycopg.connect(libpq(postgresql_url)) as connection:
+            row = connection.execute("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8").fetchone()
+            assert row is not None
+            return float(row[0])
+
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        settled = age() + 1
+        monkeypatch.setattr("chargepki.pki.inventory.assent._SETTLE_SECONDS", settled)
+        assert inventory.wait_for_assent(timeout=20)
+        assert age() >= settled
 
 
 def test_on_sqlite_there_is_nothing_to_wait_for(sqlite_url: str) -> None:
