@@ -260,3 +260,16 @@ def test_a_peer_that_reads_nothing_is_not_buffered_for_without_end(
             writer.transport.abort()
 
     run_on(loop, story())
+
+
+def test_stopping_does_not_wait_until_the_watch_of_the_inventory_ends(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Were it waited for, this would hang.
+    monkeypatch.setattr("chargepki.ocpp_security.csms.feed._WATCH_SECONDS", 3600.0)
+
+    async def story() -> None:
+        async with rig.server(2):
+            await asyncio.sleep(0.1)
+
+    run_on("asyncio", story())
