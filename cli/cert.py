@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.cert_batch import add_issue_batch
 from chargepki.cli.counting import add_count
 from chargepki.cli.filtering import before, combined, equals, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
@@ -30,6 +31,7 @@ def cert() -> None:
 
 add_verify(cert)
 add_count(cert)
+add_issue_batch(cert)
 
 
 @cert.command(

@@ -135,8 +135,6 @@ def prepare(
     station = _station_of(inventory, order, profile, subject)
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
-    # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
-    digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
     pointers, shard = _choose_pointers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ WRITES = {
         "ca", "create-hierarchy", "ocpp", "--prefix", "n", "--organization", "A", "--country", "DE",
     ],
     "cert issue": [*ISSUE, "--csr", "station.csr", "--again", "--out", "leaf.pem", "--chain-out", "chain.pem"],
+    "cert issue-batch": ["cert", "issue-batch", *ISSUE[2:], "--csr-dir", "requests", "--out-dir", "issued"],
     "cert issue --new-key": [*ISSUE, "--new-key", "--key-out", "new.key", "--subject", "CN=x,O=y"],
     "crl publish": ["crl", "publish", "--ca", "t-cso-sub", "--out", "new.crl", "--publish-dir", "www"],
     "crl publish --all": ["crl", "publish", "--all", "--publish-dir", "www"],
@@ -34,6 +36,8 @@ WRITES = {
 @pytest.fixture(autouse=True)
 def beside_the_workspace(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "password").write_text("a-password-of-20-chr")
+    (place / "requests").mkdir()
+    shutil.copy(place / "station.csr", place / "requests")
     monkeypatch.chdir(place)
 
 

@@ -111,6 +111,15 @@ def _issue_settled(place: Place, inventory: Inventory) -> str | None:
     return None
 
 
+def _batch_settled(place: Place, inventory: Inventory) -> str | None:
+    for name in "CD":
+        (leaf,) = x509.load_pem_x509_certificates((place.out / "batch" / f"{name}.pem").read_bytes())
+        made = [record for record in inventory.list_certificates() if f"CN=CS-{name}," in f"{record.subject},"]
+        if [record.der for record in made] != [leaf.public_bytes(Encoding.DER)]:
+            return f"{len(made)} certificates for {name}.csr"
+    return None
+
+
 def _key_handed_out(place: Place) -> bool:
     return (place.out / "new.key").exists() and not (place.out / "new.key.part").exists()
 
@@ -185,6 +194,11 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         ),
         "issue": Scenario(
             (*ISSUE, "--csr", "a.csr", "--out", "out/a.pem", "--chain-out", "out/chain.pem"), _issue_settled
+        ),
+        "issue-batch": Scenario(
+            ("cert", "issue-batch", *ISSUE[2:], "--csr-dir", "csrs", "--out-dir", "out/batch", "--jobs", "1"),
+            _batch_settled,
+            sample=2,
         ),
         "issue-new-key": Scenario(
             (*ISSUE, "--new-key", "--key-out", "out/new.key", "--subject", "CN=CS-A,O=Test CSO", "--out", "out/a.pem"),
@@ -267,6 +281,9 @@ def build_template(runner: Runner, place: Place) -> None:
     cheapen_keys(place)
     for name in "ab":
         (place.root / f"{name}.csr").write_bytes(make_csr(f"CS-{name.upper()}"))
+    (place.root / "csrs").mkdir()
+    for name in "CD":
+        (place.root / "csrs" / f"{name}.csr").write_bytes(make_csr(f"CS-{name}"))
     run(*ISSUE, "--csr", "b.csr", "--out", "out/b.pem")
     with open_place(place) as inventory:
         for number in range(QUEUED):
