@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chargepki.pki.errors import InputError, StateError
 
-__all__ = ["ask_token_pin", "passphrase_source"]
+__all__ = ["ask_token_pin", "passphrase_source", "read_passphrase"]
 
 _MAX_BYTES = 4096
 
@@ -29,6 +29,16 @@ def passphrase_source(setting: str | None, *, warn: Callable[[str], None] | None
         return remembered[0]
 
     return obtain
+
+
+def read_passphrase(path: str, *, warn: Callable[[str], None] | None = None) -> bytes:
+    """Return the passphrase in the file *path* (``-`` is standard input), without the newline at its end.
+
+    Raises:
+        InputError: it is empty or holds a NUL byte.
+        UnavailableError: the file cannot be read.
+    """
+    return _checked(_read(path, warn))
 
 
 def _read(setting: str | None, warn: Callable[[str], None] | None) -> bytes:

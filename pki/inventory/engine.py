@@ -99,7 +99,9 @@ class Session:
             self._lost = True
         return translate(exc, self._address)
 
-    def stream(self, sql: str, *, size: int = 2000) -> Iterator[Sequence[Any]]:
+    def stream(
+        self, sql: str, parameters: Mapping[str, object] | None = None, *, size: int = 2000
+    ) -> Iterator[Sequence[Any]]:
         """Run SQL text inside a transaction and yield its rows without holding them all in memory."""
         try:
             if self._address.dialect is Dialect.POSTGRESQL:
@@ -108,7 +110,7 @@ class Session:
             else:
                 cursor = self.connection.cursor()
             with contextlib.closing(cursor):
-                cursor.execute(sql)
+                cursor.execute(sql, parameters) if parameters else cursor.execute(sql)
                 while rows := cursor.fetchmany(size):
                     yield from rows
         except self._errors as exc:

@@ -20,7 +20,7 @@ from chargepki.pki.inventory.codec import encode_time
 from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
 
-__all__ = ["count_statement", "page_statement"]
+__all__ = ["EXPORTED", "count_statement", "export_statement", "page_statement"]
 
 _DIALECTS: Final = {
     Dialect.SQLITE: sqlite.dialect(paramstyle="named"),
@@ -34,6 +34,33 @@ _CERTIFICATE: Final = table(
 _HEAVY: Final = frozenset({"tbs", "der", "csr", "verdict"})
 _ESCAPES: Final = (("\\\\", "\x01"), ("\\,", "\x02"), ("\\+", "\x03"))
 _C: Final = _CERTIFICATE.c
+_CA: Final = table("ca", column("id", Text()), column("subject", Text()))
+EXPORTED: Final = (
+    "id",
+    "ca",
+    "issuer",
+    "serial",
+    "profile",
+    "state",
+    "subject",
+    "not_before",
+    "not_after",
+    "sha256",
+    "key_sha256",
+    "station",
+    "delivery",
+    "requester",
+    "request_key",
+    "reserved_at",
+    "issued_at",
+    "revoked_at",
+    "revocation_reason",
+    "invalidity_date",
+    "crl_shard",
+)
+"""What an export tells of a certificate, in this order; the DER comes last where it is asked for."""
+_NAMED: Final = {"key_sha256": "spki_sha256", "crl_shard": "shard"}
+_TIMES: Final = frozenset({"not_before", "not_after", "reserved_at", "issued_at", "revoked_at", "invalidity_date"})
 
 
 def page_statement(
@@ -49,6 +76,24 @@ def page_statement(
         for name in codec.CERTIFICATE.columns
     ]
     return _text(select(*columns).where(_C.id.in_(wanted)).order_by(_C.id), dialect)
+
+
+def export_statement(found: Filter, dialect: Dialect, *, with_der: bool) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for the `EXPORTED` values of all certificates that a filter asks for, by id."""
+    columns: list[ColumnElement[Any]] = []
+    for name in EXPORTED:
+        if name == "issuer":
+            columns.append(_CA.c.subject.label("issuer"))
+            continue
+        value: ColumnElement[Any] = _C[_NAMED.get(name, name)]
+        if name in _TIMES:
+            # RFC 3339 to the second: cut off by the database, which is cheaper than reading each instant here.
+            value = func.substr(value, 1, 19).concat("Z")
+        columns.append(value.label(name))
+    if with_der:
+        columns.append(_C.der)
+    joined = _CERTIFICATE.join(_CA, _CA.c.id == _C.ca)
+    return _text(select(*columns).select_from(joined).where(_condition(found, dialect)).order_by(_C.id), dialect)
 
 
 def count_statement(

@@ -1,0 +1,195 @@
+"""The forms of ``inventory export``: JSON, JSON lines, CSV, PEM and PKCS#12, each written piece by piece."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from chargepki.cli.globals import GlobalState
+from chargepki.cli.output import jsonable
+from chargepki.pki.errors import InputError
+
+if TYPE_CHECKING:
+    from chargepki.pki.inventory import Inventory
+    from chargepki.pki.inventory.exporting import Cell
+    from chargepki.pki.inventory.filters import Filter
+
+__all__ = ["Form", "export_chunks", "write_chunks"]
+
+_BATCH: Final = 1000
+_SCHEMA: Final = b'{"schema":"chargepki/inventory-export","schema_version":1'
+_MOST_IN_PKCS12: Final = 10_000
+_FORMULA: Final = frozenset("=+-@\t\r")
+"""A spreadsheet takes a cell that begins so for a formula, and runs it."""
+
+
+class Form(StrEnum):
+    """How an export is written."""
+
+    JSON_LINES = "json-lines"
+    JSON = "json"
+    CSV = "csv"
+    PEM = "pem"
+    PKCS12 = "pkcs12"
+
+
+def export_chunks(
+    inventory: Inventory, form: Form, wanted: Filter, *, everything: bool, with_pem: bool, passphrase: bytes | None
+) -> Iterator[bytes]:
+    """Yield an export in pieces.
+
+    Args:
+        everything: CAs and stations as well, in the forms that have room for them.
+        with_pem: JSON holds each certificate as PEM too.
+        passphrase: protects a PKCS#12 file; without one it is open.
+
+    Raises:
+        InputError: more certificates than a PKCS#12 file should hold.
+    """
+    from chargepki.pki.inventory.exporting import exported_columns, stream_certificates
+
+    if form is Form.CSV:
+        return _csv(exported_columns(), stream_certificates(inventory, wanted))
+    if form in (Form.PEM, Form.PKCS12):
+        found = (row[-1] for row in stream_certificates(inventory, wanted, with_der=True))
+        ders = (der for der in found if isinstance(der, bytes))
+        return _pem(ders) if form is Form.PEM else _pkcs12(ders, passphrase)
+    rows = stream_certificates(inventory, wanted, with_der=with_pem)
+    certificates = _objects(exported_columns(), rows, with_pem=with_pem)
+    cas, stations = _others(inventory) if everything else ((), ())
+    if form is Form.JSON:
+        return _json({"cas": cas, "certificates": certificates, "stations": stations})
+    return _lines((("ca", cas), ("certificate", certificates), ("station", stations)))
+
+
+def write_chunks(state: GlobalState, chunks: Iterable[bytes], out: str | None, *, is_binary: bool) -> None:
+    """Write an export to the file *out*, whole or not at all, or to stdout.
+
+    Raises:
+        InputError: binary data would go to a terminal.
+    """
+    from chargepki.pki import files
+
+    if out is not None and out != "-":
+        files.write_stream(out, chunks)
+        state.output.say(f"wrote {Path(out)}")
+        return
+    if out is None and is_binary and sys.stdout.isatty():
+        raise InputError("that does not belong on a terminal", fix="pass --out FILE, or -o - to print it all the same")
+    sys.stdout.flush()
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _others(inventory: Inventory) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Return CAs and stations as their commands show them."""
+    from chargepki.cli.ca import ca_row
+    from chargepki.cli.station_rows import station_row
+
+    stations = (station_row(each, inventory.find_presence(each.id)) for each in inventory.list_stations())
+    return (ca_row(each) for each in inventory.list_cas()), stations
+
+
+def _objects(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, with_pem: bool) -> Iterator[dict[str, Any]]:
+    from chargepki.pki.der import to_pem
+
+    for row in rows:
+        content = dict(zip(columns, row, strict=False))
+        if with_pem:
+            der = row[-1]
+            content["certificate_pem"] = to_pem("CERTIFICATE", der) if isinstance(der, bytes) else None
+        yield content
+
+
+def _encoded(rows: Iterable[dict[str, Any]], *, plain: bool) -> Iterator[bytes]:
+    """Write each object as JSON; *plain* ones hold nothing but JSON's own types."""
+    return map(orjson.dumps, rows) if plain else (orjson.dumps(jsonable(row)) for row in rows)
+
+
+def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(islice(pieces, _BATCH)):
+        yield batch
+
+
+def _lines(kinds: Iterable[tuple[str, Iterable[dict[str, Any]]]]) -> Iterator[bytes]:
+    """Yield one object a line, each with its kind in front."""
+    for kind, rows in kinds:
+        named = ({"kind": kind, **row} for row in rows)
+        for batch in _batches(_encoded(named, plain=kind == "certificate")):
+            yield b"\n".join((*batch, b""))
+
+
+def _json(lists: dict[str, Iterable[dict[str, Any]]]) -> Iterator[bytes]:
+    """Yield one object that holds a list of each kind."""
+    yield _SCHEMA
+    for name, rows in lists.items():
+        yield b',"' + name.encode() + b'":['
+        before = b"\n"
+        for batch in _batches(_encoded(rows, plain=name == "certificates")):
+            yield before + b",\n".join(batch)
+            before = b",\n"
+        yield b"]"
+    yield b"}\n"
+
+
+def _csv(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]]) -> Iterator[bytes]:
+    """Yield comma-separated values (RFC 4180) in UTF-8; what a spreadsheet would run is quoted with an apostrophe."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    source = iter(rows)
+    while batch := list(islice(source, _BATCH)):
+        writer.writerows([[_cell(value) for value in row] for row in batch])
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def _cell(value: Cell) -> Cell:
+    return f"'{value}" if value.__class__ is str and value[:1] in _FORMULA and value else value
+
+
+def _pem(ders: Iterable[bytes]) -> Iterator[bytes]:
+    from chargepki.pki.der import to_pem
+
+    source = iter(ders)
+    while batch := list(islice(source, _BATCH)):
+        yield "".join([to_pem("CERTIFICATE", der) for der in batch]).encode()
+
+
+def _pkcs12(ders: Iterable[bytes], passphrase: bytes | None) -> Iterator[bytes]:
+    """Yield a PKCS#12 file of certificates alone, each named by its fingerprint, which Java takes for a trust store."""
+    import hashlib
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        KeySerializationEncryption,
+        NoEncryption,
+        pkcs12,
+    )
+
+    found: list[pkcs12.PKCS12Certificate] = []
+    for der in ders:
+        if len(found) == _MOST_IN_PKCS12:
+            raise InputError(
+                f"more than {_MOST_IN_PKCS12} certificates are too many for a PKCS#12 file",
+                why="it is sealed as a whole, and so is every reader's memory",
+                fix="narrow it with --where, or choose --format pem",
+            )
+        name = hashlib.sha256(der).hexdigest().encode()
+        found.append(pkcs12.PKCS12Certificate(x509.load_der_x509_certificate(der), name))
+    if not found:
+        raise InputError("there is no certificate to export", fix="a PKCS#12 file needs one; widen --where")
+    how: KeySerializationEncryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    yield pkcs12.serialize_java_truststore(found, how)

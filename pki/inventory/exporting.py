@@ -1,0 +1,36 @@
+"""Read certificates for an export: all that a filter asks for, from one state of the inventory, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chargepki.pki.inventory.filters import Filter
+    from chargepki.pki.inventory.store import Inventory
+
+__all__ = ["Cell", "exported_columns", "stream_certificates"]
+
+Cell = str | int | bytes | None
+"""Times are RFC 3339 text in UTC, to the second."""
+
+
+def exported_columns() -> tuple[str, ...]:
+    """Return the names of what `stream_certificates` yields, in its order; the DER has none."""
+    from chargepki.pki.inventory.filter_sql import EXPORTED
+
+    return EXPORTED
+
+
+def stream_certificates(inventory: Inventory, wanted: Filter, *, with_der: bool = False) -> Iterator[tuple[Cell, ...]]:
+    """Yield the values of each certificate that a filter asks for, by id, as one committed state has them.
+
+    Args:
+        with_der: the certificate (DER) follows as the last value; ``None`` where none was signed.
+    """
+    from chargepki.pki.inventory.filter_sql import export_statement
+
+    sql, parameters = export_statement(wanted, inventory.dialect, with_der=with_der)
+    with inventory.snapshot() as session:
+        for row in session.stream(sql, parameters):
+            yield tuple(row)
