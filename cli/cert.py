@@ -290,6 +290,7 @@ def certificate_row(record: CertificateRecord) -> dict[str, Any]:
         "id": record.id,
         "ca": record.ca,
         "serial": record.serial,
+        "origin": record.origin,
         "profile": record.profile,
         "state": record.state,
         "subject": record.subject,

@@ -38,10 +38,13 @@ def read_filter(state: GlobalState, text: str, at: datetime | None) -> Filter:
         FilterError: it cannot be read.
     """
     from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
+    from chargepki.pki.inventory.records import FOREIGN
     from chargepki.pki.profiles import list_profiles
 
     try:
-        return parse_filter(text, now=at or datetime.now(UTC), profiles=[profile.id for profile in list_profiles()])
+        return parse_filter(
+            text, now=at or datetime.now(UTC), profiles=[*(profile.id for profile in list_profiles()), FOREIGN]
+        )
     except FilterError as error:
         if not state.output.for_machines:
             for line in error.pointer():

@@ -144,6 +144,14 @@ class InventoryStations:
         certificate = (
             inventory.find_certificate_by_sha256(hashlib.sha256(chain_der[0]).hexdigest()) if chain_der else None
         )
+        if (
+            certificate is not None
+            and certificate.origin == "imported"
+            and certificate.state is CertificateState.ISSUED
+        ):
+            # That it was seen somewhere says nothing for it: a station comes in with what was issued for it, or with
+            # what its manufacturer's CA is trusted for. What its own CA has revoked stays out.
+            certificate = None
         revoked: tuple[CertificateRecord, ...] = ()
         if certificate is not None and certificate.delivery is Delivery.SUPERSEDED:
             revoked = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))

@@ -40,6 +40,7 @@ from chargepki.pki.inventory.firmware_records import (
     FirmwareStatusRecord,
     StationFirmwareRecord,
 )
+from chargepki.pki.inventory.import_records import ImportRunRecord, ProvenanceRecord
 from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import (
     AttemptRecord,
@@ -349,6 +350,8 @@ CONTRACT: Final = RowKind("contract", ContractRecord)
 CONTRACT_OFFER: Final = RowKind("contract_offer", ContractOfferRecord, key=("contract", "vehicle"))
 PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
 SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord)
+IMPORT_RUN: Final = RowKind("import_run", ImportRunRecord)
+PROVENANCE: Final = RowKind("provenance", ProvenanceRecord, key=("certificate", "place"))
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -389,6 +392,8 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     CONTRACT_OFFER,
     PROVISIONING,
     SAVED_QUERY,
+    IMPORT_RUN,
+    PROVENANCE,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -80,11 +80,12 @@ class Session:
         self.execute(self._named[name], parameters)
         return int(self._cursor.rowcount)
 
-    def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> None:
-        """Run a compiled statement that returns nothing once for each of *parameters*."""
+    def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> int:
+        """Run a compiled statement that returns nothing once for each of *parameters*; return how many rows changed."""
         self._check_transaction()
         try:
             self._cursor.executemany(self._named[name], parameters)
+            return int(self._cursor.rowcount)
         except self._errors as exc:
             raise self._failed(exc) from exc
 

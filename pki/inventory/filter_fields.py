@@ -111,6 +111,13 @@ _ALL: Final = (
     Field("ca", Kind.TEXT, "issuing CA: `NAME` for all its generations, or `NAME@N`", "ca"),
     Field("serial", Kind.TEXT, "hex, with or without colons and leading zeros", "serial", normalise=_serial),
     Field("profile", Kind.TEXT, "as `profile list` names it", "profile"),
+    Field(
+        "origin",
+        Kind.TEXT,
+        "whether it was issued here or imported",
+        "origin",
+        known=("issued", "imported"),
+    ),
     Field("state", Kind.TEXT, "", "state", known=tuple(each.value for each in CertificateState)),
     Field("subject", Kind.TEXT, "the whole name, as `cert list` shows it", "subject"),
     Field("common_name", Kind.TEXT, "the first CN of the subject", "subject", True, "CN"),

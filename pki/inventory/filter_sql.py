@@ -19,6 +19,7 @@ from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.codec import encode_time
 from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
+from chargepki.pki.inventory.records import FOREIGN
 
 __all__ = ["EXPORTED", "count_statement", "export_statement", "page_statement"]
 
@@ -35,11 +36,14 @@ _HEAVY: Final = frozenset({"tbs", "der", "csr", "verdict"})
 _ESCAPES: Final = (("\\\\", "\x01"), ("\\,", "\x02"), ("\\+", "\x03"))
 _C: Final = _CERTIFICATE.c
 _CA: Final = table("ca", column("id", Text()), column("subject", Text()))
+_ORIGIN: Final[ColumnElement[Any]] = case((_C.profile == FOREIGN, "imported"), else_="issued")
+"""As `CertificateRecord.origin`."""
 EXPORTED: Final = (
     "id",
     "ca",
     "issuer",
     "serial",
+    "origin",
     "profile",
     "state",
     "subject",
@@ -84,6 +88,9 @@ def export_statement(found: Filter, dialect: Dialect, *, with_der: bool) -> tupl
     for name in EXPORTED:
         if name == "issuer":
             columns.append(_CA.c.subject.label("issuer"))
+            continue
+        if name == "origin":
+            columns.append(_ORIGIN.label("origin"))
             continue
         value: ColumnElement[Any] = _C[_NAMED.get(name, name)]
         if name in _TIMES:
@@ -168,6 +175,8 @@ def _stored(value: Value) -> str | int:
 
 
 def _column(field: Field, dialect: Dialect) -> ColumnElement[Any]:
+    if field.column == "origin":
+        return _ORIGIN
     found: ColumnElement[Any] = _C[field.column]
     return _attribute(found, field.attribute, dialect) if field.attribute else found
 

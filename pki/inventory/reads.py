@@ -14,6 +14,7 @@ from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
 from chargepki.pki.inventory.contract_reads import ContractReads
 from chargepki.pki.inventory.firmware_reads import FirmwareReads
+from chargepki.pki.inventory.import_reads import ImportReads
 from chargepki.pki.inventory.query_reads import Make, QueryReads
 from chargepki.pki.inventory.reads_events import EventReads
 from chargepki.pki.inventory.reads_ocsp import OcspReads
@@ -59,6 +60,7 @@ class Reads(
     CampaignReads,
     ContractReads,
     QueryReads,
+    ImportReads,
 ):
     """Every read of the inventory.
 
@@ -98,10 +100,18 @@ class Reads(
             raise NotFound(f"there is no CA {name}", fix="list the CAs with: chargepki ca list")
         return record
 
-    def list_cas(self, *, state: CaState | None = None, name: str | None = None) -> Iterator[CaRecord]:
-        """List CA generations by id, optionally those of one state or one name."""
+    def list_cas(
+        self, *, state: CaState | None = None, name: str | None = None, foreign: bool = False
+    ) -> Iterator[CaRecord]:
+        """List CA generations by id, optionally those of one state or one name.
+
+        Args:
+            foreign: those too that are known only as issuers of imported certificates. Whoever asks for CAs as a rule
+                asks whom to trust, or whose lists to keep fresh, and these are none of them.
+        """
         filters = _given({"state": state, "name": name})
-        return self._paged(codec.CA, filters, None, None)
+        found = self._paged(codec.CA, filters, None, None)
+        return found if foreign else (ca for ca in found if ca.state is not CaState.FOREIGN)
 
     # -- certificates -------------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
+    "FOREIGN",
     "Actor",
     "ActorKind",
     "AttemptRecord",
@@ -64,6 +65,8 @@ class CaState(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
     REVOKED = "revoked"
+    FOREIGN = "foreign"
+    """Somebody else's, known as the issuer of imported certificates; it is trusted for nothing."""
 
 
 class CertificateState(StrEnum):
@@ -114,6 +117,10 @@ class CaRecord:
     """For how long a delta CRL is valid; ``None`` where none are published."""
 
 
+FOREIGN: Final = "foreign"
+"""Stands for the profile of what was imported: under which rule it was issued is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateRecord:
     """One certificate, from the reservation of its serial on."""
@@ -151,6 +158,11 @@ class CertificateRecord:
     """The CRL shard that its distribution point names, fixed at issuance; ``None`` for the full list."""
     invalidity_date: datetime | None = None
     """When the key is known or suspected to have been compromised (RFC 5280 5.3.2)."""
+
+    @property
+    def origin(self) -> str:
+        """``imported``, or ``issued`` where a CA of ours (or a connected one, for us) made it."""
+        return "imported" if self.profile == FOREIGN else "issued"
 
 
 @dataclass(frozen=True, slots=True)

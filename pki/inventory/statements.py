@@ -40,6 +40,7 @@ from chargepki.pki.inventory import (
     contract_tables,
     event_tables,
     firmware_tables,
+    import_tables,
     ocsp_tables,
     query_tables,
     tables,
@@ -51,6 +52,7 @@ from chargepki.pki.inventory.campaign_statements import campaign_statements
 from chargepki.pki.inventory.contract_statements import contract_statements
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
+from chargepki.pki.inventory.import_statements import import_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
@@ -110,6 +112,8 @@ TABLES: Final[Mapping[str, Table]] = {
         contract_tables.ContractOfferRow,
         contract_tables.ProvisioningRow,
         query_tables.SavedQueryRow,
+        import_tables.ImportRunRow,
+        import_tables.ProvenanceRow,
     )
 }
 
@@ -459,6 +463,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= campaign_statements(TABLES, _record)
         named |= contract_statements(TABLES, _record)
         named |= query_statements(TABLES, _record)
+        named |= import_statements(TABLES, _record, name)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from chargepki.pki.errors import StateError
+from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory.audit_chain import (
     AuditKey,
     ChainState,
@@ -17,6 +17,7 @@ from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.contract_writes import ContractWrites
 from chargepki.pki.inventory.engine import Session
 from chargepki.pki.inventory.firmware_writes import FirmwareWrites
+from chargepki.pki.inventory.import_writes import ImportWrites
 from chargepki.pki.inventory.query_reads import Make
 from chargepki.pki.inventory.query_writes import QueryWrites
 from chargepki.pki.inventory.reads import Row
@@ -48,6 +49,7 @@ class Transaction(
     CampaignWrites,
     ContractWrites,
     QueryWrites,
+    ImportWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
@@ -153,6 +155,15 @@ class Transaction(
             return False
         self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
         return True
+
+    def _insert_many(self, kind: RowKind[object], rows: Sequence[Mapping[str, Value]]) -> None:
+        if not rows:
+            return
+        inserted = self._session.run_many(f"{kind.table}_insert", rows)
+        if inserted != len(rows):
+            raise Conflict(f"{len(rows) - inserted} rows of {kind.table} exist already")
+        for values in rows:
+            self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
 
     def _update(self, kind: RowKind[object], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:
         changed = {name: value for name, value in after.items() if before[name] != value}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from chargepki.pki.errors import Conflict, NotFound
@@ -23,6 +23,10 @@ class Writes(Reads):
     @abstractmethod
     def _insert(self, kind: RowKind[Any], values: Mapping[str, Value]) -> bool:
         """Insert a row of an audited table and note its effect; false, and nothing done, when its key is taken."""
+
+    @abstractmethod
+    def _insert_many(self, kind: RowKind[Any], rows: Sequence[Mapping[str, Value]]) -> None:
+        """Insert rows of an audited table whose keys are free, and note their effects."""
 
     @abstractmethod
     def _update(self, kind: RowKind[Any], before: Mapping[str, Value], after: Mapping[str, Value]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, TypeVar
 
+from chargepki.pki import names
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.campaign_records import (
     CampaignRecord,
@@ -34,6 +36,7 @@ from chargepki.pki.inventory.firmware_records import (
     FirmwareReleaseState,
     StationFirmwareRecord,
 )
+from chargepki.pki.inventory.import_records import FoundCertificate, ImportRunRecord
 from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import (
     Actor,
@@ -77,6 +80,8 @@ __all__ = [
     "est_account_record",
     "est_request_record",
     "fill",
+    "found_certificate",
+    "import_run",
     "issuance_record",
     "issue",
     "operation_record",
@@ -254,6 +259,23 @@ def fill(inventory: Inventory) -> None:
     do(inventory, lambda tx: tx.add_campaign_station(campaign_station_record()))
     _fill_contracts(inventory)
     do(inventory, lambda tx: tx.save_query(SavedQueryRecord("soon", "not_after < now + 30d", "alice", NOW)))
+    do(inventory, lambda tx: tx.import_certificates([found_certificate()], import_run(), now=NOW))
+
+
+def import_run(name: str = "run-1") -> ImportRunRecord:
+    """Return an import."""
+    return ImportRunRecord(name, "/estate", "inventory import", "alice", NOW)
+
+
+def found_certificate(serial: str = "1", *, issuer: str = "CN=Foreign", **changes: Any) -> FoundCertificate:
+    """Return a certificate that an import found."""
+    subject = names.name_der(names.parse_rdns("CN=foreign leaf"))
+    der = f"{issuer} {serial}".encode()
+    found = FoundCertificate(
+        *(der, sha256(der).hexdigest(), serial, names.name_der(names.parse_rdns(issuer)), b"", subject, "ef" * 32),
+        *(NOW, NOW + timedelta(days=60), f"/estate/{serial}.pem", "cd" * 32),
+    )
+    return dataclasses.replace(found, **changes)
 
 
 def campaign_record(name: str = "spring") -> CampaignRecord:
