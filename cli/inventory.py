@@ -10,6 +10,7 @@ import click
 from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.passphrase import read_passphrase
+from chargepki.cli.questions import add_questions
 from chargepki.pki.inventory.records import IssuanceState
 
 __all__ = ["inventory"]
@@ -148,3 +149,6 @@ def export(
         passphrase=secret,
     )
     write_chunks(state, chunks, out, is_binary=chosen is Form.PKCS12)
+
+
+add_questions(inventory)

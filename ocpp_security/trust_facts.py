@@ -23,7 +23,7 @@ from chargepki.pki.inventory.trust_records import (
     TrustRootRecord,
 )
 
-__all__ = ["add_root", "known_certificates", "note_trust_answer", "trust_facts"]
+__all__ = ["add_root", "known_certificates", "note_trust_answer", "own_certificates", "trust_facts"]
 
 
 def known_certificates(reads: Reads, station: str | None = None) -> tuple[KnownCertificate, ...]:
@@ -42,8 +42,14 @@ def known_certificates(reads: Reads, station: str | None = None) -> tuple[KnownC
         if root.der not in seen
     ]
     if station is not None:
-        found += _own(reads, station, by_id)
+        found += own_certificates(reads, station)
     return tuple(found)
+
+
+def own_certificates(reads: Reads, station: str) -> list[KnownCertificate]:
+    """Return the certificates that we issued for *station*, which it lists as its V2G chain."""
+    cas = {ca.id: ca for ca in reads.list_cas() if ca.certificate_der is not None}
+    return list(_own(reads, station, cas))
 
 
 def _issuer_of(ca: CaRecord, cas: Mapping[str, CaRecord]) -> bytes | None:

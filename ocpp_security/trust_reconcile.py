@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,8 @@ from chargepki.pki.inventory.records import OperationRecord
 from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootReportRecord, StationRootState
 
 __all__ = ["RootFinding", "RootStatus", "reconcile", "status_row"]
+
+Diagnose = Callable[[Mapping[str, str], Sequence[KnownCertificate]], Diagnosis]
 
 _PROTECTED: Final = ("csms", "manufacturer")
 
@@ -62,8 +64,14 @@ def reconcile(
     reports: Sequence[StationRootReportRecord],
     known: Sequence[KnownCertificate],
     operations: Iterable[OperationRecord] = (),
+    *,
+    diagnose: Diagnose = diagnose_hash_data,
 ) -> list[RootStatus]:
-    """Return one status for each root that is listed or ought to be, by use."""
+    """Return one status for each root that is listed or ought to be, by use.
+
+    Args:
+        diagnose: recognises hash data; another one than ours may remember what many stations list alike.
+    """
     ours = {(record.use, record.certificate): record for record in installed}
     labels = {hashlib.sha256(each.der).hexdigest(): each.label for each in known}
     stuck = [op.outcome["undeletable"] for op in operations if op.outcome and "undeletable" in op.outcome]
@@ -74,7 +82,7 @@ def reconcile(
         alone = len(entries) == 1 and report.use in _PROTECTED
         for entry in entries:
             texts = {name: str(entry["hash"][name]) for name in HASH_FIELDS}
-            diagnosis = diagnose_hash_data(texts, known)
+            diagnosis = diagnose(texts, known)
             sha256 = hashlib.sha256(diagnosis.certificate.der).hexdigest() if diagnosis.certificate else None
             if sha256 is not None:
                 seen.add((report.use, sha256))

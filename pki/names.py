@@ -20,6 +20,7 @@ __all__ = [
     "SHORT_NAMES",
     "attributes",
     "build_name",
+    "folded",
     "get",
     "name_der",
     "name_from_der",
@@ -405,12 +406,16 @@ def same(a: bytes, b: bytes) -> bool:
 
     Clause: RFC 5280 7.1; RFC 4518.
     """
-    if a == b:
-        return True
-    left, right = _rdns(a), _rdns(b)
-    return len(left) == len(right) and all(
-        sorted(map(_prepared, one)) == sorted(map(_prepared, other)) for one, other in zip(left, right, strict=True)
-    )
+    return a == b or folded(a) == folded(b)
+
+
+def folded(name: bytes) -> tuple[tuple[tuple[str, int, str], ...], ...]:
+    """Return a value that is equal for names that match as `same` says, to find one of many by.
+
+    Raises:
+        InputError: it is not a Name.
+    """
+    return tuple([tuple(sorted(map(_prepared, rdn))) for rdn in _rdns(name)])
 
 
 def _prepared(attribute: tuple[str, der.Tlv]) -> tuple[str, int, str]:

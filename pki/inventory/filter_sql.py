@@ -21,7 +21,16 @@ from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
 from chargepki.pki.inventory.records import FOREIGN
 
-__all__ = ["EXPORTED", "count_statement", "export_statement", "page_statement"]
+__all__ = [
+    "EXPORTED",
+    "content_statement",
+    "count_statement",
+    "export_statement",
+    "group_statement",
+    "key_member_statement",
+    "page_statement",
+    "shared_key_statement",
+]
 
 _DIALECTS: Final = {
     Dialect.SQLITE: sqlite.dialect(paramstyle="named"),
@@ -110,13 +119,57 @@ def count_statement(
     condition = _condition(found, dialect)
     if by is None:
         return _text(select(func.count()).select_from(_CERTIFICATE).where(condition), dialect)
+    value = _grouped(by, step, dialect)
     if by.kind is Kind.TIME:
-        # Instants are stored as text of fixed width, of which a day, a month or a year is the beginning.
-        when = func.substr(_column(by, dialect), 1, step.characters).label("value")
-        return _text(select(when, func.count()).where(condition).group_by(when).order_by(when), dialect)
-    value = _column(by, dialect).label("value")
+        return _text(select(value, func.count()).where(condition).group_by(value).order_by(value), dialect)
     counted = select(value, func.count().label("number")).where(condition).group_by(value)
     return _text(counted.order_by(func.count().desc(), value), dialect)
+
+
+def group_statement(
+    found: Filter, dialect: Dialect, *, by: Sequence[Field], step: Step
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters that count for each combination of values of several fields, in their order."""
+    values = [_grouped(field, step, dialect).label(f"value_{number}") for number, field in enumerate(by)]
+    counted = select(*values, func.count()).select_from(_CERTIFICATE).where(_condition(found, dialect))
+    return _text(counted.group_by(*values).order_by(*values), dialect)
+
+
+def shared_key_statement(found: Filter, dialect: Dialect, *, limit: int) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for keys of more than one certificate, those of the most first.
+
+    Columns: key, certificates, stations, CAs, subjects.
+    """
+    key, number = _C.spki_sha256, func.count().label("number")
+    counted = select(key, number, *(func.count(each.distinct()) for each in (_C.station, _C.ca, _C.subject_der)))
+    shared = counted.where(_condition(found, dialect)).group_by(key).having(func.count() > 1)
+    return _text(shared.order_by(number.desc(), key).limit(limit), dialect)
+
+
+def key_member_statement(
+    found: Filter, dialect: Dialect, *, keys: Sequence[str], limit: int
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for the first *limit* certificates of each key by id: key, id."""
+    position = func.row_number().over(partition_by=_C.spki_sha256, order_by=_C.id).label("position")
+    inner = select(_C.spki_sha256, _C.id, position).where(_C.spki_sha256.in_(keys), _condition(found, dialect))
+    members = inner.subquery("member")
+    wanted = select(members.c.spki_sha256, members.c.id).where(members.c.position <= limit)
+    return _text(wanted.order_by(members.c.spki_sha256, members.c.id), dialect)
+
+
+def content_statement(
+    found: Filter, dialect: Dialect, *, columns: Sequence[str], after: str | None, limit: int
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for a page of certificates by id, with these columns alone."""
+    wanted = select(*(_C[name] for name in columns)).where(_condition(found, dialect)).order_by(_C.id).limit(limit)
+    return _text(wanted if after is None else wanted.where(_C.id > after), dialect)
+
+
+def _grouped(field: Field, step: Step, dialect: Dialect) -> ColumnElement[Any]:
+    """Return what certificates are counted by; of a time the day, month or year."""
+    value = _column(field, dialect)
+    # Instants are stored as text of fixed width, of which a day, a month or a year is the beginning.
+    return (func.substr(value, 1, step.characters) if field.kind is Kind.TIME else value).label("value")
 
 
 def _text(statement: Select[Any], dialect: Dialect) -> tuple[str, Mapping[str, object]]:

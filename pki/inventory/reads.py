@@ -16,6 +16,7 @@ from chargepki.pki.inventory.contract_reads import ContractReads
 from chargepki.pki.inventory.firmware_reads import FirmwareReads
 from chargepki.pki.inventory.import_reads import ImportReads
 from chargepki.pki.inventory.query_reads import Make, QueryReads
+from chargepki.pki.inventory.question_reads import QuestionReads
 from chargepki.pki.inventory.reads_events import EventReads
 from chargepki.pki.inventory.reads_ocsp import OcspReads
 from chargepki.pki.inventory.reads_revocation import RevocationReads
@@ -61,6 +62,7 @@ class Reads(
     ContractReads,
     QueryReads,
     ImportReads,
+    QuestionReads,
 ):
     """Every read of the inventory.
 

@@ -55,6 +55,7 @@ from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.import_statements import import_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
+from chargepki.pki.inventory.question_statements import question_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
@@ -464,6 +465,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         named |= contract_statements(TABLES, _record)
         named |= query_statements(TABLES, _record)
         named |= import_statements(TABLES, _record, name)
+        named |= question_statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),

@@ -1,0 +1,102 @@
+"""Drift over all stations, and who is cut off when a root goes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+from chargepki.ocpp_security.drift import find_drift
+from chargepki.ocpp_security.root_impact import CutReason, RootImpact, find_root, root_impact
+from chargepki.pki.errors import Conflict, NotFound
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.questions import list_authorities
+from testkit.estates import CERTIFICATES, fill_estate, made_cas
+from testkit.inventories import NOW
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inventory]:
+    folder = tmp_path_factory.mktemp("estate")
+    with closing(fill_estate(f"sqlite:///{folder / 'i.db'}", folder)) as inventory:
+        yield inventory
+
+
+def impact(estate: Inventory, name: str, days: int, *, limit: int = 1000) -> RootImpact:
+    authorities = list_authorities(estate)
+    return root_impact(estate, authorities, find_root(authorities, name), NOW + days * DAY, limit=limit)
+
+
+def test_drift_of_the_fleet_is_what_each_station_shows(estate: Inventory) -> None:
+    found = {(each.station, each.status.finding.value) for each in find_drift(estate)}
+    assert found == {("CS-3", "returned"), ("CS-3", "unexplained")}
+    more = {(each.station, each.status.finding.value) for each in find_drift(estate, unchecked=True)}
+    assert more - found == {("CS-4", "unchecked")}
+
+
+def test_cross_certificate_carries_on_while_it_is_valid(estate: Inventory) -> None:
+    found = impact(estate, "r", 0)
+    assert found.dependent == ("s@1",)
+    assert found.rescued == ("s@1",)
+    assert {each.ca for each in found.certificates} == {"r@1"}
+    # The cross certificate ends after 1000 days; nothing of ours but the sub-CA's certificate lives that long.
+    later = impact(estate, "r", 1001)
+    assert later.rescued == ()
+    assert impact(estate, "r", 1000 - 1).rescued == ("s@1",)
+    assert impact(estate, "o", 0).rescued == ("o@1:ff",)
+
+
+def test_what_is_cut_off_is_counted_by_ca_and_profile(estate: Inventory) -> None:
+    rows = [row for row in CERTIFICATES if row.ca == "r@1" and row.state == "issued" and row.not_after >= NOW]
+    expected = {(profile, sum(row.profile == profile for row in rows)) for profile in {row.profile for row in rows}}
+    found = impact(estate, "r", 0)
+    assert {(each.profile, each.certificates) for each in found.certificates} == expected
+    owned = {row.station for row in rows if row.station is not None}
+    assert sum(each.stations for each in found.certificates) == len(owned)
+    assert found.total_certificates == len(rows)
+    # A day on which they have all expired cuts nobody off.
+    assert impact(estate, "r", 900).total_certificates == 0
+
+
+def test_stations_are_cut_off_by_what_they_trust(estate: Inventory) -> None:
+    # CSMS certificates are issued below the sub-CA, which both roots anchor: whoever has the other one goes on.
+    found = {(each.station, each.use): each.reason for each in impact(estate, "r", 0).stations}
+    assert found == {
+        ("CS-1", "csms"): CutReason.NO_ROOT_LEFT,
+        ("CS-3", "csms"): CutReason.UNKNOWN,
+        ("CS-4", "csms"): CutReason.NO_ROOT_LEFT,
+        ("CS-4", "v2g"): CutReason.NO_ROOT_LEFT,
+    }
+    other = impact(estate, "o", 0)
+    assert other.stations == ()
+    few = impact(estate, "r", 0, limit=1)
+    assert len(few.stations) == 1
+    assert few.total_stations == 4
+    # When the cross certificate has ended, the other root does not cover the CSMS any more.
+    assert ("CS-2", "csms") not in found
+
+
+def test_second_root_that_covers_nothing_does_not_help(estate: Inventory) -> None:
+    authorities = [each for each in list_authorities(estate) if each.label != "o@1:ff"]
+    found = root_impact(estate, authorities, find_root(authorities, "r"), NOW)
+    (cut,) = [each for each in found.stations if each.station == "CS-2"]
+    assert cut.reason is CutReason.NOT_COVERED
+    assert cut.lost == ("s@1",)
+    assert {each.ca for each in found.certificates} == {"r@1", "s@1"}
+
+
+def test_roots_are_named_by_ca_generation_or_digest(estate: Inventory) -> None:
+    authorities = list_authorities(estate)
+    digest = hashlib.sha256(made_cas().root.der).hexdigest()
+    for name in ("r", "r@1", digest, digest[:8].upper()):
+        assert find_root(authorities, name).ca == "r@1"
+    for name in ("s", "nobody", digest[:7], "00000000"):
+        with pytest.raises(NotFound, match="no root"):
+            find_root(authorities, name)
+    with pytest.raises(Conflict):
+        find_root([*authorities, *authorities], digest[:8])
