@@ -14,7 +14,7 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.progress import progress
 from chargepki.ocpp_security.campaign_kinds import find_kind
-from chargepki.ocpp_security.campaign_store import CampaignStore, judge_station
+from chargepki.ocpp_security.campaign_store import CampaignStore, plan_station
 from chargepki.ocpp_security.campaigns import Pace, check_campaign_name
 from chargepki.pki import files
 from chargepki.pki.authority import utc_now
@@ -70,6 +70,7 @@ def launch(
         options: ``name``, ``ends_in``, ``paused`` and ``dry_run``.
     """
     inventory, now = state.workspace.inventory, utc_now()
+    parameters = find_kind(kind).complete(inventory, parameters, now)
     # Before a sealing key is made for it.
     find_kind(kind).check(inventory, parameters, now)
     record = _store(state).create(
@@ -79,9 +80,10 @@ def launch(
     if options["dry_run"]:
         rows = []
         for station in chosen:
-            objection = judge_station(inventory, find_kind(kind), station, parameters, now)
+            objection, steps = plan_station(inventory, find_kind(kind), station, parameters, now)
             verdict = "ready" if objection is None else "skipped" if objection.is_final else "later"
-            rows.append({"station": station, "verdict": verdict, "why": objection.why if objection else ""})
+            why = objection.why if objection else "; then ".join(steps)
+            rows.append({"station": station, "verdict": verdict, "why": why, "steps": steps})
         state.output.rows("chargepki/campaign-plan", ("station", "verdict", "why"), rows, key="stations")
         return
     state.output.say(f"created campaign {record.id} for {counted(len(chosen), 'station')}")

@@ -24,7 +24,15 @@ from chargepki.pki.inventory.records import OperationRecord
 from chargepki.pki.pem import decode_der_or_pem, to_pem
 from chargepki.pki.workspace import Workspace
 
-__all__ = ["order_deletion", "order_installation", "order_listing", "read_hash", "read_use", "station_roots"]
+__all__ = [
+    "order_deletion",
+    "order_installation",
+    "order_listing",
+    "read_hash",
+    "read_use",
+    "record_root",
+    "station_roots",
+]
 
 _MAX_BYTES = 65_536
 
@@ -82,6 +90,21 @@ def order_installation(
         InputError: the file holds no certificate.
     """
     workspace.inventory.get_station(station_id)
+    der = _read_root(workspace, use, path)
+    return _order(workspace, station_id, OperationKind.INSTALL_ROOT, {"use": use.value}, der, deadline)
+
+
+def record_root(workspace: Workspace, use: RootUse, path: str) -> str:
+    """Put the root in a file on record, so that an operation may name it, and return its SHA-256.
+
+    Raises:
+        PolicyRefusal: it is no root, or not valid now.
+        InputError: the file holds no certificate.
+    """
+    return _put_on_record(workspace, _read_root(workspace, use, path))
+
+
+def _read_root(workspace: Workspace, use: RootUse, path: str) -> bytes:
     der = _read_certificate(path)
     now = utc_now()
     known = [InstalledRoot(use, each.der) for each in known_certificates(workspace.inventory)]
@@ -94,7 +117,18 @@ def order_installation(
             why="a station refuses it, or could never delete it again (M05.FR.06, M05.FR.07)",
             fix="pass the certificate of a root CA that is valid now",
         ) from refusal
-    return _order(workspace, station_id, OperationKind.INSTALL_ROOT, {"use": use.value}, der, deadline)
+    return der
+
+
+def _put_on_record(workspace: Workspace, der: bytes) -> str:
+    now = utc_now()
+
+    def work(tx: Transaction) -> str:
+        sha256 = add_root(tx, der, actor_name=workspace.actor.name, now=now)
+        tx.audit(workspace.actor, "root.add", sha256, now=now)
+        return sha256
+
+    return workspace.inventory.write(work)
 
 
 def order_deletion(
@@ -158,14 +192,7 @@ def _order(
 ) -> OperationRecord:
     now = utc_now()
     if der is not None:
-        encoded = der
-
-        def work(tx: Transaction) -> str:
-            sha256 = add_root(tx, encoded, actor_name=workspace.actor.name, now=now)
-            tx.audit(workspace.actor, "root.add", sha256, now=now)
-            return sha256
-
-        parameters = {**parameters, "certificate": workspace.inventory.write(work)}
+        parameters = {**parameters, "certificate": _put_on_record(workspace, der)}
     store = OperationStore(
         workspace.inventory, workspace.sealing_key, owner=f"cli {workspace.actor.name}", actor=workspace.actor
     )

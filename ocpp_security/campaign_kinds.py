@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from chargepki.ocpp_security.campaign_profile import SET_PROFILE
 from chargepki.ocpp_security.campaign_renewal import REPLACE, judge_renewal, settle_renewal
 from chargepki.ocpp_security.campaign_roots import DELETE_ROOT, INSTALL_ROOT
-from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, settle_by_operation
+from chargepki.ocpp_security.campaign_types import (
+    CampaignKind,
+    Objection,
+    Order,
+    Subject,
+    known_settings,
+    settle_by_operation,
+)
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.firmware_admission import admit, known_about
 from chargepki.ocpp_security.firmware_catalogue import check_location
 from chargepki.ocpp_security.firmware_version import version_key
 from chargepki.ocpp_security.log_store import register_log
-from chargepki.ocpp_security.operations import OperationKind, PasswordSecret, check_parameters
-from chargepki.ocpp_security.operations_profile import profile_parameters
-from chargepki.ocpp_security.passwords import generate_password, hash_password
-from chargepki.ocpp_security.profile_readiness import find_obstacles
-from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.operations import OperationKind, check_parameters, new_password
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.inventory import SealingKey
@@ -48,16 +52,6 @@ def find_kind(name: str) -> CampaignKind:
     return kind
 
 
-def _known(given: Mapping[str, str], *names: str) -> dict[str, str]:
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise InputError(
-            f"this kind of campaign has no setting {unknown[0]!r}",
-            fix=f"it has {', '.join(names)}" if names else "it has none",
-        )
-    return dict(given)
-
-
 # --- trigger-renewal -------------------------------------------------------------------------------------------------
 
 _USES: Final = {
@@ -69,7 +63,7 @@ _USES: Final = {
 
 
 def _parse_renewal(given: Mapping[str, str]) -> dict[str, object]:
-    use = _known(given, "use").get("use", "charging-station")
+    use = known_settings(given, "use").get("use", "charging-station")
     if use not in _USES:
         raise InputError(f"unknown certificate use {use!r}", fix=f"one of {', '.join(_USES)}")
     return {"use": _USES[use].value}
@@ -79,7 +73,9 @@ def _parse_renewal(given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _parse_update(given: Mapping[str, str]) -> dict[str, object]:
-    known = _known(given, "release", "base-url", "retrieve-at", "install-at", "replace", "retries", "retry-interval")
+    known = known_settings(
+        given, "release", "base-url", "retrieve-at", "install-at", "replace", "retries", "retry-interval"
+    )
     if "release" not in known:
         raise InputError("a campaign of updates needs a release", fix="pass --set release=NAME")
     parameters: dict[str, object] = {"release": known["release"]}
@@ -181,7 +177,7 @@ def _settle_update(
 
 
 def _parse_log(given: Mapping[str, str]) -> dict[str, object]:
-    known = _known(given, "type", "from", "to")
+    known = known_settings(given, "type", "from", "to")
     parameters: dict[str, object] = {"type": "security", **known}
     check_parameters(OperationKind.GET_LOG, parameters, None)
     return parameters
@@ -191,42 +187,11 @@ def _order_log(subject: Subject, sealing: SealingKey) -> Order:
     return Order(subject.parameters, within=register_log(sealing, max_bytes=_MAX_LOG_BYTES))
 
 
-# --- set-profile -----------------------------------------------------------------------------------------------------
-
-
-def _parse_profile(given: Mapping[str, str]) -> dict[str, object]:
-    known = _known(given, "profile", "url", "slot")
-    numbers = {name: known[name] for name in ("profile", "slot") if name in known}
-    for name, text in numbers.items():
-        if not (text.isascii() and text.isdigit() and len(text) <= 3):
-            raise InputError(f"{name} is a number, not {text!r}")
-    if "profile" not in numbers:
-        raise InputError("a campaign of profiles needs one", fix="pass --set profile=2 or --set profile=3")
-    slot = int(numbers["slot"]) if "slot" in numbers else None
-    return profile_parameters(int(numbers["profile"]), url=known.get("url"), slot=slot)
-
-
-def _judge_profile(subject: Subject) -> Objection | None:
-    wanted, presence = int(str(subject.parameters["profile"])), subject.presence
-    known = presence.security_profile if presence is not None and presence.connected else 0
-    if max(subject.station.security_profile, known) > wanted:
-        return Objection(f"it is above profile {wanted} already, and none is ever lowered")
-    if subject.station.security_profile == wanted == known:
-        return Objection(f"it is on profile {wanted} already")
-    if subject.version not in (None, OcppVersion.V16) and "url" not in subject.parameters:
-        return Objection("it speaks OCPP 2.x, which needs a URL: --set url=URL")
-    for obstacle in find_obstacles(subject.reads, subject.station, presence, wanted, subject.now):
-        if not obstacle.is_fetched:
-            return Objection(f"{obstacle.why}; to fix: {obstacle.fix}", is_final=False)
-    return None
-
-
 # --- set-password ----------------------------------------------------------------------------------------------------
 
 
 def _order_password(_subject: Subject, _sealing: SealingKey) -> Order:
-    password = generate_password().encode()
-    return Order({}, secret=PasswordSecret(password, hash_password(password)))
+    return Order({}, secret=new_password())
 
 
 KINDS: Final[Mapping[str, CampaignKind]] = {
@@ -242,21 +207,11 @@ KINDS: Final[Mapping[str, CampaignKind]] = {
     "set-password": CampaignKind(
         operation=OperationKind.SET_PASSWORD,
         settings={},
-        parse=lambda given: dict(_known(given)),
+        parse=lambda given: dict(known_settings(given)),
         judge=lambda _subject: None,
         order=_order_password,
     ),
-    "set-profile": CampaignKind(
-        operation=OperationKind.SET_PROFILE,
-        settings={
-            "profile": "1, 2 or 3",
-            "url": "2.x: endpoint that serves the profile, without the identity",
-            "slot": "2.x: configuration slot; the first free one by default",
-        },
-        parse=_parse_profile,
-        judge=_judge_profile,
-        order=lambda subject, _sealing: Order(subject.parameters),
-    ),
+    "set-profile": SET_PROFILE,
     "install-root": INSTALL_ROOT,
     "delete-root": DELETE_ROOT,
     "get-log": CampaignKind(

@@ -16,7 +16,7 @@ from chargepki.pki.errors import InputError, NotFound
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.trust_records import StationRootState
 
-__all__ = ["DELETE_ROOT", "INSTALL_ROOT"]
+__all__ = ["DELETE_ROOT", "INSTALL_ROOT", "find_root"]
 
 _ROOT: Final = "name of a CA of ours, or SHA-256 of a root that `station install-root` has put on one station"
 _USES: Final = tuple(use for use in RootUse if use is not RootUse.V2G_CHAIN)
@@ -34,7 +34,7 @@ def _parse(given: Mapping[str, str]) -> dict[str, object]:
     return {"use": given["use"], "root": given["root"]}
 
 
-def _find(reads: Reads, named: str) -> str:
+def find_root(reads: Reads, named: str) -> str:
     """Return the SHA-256 of the root that *named* means.
 
     Raises:
@@ -54,7 +54,7 @@ def _find(reads: Reads, named: str) -> str:
 
 
 def _check(reads: Reads, parameters: Mapping[str, object], _now: datetime) -> None:
-    _find(reads, str(parameters["root"]))
+    find_root(reads, str(parameters["root"]))
 
 
 def _speaks(subject: Subject) -> Objection | None:
@@ -81,7 +81,7 @@ def _judge_deletion(subject: Subject) -> Objection | None:
 
 
 def _recorded(subject: Subject) -> StationRootState | None:
-    sha256, use = _find(subject.reads, str(subject.parameters["root"])), subject.parameters["use"]
+    sha256, use = find_root(subject.reads, str(subject.parameters["root"])), subject.parameters["use"]
     records = subject.reads.list_station_roots(subject.station.id)
     return next((each.state for each in records if (each.use, each.certificate) == (use, sha256)), None)
 
@@ -92,13 +92,13 @@ def _is_listed(subject: Subject) -> bool:
 
     reads, station = subject.reads, subject.station.id
     known = known_certificates(reads, station)
-    sha256 = _find(reads, str(subject.parameters["root"]))
+    sha256 = find_root(reads, str(subject.parameters["root"]))
     found = reconcile(reads.list_station_roots(station), reads.list_root_reports(station), known)
     return any(each.sha256 == sha256 and each.finding is RootFinding.IN_STEP for each in found)
 
 
 def _order(subject: Subject, _sealing: Any) -> Order:
-    named = _find(subject.reads, str(subject.parameters["root"]))
+    named = find_root(subject.reads, str(subject.parameters["root"]))
     return Order({"use": subject.parameters["use"], "certificate": named})
 
 

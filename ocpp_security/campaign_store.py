@@ -40,7 +40,7 @@ from chargepki.pki.inventory.campaign_records import (
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import Actor, OperationRecord, OperationState, StationState
 
-__all__ = ["PRESENCE_STALE", "ROLE", "CampaignStore", "judge_station"]
+__all__ = ["PRESENCE_STALE", "ROLE", "CampaignStore", "judge_station", "plan_station"]
 
 ROLE: Final = "campaigns"
 """The leadership that whoever carries campaigns out must hold."""
@@ -58,10 +58,19 @@ def judge_station(
     reads: Reads, kind: CampaignKind, station: str, parameters: Mapping[str, object], now: datetime
 ) -> Objection | None:
     """Return the precondition of *kind* that *station* does not meet, or ``None``."""
+    return plan_station(reads, kind, station, parameters, now)[0]
+
+
+def plan_station(
+    reads: Reads, kind: CampaignKind, station: str, parameters: Mapping[str, object], now: datetime
+) -> tuple[Objection | None, tuple[str, ...]]:
+    """Return the precondition of *kind* that *station* does not meet, or what would be done to it, step by step."""
     record = reads.find_station(station)
     if record is None or record.state is not StationState.ACTIVE:
-        return Objection("the station is removed")
-    return kind.judge(Subject(reads, record, reads.find_presence(station), parameters, now))
+        return Objection("the station is removed"), ()
+    subject = Subject(reads, record, reads.find_presence(station), parameters, now)
+    objection = kind.judge(subject)
+    return objection, kind.describe(subject) if objection is None else ()
 
 
 @dataclass(frozen=True, slots=True)

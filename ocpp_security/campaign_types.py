@@ -10,12 +10,13 @@ from typing import Any
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey, Transaction
 from chargepki.pki.inventory.campaign_records import CampaignStationState
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import Actor, OperationRecord, OperationState, PresenceRecord, StationRecord
 
-__all__ = ["CampaignKind", "Objection", "Order", "Subject", "settle_by_operation"]
+__all__ = ["CampaignKind", "Objection", "Order", "Subject", "known_settings", "settle_by_operation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,21 @@ class Order:
     within: Callable[[Transaction, OperationRecord], None] | None = None
 
 
+def known_settings(given: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Return the settings of a campaign.
+
+    Raises:
+        InputError: one that its kind does not have.
+    """
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise InputError(
+            f"this kind of campaign has no setting {unknown[0]!r}",
+            fix=f"it has {', '.join(names)}" if names else "it has none",
+        )
+    return dict(given)
+
+
 def settle_by_operation(
     _reads: Reads, _parameters: Mapping[str, Any], operation: OperationRecord, _now: datetime
 ) -> Settlement | None:
@@ -87,5 +103,11 @@ class CampaignKind:
     open. It is asked again until the station is settled."""
     retire: Callable[[Transaction, Mapping[str, Any], str, Actor, datetime], None] | None = None
     """What is done in the transaction in which a station is settled as done, with audit entries of its own."""
+    describe: Callable[[Subject], tuple[str, ...]] = lambda _subject: ()
+    """Say what `order` would have done to a station, step by step; for kinds with several."""
+    complete: Callable[[Reads, Mapping[str, object], datetime], Mapping[str, object]] = lambda _reads, given, _now: (
+        given
+    )
+    """Add to the parameters of a new campaign what is looked up once for all stations."""
     check: Callable[[Reads, Mapping[str, object], datetime], None] = lambda _reads, _parameters, _now: None
     """Refuse parameters that no station can do anything with; raises `ChargePkiError`."""

@@ -23,6 +23,7 @@ from chargepki.ocpp_security.operations import (
     expire,
 )
 from chargepki.ocpp_security.password_record import promote_password
+from chargepki.ocpp_security.profile_needs import root_order
 from chargepki.ocpp_security.trust_facts import note_trust_answer, trust_facts
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import StateError
@@ -173,6 +174,7 @@ class OperationStore:
         version: OcppVersion,
         security_profile: int,
         sent_here: bool = False,
+        booted_here: bool = False,
         password_sent_here: bool = False,
         admitted_pending: str | None = None,
         profile: str | None = None,
@@ -183,7 +185,7 @@ class OperationStore:
         """Read what `operations.next_step` needs.
 
         Args:
-            sent_here: see `Snapshot`, as for `password_sent_here` and `admitted_pending`.
+            sent_here: see `Snapshot`, as for `booted_here`, `password_sent_here` and `admitted_pending`.
             profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`
                 and `set-profile`.
             delivered: see `Snapshot.delivered`.
@@ -202,6 +204,7 @@ class OperationStore:
         firmware = None
         if operation.kind == OperationKind.UPDATE_FIRMWARE:
             firmware = firmware_facts(self._inventory, self._sealing, operation, version, now or datetime.now(UTC))
+        about_roots = _about_roots(operation)
         return Snapshot(
             operation=operation,
             attempts=self._inventory.list_attempts(operation.id),
@@ -209,6 +212,7 @@ class OperationStore:
             version=version,
             security_profile=security_profile,
             sent_here=sent_here,
+            booted_here=booted_here,
             password_sent_here=password_sent_here,
             admitted_pending=admitted_pending,
             secret=secret,
@@ -216,7 +220,7 @@ class OperationStore:
             delivered=delivered,
             refusal=refusal,
             firmware=firmware,
-            trust=trust_facts(self._inventory, operation) if operation.kind in TRUST_KINDS else None,
+            trust=trust_facts(self._inventory, about_roots) if about_roots is not None else None,
         )
 
     def begin_attempt(self, operation: OperationRecord, step: SendAttempt, now: datetime) -> AttemptRecord:
@@ -232,6 +236,8 @@ class OperationStore:
             )
             if step.password is not None:
                 _apply(tx, operation.station, step.password, now)
+            if step.lets_in is not None:
+                _let_in(tx, operation, step.lets_in, actor=self._actor, now=now)
             tx.audit(
                 self._actor,
                 "operation.attempt",
@@ -259,8 +265,9 @@ class OperationStore:
             tx.record_answer(operation.id, attempt.number, fence=operation.fence, now=now, answer=answer)
             if operation.kind == OperationKind.GET_LOG and isinstance(answer.get("filename"), str):
                 note_filename(tx, operation.id, str(answer["filename"]))
-            if operation.kind in TRUST_KINDS:
-                note_trust_answer(tx, operation, attempt, answer, now)
+            about_roots = _about_roots(operation)
+            if about_roots is not None:
+                note_trust_answer(tx, about_roots, attempt, answer, now)
             tx.audit(
                 self._actor,
                 "operation.answer",
@@ -398,6 +405,21 @@ def end_operation(
         details={"station": operation.station, "state": step.state.value, **step.outcome},
     )
     return finished
+
+
+def _about_roots(operation: OperationRecord) -> OperationRecord | None:
+    """Return the operation about roots that *operation* is or begins with."""
+    if operation.kind in TRUST_KINDS:
+        return operation
+    return root_order(operation) if operation.kind == OperationKind.SET_PROFILE else None
+
+
+def _let_in(tx: Transaction, operation: OperationRecord, profile: int, *, actor: Actor, now: datetime) -> None:
+    before = tx.get_station(operation.station).security_profile
+    if before != profile:
+        tx.update_station(operation.station, security_profile=profile)
+        details = {"security_profile": profile, "before": before, "operation": operation.id}
+        tx.audit(actor, "station.change", operation.station, now=now, details=details)
 
 
 def _apply(tx: Transaction, station: str, change: PasswordChange, now: datetime) -> StationRecord:

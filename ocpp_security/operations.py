@@ -17,7 +17,7 @@ from chargepki.ocpp_security.operations_firmware import FirmwareFacts, check_fir
 from chargepki.ocpp_security.operations_log import log_step
 from chargepki.ocpp_security.operations_profile import check_profile_parameters, profile_step, read_profile_answer
 from chargepki.ocpp_security.operations_trust import TrustFacts, check_trust_parameters, read_trust_answer, trust_step
-from chargepki.ocpp_security.passwords import check_password
+from chargepki.ocpp_security.passwords import check_password, generate_password, hash_password
 from chargepki.ocpp_security.sign_certificate import Payload, is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse, PasswordAnswer
@@ -47,6 +47,7 @@ __all__ = [
     "Wait",
     "check_parameters",
     "expire",
+    "new_password",
     "next_step",
     "read_answer",
     "renewal_step",
@@ -132,6 +133,8 @@ class SendAttempt:
     """What the attempt is recorded as, where the action alone does not say what it was about."""
     unchecked: bool = False
     """Not held to its schema, nor its answer: what a station gets wrong is to be read, and repeated to it."""
+    lets_in: int | None = None
+    """Profile that is expected of the station from this attempt on, although it is lower than before (A05.FR.08)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,14 @@ class Snapshot:
     """Of the live connection."""
     sent_here: bool = False
     """Whether the last attempt went out over this very connection; otherwise the station has come back since."""
+    booted_here: bool = False
+    """Whether the station sent BootNotification over this connection."""
     password_sent_here: bool = False
     """Whether any operation sent a new password over this connection: the station may have taken it since."""
     admitted_pending: str | None = field(default=None, repr=False)
     """The station's pending password hash as it was on record when this connection was authenticated."""
     secret: PasswordSecret | None = field(default=None, repr=False)
+    """`set-password`; `set-profile` of a station that has no password on record."""
     certificates: tuple[CertificateRecord, ...] = ()
     """`trigger-renewal`: this station's certificates of the triggered use, any order."""
     delivered: str | None = None
@@ -204,7 +210,13 @@ class Snapshot:
     firmware: FirmwareFacts | None = None
     """`update-firmware`."""
     trust: TrustFacts | None = None
-    """The kinds that concern roots."""
+    """The kinds that concern roots, and `set-profile` where it installs one first."""
+
+
+def new_password() -> PasswordSecret:
+    """Make a random password (A01.FR.06, FR.07) that every version takes, with its hash."""
+    password = generate_password().encode()
+    return PasswordSecret(password, hash_password(password))
 
 
 def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secret: PasswordSecret | None) -> None:
@@ -224,6 +236,8 @@ def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secr
         return
     if kind is OperationKind.SET_PROFILE:
         check_profile_parameters(parameters)
+        if secret is not None:
+            _check_fits_some_version(secret.password)
         return
     if kind in TRUST_KINDS:
         check_trust_parameters(kind.value, parameters)
@@ -315,7 +329,7 @@ def read_answer(
         meaning, status = wire.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
     if operation.kind == OperationKind.SET_PROFILE:
-        return read_profile_answer(payload)
+        return read_profile_answer(version, recorded, payload)
     answer: dict[str, object] = {"status": wire.read_status(payload)}
     filename = payload.get("filename")
     if operation.kind == OperationKind.GET_LOG and isinstance(filename, str):

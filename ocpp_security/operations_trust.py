@@ -221,7 +221,7 @@ def _before_install(
         return None
     if not asked:
         call = build_read_settings(snapshot.version)
-        return _send(call, call.action)
+        return _send(call, f"{call.action}(settings)")
     settings: Mapping[str, Any] = (asked[-1].answer or {}).get("settings", {})
     room = str(settings.get("CertificateStoreMaxLength", ""))
     if listed is not None and room.isascii() and room.isdigit() and len(listed) >= int(room):

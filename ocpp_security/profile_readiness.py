@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from chargepki.ocpp_security.profile_needs import is_expiring
+from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, PresenceRecord, StationRecord
 from chargepki.pki.inventory.trust_records import StationRootState
 
-__all__ = ["Obstacle", "ObstacleKind", "find_obstacles"]
+__all__ = [
+    "Obstacle",
+    "ObstacleKind",
+    "describe_steps",
+    "find_csms_root",
+    "find_obstacles",
+    "needs_password",
+    "needs_root",
+]
 
-_SOON: Final = timedelta(days=7)
 _CERTIFICATE_PROFILE: Final = "ocpp/charging-station"
 
 
@@ -30,6 +41,9 @@ class ObstacleKind(StrEnum):
     EXPIRING = "expiring"
 
 
+_CERTIFICATE: Final = (ObstacleKind.NO_CERTIFICATE, ObstacleKind.EXPIRING)
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """One of them."""
@@ -42,9 +56,18 @@ class Obstacle:
 
 
 def find_obstacles(
-    reads: Reads, station: StationRecord, presence: PresenceRecord | None, profile: int, now: datetime
+    reads: Reads,
+    station: StationRecord,
+    presence: PresenceRecord | None,
+    profile: int,
+    now: datetime,
+    *,
+    root: str | None = None,
 ) -> tuple[Obstacle, ...]:
     """Return why *station* could not come in if *profile* were demanded from now on; empty when it can.
+
+    Args:
+        root: SHA-256 of the CSMS root that the operation would install (`find_csms_root`), if any.
 
     Clause: A05.FR.02, A05.FR.03 (1.6: A05.FR.02 to A05.FR.04), A05.FR.07.
     """
@@ -60,19 +83,84 @@ def find_obstacles(
         found.append(Obstacle(ObstacleKind.OFFLINE, why, "wait until it connects"))
     if profile in (1, 2):
         found += _password(station)
-    if profile in (2, 3) and presence.security_profile < 2 and not _has_root(reads, station.id):
+    if needs_root(presence, profile) and not _has_root(reads, station.id):
         fix = f"chargepki station install-root {station.id} --use csms FILE"
         why = "no CSMS root is known to be on it, so it could not judge our TLS certificate"
-        found.append(Obstacle(ObstacleKind.NO_ROOT, why, fix))
+        found.append(Obstacle(ObstacleKind.NO_ROOT, why, fix, is_fetched=root is not None))
     if profile == 3:
         found += _certificate(reads, station, now)
     return tuple(found)
 
 
+def needs_password(station: StationRecord, profile: int) -> bool:
+    """Say whether *profile* asks for a password and none of the station's is on record (1.6 A05.FR.02)."""
+    return profile in (1, 2) and station.password_hash is None
+
+
+def needs_root(presence: PresenceRecord | None, profile: int) -> bool:
+    """Say whether *profile* asks for a CSMS root and no TLS connection has shown that the station has one."""
+    return profile in (2, 3) and (presence is None or presence.security_profile < 2)
+
+
+def find_csms_root(reads: Reads, now: datetime) -> str | None:
+    """Return the SHA-256 of the root above the valid `ocpp/csms` certificates of ours, where there is exactly one."""
+    issuers = {
+        item.ca
+        for item in reads.list_certificates(profile="ocpp/csms", state=CertificateState.ISSUED)
+        if item.not_before <= now < item.not_after
+    }
+    cas = {ca.id: ca for ca in reads.list_cas()}
+    roots = set()
+    for name in issuers:
+        ca = cas[name]
+        while ca.issuer is not None and ca.issuer in cas:
+            ca = cas[ca.issuer]
+        roots.add(ca)
+    if len(roots) != 1:
+        return None
+    der = roots.pop().certificate_der
+    return hashlib.sha256(der).hexdigest() if der is not None else None
+
+
+def describe_steps(
+    reads: Reads,
+    station: StationRecord,
+    presence: PresenceRecord | None,
+    parameters: Mapping[str, object],
+    now: datetime,
+    *,
+    with_password: bool,
+) -> tuple[str, ...]:
+    """Return in words what `set-profile` with these parameters does to *station*, in its order.
+
+    Args:
+        with_password: whether the operation brings a password of its own.
+    """
+    profile, root = int(str(parameters["profile"])), parameters.get("root")
+    is_16 = presence is not None and presence.protocol == OcppVersion.V16.value
+    steps = []
+    if parameters.get("downgrade"):
+        steps.append("ask whether it may be lowered: AllowSecurityProfileDowngrade (A05.FR.08)")
+    if root is not None:
+        steps.append(f"read its CSMS roots, and install {str(root)[:16]}… unless it lists that (M03, M05)")
+    if with_password:
+        steps.append("give it a password of its own (A01)")
+    if profile == 3 and any(item.kind in _CERTIFICATE for item in _certificate(reads, station, now)):
+        steps.append("have it fetch a certificate (A02)")
+    if is_16:
+        steps.append(f"set SecurityProfile to {profile}, after which it reconnects (1.6 A05.FR.05 to FR.07)")
+    else:
+        slot = parameters.get("slot") or "the first free slot"
+        steps.append(f"write profile {profile} at {parameters.get('url')} to {slot}, and put that first (B09, B10)")
+        steps.append("reset it when it is idle (A05)")
+    steps.append(f"wait until it comes in on profile {profile}; from then on nothing lower is let in (A05.FR.07)")
+    return tuple(steps)
+
+
 def _password(station: StationRecord) -> list[Obstacle]:
     if station.password_hash is None:
         fix = f"chargepki station set-password {station.id}"
-        return [Obstacle(ObstacleKind.NO_PASSWORD, "no password of it is on record", fix)]
+        return [Obstacle(ObstacleKind.NO_PASSWORD, "no password of it is on record", fix, is_fetched=True)]
     if station.pending_password_hash is not None:
         why = "a change of its password is unresolved: it may hold either one"
         return [Obstacle(ObstacleKind.PASSWORD_UNRESOLVED, why, "let it reconnect: that shows which one it holds")]
@@ -102,9 +190,9 @@ def _certificate(reads: Reads, station: StationRecord, now: datetime) -> list[Ob
         why = "it has no valid certificate of ours"
         return [Obstacle(ObstacleKind.NO_CERTIFICATE, why, renew, is_fetched=True)]
     newest: CertificateRecord = max(held, key=lambda item: (item.delivery is Delivery.IN_USE, item.not_after))
-    if newest.not_after - now < _SOON:
+    if is_expiring(newest, now):
         why = f"its certificate expires on {newest.not_after:%Y-%m-%d}"
-        return [Obstacle(ObstacleKind.EXPIRING, why, renew)]
+        return [Obstacle(ObstacleKind.EXPIRING, why, renew, is_fetched=True)]
     if newest.delivery is not Delivery.IN_USE:
         why = "it took a certificate and has not come in with it yet"
         return [Obstacle(ObstacleKind.NOT_PROVEN, why, "let it connect with profile 3", is_fetched=True)]

@@ -111,6 +111,8 @@ class StationConnection:
         """Whether operations waited for it when it came."""
         self.is_ready = False
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
+        self.has_booted = False
+        """Whether it sent BootNotification here, rather than taking up an earlier session."""
         self._has_requested = False
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
@@ -180,6 +182,7 @@ class StationConnection:
         match event.action:
             case "BootNotification":
                 self._check_boot(payload)
+                self.has_booted = True
                 boot = parse_boot_notification(self.version, payload)
                 await record_boot(self._services, self.station.id, boot, now)
                 return await self._boot(event, now)

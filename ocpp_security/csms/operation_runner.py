@@ -19,6 +19,7 @@ from chargepki.ocpp_security.operations import (
     AskReconnect,
     Finish,
     OperationKind,
+    PasswordStep,
     SendAttempt,
     Snapshot,
     Wait,
@@ -183,6 +184,7 @@ class OperationRunner:
             version=connection.version,
             security_profile=int(connection.profile),
             sent_here=operation.id in connection.attempted,
+            booted_here=connection.has_booted,
             password_sent_here=connection.password_sent,
             admitted_pending=connection.station.pending_password_hash,
             profile=profile,
@@ -216,7 +218,7 @@ class OperationRunner:
         clock = self._services.clock
         attempt = await self._off(self._store.begin_attempt, operation, step, clock())
         connection.attempted.add(operation.id)
-        connection.password_sent |= operation.kind == OperationKind.SET_PASSWORD
+        connection.password_sent |= step.password is not None and step.password.step is PasswordStep.PEND
         payload, error = None, None
         try:
             payload = await connection.call(step.action, step.payload, unchecked=step.unchecked)

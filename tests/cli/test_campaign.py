@@ -53,7 +53,8 @@ def test_a_dry_run_judges_every_station_and_changes_nothing(fleet: CommandLine, 
     words = ("create", "dry", *RENEW, "--stations-file", tmp_path / "list", "--dry-run")
     plan = fleet("campaign", *words, "--json").json()["stations"]
     assert plan == [
-        {"station": name, "verdict": "later", "why": "the station has not connected yet"} for name in ("DE-1", "DE-3")
+        {"station": name, "verdict": "later", "why": "the station has not connected yet", "steps": []}
+        for name in ("DE-1", "DE-3")
     ]
     assert snapshot(fleet.home) == before
     fleet.run("campaign", "show", "dry").check_one_error(3)

@@ -32,6 +32,8 @@ from ocpp.v201 import call_result as result201
 from websockets.asyncio.client import ClientConnection
 from websockets.typing import Subprotocol
 
+from testkit.foreign_roots import InstalledRoots, with_roots
+
 __all__ = [
     "Credential",
     "ForeignStation",
@@ -132,6 +134,10 @@ class ForeignStation:
         """What the station answers to CertificateSigned."""
         self.priority = "1"
         """2.x: its NetworkConfigurationPriority."""
+        self.variables: dict[str, str] = {}
+        """2.x: what else it tells."""
+        self.roots = InstalledRoots()
+        """What it holds; hand it to the next connection of the same station."""
         self.password_verdict = "Accepted"
         """What it answers to a change of its password."""
 
@@ -184,7 +190,7 @@ class ForeignStation:
         return await asyncio.wait_for(self.triggers.get(), timeout)
 
 
-def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callable[[str, ClientConnection], Any]:
+def _with_handlers(base: Any, result: Any, trigger_action: str) -> Callable[[str, ClientConnection], Any]:
     """Build a ChargePoint subclass with the handlers of a station that renews its certificate."""
 
     class Station(base):  # type: ignore[misc]
@@ -238,12 +244,16 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
 
             @on("GetVariables")  # type: ignore[untyped-decorator]  # no types
             async def on_get_variables(self, get_variable_data: list[dict[str, Any]], **_: Any) -> Any:
-                (item,) = get_variable_data
-                self.owner.triggers.put_nowait(f"{item['variable']['name']}?")
-                answer = {"attribute_status": "Accepted", "attribute_value": self.owner.priority}
-                return result.GetVariables(
-                    get_variable_result=[{**answer, "component": item["component"], "variable": item["variable"]}]
-                )
+                known = {"NetworkConfigurationPriority": self.owner.priority, **self.owner.variables}
+                told = []
+                for item in get_variable_data:
+                    name = item["variable"]["name"]
+                    self.owner.triggers.put_nowait(f"{name}?")
+                    value = {"attribute_value": known[name]} if name in known else {}
+                    status = "Accepted" if name in known else "UnknownVariable"
+                    told.append({"component": item["component"], "variable": item["variable"], **value})
+                    told[-1]["attribute_status"] = status
+                return result.GetVariables(get_variable_result=told)
 
             @on("SetNetworkProfile")  # type: ignore[untyped-decorator]  # no types
             async def on_set_network_profile(
@@ -257,9 +267,9 @@ def _with_handlers(base: type[Any], result: Any, trigger_action: str) -> Callabl
 
 
 _MAKERS: dict[str, Callable[[str, ClientConnection], Any]] = {
-    "ocpp1.6": _with_handlers(ChargePoint16, result16, "ExtendedTriggerMessage"),
-    "ocpp2.0.1": _with_handlers(ChargePoint201, result201, "TriggerMessage"),
-    "ocpp2.1": _with_handlers(ChargePoint21, result21, "TriggerMessage"),
+    "ocpp1.6": _with_handlers(with_roots(ChargePoint16, result16, chained=False), result16, "ExtendedTriggerMessage"),
+    "ocpp2.0.1": _with_handlers(with_roots(ChargePoint201, result201, chained=True), result201, "TriggerMessage"),
+    "ocpp2.1": _with_handlers(with_roots(ChargePoint21, result21, chained=True), result21, "TriggerMessage"),
 }
 
 
@@ -271,12 +281,14 @@ async def foreign_station(
     *,
     password: bytes | None = None,
     tls: ssl.SSLContext | None = None,
+    roots: InstalledRoots | None = None,
 ) -> AsyncIterator[ForeignStation]:
-    """Connect a foreign station and run it until the block ends."""
+    """Connect a foreign station and run it until the block ends; *roots* are what it held before."""
     socket = await open_socket(url, identity, protocols=(version,), password=password, tls=tls)
     charge_point = _MAKERS[version](identity, socket)
     station = ForeignStation(charge_point, version, socket)
     charge_point.owner = station
+    station.roots = roots if roots is not None else station.roots
     reading = asyncio.create_task(charge_point.start())
     try:
         yield station

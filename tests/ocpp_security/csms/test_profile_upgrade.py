@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import websockets
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.operations_profile import profile_parameters
 from chargepki.ocpp_security.station import Milestone, RetryPolicy, StationSimulator, StationStore
+from chargepki.ocpp_security.trust_facts import add_root, known_certificates
+from chargepki.ocpp_security.trust_reconcile import reconcile
+from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import OperationState
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
+from testkit.hierarchy import make_node
 from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
 
 VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
@@ -117,6 +123,62 @@ def test_a_station_moves_from_16_to_201_with_password_and_certificate_and_back(r
     run_on("asyncio", story())
 
 
+def test_our_station_takes_roots_password_and_certificate_from_16_to_201_and_back(rig: Rig) -> None:
+    """One store, one endpoint: a root that was installed in one version is in step in the other, and deleted there.
+
+    In 1.6 the V2G root came in a DataTransfer.
+    """
+    rig.add_station("CARRY")
+    v2g = make_node("V2G Root", None, ca=True).certificate.public_bytes(Encoding.DER)
+
+    def put_on_record(tx: Transaction) -> None:
+        now = datetime.now(UTC)
+        tx.audit(ACTOR, "root.add", add_root(tx, v2g, actor_name="tester", now=now), now=now)
+
+    rig.inventory.write(put_on_record)
+    roots = {"csms": rig.root_der, "v2g": v2g}
+
+    async def asked(kind: OperationKind, parameters: dict[str, object]) -> None:
+        store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
+        now = datetime.now(UTC)
+        made = store.create(
+            kind, "CARRY", parameters, operation_id=new_operation_id(), actor=ACTOR, now=now,
+            deadline=now + timedelta(minutes=1),
+        )  # fmt: skip
+        await wait_for(lambda: rig.inventory.get_operation(made.id).state.is_final)
+        assert rig.inventory.get_operation(made.id).state is OperationState.DONE, rig.inventory.get_operation(made.id)
+
+    def shown() -> dict[str, str]:
+        facts = rig.inventory.list_station_roots("CARRY"), rig.inventory.list_root_reports("CARRY")
+        return {each.use: each.finding.value for each in reconcile(*facts, known_certificates(rig.inventory, "CARRY"))}
+
+    def connected() -> tuple[str, int] | None:
+        seen = rig.inventory.find_presence("CARRY")
+        return None if seen is None or not seen.connected else (seen.protocol, seen.security_profile)
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            async with running(our_station(rig, "CARRY", url, "ocpp1.6")):
+                # It enrols with its password, and comes back with its certificate.
+                await wait_for(lambda: connected() == ("ocpp1.6", 3))
+                for use, der in roots.items():
+                    sha256 = hashlib.sha256(der).hexdigest()
+                    await asked(OperationKind.INSTALL_ROOT, {"use": use, "certificate": sha256})
+            async with running(our_station(rig, "CARRY", url, "ocpp2.0.1")):
+                await wait_for(lambda: connected() == ("ocpp2.0.1", 3))
+                await asked(OperationKind.LIST_ROOTS, {"uses": ["csms", "v2g"]})
+                assert shown() == {"csms": "in-step", "v2g": "in-step"}
+                gone: dict[str, object] = {"use": "v2g", "certificate": hashlib.sha256(v2g).hexdigest()}
+                await asked(OperationKind.DELETE_ROOT, gone)
+            async with running(our_station(rig, "CARRY", url, "ocpp1.6")):
+                await wait_for(lambda: connected() == ("ocpp1.6", 3))
+                await asked(OperationKind.LIST_ROOTS, {"uses": ["csms", "v2g"]})
+                assert shown() == {"csms": "in-step"}
+
+    run_on("asyncio", story())
+
+
 def test_a_station_that_falls_back_keeps_its_old_profile_and_gets_its_old_order_again(rig: Rig) -> None:
     """B10.FR.07."""
     rig.add_station("BACK", profile=1)
@@ -129,6 +191,7 @@ def test_a_station_that_falls_back_keeps_its_old_profile_and_gets_its_old_order_
                 for _ in range(4):
                     await peer.next_trigger()
             async with foreign_station(url, "BACK", "ocpp2.0.1", password=PASSWORD) as peer:
+                await peer.boot("BACK")
                 assert await peer.next_trigger() == "NetworkConfigurationPriority=1"
                 await wait_for(lambda: rig.inventory.get_operation(operation).state is OperationState.FAILED)
             assert "came back on profile 1" in str(rig.inventory.get_operation(operation).outcome)
