@@ -1,4 +1,4 @@
-"""What the linter has to say about certificates that were made all the same: warnings and their cures."""
+"""What linter and request policy have to say of certificates that were made all the same: warnings and their cures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Presence, Profile
 from chargepki.pki.profiles.common import adapt_to_issuer
 
-__all__ = ["ca_warnings", "certificate_warnings", "tell_warnings"]
+__all__ = ["ca_warnings", "certificate_warnings", "policy_notices", "tell_warnings"]
 
 _Row = dict[str, Any]
 
 
 def certificate_warnings(inventory: Inventory, record: CertificateRecord) -> list[_Row]:
-    """Return the linter's warnings about an issued certificate, as the objects that ``--json`` prints."""
+    """Return the warnings of linter and request policy about a certificate, as the objects that ``--json`` prints."""
     issuer = inventory.get_ca(record.ca)
-    return _judge(record.der, get_profile(record.profile), issuer)
+    return [*_judge(record.der, get_profile(record.profile), issuer), *policy_notices(record)]
+
+
+def policy_notices(record: CertificateRecord) -> list[_Row]:
+    """Return what the rules that look at earlier certificates remarked on when *record* was reserved."""
+    return [
+        {"rule": each["rule"], "message": each["message"], "clause": each["clause"], "hint": each["fix"]}
+        for each in record.verdict.get("record", ())
+        if each["outcome"] == "notice"
+    ]
 
 
 def ca_warnings(inventory: Inventory, record: CaRecord) -> list[_Row]:

@@ -155,7 +155,7 @@ def show(state: GlobalState, certificate: str) -> None:
         state.output.fields("chargepki/certificate", described | describe_ours(state, described["sha256"]))
         return
     record = find_certificate(state.workspace.inventory, certificate)
-    row = certificate_row(record)
+    row = certificate_row(record) | {"verdict": _verdict(record)}
     if record.der is not None:
         row |= describe_certificate(record.der)
         del row["looks_like"]  # A guess for foreign certificates; of ours the profile is known.
@@ -307,6 +307,12 @@ def certificate_row(record: CertificateRecord) -> dict[str, Any]:
         "invalidity_date": record.invalidity_date,
         "crl_shard": record.shard,
     }
+
+
+def _verdict(record: CertificateRecord) -> list[dict[str, Any]]:
+    """Return what every rule of the request policy said when the certificate was issued."""
+    request = record.verdict.get("request") or {}
+    return [*request.get("rules", ()), *record.verdict.get("record", ())]
 
 
 def _read_csr(path: str) -> bytes:

@@ -8,8 +8,6 @@ from chargepki.cli.globals import GlobalState, group, pass_state
 
 __all__ = ["csr"]
 
-_MAX_CSR_BYTES = 65536
-
 
 @group("csr", example="chargepki csr check station.csr --profile ocpp/charging-station")
 def csr() -> None:
@@ -19,17 +17,18 @@ def csr() -> None:
 @csr.command("check", verdict=True, example="chargepki csr check station.csr --profile ocpp/charging-station")
 @click.argument("file", metavar="FILE|-")
 @click.option("--profile", "profile_id", required=True, metavar="ID", help="Profile to judge it for.")
+@click.option("--station", metavar="ID", help="Station that the certificate would belong to.")
 @pass_state
-def check(state: GlobalState, file: str, profile_id: str) -> None:
-    """Print the verdict of the request policy on FILE, rule by rule; exit 1 when it would be refused."""
-    from chargepki.pki import files
-    from chargepki.pki.csr import parse_csr
-    from chargepki.pki.policy import judge_request
+def check(state: GlobalState, file: str, profile_id: str, station: str | None) -> None:
+    """Print the verdict of the request policy on FILE, rule by rule; exit 1 when it would be refused.
+
+    Where there is an inventory, the request is also judged against what was issued for its key and its station before.
+    """
+    from chargepki.cli.judging import judge_file
     from chargepki.pki.profiles import get_profile
 
     profile = get_profile(profile_id)
-    request = parse_csr(files.read_limited(file, _MAX_CSR_BYTES, "certificate request"))
-    verdict = judge_request(request, profile)
+    verdict = judge_file(state, file, profile, station)
     if state.output.for_machines:
         state.output.document("chargepki/csr-verdict", {"profile": profile.id, **verdict.to_json()})
     else:

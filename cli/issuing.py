@@ -15,7 +15,7 @@ import click
 from chargepki.cli.globals import GlobalState
 from chargepki.pki import keys
 from chargepki.pki.authority import IssuedCertificate, IssueOrder, utc_now
-from chargepki.pki.authority.issuance import prepare
+from chargepki.pki.authority.issuance import judged_on_record, prepare
 from chargepki.pki.errors import Conflict, PolicyRefusal, UnavailableError
 from chargepki.pki.inventory.records import CertificateRecord
 from chargepki.pki.keys import KeyAlgorithm
@@ -87,15 +87,8 @@ def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
     else:
         private = keys.generate_private_key(algorithm)
     order = replace(order, spki=keys.spki_der(private.public_key()))
-    authority = state.workspace.authority
     # Everything but the key itself is judged first, so that a refusal leaves no key file behind.
-    prepare(
-        order,
-        authority.open_issuer(order.ca),
-        state.workspace.inventory,
-        actor=state.workspace.actor,
-        now=utc_now(),
-    )
+    _prepared(state, order)
     if not resumed:
         files.write_new(waiting, keys.serialise_private_key(private), mode=0o600)
     return order
@@ -154,16 +147,23 @@ def preview(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
     if order.csr is None:
         private = keys.generate_private_key(_algorithm(options["algorithm"], order.profile))
         order = replace(order, spki=keys.spki_der(private.public_key()))
-    authority = state.workspace.authority
+    record = _prepared(state, order)
+    assert record.tbs is not None
+    state.output.fields("chargepki/certificate-preview", describe_tbs(record.tbs, profile=order.profile))
+
+
+def _prepared(state: GlobalState, order: IssueOrder) -> CertificateRecord:
+    """Return the certificate that *order* would reserve, judged by all rules; nothing is written."""
+    authority, now = state.workspace.authority, utc_now()
     prepared = prepare(
         order,
         authority.open_issuer(order.ca),
-        state.workspace.inventory,
-        actor=state.workspace.actor,
-        now=utc_now(),
+        authority.inventory,
+        actor=authority.actor,
+        now=now,
+        policy=authority.policy,
     )
-    assert prepared.record.tbs is not None
-    state.output.fields("chargepki/certificate-preview", describe_tbs(prepared.record.tbs, profile=order.profile))
+    return judged_on_record(authority.inventory, prepared, now=now)
 
 
 def _algorithm(text: str | None, profile_id: str) -> KeyAlgorithm:

@@ -133,6 +133,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     known = {setting.name for setting in SETTINGS[1:]}
     # The linter reads its own tables (`chargepki.pki.lint.settings`).
     table.pop("lint", None)
+    # So does the request policy (`chargepki.pki.policy_settings`).
+    table.pop("policy", None)
     # So do the alerts (`chargepki.ocpp_security.alert_settings`).
     table.pop("alerts", None)
     # So does `csms serve` (`chargepki.cli.csms_settings`).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
-from chargepki.pki.config import Settings
+from chargepki.pki.config import CONFIG_FILE, Settings
 from chargepki.pki.errors import SignerError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
@@ -23,6 +23,7 @@ from chargepki.pki.signer import KeyStores, SoftwareKeyStore
 if TYPE_CHECKING:
     from chargepki.pki.authority.external import EnrolOutside
     from chargepki.pki.inventory.records import CaRecord
+    from chargepki.pki.policy_settings import PolicySettings
 
 __all__ = ["Access", "Workspace", "os_actor"]
 
@@ -181,7 +182,19 @@ class Workspace:
             public_url=self.settings.public_url,
             publish_folder=None if self.access is Access.REHEARSE else self.settings.publish_dir,
             external=self._ask_outside,
+            policy=self.policy,
         )
+
+    @cached_property
+    def policy(self) -> PolicySettings:
+        """The request policy of ``[policy]`` in the configuration file.
+
+        Raises:
+            InputError: the table is malformed.
+        """
+        from chargepki.pki.policy_settings import load_policy_settings
+
+        return load_policy_settings(self.settings.home / CONFIG_FILE)
 
     def _ask_outside(self, ca: CaRecord) -> EnrolOutside:
         from chargepki.pki.services.est_outside import outside_ca

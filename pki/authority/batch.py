@@ -25,6 +25,7 @@ from chargepki.pki.authority.shards import ShardChooser, ShardTaken
 from chargepki.pki.errors import ChargePkiError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CertificateRecord, CertificateState
+from chargepki.pki.policy_settings import PolicySettings
 
 if TYPE_CHECKING:
     from chargepki.pki.authority.external import ExternalCas
@@ -57,6 +58,7 @@ class Batch:
     Args:
         publish_due: publishes those lists of a CA (by its id) that are missing.
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
+        policy: which rules of the request policy warn and which refuse.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Batch:
         issuers: IssuerCache,
         publish_due: Callable[[str], object],
         external: ExternalCas | None,
+        policy: PolicySettings,
         actor: Actor,
         now: datetime,
     ) -> None:
@@ -75,6 +78,7 @@ class Batch:
         self._issuers = issuers
         self._publish_due = publish_due
         self._external = external
+        self._policy = policy
         self._actor = actor
         self._now = now
         self._answers: list[Answer | None] = [None] * len(orders)
@@ -131,7 +135,9 @@ class Batch:
             order = self._orders[position]
             try:
                 issuer = opened.get(order.ca) or opened.setdefault(order.ca, self._issuers.open(order.ca))
-                item = prepare(order, issuer, self._inventory, actor=self._actor, now=self._now, shards=shards)
+                item = prepare(
+                    order, issuer, self._inventory, actor=self._actor, now=self._now, shards=shards, policy=self._policy
+                )
                 sound.append((position, item))
             except NotOurs as outside:
                 self._answers[position] = self._ask_outside(order, outside.ca)

@@ -25,6 +25,7 @@ from chargepki.pki.inventory.records import (
     CrlRecord,
     IssuanceRecord,
 )
+from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.signer import KeyStore
 
 # What issuing does not need is imported by the methods that do: a command that issues one certificate starts faster.
@@ -60,6 +61,7 @@ class Authority:
         public_url: base of the URLs written into certificates; ``None`` takes what each CA was created with.
         publish_folder: where CRLs and CA certificates are also written as files.
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
+        policy: which rules of the request policy warn and which refuse; the defaults when ``None``.
     """
 
     def __init__(
@@ -72,9 +74,11 @@ class Authority:
         public_url: str | None = None,
         publish_folder: Path | None = None,
         external: ExternalCas | None = None,
+        policy: PolicySettings | None = None,
     ) -> None:
         self.inventory = inventory
         self._external = external
+        self.policy = policy or PolicySettings()
         self._keystore = keystore
         self._actor = actor
         self._clock = clock
@@ -145,6 +149,7 @@ class Authority:
             issuers=self._issuers,
             publish_due=self.publish_due,
             external=self._external,
+            policy=self.policy,
             actor=self._actor,
             now=self._clock(),
         ).run()

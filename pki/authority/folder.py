@@ -13,7 +13,7 @@ from typing import Final
 
 from chargepki.pki import files
 from chargepki.pki.authority.core import Authority
-from chargepki.pki.authority.issuance import prepare
+from chargepki.pki.authority.issuance import judged_on_record, prepare
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
 from chargepki.pki.der import to_pem
 from chargepki.pki.errors import ChargePkiError, Conflict, InputError, UnavailableError
@@ -124,21 +124,24 @@ class FolderIssuer:
 
     def judge(self, requests: Sequence[Path]) -> list[FileAnswer]:
         """Say what `issue` would answer; nothing is reserved, signed or written."""
-        issuer = self._authority.open_issuer(self._order.ca)
+        authority, now = self._authority, self._authority.now()
+        issuer = authority.open_issuer(self._order.ca)
         answers: list[FileAnswer] = []
         for path in requests:
             try:
                 prepared = prepare(
                     self._order_of(path),
                     issuer,
-                    self._authority.inventory,
-                    actor=self._authority.actor,
-                    now=self._authority.now(),
-                ).record
+                    authority.inventory,
+                    actor=authority.actor,
+                    now=now,
+                    policy=authority.policy,
+                )
+                record = judged_on_record(authority.inventory, prepared, now=now)
             except ChargePkiError as error:
                 answers.append(_refused(path, error))
             else:
-                accepted = FileAnswer(path.name, FileState.ACCEPTED, None, prepared.subject, prepared.not_after)
+                accepted = FileAnswer(path.name, FileState.ACCEPTED, None, record.subject, record.not_after)
                 answers.append(replace(accepted, out=str(self._target(path))))
         return answers
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -35,7 +36,16 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_issuance
 from chargepki.pki.pointers import Pointers, choose_pointers
-from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
+from chargepki.pki.policy import (
+    Outcome,
+    RequestVerdict,
+    RuleVerdict,
+    choose_dns_names,
+    choose_subject,
+    judge_request,
+)
+from chargepki.pki.policy_record import Asking, judge_key_list, judge_rate, judge_same_key
+from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
 from chargepki.pki.profiles.common import adapt_to_issuer
@@ -60,9 +70,12 @@ __all__ = [
     "complete",
     "finish",
     "issuer_info",
+    "judge_on_record",
+    "judged_on_record",
     "new_serial",
     "prepare",
     "reserve",
+    "station_for",
 ]
 
 SERIAL_BITS = 159
@@ -91,6 +104,8 @@ class Prepared:
     clamped: bool
     shard: CrlShardRecord | None = None
     """The shard of the CRL that it points to."""
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    """By which it is judged against what is on record, when it is reserved."""
 
 
 def issuer_info(signer: Signer, subject_der: bytes, profile: Profile) -> IssuerInfo:
@@ -115,11 +130,13 @@ def prepare(
     actor: Actor,
     now: datetime,
     shards: ShardChooser | None = None,
+    policy: PolicySettings | None = None,
 ) -> Prepared:
     """Judge *order*, build its to-be-signed bytes and lint exactly these bytes; nothing is written.
 
     Args:
         shards: shared by the orders of a batch.
+        policy: which rules warn and which refuse; the defaults when ``None``.
 
     Raises:
         InputError: the request cannot be decoded.
@@ -128,11 +145,14 @@ def prepare(
     profile = get_profile(order.profile)
     check_issuer(issuer.profile, profile)
     profile = adapt_to_issuer(profile, issuer.profile, issuer.signer.algorithm)
+    policy = policy or PolicySettings()
     request, spki = _subject_key(order)
-    subject, verdict = _judge(request, profile, order)
+    subject, verdict = _judge(request, profile, order, policy)
+    listed = judge_key_list(spki, policy)
+    _check_accepted(listed)
     subject_der = names.name_der(subject)
     dns_names = choose_dns_names(profile, subject, order.dns_names)
-    station = _station_of(inventory, order, profile, subject)
+    station = station_for(inventory, order.station, profile, subject)
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
@@ -173,12 +193,13 @@ def prepare(
         verdict={
             "content": digest,
             "request": verdict.to_json() if verdict else None,
+            "record": [rule.to_json() for rule in listed],
             **({"delivery": dict(order.delivery)} if order.delivery else {}),
         },
         delivery=Delivery.PENDING if order.must_deliver else None,
         shard=shard.number if shard else None,
     )
-    return Prepared(order, issuer, record, clamped, shard)
+    return Prepared(order, issuer, record, clamped, shard, policy)
 
 
 def _choose_pointers(
@@ -251,6 +272,7 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
             )
         return earlier
     _check_key_is_secret(tx, record)
+    record = judged_on_record(tx, prepared, now=now)
     if prepared.shard is not None:
         claim_shard(tx, prepared.shard)
     tx.reserve_certificate(record)
@@ -268,6 +290,48 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
         },
     )
     return record
+
+
+def judge_on_record(
+    reader: Inventory | Transaction, asking: Asking, key_sha256: str, policy: PolicySettings, *, now: datetime
+) -> tuple[RuleVerdict, ...]:
+    """Return the verdicts of the rules that look at what was issued before.
+
+    Args:
+        key_sha256: of the SubjectPublicKeyInfo, lower-case hex.
+    """
+    issued = None
+    if policy.rate is not None and asking.station is not None:
+        issued = reader.count_certificates_of_station(asking.station, now - policy.rate.window)
+    others = reader.list_certificates_of_key(key_sha256)
+    return (*judge_same_key(asking, others, policy, now=now), *judge_rate(issued, policy))
+
+
+def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now: datetime) -> CertificateRecord:
+    """Return the record of *prepared* with the verdict of the rules that look at what was issued before.
+
+    In the transaction of the reservation two requests that come at once cannot both be the only one.
+
+    Raises:
+        PolicyRefusal: a rule that is enforced found something.
+    """
+    record, policy = prepared.record, prepared.policy
+    asking = Asking(record.station, record.subject_der, record.csr)
+    rules = judge_on_record(reader, asking, record.spki_sha256, policy, now=now)
+    _check_accepted(rules)
+    return replace(
+        record, verdict={**record.verdict, "record": [*record.verdict["record"], *(rule.to_json() for rule in rules)]}
+    )
+
+
+def _check_accepted(rules: Sequence[RuleVerdict]) -> None:
+    refused = [rule for rule in rules if rule.outcome is Outcome.REFUSE]
+    if refused:
+        raise PolicyRefusal(
+            "the request is refused: " + "; ".join(rule.message for rule in refused),
+            why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
+            fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
+        )
 
 
 def _check_key_is_secret(tx: Transaction, record: CertificateRecord) -> None:
@@ -404,7 +468,7 @@ def _subject_key(order: IssueOrder) -> tuple[CertificateRequest | None, bytes]:
 
 
 def _judge(
-    request: CertificateRequest | None, profile: Profile, order: IssueOrder
+    request: CertificateRequest | None, profile: Profile, order: IssueOrder, policy: PolicySettings
 ) -> tuple[x509.Name, RequestVerdict | None]:
     """Return the subject that the certificate gets, and the verdict on the request if there is one."""
     override = names.build_name(list(order.subject)) if order.subject else None
@@ -418,21 +482,23 @@ def _judge(
                 fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
             )
         return choose_subject(profile, None, override=override, defaults=order.subject_defaults), None
-    verdict = judge_request(request, profile, subject_defaults=order.subject_defaults, subject_override=override)
-    if not verdict.accepted or verdict.subject is None:
-        refused = verdict.refusals
-        raise PolicyRefusal(
-            "the request is refused: " + "; ".join(rule.message for rule in refused),
-            why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
-            fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
-        )
+    verdict = policy.apply(
+        judge_request(request, profile, subject_defaults=order.subject_defaults, subject_override=override)
+    )
+    _check_accepted(verdict.rules)
+    assert verdict.subject is not None
     return verdict.subject, verdict
 
 
-def _station_of(inventory: Inventory, order: IssueOrder, profile: Profile, subject: x509.Name) -> StationRecord | None:
-    """Return the station the certificate belongs to: the one named, or the one whose serial number is the CN."""
-    if order.station is not None:
-        station = inventory.get_station(order.station)
+def station_for(inventory: Inventory, named: str | None, profile: Profile, subject: x509.Name) -> StationRecord | None:
+    """Return the station the certificate belongs to: the one *named*, or the one whose serial number is the CN.
+
+    Raises:
+        NotFound: there is no station *named*.
+        StateError: it was removed.
+    """
+    if named is not None:
+        station = inventory.get_station(named)
         if station.state is not StationState.ACTIVE:
             raise StateError(f"station {station.id} was removed", fix=f"run: chargepki station add {station.id}")
         return station

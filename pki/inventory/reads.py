@@ -144,6 +144,15 @@ class Reads(
         """Return a certificate of this key (lower-case hex) that was revoked because the key is no secret any more."""
         return self._first(codec.CERTIFICATE, "certificate_compromised", {"spki_sha256": spki_sha256})
 
+    def list_certificates_of_key(self, spki_sha256: str) -> tuple[CertificateRecord, ...]:
+        """Return the newest 16 certificates of this key (lower-case hex), newest first; voided ones do not count."""
+        return self._all(codec.CERTIFICATE, "certificates_of_key", {"spki_sha256": spki_sha256})
+
+    def count_certificates_of_station(self, station: str, since: datetime) -> int:
+        """Return how many certificates of *station* were reserved at *since* or later; voided ones do not count."""
+        parameters = {"station": station, "since": encode_time(since)}
+        return int(self._rows("certificate_count_of_station", parameters)[0][0])
+
     def find_certificate_by_sha256(self, sha256: str) -> CertificateRecord | None:
         """Return the certificate whose whole DER has this digest (lower-case hex)."""
         return self._first(codec.CERTIFICATE, "certificate_by_sha256", {"sha256": sha256})

@@ -60,6 +60,8 @@ from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
 
+_SAME_KEY: Final = 16
+"""How many certificates of one key are looked at before another is issued for it."""
 _HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
 
 
@@ -208,6 +210,17 @@ def _certificates() -> dict[str, Executable]:
             or_(*(certificate.c.revocation_reason == f"{who}Compromise" for who in ("key", "cA", "aA"))),
         )
         .limit(1),
+        "certificates_of_key": _record("certificate")
+        .where(certificate.c.spki_sha256 == _param("spki_sha256"), certificate.c.state != literal_column("'voided'"))
+        .order_by(certificate.c.reserved_at.desc())
+        .limit(_SAME_KEY),
+        "certificate_count_of_station": select(func.count())
+        .select_from(certificate)
+        .where(
+            certificate.c.station == _param("station"),
+            certificate.c.reserved_at >= _param("since"),
+            certificate.c.state != literal_column("'voided'"),
+        ),
         "certificate_counts": select(certificate.c.state, func.count())
         .where(certificate.c.ca == _param("ca"))
         .group_by(certificate.c.state),

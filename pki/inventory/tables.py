@@ -86,6 +86,7 @@ class CertificateRow(SQLModel, table=True):
         Index("ix_certificate_sha256", "sha256"),
         # Holds all that counting what expires asks for.
         Index("ix_certificate_expiry", "not_after", "state", "profile", "id"),
+        Index("ix_certificate_key", "spki_sha256", "reserved_at"),
         Index(
             "ix_certificate_station",
             "station",

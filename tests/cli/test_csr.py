@@ -88,3 +88,32 @@ def test_every_wrapping_that_the_field_uses_is_accepted(fresh: CommandLine, tmp_
 @pytest.mark.parametrize("profile", ["none", "", "ocpp", "\x1b[2J", "OCPP/charging-station", "../x", "x" * 10_000])
 def test_an_unknown_profile_is_no_verdict(fresh: CommandLine, profile: str) -> None:
     fresh.run("csr", "check", "-", "--profile", profile, stdin=request()).check_one_error(3)
+
+
+def test_with_an_inventory_the_request_is_judged_against_what_is_on_record(run: CommandLine, place: Path) -> None:
+    verdict = run(*CHECK, place / "station.csr", "--json").json()
+    outcomes = {rule["rule"]: rule["outcome"] for rule in verdict["rules"]}
+    assert (outcomes["key-renewal"], outcomes["replay"], outcomes["rate"]) == ("notice", "notice", "not-evaluated")
+    assert run(*CHECK, place / "station.csr", "--station", "CS-0002", "--json").json()["accepted"] is True
+    (place / "home" / "chargepki.toml").write_text('[policy.rules]\nkey-reuse = "enforce"\n')
+    refused = run(*CHECK, place / "station.csr", "--station", "CS-0002", "--json", code=1).json()
+    assert [rule["rule"] for rule in refused["rules"] if rule["outcome"] == "refuse"] == ["key-reuse"]
+    issue = ("cert", "issue", "--ca", "t-cso-sub", "--profile", "ocpp/charging-station")
+    arguments = (*issue, "--csr", place / "station.csr", "--station", "CS-0002")
+    for extra in ((), ("--dry-run",)):
+        run.run(*arguments, *extra).check_one_error(3)
+    run.run(*CHECK, place / "station.csr", "--station", "absent").check_one_error(3)
+
+
+def test_a_compromised_key_is_refused_by_the_check_too(run: CommandLine, place: Path) -> None:
+    rows = run("cert", "list", "--state", "issued", "--station", "CS-0001", "--json").json()["certificates"]
+    run("cert", "revoke", rows[0]["id"], "--reason", "keyCompromise")
+    refused = run(*CHECK, place / "station.csr", "--json", code=1).json()
+    assert "compromised-key" in [rule["rule"] for rule in refused["rules"] if rule["outcome"] == "refuse"]
+
+
+def test_without_an_inventory_its_rules_are_not_evaluated(fresh: CommandLine) -> None:
+    rules = fresh(*CHECK, "-", "--json", stdin=request()).json()["rules"]
+    open_ones = {rule["rule"] for rule in rules if rule["outcome"] == "not-evaluated"}
+    assert {"key-reuse", "key-renewal", "key-revoked", "replay", "rate", "weak-key"} <= open_ones
+    fresh.run(*CHECK, "-", "--station", "CS-0001", stdin=request()).check_one_error(3)
