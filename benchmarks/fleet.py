@@ -38,7 +38,7 @@ from chargepki.pki.inventory.records import StationRecord, StationState
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key, spki_der
 from chargepki.pki.pem import to_pem
 
-__all__ = ["Fleet", "Measured", "Station", "measure_fleet"]
+__all__ = ["Fleet", "Measured", "Station", "boot", "for_all", "measure_fleet", "must", "settle"]
 
 _SUBJECT = (("O", "Example"), ("C", "DE"))
 _AT_ONCE = 64
@@ -153,13 +153,13 @@ class Fleet:
 
     # -- the server -----------------------------------------------------------------------------------------------
 
-    def start_server(self) -> None:
-        """Start ``csms serve`` as its user would."""
+    def start_server(self, *more: str) -> None:
+        """Start ``csms serve`` as its user would, with *more* words."""
         command = [
             *(str(Path(sys.executable).with_name("chargepki")), "--home", str(self.folder), "--json"),
             *("csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "3"),
             *("--tls-cert", str(self.folder / "server.pem"), "--tls-key", str(self.folder / "server.key")),
-            *("--client-trust", str(self.folder / "trust.pem")),
+            *("--client-trust", str(self.folder / "trust.pem"), *more),
         ]
         self._start(command)
 
@@ -241,6 +241,11 @@ class Fleet:
             max_queue=2,
         )
 
+    def chargepki(self, *words: str) -> str:
+        """Run a command on the workspace as its user would, and return what it prints."""
+        command = [str(Path(sys.executable).with_name("chargepki")), "--home", str(self.folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
     async def handshake(self, station: Station) -> None:
         """Do a TLS handshake with the bare reference and keep the connection."""
         loop = asyncio.get_running_loop()
@@ -277,7 +282,7 @@ def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-async def _all(stations: Sequence[Station], work: object, *, at_once: int = _AT_ONCE) -> list[BaseException]:
+async def for_all(stations: Sequence[Station], work: object, *, at_once: int = _AT_ONCE) -> list[BaseException]:
     """Do *work* for each station, so many at once; return what failed."""
     room = asyncio.Semaphore(at_once)
     failures: list[BaseException] = []
@@ -293,7 +298,7 @@ async def _all(stations: Sequence[Station], work: object, *, at_once: int = _AT_
     return failures
 
 
-async def _boot(station: Station) -> None:
+async def boot(station: Station) -> None:
     assert station.socket is not None
     payload = {
         "reason": "PowerUp",
@@ -326,9 +331,9 @@ def measure_fleet(count: int, *, revocations: int, storm: bool = True) -> Measur
 async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
     stations = fleet.stations
     fleet.start_bare()
-    await _settle(fleet)
+    await settle(fleet)
     before = fleet.cpu
-    _must(await _all(stations, fleet.handshake))
+    must(await for_all(stations, fleet.handshake))
     bare_cpu = fleet.cpu - before
     for transport in fleet._kept:
         transport.abort()  # type: ignore[attr-defined]  # every TLS transport has it
@@ -336,12 +341,12 @@ async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
     fleet.stop_server()
 
     fleet.start_server()
-    await _settle(fleet)
+    await settle(fleet)
     before, started = fleet.cpu, time.perf_counter()
-    _must(await _all(stations, fleet.connect))
+    must(await for_all(stations, fleet.connect))
     connect_cpu, connect_wall = fleet.cpu - before, time.perf_counter() - started
     before = fleet.cpu
-    _must(await _all(stations, _boot))
+    must(await for_all(stations, boot))
     boot_cpu = fleet.cpu - before
     resident = fleet.resident
 
@@ -354,7 +359,7 @@ async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
         # Everybody at once, as after a power cut; who is turned away comes back after a while, as stations do.
         waiting = list(stations)
         for _ in range(5):
-            await _all(waiting, fleet.connect, at_once=512)
+            await for_all(waiting, fleet.connect, at_once=512)
             waiting = [each for each in waiting if each.socket is None or each.socket.state.name != "OPEN"]
             if not waiting:
                 break
@@ -391,7 +396,7 @@ async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
     )
 
 
-async def _settle(fleet: Fleet) -> None:
+async def settle(fleet: Fleet) -> None:
     """Wait until the start of the server is over, so that it is not counted."""
     last = -1.0
     while fleet.cpu != last:
@@ -399,7 +404,7 @@ async def _settle(fleet: Fleet) -> None:
         await asyncio.sleep(0.5)
 
 
-def _must(failures: Sequence[BaseException]) -> None:
+def must(failures: Sequence[BaseException]) -> None:
     if failures:
         raise RuntimeError(f"{len(failures)} stations failed; the first: {failures[0]!r}")
 

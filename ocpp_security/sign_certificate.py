@@ -45,7 +45,6 @@ __all__ = [
     "SigningOrder",
     "StationEffect",
     "StoreRequest",
-    "is_self_issued",
     "is_unprocessed",
     "opens_link",
     "place_of",
@@ -75,11 +74,6 @@ def place_of(use: CertificateUse, request: CertificateRequest) -> Place:
     A station has one certificate for the link to us, but a V2G leaf for each of its SECCs (A02, prerequisites).
     """
     return use, "" if opens_link(use) else names.get(request.subject_der, "CN") or ""
-
-
-def is_self_issued(certificate: x509.Certificate) -> bool:
-    """Say whether subject and issuer are the same, by their encoded form."""
-    return certificate.subject.public_bytes() == certificate.issuer.public_bytes()
 
 
 def spki_of(certificate: x509.Certificate) -> bytes:

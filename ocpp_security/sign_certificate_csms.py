@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cryptography import x509
-
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
@@ -24,12 +22,11 @@ from chargepki.ocpp_security.sign_certificate import (
     RecordRefusal,
     SendCall,
     SigningOrder,
-    is_self_issued,
     is_unprocessed,
     opens_link,
     place_of,
-    spki_of,
 )
+from chargepki.ocpp_security.signed_chain import chain_to_send
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import (
     CertificateUse,
@@ -42,9 +39,8 @@ from chargepki.ocpp_security.wire import (
 )
 from chargepki.pki import names
 from chargepki.pki.csr import CertificateRequest, parse_csr
-from chargepki.pki.errors import ChargePkiError, printable
+from chargepki.pki.errors import ChargePkiError, InputError, printable
 from chargepki.pki.inventory.records import StationRecord
-from chargepki.pki.pem import to_pem
 from chargepki.pki.policy import judge_request
 from chargepki.pki.profiles import get_profile
 
@@ -457,15 +453,10 @@ class CsmsCertificateFlow:
 
     def _load_chain(self, entry: _Entry, chain: Sequence[bytes]) -> str | None:
         """Put the chain to send into *entry*, or return why it cannot be sent."""
-        certificates = [x509.load_der_x509_certificate(der) for der in chain]
-        if not certificates or spki_of(certificates[0]) != entry.order.request.spki_der:
-            return "the certificate is not for the public key of the CSR"
-        # The root is the station's to have already; it stays out of every chain (M03 to M06 remarks).
-        sent = (der for der, each in zip(chain, certificates, strict=True) if not is_self_issued(each))
-        pem = "".join(to_pem("CERTIFICATE", der) for der in sent)
-        if len(pem) > self._max_chain:
-            return f"the chain has {len(pem)} characters, the station takes {self._max_chain} (A02.FR.16)"
-        entry.chain_pem = pem
+        try:
+            entry.chain_pem = chain_to_send(chain, entry.order.request.spki_der, self._max_chain)
+        except InputError as error:
+            return error.what
         return None
 
     def _deliver(self, entry: _Entry, *, resumed: bool = False) -> SendCall:
