@@ -2,32 +2,61 @@
 
 A process that answers from memory looks at the inventory before each answer, and goes on answering while the server
 is away. A revocation that was committed and acknowledged just before the server went would then still be denied. So
-each such process holds a shared lock while its memory can be relied upon, and whoever revokes takes the lock for
-himself once before he reports success: by then every holder has let go of it, and must look again before it relies on
-its memory. A holder that dies loses the lock with its connection. SQLite has no server that could go away.
+each such process, a *holder*, keeps a shared lock while its memory can be relied upon, and whoever revokes takes the
+lock for himself once before he reports success: by then every holder has let go of it, and must look again before it
+relies on its memory. SQLite has no server that could go away.
+
+The lock goes with the connection, and a server may end that while it stays up. The holder cannot tell such an end from
+the death of the server, after which it must go on answering; if the server dies right then, before the holder is back,
+nobody would ever have waited for it. So the end is noticed by the other side: a holder is on record as a lease of kind
+``assent``, made before it takes the lock and removed after it has let go, and shows that it is connected by a second
+lock with the number of that record. Whoever revokes waits, after he had the lock to himself, for each holder on record
+that is not connected, until it is back, or for `SETTLE_SECONDS`; then it is held to be dead, and its record goes.
+
+For its part a holder relies on its memory only while it knows, by a clock that never jumps, that less than
+`LEASE_SECONDS` ago its connection had not ended, or no server let it in (`services.reliance`); whatever stops it for
+longer than that ends the reliance too. Let a revocation be committed, and acknowledged at *a* while the server is up.
+A holder that does not know of it and relied on its memory at a later time would have had to lose its connection before
+*a*, hence, by the wait, before *a* − `SETTLE_SECONDS`. Every attempt to be back that it made in that span would have
+found the server and ended the reliance, and without an attempt the reliance ended by itself, since the span is longer
+than `LEASE_SECONDS`.
+
+What this cannot cover is a holder whose network is cut while the server stays up for others: it cannot be told from
+one whose server is away, and denies what is revoked meanwhile until the answer in its memory ends, or it is back.
+A holder that may not write the record relies on nothing once its connection has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import secrets
 import time
+from enum import StrEnum
 from typing import Final
 
-from chargepki.pki.errors import UnavailableError
+from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.engine import Database, Session
 from chargepki.pki.inventory.faults import translate
 
-__all__ = ["Assent", "wait_for_assent"]
+__all__ = ["LEASE_SECONDS", "SETTLE_SECONDS", "Assent", "Presence", "judge_presence", "wait_for_assent"]
+
+_log = logging.getLogger(__name__)
+
+LEASE_SECONDS: Final = 2.0
+"""How long a holder may rely on its memory after it has last known that its connection, or the server, was away."""
+SETTLE_SECONDS: Final = 2.5
+"""How long whoever revokes waits for a holder that lost its connection; longer than the above."""
 
 _LOCK: Final = 0x63686B69
-"""Key of the advisory lock; such keys are local to a database."""
-_SETTLE_SECONDS: Final = 1.5
-"""How old a server must be before anybody is told that all have let go.
-
-A holder whose server went away relies on its memory until it is connected again (`services.reliance` tries every half
-second): what was acknowledged before that, it would deny if the server went away once more.
-"""
+"""Key of the advisory lock, and first half of the keys that show who is connected; they are local to a database."""
+_KIND: Final = "assent"
+_CONNECTED: Final = (
+    "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+    " AND classid = %(lock)s AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_RETURN_SLICE: Final = 0.05
 _FIRST_SLICE: Final = 0.02
 _LAST_SLICE: Final = 0.32
 
@@ -38,26 +67,59 @@ _KEEPALIVE: Final = (
 )
 
 
+# What libpq says when nobody is there, in English, since nobody sets its language.
+_NOBODY: Final = (
+    "refused", "No such file", "No route", "unreachable", "timed out", "timeout expired", "could not translate",
+    "not known", "name resolution",
+)  # fmt: skip
+# What a server says that lets nobody in: nothing is acknowledged over connections to it either, see `_wait_for_return`.
+_CLOSED: Final = ("starting up", "shutting down", "recovery mode", "not yet accepting connections")
+
+
+class Presence(StrEnum):
+    """What an attempt to connect has told about the server."""
+
+    AWAY = "away"
+    """None was there, or one that lets nobody in."""
+    THERE = "there"
+    UNCLEAR = "unclear"
+
+
+def judge_presence(error: ChargePkiError) -> Presence:
+    """Return what the failure of `Assent.connect` tells."""
+    said = str(error.__cause__)
+    if "FATAL" in said:
+        return Presence.AWAY if any(words in said for words in _CLOSED) else Presence.THERE
+    return Presence.AWAY if any(words in said for words in _NOBODY) else Presence.UNCLEAR
+
+
 class Assent:
     """The lock of one process that answers from memory. For one thread at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._session: Session | None = None
+        self._item = str(secrets.randbelow(1 << 31))
+        self._owner = ""
+        self.is_recorded = False
+        """Whether those who revoke will wait for this holder when its connection has ended."""
 
     @property
     def is_needed(self) -> bool:
         """Whether the database can be away while this process lives."""
         return self._database.dialect is Dialect.POSTGRESQL
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._session is not None and not self._session.is_broken
+
     def connect(self) -> None:
-        """Make the connection if there is none.
+        """Make a connection, in place of one that has ended.
 
         Raises:
             UnavailableError: the inventory cannot be reached.
         """
-        if self._session is not None and not self._session.is_broken:
-            return
         self.close()
         session = self._database.connect()
         try:
@@ -67,6 +129,35 @@ class Assent:
             session.close()
             raise
         self._session = session
+
+    def enter(self) -> None:
+        """Show that this holder is connected, and put it on record; nothing may be relied upon yet.
+
+        Raises:
+            UnavailableError: the connection has ended.
+        """
+        session = self._connected()
+        session.execute(f"SELECT pg_advisory_lock_shared({_LOCK}, {self._item})")
+        self._owner = secrets.token_hex(8)
+        row = {"kind": _KIND, "item": self._item, "owner": self._owner, "until": None, "fence": 0, "state": "entered"}
+        try:
+            session.run("lease_put", row)
+            self.is_recorded = True
+        except UnavailableError as error:
+            if session.is_broken:
+                raise
+            self.is_recorded = False
+            _log.warning(
+                "without the right to write the table lease this process answers nothing from memory once its"
+                " connection has ended: %s", error,
+            )  # fmt: skip
+
+    def leave(self) -> None:
+        """Remove the record, when nothing is relied upon any more, and end the connection."""
+        if self._session is not None and self.is_recorded:
+            with contextlib.suppress(UnavailableError):
+                self._session.run("assent_drop", {"item": self._item, "owner": self._owner})
+        self.close()
 
     def take(self) -> None:
         """Take the lock; waits while somebody who revokes has it.
@@ -97,7 +188,7 @@ class Assent:
         session.execute(f"SELECT pg_advisory_unlock_shared({_LOCK})")
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; the record stays, and those who revoke wait for this holder."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -121,14 +212,15 @@ def wait_for_assent(database: Database, *, timeout: float) -> bool:
         return True
     deadline = time.monotonic() + timeout
     session, had = database.start(lambda session: _ask_until(session, deadline))
-    database.give_back(session)
+    try:
+        if had:
+            _wait_for_return(session, database)
+    finally:
+        database.give_back(session)
     return had
 
 
 def _ask_until(session: Session, deadline: float) -> bool:
-    age = session.execute("SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8")[0][0]
-    if age < _SETTLE_SECONDS:  # also when a clock was set back: never for longer than this
-        time.sleep(min(_SETTLE_SECONDS, _SETTLE_SECONDS - age))
     pause = _FIRST_SLICE
     while True:
         # A holder may have let go and taken the lock again before this request for it is queued: ask once more.
@@ -138,6 +230,28 @@ def _ask_until(session: Session, deadline: float) -> bool:
         if time.monotonic() >= deadline:
             return False
         pause = min(pause * 2, _LAST_SLICE)
+
+
+def _wait_for_return(session: Session, database: Database) -> None:
+    """Wait for those holders on record now that are not connected; who enters later looks before it relies."""
+    since = time.monotonic()
+    missing = _missing(session)
+    while missing and time.monotonic() < since + SETTLE_SECONDS:
+        time.sleep(_RETURN_SLICE)
+        missing &= _missing(session)
+    if missing:
+        # A server that lets nobody in any more counts as one that is away: who is still connected acknowledges nothing.
+        database.connect().close()
+    for item, owner in missing:
+        # Only as it was seen: one that has come back meanwhile is on record under another owner.
+        session.run("assent_drop", {"item": item, "owner": owner})
+
+
+def _missing(session: Session) -> set[tuple[str, str]]:
+    # First the records: a holder is connected before it is on record.
+    recorded = {(str(item), str(owner)) for item, owner in session.run("assent_holders", {})}
+    connected = {str(row[0]) for row in session.execute(_CONNECTED, {"lock": _LOCK})} if recorded else set()
+    return {each for each in recorded if each[0] not in connected}
 
 
 def _had_alone(session: Session, seconds: float) -> bool:

@@ -44,6 +44,10 @@ def ocsp_statements(
         "leadership": select(lease.c.owner, lease.c.until, lease.c.fence).where(
             lease.c.kind == "leader", lease.c.item == _param("item")
         ),
+        "assent_holders": select(lease.c.item, lease.c.owner).where(lease.c.kind == "assent"),
+        "assent_drop": delete(lease).where(
+            lease.c.kind == "assent", lease.c.item == _param("item"), lease.c.owner == _param("owner")
+        ),
         "ocsp_put": stored,
         "ocsp_get": select(*columns).where(
             response.c.certificate == _param("certificate"), response.c.hash == _param("hash")

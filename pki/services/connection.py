@@ -37,7 +37,7 @@ class HttpConnection(asyncio.Protocol):
         self.is_idle = True
         self._client_certificate: bytes | None = None
         self._tls_unique: bytes | None = None
-        self._parser: Any = httptools.HttpRequestParser(self)
+        self._parser: Any = None
         self._queue: deque[tuple[Request, bool, int]] = deque()
         self._current: Request | None = None
         self._current_size = 0
@@ -56,6 +56,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the peer and its certificate."""
+        self._parser = httptools.HttpRequestParser(self)
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports derive from no class of asyncio
         address = transport.get_extra_info("peername")
         self.peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "local"
@@ -74,6 +75,9 @@ class HttpConnection(asyncio.Protocol):
         self._hold(-self._held)
         if self._pump is not None:
             self._pump.cancel()
+        # These two refer back to this object. In such a circle the dead connection, buffers and TLS session of OpenSSL
+        # included, would lie about until Python's collector of circles comes by, which is ever later.
+        self._parser = self.transport = None
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:

@@ -98,7 +98,7 @@ async def run_server(
         if serving.plain is not None:
             server.start(serving.plain)
         if serving.tls is not None and serving.tls_files is not None:
-            server.start(serving.tls, serving.tls_files.context)
+            server.start(serving.tls, serving.tls_files.take_context)
         if ready is not None:
             ready()
         tasks = [

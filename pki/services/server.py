@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from chargepki.pki.services.connection import HttpConnection
 from chargepki.pki.services.http import Limits, Request, Response, http_date
@@ -21,6 +21,9 @@ __all__ = ["App", "HttpServer", "bind"]
 _log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 0.5
 _REQUEST_ID = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+Contexts: TypeAlias = Callable[[], ssl.SSLContext]
 
 
 class App(Protocol):
@@ -74,8 +77,12 @@ class HttpServer:
         self._count = 0
         self._tick()
 
-    def start(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
-        """Accept on *listener*, with TLS if there is a *context*; call from the running loop."""
+    def start(self, listener: socket.socket, context: Contexts | None = None) -> None:
+        """Accept on *listener*; call from the running loop.
+
+        Args:
+            context: gives the TLS context of the next connection; ``None`` is no TLS.
+        """
         self._loop = asyncio.get_running_loop()
         if not self._listeners:
             self._spawn(self._sweep())
@@ -161,7 +168,7 @@ class HttpServer:
 
     # -- sockets --------------------------------------------------------------------------------------------------
 
-    async def _accept(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
+    async def _accept(self, listener: socket.socket, context: Contexts | None) -> None:
         assert self._loop is not None
         while True:
             try:
@@ -181,14 +188,14 @@ class HttpServer:
             self._handshaking += 1
             self._spawn(self._welcome(sock, address, context))
 
-    async def _welcome(self, sock: socket.socket, address: object, context: ssl.SSLContext | None) -> None:
+    async def _welcome(self, sock: socket.socket, address: object, context: Contexts | None) -> None:
         assert self._loop is not None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
                 lambda: HttpConnection(self, self.limits, endpoint_is_tls=context is not None),
                 sock,
-                ssl=context,
+                ssl=context() if context is not None else None,
                 ssl_handshake_timeout=self.limits.handshake_seconds if context is not None else None,
             )
         except (OSError, ssl.SSLError, asyncio.IncompleteReadError) as error:

@@ -17,6 +17,7 @@ __all__ = ["TlsFiles"]
 
 _log = logging.getLogger(__name__)
 _MAX_PEM_BYTES = 1 << 20
+_MAX_SESSIONS = 128
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN
 # Forward secrecy and authenticated encryption only; the suites of TLS 1.3 are not governed by this list.
 _SUITES = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -38,10 +39,32 @@ class TlsFiles:
         """
         self._certificate, self._key, self._client_trust = certificate, key, client_trust
         self._trusted = b""
-        self.context = self._load()
+        self._context = self._load()
+        self._remembered = 0
         self._trust_more()
         self._stamp = self._read_stamp()
         self.not_after = self._read_end()
+
+    def take_context(self) -> ssl.SSLContext:
+        """Return the context for one more connection; a new one when OpenSSL remembers many sessions in the old one.
+
+        It remembers the session of a client that knows TLS 1.2 and no tickets, with the certificates that it showed:
+        20,480 of them, 12.7 KB each with one certificate and eight times as much with as many as may be sent. Python
+        cannot tell it not to. What else resumes sessions does so by tickets, which take no memory here.
+        """
+        remembered = self._context.session_stats()["number"]
+        if remembered < self._remembered + _MAX_SESSIONS:
+            return self._context
+        try:
+            context = self._load()
+            if self._trusted:
+                context.load_verify_locations(cadata=self._trusted.decode())
+            self._context, self._remembered = context, 0
+        except (ChargePkiError, OSError, ssl.SSLError) as error:
+            # `reload` says so too. The bound is OpenSSL's own then, until the files can be used again.
+            _log.error("the TLS files cannot be loaded: %s", error, extra={"alert": "tls"})
+            self._remembered = remembered
+        return self._context
 
     def reload(self, *, force: bool = False) -> bool:
         """Load the files again if they changed; existing connections keep what they have.
@@ -54,7 +77,7 @@ class TlsFiles:
             if stamp == self._stamp and not force:
                 return False
             self._load()  # a context of its own first: one that is half replaced would serve nobody
-            self.context.load_cert_chain(self._certificate, self._key, password=_no_password)
+            self._context.load_cert_chain(self._certificate, self._key, password=_no_password)
             self._stamp = stamp
             self.not_after = self._read_end()
         except (InputError, OSError, ssl.SSLError) as error:
@@ -100,7 +123,7 @@ class TlsFiles:
         try:
             trusted = self._client_trust()
             if trusted and trusted != self._trusted:
-                self.context.load_verify_locations(cadata=trusted.decode())
+                self._context.load_verify_locations(cadata=trusted.decode())
                 self._trusted = trusted
         except (ChargePkiError, ssl.SSLError, ValueError) as error:
             _log.warning("the list of client certificates was not read: %s", error)

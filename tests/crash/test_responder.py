@@ -35,6 +35,7 @@ def rage(
             if waiting and storm.revoke(waiting[0]):
                 del waiting[0]
             time.sleep(pause)
+        assert storm.wrong == []
         # The last word on each: revoked ones are told as such, by whoever is left.
         for certificate in list(storm.acknowledged)[-3:]:
             assert storm.statuses["REVOKED"] > 0, certificate

@@ -87,7 +87,7 @@ async def serving_images(
     server = HttpServer(site, limits=Limits(stop_seconds=0.2))
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server.start(listener, tls)
+    server.start(listener, None if tls is None else lambda: tls)
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:

@@ -79,7 +79,7 @@ def live_server(
     *,
     signers: Callable[[CaRecord], OcspSigner | None] | None = None,
     limits: Limits | None = None,
-    context: ssl.SSLContext | None = None,
+    context: Callable[[], ssl.SSLContext] | None = None,
     routes: Mapping[bytes, Handler] | None = None,
     clock: Callable[[], datetime] | None = None,
     staple_tokens: Callable[[], Sequence[bytes]] | None = None,

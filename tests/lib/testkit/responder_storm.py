@@ -78,6 +78,11 @@ class Storm:
             )  # fmt: skip
         self.wait_for("every published artefact is there")
         self.port = int(self.said().partition("ready: http://127.0.0.1:")[2].split()[0])
+        # The probe passes over certificates that were issued just now.
+        deadline = time.monotonic() + 60
+        while self._ask_once(self.requests[self.certificates[-1]]) is not foreign.OCSPCertStatus.GOOD:
+            assert time.monotonic() < deadline, self.said()[-3000:]
+            time.sleep(0.05)
 
     def issue(self, number: int) -> str:
         """Issue one more certificate and return its id."""
@@ -94,6 +99,17 @@ class Storm:
         finally:
             connection.close()
         return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"chargepki_{name} "))
+
+    def _ask_once(self, request: bytes) -> foreign.OCSPCertStatus | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("POST", "/ocsp", request)
+            response = foreign.load_der_ocsp_response(connection.getresponse().read())
+        finally:
+            connection.close()
+        if response.response_status is not foreign.OCSPResponseStatus.SUCCESSFUL:
+            return None
+        return response.certificate_status
 
     def said(self) -> str:
         """Return what the server has logged."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory
+from chargepki.pki.inventory.assent import Assent
 from chargepki.pki.inventory.engine import Database, Session
 from testkit.databases import end_all_connections, libpq, postgresql_server, postgresql_url, sqlite_url
 from testkit.inventories import add_ca
@@ -102,20 +105,76 @@ def test_whoever_revokes_is_told_when_a_new_connection_has_ended_too(
             inventory.wait_for_assent(timeout=20)
 
 
-def test_nobody_is_told_before_holders_had_time_to_return_to_a_server_that_was_away(
+def enter(inventory: Inventory) -> Assent:
+    assent = inventory.assent()
+    assent.connect()
+    assent.enter()
+    assent.take()
+    return assent
+
+
+def on_record(url: str) -> list[str]:
+    with psycopg.connect(libpq(url)) as connection:
+        return [row[0] for row in connection.execute("SELECT item FROM lease WHERE kind = 'assent'")]
+
+
+def test_a_holder_that_lost_its_connection_is_waited_for_until_it_is_back(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def age() -> float:
-        with psycopg.connect(libpq(postgresql_url)) as connection:
-            row = connection.execute("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8").fetchone()
-            assert row is not None
-            return float(row[0])
-
+    monkeypatch.setattr("chargepki.pki.inventory.assent.SETTLE_SECONDS", 600.0)
     with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
-        settled = age() + 1
-        monkeypatch.setattr("chargepki.pki.inventory.assent._SETTLE_SECONDS", settled)
-        assert inventory.wait_for_assent(timeout=20)
-        assert age() >= settled
+        assent = enter(inventory)
+        end_all_connections(postgresql_url)
+        with ThreadPoolExecutor(1) as pool:
+            told = pool.submit(inventory.wait_for_assent, timeout=60)
+            with pytest.raises(TimeoutError):
+                told.result(0.3)
+            assent.connect()
+            assent.enter()
+            assert told.result(60)
+        assert len(on_record(postgresql_url)) == 1
+        assent.leave()
+        assert on_record(postgresql_url) == []
+
+
+def test_a_holder_that_does_not_come_back_is_waited_for_once(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chargepki.pki.inventory.assent.SETTLE_SECONDS", 0.4)
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        enter(inventory).close()
+        began = time.monotonic()
+        assert inventory.wait_for_assent(timeout=60)
+        assert time.monotonic() >= began + 0.4
+        assert on_record(postgresql_url) == []
+        monkeypatch.setattr("chargepki.pki.inventory.assent.SETTLE_SECONDS", 600.0)
+        assert inventory.wait_for_assent(timeout=60)
+
+
+def test_nobody_is_told_by_a_server_that_lets_a_lost_holder_not_in(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(database: Database) -> Session:
+        raise UnavailableError("the server is shutting down")
+
+    monkeypatch.setattr("chargepki.pki.inventory.assent.SETTLE_SECONDS", 0.0)
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        enter(inventory).close()
+        monkeypatch.setattr(Database, "connect", refuse)
+        with pytest.raises(UnavailableError):
+            inventory.wait_for_assent(timeout=60)
+        assert len(on_record(postgresql_url)) == 1
+
+
+def test_a_holder_that_may_not_write_its_record_knows_it(postgresql_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Inventory.open(postgresql_url, log_key=AuditKey.generate()) as inventory:
+        assent = inventory.assent()
+        assent.connect()
+        assert assent._session is not None
+        assent._session.execute("SET default_transaction_read_only = on")
+        assent.enter()
+        assert not assent.is_recorded and "table lease" in caplog.text
+        assent.leave()
 
 
 def test_on_sqlite_there_is_nothing_to_wait_for(sqlite_url: str) -> None:

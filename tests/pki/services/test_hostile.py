@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import hashlib
 import socket
 import ssl
 import time
@@ -14,6 +16,7 @@ import pytest
 from chargepki.pki import keys
 from chargepki.pki.der import to_pem
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.services.connection import HttpConnection
 from chargepki.pki.services.http import Limits, Request, Response
 from chargepki.pki.services.tls import TlsFiles
 from testkit.hierarchy import make_node
@@ -259,10 +262,16 @@ def write_identity(folder: Path, name: str) -> TlsFiles:
     return TlsFiles(folder / "tls.pem", folder / "tls.key")
 
 
-def serving_name(server: LiveServer) -> bytes:
+def client_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", server.port), 10) as bare, context.wrap_socket(bare) as sock:
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+def serving_name(server: LiveServer) -> bytes:
+    with socket.create_connection(("127.0.0.1", server.port), 10) as bare, client_context().wrap_socket(bare) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
         assert receive(sock).startswith(b"HTTP/1.1 200")
         certificate = sock.getpeercert(binary_form=True)
@@ -271,7 +280,7 @@ def serving_name(server: LiveServer) -> bytes:
 
 
 def test_hostile_tls_costs_a_bounded_time_and_the_listener_lives_on(inventory: Inventory, tls_files: TlsFiles) -> None:
-    with live_server(inventory, limits=SHORT, context=tls_files.context) as server:
+    with live_server(inventory, limits=SHORT, context=tls_files.take_context) as server:
         peers = [server.connect() for _ in range(20)]
         for number, peer in enumerate(peers):
             peer.sendall((b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x28")[number % 4])
@@ -294,10 +303,8 @@ def test_a_handler_learns_what_only_both_ends_of_the_session_know(
     async def tell(request: Request) -> Response:
         return Response(200, (request.tls_unique or b"").hex().encode(), (), "tell")
 
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    with live_server(inventory, context=tls_files.context, routes={b"/tell": tell}) as server:
+    context = client_context(version)
+    with live_server(inventory, context=tls_files.take_context, routes={b"/tell": tell}) as server:
         told = []
         for _ in range(2):
             with context.wrap_socket(server.connect()) as sock:
@@ -309,7 +316,7 @@ def test_a_handler_learns_what_only_both_ends_of_the_session_know(
 
 
 def test_a_certificate_is_replaced_while_it_serves(inventory: Inventory, tls_files: TlsFiles, tmp_path: Path) -> None:
-    with live_server(inventory, context=tls_files.context) as server:
+    with live_server(inventory, context=tls_files.take_context) as server:
         first = serving_name(server)
         assert not tls_files.reload()  # nothing has changed
         write_identity(tmp_path, "two.example")
@@ -319,3 +326,72 @@ def test_a_certificate_is_replaced_while_it_serves(inventory: Inventory, tls_fil
         (tmp_path / "tls.key").write_text("no key")
         assert not tls_files.reload()
         assert serving_name(server) == second
+
+
+def count_connections() -> int:
+    return sum(isinstance(each, HttpConnection | ssl.SSLObject) for each in gc.get_objects())
+
+
+def test_a_connection_that_ended_takes_no_memory_until_some_collector_comes_by(
+    inventory: Inventory, tls_files: TlsFiles
+) -> None:
+    with live_server(inventory, context=tls_files.take_context) as server, live_server(inventory) as plain:
+        gc.collect()
+        before = count_connections()
+        gc.disable()
+        try:
+            for number in range(4):
+                serving_name(server)
+                assert plain.ask("GET", "/healthz").status == 200
+                for each in (server, plain):
+                    with each.connect() as peer:
+                        peer.sendall((b"", b"GET / HT", b"\x16\x03\x01", b"rubbish\r\n\r\n")[number])
+            for each in (server, plain):
+                each.until(lambda: each.server.connections == 0)  # noqa: B023 - called here and now
+            server.until(lambda: count_connections() == before, 20)
+        finally:
+            gc.enable()
+
+
+def test_what_tls_remembers_of_old_sessions_is_bounded(
+    inventory: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(request: Request) -> Response:
+        return Response(200, hashlib.sha256(request.client_certificate or b"").hexdigest().encode(), (), "tell")
+
+    monkeypatch.setattr("chargepki.pki.services.tls._MAX_SESSIONS", 5)
+    write_identity(tmp_path, "one.example")
+    station = make_node("station", None, ca=False)
+    (tmp_path / "station.pem").write_text(to_pem("CERTIFICATE", station.der))
+    (tmp_path / "station.key").write_bytes(keys.serialise_private_key(station.key))
+    files = TlsFiles(
+        tmp_path / "tls.pem", tmp_path / "tls.key", client_trust=lambda: (tmp_path / "station.pem").read_bytes()
+    )
+    context = client_context(ssl.TLSVersion.TLSv1_2)
+    context.options |= ssl.OP_NO_TICKET
+    context.load_cert_chain(tmp_path / "station.pem", tmp_path / "station.key")
+    contexts: list[ssl.SSLContext] = []
+    remembered: list[int] = []
+
+    def ask() -> None:
+        with context.wrap_socket(server.connect()) as sock:
+            sock.sendall(b"GET /tell HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert receive(sock).endswith(hashlib.sha256(station.der).hexdigest().encode())
+
+    def take() -> ssl.SSLContext:
+        contexts.append(files.take_context())
+        remembered.append(contexts[-1].session_stats()["number"])
+        return contexts[-1]
+
+    with live_server(inventory, context=take, routes={b"/tell": tell}) as server:
+        for _ in range(18):
+            ask()
+        assert len(set(contexts)) == 4 and max(remembered) == 4
+        (tmp_path / "tls.key").rename(tmp_path / "away.key")
+        for _ in range(18):
+            ask()  # with what there is
+        assert len(set(contexts)) == 4
+        (tmp_path / "away.key").rename(tmp_path / "tls.key")
+        for _ in range(6):
+            ask()
+        assert len(set(contexts)) == 5 and remembered[-1] <= 4
