@@ -30,7 +30,7 @@ def policy_notices(record: CertificateRecord) -> list[_Row]:
     return [
         {"rule": each["rule"], "message": each["message"], "clause": each["clause"], "hint": each["fix"]}
         for each in record.verdict.get("record", ())
-        if each["outcome"] == "notice"
+        if not isinstance(each, str) and each["outcome"] == "notice"
     ]
 
 

@@ -312,7 +312,11 @@ def certificate_row(record: CertificateRecord) -> dict[str, Any]:
 def _verdict(record: CertificateRecord) -> list[dict[str, Any]]:
     """Return what every rule of the request policy said when the certificate was issued."""
     request = record.verdict.get("request") or {}
-    return [*request.get("rules", ()), *record.verdict.get("record", ())]
+    kept = record.verdict.get("record", ())
+    return [
+        *request.get("rules", ()),
+        *({"rule": each, "outcome": "pass"} if isinstance(each, str) else each for each in kept),
+    ]
 
 
 def _read_csr(path: str) -> bytes:

@@ -12,7 +12,7 @@ from chargepki.pki.authority.issuance import judge_on_record, station_for
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import StateError
 from chargepki.pki.keys import spki_sha256
-from chargepki.pki.policy import Outcome, RequestVerdict, RuleVerdict, judge_request
+from chargepki.pki.policy import RequestVerdict, RuleVerdict, judge_request
 from chargepki.pki.policy_record import Asking, judge_key_list, not_judged
 from chargepki.pki.policy_settings import RECORD_RULES, Mode
 from chargepki.pki.profiles.base import Profile
@@ -41,10 +41,6 @@ def judge_file(state: GlobalState, file: str, profile: Profile, station: str | N
         belongs_to = station_for(inventory, station, profile, subject)
         asking = Asking(belongs_to.id if belongs_to else None, names.name_der(subject), request.der)
         key = spki_sha256(request.spki_der)
-        if (compromised := inventory.find_compromised(key)) is not None:
-            message = f"{compromised.id} of the same key was revoked for {compromised.revocation_reason}"
-            refused = ("RFC 5280 5.3.1: somebody else has the key", "make a new key and a request for it")
-            rules += (RuleVerdict("compromised-key", Outcome.REFUSE, message, *refused),)
         rules += judge_on_record(inventory, asking, key, policy, now=utc_now())
     elif station is not None:
         raise StateError("there is no inventory to look the station up in", fix="name it with --home or --database")

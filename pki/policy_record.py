@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from chargepki.pki.keys import load_public_key
@@ -14,11 +15,18 @@ from chargepki.pki.policy_settings import Mode, PolicySettings
 if TYPE_CHECKING:
     from chargepki.pki.inventory.records import CertificateRecord
 
-__all__ = ["Asking", "judge_key_list", "judge_rate", "judge_same_key", "not_judged"]
+__all__ = ["Asking", "judge_key_list", "judge_rate", "judge_same_key", "judge_secrecy", "not_judged"]
 
 _NEW_KEY: Final = "make a new key and a request for it"
 _OWN_KEY: Final = "OCPP A02.FR.02: each request comes with a key pair of its own"
 _LISTED: Final = "CVE-2008-0166 and the like: keys that others can compute"
+
+
+_HELD: Final = "RFC 5280 5.3.1: whoever else has the key can act for its holder"
+_COMPROMISE: Final = frozenset({"keyCompromise", "cACompromise", "aACompromise"})
+_SECRECY_PASSED: Final = (
+    RuleVerdict("compromised-key", Outcome.PASS, "the key is not known to be compromised", _HELD),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,22 @@ def judge_rate(issued: int | None, settings: PolicySettings) -> tuple[RuleVerdic
     return (RuleVerdict("rate", Outcome.PASS, f"{issued} of {settings.rate}", clause),)
 
 
+def judge_secrecy(others: Sequence[CertificateRecord]) -> tuple[RuleVerdict, ...]:
+    """Judge whether somebody else is known to have the key; nothing configures that away.
+
+    Args:
+        others: certificates of the same key.
+    """
+    for other in others:
+        if other.revocation_reason in _COMPROMISE:
+            message = (
+                "the key of the request is known to be compromised: "
+                f"certificate {other.id} of the same key was revoked for {other.revocation_reason}"
+            )
+            return (RuleVerdict("compromised-key", Outcome.REFUSE, message, _HELD, _NEW_KEY),)
+    return _SECRECY_PASSED
+
+
 def judge_same_key(
     asking: Asking, others: Sequence[CertificateRecord], settings: PolicySettings, *, now: datetime
 ) -> tuple[RuleVerdict, ...]:
@@ -95,6 +119,12 @@ def judge_same_key(
         if not live and asking.csr is not None and other.csr == asking.csr:
             message = f"this very request was answered by {other.id}, which is not valid any more"
             find("replay", message, "an old request proves nothing about today", _NEW_KEY)
+    passed = _passed(settings.off)
+    return tuple(found.get(rule.rule, rule) for rule in passed) if found else passed
+
+
+@lru_cache(maxsize=64)
+def _passed(off: frozenset[str]) -> tuple[RuleVerdict, ...]:
     passed = {
         "key-reuse": "nobody else has a certificate for the key",
         "key-renewal": "its holder has no other certificate for the key",
@@ -102,9 +132,7 @@ def judge_same_key(
         "replay": "the request was not answered before",
     }
     return tuple(
-        found.get(rule) or RuleVerdict(rule, Outcome.PASS, message, "the inventory")
-        for rule, message in passed.items()
-        if settings.mode_of(rule) is not Mode.OFF
+        RuleVerdict(rule, Outcome.PASS, message, "the inventory") for rule, message in passed.items() if rule not in off
     )
 
 

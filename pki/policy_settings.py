@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["KNOWN_RULES", "RECORD_RULES", "Mode", "PolicySettings", "Rate", "load_policy_settings"]
 
 _MAX_CONFIG_BYTES: Final = 1 << 20
+_NOTHING: Final[frozenset[str]] = frozenset()
 _RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -51,7 +52,7 @@ KNOWN_RULES: Final[Mapping[str, Mode]] = {
 }
 """Every rule that can be set, with what it does unless told otherwise. ``subject`` stands for ``subject-CN`` and the
 like; what breaks a profile is refused in either mode."""
-RECORD_RULES: Final = ("key-reuse", "key-renewal", "key-revoked", "replay", "rate")
+RECORD_RULES: Final = ("compromised-key", "key-reuse", "key-renewal", "key-revoked", "replay", "rate")
 """Those that need an inventory."""
 _FIXED: Final = ("possession", "key-algorithm", "ca-request", "compromised-key")
 """Without these a certificate would be wrong, whatever an operator prefers."""
@@ -97,6 +98,11 @@ class PolicySettings:
         """Return what *rule* does."""
         name = "subject" if rule.startswith("subject-") else rule
         return self.modes.get(name, KNOWN_RULES.get(name, Mode.WARN))
+
+    @property
+    def off(self) -> frozenset[str]:
+        """The rules that are not evaluated."""
+        return frozenset(rule for rule, mode in self.modes.items() if mode is Mode.OFF) if self.modes else _NOTHING
 
     def apply(self, verdict: RequestVerdict) -> RequestVerdict:
         """Return *verdict* with its notices as refusals where a rule is enforced."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from chargepki.pki.certificate_view import view_tbs
 from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.reads import MOST_OF_A_KEY
 from chargepki.pki.inventory.records import (
     Actor,
     CaRecord,
@@ -44,7 +45,7 @@ from chargepki.pki.policy import (
     choose_subject,
     judge_request,
 )
-from chargepki.pki.policy_record import Asking, judge_key_list, judge_rate, judge_same_key
+from chargepki.pki.policy_record import Asking, judge_key_list, judge_rate, judge_same_key, judge_secrecy
 from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
@@ -193,7 +194,7 @@ def prepare(
         verdict={
             "content": digest,
             "request": verdict.to_json() if verdict else None,
-            "record": [rule.to_json() for rule in listed],
+            "record": [*_kept(listed)],
             **({"delivery": dict(order.delivery)} if order.delivery else {}),
         },
         delivery=Delivery.PENDING if order.must_deliver else None,
@@ -271,7 +272,6 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
                 fix="pass a new --request-id",
             )
         return earlier
-    _check_key_is_secret(tx, record)
     record = judged_on_record(tx, prepared, now=now)
     if prepared.shard is not None:
         claim_shard(tx, prepared.shard)
@@ -304,7 +304,13 @@ def judge_on_record(
     if policy.rate is not None and asking.station is not None:
         issued = reader.count_certificates_of_station(asking.station, now - policy.rate.window)
     others = reader.list_certificates_of_key(key_sha256)
-    return (*judge_same_key(asking, others, policy, now=now), *judge_rate(issued, policy))
+    # Only the newest are listed; one that was compromised counts however old it is.
+    older = reader.find_compromised(key_sha256) if len(others) >= MOST_OF_A_KEY else None
+    return (
+        *judge_secrecy((*others, older) if older else others),
+        *judge_same_key(asking, others, policy, now=now),
+        *judge_rate(issued, policy),
+    )
 
 
 def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now: datetime) -> CertificateRecord:
@@ -319,9 +325,13 @@ def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now
     asking = Asking(record.station, record.subject_der, record.csr)
     rules = judge_on_record(reader, asking, record.spki_sha256, policy, now=now)
     _check_accepted(rules)
-    return replace(
-        record, verdict={**record.verdict, "record": [*record.verdict["record"], *(rule.to_json() for rule in rules)]}
-    )
+    return replace(record, verdict={**record.verdict, "record": [*record.verdict["record"], *_kept(rules)]})
+
+
+def _kept(rules: Sequence[RuleVerdict]) -> Iterator[str | dict[str, str]]:
+    """Yield what is stored of *rules*: every certificate has a row, so of one that passed its name must do."""
+    for rule in rules:
+        yield rule.rule if rule.outcome is Outcome.PASS else rule.to_json()
 
 
 def _check_accepted(rules: Sequence[RuleVerdict]) -> None:
@@ -331,16 +341,6 @@ def _check_accepted(rules: Sequence[RuleVerdict]) -> None:
             "the request is refused: " + "; ".join(rule.message for rule in refused),
             why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
             fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
-        )
-
-
-def _check_key_is_secret(tx: Transaction, record: CertificateRecord) -> None:
-    compromised = tx.find_compromised(record.spki_sha256)
-    if compromised is not None:
-        raise PolicyRefusal(
-            "the key of the request is known to be compromised",
-            why=f"certificate {compromised.id} of the same key was revoked for {compromised.revocation_reason}",
-            fix="make a new key and request a certificate for it",
         )
 
 

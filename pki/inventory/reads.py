@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory import codec
@@ -44,11 +44,13 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.inventory.terms_reads import TermsReads
 from chargepki.pki.inventory.trust_reads import TrustReads
 
-__all__ = ["Reads", "Row"]
+__all__ = ["MOST_OF_A_KEY", "Reads", "Row"]
 
 Row = Sequence[Any]
 _R = TypeVar("_R")
 _PAGE = 500
+MOST_OF_A_KEY: Final = 16
+"""How many certificates of one key are looked at before another is issued for it."""
 
 
 class Reads(
@@ -145,7 +147,7 @@ class Reads(
         return self._first(codec.CERTIFICATE, "certificate_compromised", {"spki_sha256": spki_sha256})
 
     def list_certificates_of_key(self, spki_sha256: str) -> tuple[CertificateRecord, ...]:
-        """Return the newest 16 certificates of this key (lower-case hex), newest first; voided ones do not count."""
+        """Return the newest certificates of this key (lower-case hex), at most `MOST_OF_A_KEY`; no voided ones."""
         return self._all(codec.CERTIFICATE, "certificates_of_key", {"spki_sha256": spki_sha256})
 
     def count_certificates_of_station(self, station: str, since: datetime) -> int:

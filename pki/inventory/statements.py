@@ -56,12 +56,11 @@ from chargepki.pki.inventory.import_statements import import_statements
 from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.question_statements import question_statements
+from chargepki.pki.inventory.reads import MOST_OF_A_KEY
 from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
 
-_SAME_KEY: Final = 16
-"""How many certificates of one key are looked at before another is issued for it."""
 _HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
 
 
@@ -213,7 +212,7 @@ def _certificates() -> dict[str, Executable]:
         "certificates_of_key": _record("certificate")
         .where(certificate.c.spki_sha256 == _param("spki_sha256"), certificate.c.state != literal_column("'voided'"))
         .order_by(certificate.c.reserved_at.desc())
-        .limit(_SAME_KEY),
+        .limit(MOST_OF_A_KEY),
         "certificate_count_of_station": select(func.count())
         .select_from(certificate)
         .where(

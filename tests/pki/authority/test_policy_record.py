@@ -12,6 +12,7 @@ import pytest
 from chargepki.pki import keys
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
 from chargepki.pki.errors import PolicyRefusal
+from chargepki.pki.inventory.reads import MOST_OF_A_KEY
 from chargepki.pki.keys import PrivateKey
 from chargepki.pki.lint.weak_keys import WeakKeys
 from chargepki.pki.policy_settings import Mode, PolicySettings, Rate
@@ -35,7 +36,8 @@ def ask(
 
 def outcomes(issued: IssuedCertificate) -> dict[str, str]:
     """Return the outcome of each rule that looks at the record, as it is kept with the certificate."""
-    kept = issued.record.verdict["record"]
+    stored = issued.record.verdict["record"]
+    kept = [each if isinstance(each, dict) else {"rule": each, "outcome": "pass"} for each in stored]
     assert len({each["rule"] for each in kept}) == len(kept)
     return {each["rule"]: each["outcome"] for each in kept}
 
@@ -44,9 +46,14 @@ def enforce(authority: Authority, *rules: str) -> None:
     authority.policy = PolicySettings(modes=dict.fromkeys(rules, Mode.ENFORCE))
 
 
+def later_than(authority: Authority, span: timedelta) -> Authority:
+    now = NOW + span
+    return Authority(authority.inventory, authority.keystore, actor=ACTOR, clock=lambda: now, policy=authority.policy)
+
+
 def test_a_first_request_passes_every_rule(authority: Authority) -> None:
     assert outcomes(ask(authority, "CS-1", make_key())) == {
-        "key-reuse": "pass", "key-renewal": "pass", "key-revoked": "pass", "replay": "pass",
+        "compromised-key": "pass", "key-reuse": "pass", "key-renewal": "pass", "key-revoked": "pass", "replay": "pass",
         "rate": "not-evaluated", "weak-key": "not-evaluated",
     }  # fmt: skip
 
@@ -56,7 +63,7 @@ def test_the_key_of_somebody_else_is_remarked_on_or_refused(authority: Authority
     first = ask(authority, "CS-1", key)
     second = ask(authority, "CS-2", key)
     assert outcomes(second)["key-reuse"] == "notice" and outcomes(second)["key-renewal"] == "pass"
-    assert any(first.record.id in each["message"] for each in second.record.verdict["record"])
+    assert first.record.id in str(second.record.verdict["record"])
     enforce(authority, "key-reuse")
     with pytest.raises(PolicyRefusal, match="the key is also that of"):
         ask(authority, "CS-3", key)
@@ -112,13 +119,7 @@ def test_the_rate_counts_the_certificates_of_a_station_within_its_window(authori
     with pytest.raises(PolicyRefusal, match="given 2 certificates already"):
         ask(authority, "CS-1", make_key())
     assert outcomes(ask(authority, "CS-2", make_key()))["rate"] == "not-evaluated", "it is no station"
-    later = Authority(
-        authority.inventory,
-        authority.keystore,
-        actor=ACTOR,
-        clock=lambda: NOW + timedelta(hours=2),
-        policy=authority.policy,
-    )
+    later = later_than(authority, timedelta(hours=2))
     assert outcomes(ask(later, "CS-1", make_key()))["rate"] == "pass"
 
 
@@ -136,3 +137,17 @@ def test_a_listed_key_is_refused_before_anything_is_reserved(authority: Authorit
 def test_a_rule_that_is_off_leaves_no_trace(authority: Authority) -> None:
     authority.policy = PolicySettings(modes={"key-reuse": Mode.OFF, "rate": Mode.OFF})
     assert not {"key-reuse", "rate"} & outcomes(ask(authority, "CS-1", make_key())).keys()
+
+
+def test_a_compromise_counts_however_many_certificates_the_key_got_since(authority: Authority) -> None:
+    key = make_key()
+    first = ask(authority, "CS-0", key)
+    later = later_than(authority, timedelta(minutes=1))
+    for number in range(MOST_OF_A_KEY):
+        ask(later, f"CS-{number + 1}", key)
+    authority.revoke(first.record.id, "keyCompromise")
+    assert first.record.id not in [
+        each.id for each in authority.inventory.list_certificates_of_key(first.record.spki_sha256)
+    ]
+    with pytest.raises(PolicyRefusal, match="known to be compromised"):
+        ask(authority, "CS-1", key, again=True)
