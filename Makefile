@@ -4,6 +4,7 @@ PYTHON ?= python3
 # Half as many more than there are processors: much of the time, a test waits for a timer or for another process.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + (n + 1) / 2)))
 PYTEST_ARGS ?=
+PNC_ARGS ?=
 # Packages released later than this are not considered by `make requirements`: the same inputs give the same pins.
 EXCLUDE_NEWER ?= 2026-11-12
 
@@ -20,10 +21,10 @@ unexport VIRTUAL_ENV
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup judges demo test check bench campaign reference wheel sbom requirements clean
+.PHONY: help setup judges demo pnc-e2e test check bench campaign reference wheel sbom requirements clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(ENV) ## make .venv, with the chargepki command in .venv/bin
 
@@ -31,6 +32,9 @@ judges: .judges/.ready ## fetch the foreign EXI codec (PyPI's iso15118, needs Ja
 
 demo: $(ENV) ## run the main job on loopback, in a throw-away workspace
 	@$(BIN)/chargepki demo
+
+pnc-e2e: $(ENV) .pnc/.ready ## run Plug & Charge sessions with simulators that are not ours (PyPI's iso15118, needs Java)
+	PYTHONPATH=tests/lib $(BIN)/python -m tests.pnc_e2e --json benchmarks/results/pnc-e2e.json $(PNC_ARGS)
 
 test: $(ENV) ## run every test that belongs to CI
 	$(BIN)/python -m pytest -q -n $(JOBS) --durations=20 --durations-min=1 $(PYTEST_ARGS)
@@ -63,6 +67,7 @@ requirements: $(UV) ## compile requirements/*.txt anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --extra postgresql $(COMPILE) -o requirements/runtime.txt
 	$(UV) pip compile requirements/boot.in $(COMPILE) -o requirements/boot.txt
 	$(UV) pip compile requirements/judges.in --no-deps $(COMPILE) -o requirements/judges.txt
+	$(UV) pip compile requirements/pnc-e2e.in $(COMPILE) -o requirements/pnc-e2e.txt
 
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --exclude-newer $(EXCLUDE_NEWER) -q \
   --custom-compile-command "make requirements"
@@ -72,7 +77,7 @@ COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-u
 UNWANTED := --no-emit-package rfc3987-syntax --no-emit-package lark
 
 clean: ## remove everything that the other targets made
-	rm -rf .boot .judges .venv .editable dist build benchmarks/results tests/interop/node/node_modules
+	rm -rf .boot .judges .pnc .venv .editable dist build benchmarks/results tests/interop/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -91,6 +96,12 @@ $(UV): requirements/boot.txt
 	@rm -rf .judges
 	@$(UV) pip install --quiet --target .judges --no-deps --require-hashes -r requirements/judges.txt
 	@touch .judges/.ready
+
+.pnc/.ready: $(UV) requirements/pnc-e2e.txt
+	@rm -f .pnc/.ready
+	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .pnc
+	@$(UV) pip sync --quiet --compile-bytecode --python .pnc/bin/python --require-hashes requirements/pnc-e2e.txt
+	@touch .pnc/.ready
 
 # A broken or half-made environment is made anew; an intact one is only brought up to date. Compiled, as pip installs:
 # where PYTHONDONTWRITEBYTECODE is set, every start of the command would compile it all again.

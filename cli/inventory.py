@@ -99,9 +99,26 @@ def show(state: GlobalState, item: str) -> None:
 @inventory.command(
     "export",
     example="chargepki inventory export --out inventory.ndjson\n"
-    'chargepki inventory export --format csv --where "not_after < now + 90d" --out expiring.csv',
+    'chargepki inventory export --format csv --where "not_after < now + 90d" --out expiring.csv\n'
+    "chargepki inventory export --layout everest --prefix ev --leaf secc=secc.pem,secc.key --out certs",
 )
-@click.option("--out", "-o", metavar="F", help="File to write instead of stdout, whole or not at all.")
+@click.option(
+    "--out", "-o", metavar="F", help="File to write instead of stdout, whole or not at all; with --layout a new folder."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["ecog-iso15118", "everest", "maeve", "citrineos"]),
+    help="Write the folder that another charging stack starts with, private keys in the clear included.",
+)
+@click.option("--prefix", metavar="P", help="With --layout: of the CAs' names, as `ca create-hierarchy` gave them.")
+@click.option(
+    "--leaf",
+    "leaves",
+    multiple=True,
+    metavar="ROLE=CERT[,KEY]",
+    help="With --layout: a leaf and its key, as `cert issue` wrote them; ROLE is secc, csms, charging-station, "
+    "oem-provisioning, contract or cps; repeatable.",
+)
 @click.option(
     "--format",
     "form",
@@ -117,6 +134,9 @@ def show(state: GlobalState, item: str) -> None:
 def export(
     state: GlobalState,
     out: str | None,
+    layout: str | None,
+    prefix: str | None,
+    leaves: tuple[str, ...],
     form: str | None,
     where: str | None,
     query: str | None,
@@ -124,14 +144,18 @@ def export(
     with_pem: bool,
     pkcs12_passphrase_file: str | None,
 ) -> None:
-    """Write every CA, certificate and station, or the certificates that a filter asks for.
+    """Write every CA, certificate and station, the certificates that a filter asks for, or another stack's folder.
 
-    No key and no password hash is in it. Certificates come by id, as one committed state has them; the columns are in
-    the guide "Take over an unknown PKI". A cell of CSV that a spreadsheet would run begins with an apostrophe.
+    No key and no password hash is in it, except in the folder of a --layout. Certificates come by id, as one committed
+    state has them; the columns are in the guide "Take over an unknown PKI". A cell of CSV that a spreadsheet would run
+    begins with an apostrophe.
     """
     from chargepki.cli.exporting import Form, export_chunks, write_chunks
     from chargepki.cli.results import check_folder
 
+    if layout is not None or prefix is not None or leaves:
+        _lay_out(state, layout, prefix, out, leaves, others=(form, where, query, at, with_pem, pkcs12_passphrase_file))
+        return
     chosen = Form(form or ("json" if state.json else "json-lines"))
     if with_pem and chosen not in (Form.JSON, Form.JSON_LINES):
         raise click.UsageError("--with-pem goes with --format json and json-lines")
@@ -152,3 +176,22 @@ def export(
 
 
 add_questions(inventory)
+
+
+def _lay_out(
+    state: GlobalState,
+    layout: str | None,
+    prefix: str | None,
+    out: str | None,
+    leaves: tuple[str, ...],
+    *,
+    others: tuple[object, ...],
+) -> None:
+    from chargepki.cli.laying_out import write_layout
+    from chargepki.pki.layouts import Layout
+
+    if layout is None or prefix is None or out is None or out == "-":
+        raise click.UsageError("a folder of another stack takes --layout, --prefix and --out DIR")
+    if any(others):
+        raise click.UsageError("--layout goes with --prefix, --leaf and --out alone")
+    write_layout(state, Layout(layout), prefix=prefix, out=out, leaves=leaves)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_RESPONSE_CHARACTERS", "MOST_RESPONSE_CHARACTERS", "ContractAnswer", "ContractProvider",
     "ContractRequest", "EvAction",
-    "accepted_payload", "failed_payload", "read_request", "response_characters",
+    "accepted_payload", "build_length_question", "failed_payload", "read_length_answer", "read_request",
+    "response_characters",
 ]  # fmt: skip
 
 DEFAULT_RESPONSE_CHARACTERS: Final = 5600
@@ -32,6 +33,12 @@ DEFAULT_RESPONSE_CHARACTERS: Final = 5600
 MOST_RESPONSE_CHARACTERS: Final = 7500
 """What the schema of 2.0.1 that many libraries ship takes."""
 _ACTION: Final = "Get15118EVCertificate"
+_FIELD_LENGTH: Final = {
+    "component": {"name": "OCPPCommCtrlr"},
+    "variable": {"name": "FieldLength", "instance": "Get15118EVCertificateResponse.exiResponse"},
+}
+_MOST_BELIEVED: Final = 65_536
+"""Nothing that a vehicle can be given is longer; a station that tells more errs."""
 
 
 class EvAction(StrEnum):
@@ -85,15 +92,41 @@ class ContractProvider(Protocol):
         ...
 
 
-def response_characters(version: OcppVersion, configured: int) -> int:
+def response_characters(version: OcppVersion, configured: int, told: int | None = None) -> int:
     """Return how many characters of base64 exiResponse may have.
 
     Args:
-        configured: for versions before 2.1; no more is sent than their schema takes.
+        configured: for versions before 2.1, and stations that do not tell; no more than the schemas in use take.
+        told: what the station says that it takes; never less than the schema of its version grants.
+
+    >>> response_characters(OcppVersion.V201, 7500, told=6400)
+    6400
     """
     if version is OcppVersion.V21:
-        return schemas.max_length(version, _ACTION, Kind.RESPONSE, "exiResponse")
-    return min(configured, MOST_RESPONSE_CHARACTERS)
+        granted = schemas.max_length(version, _ACTION, Kind.RESPONSE, "exiResponse")
+    else:
+        granted = DEFAULT_RESPONSE_CHARACTERS
+    if told is not None:
+        return max(granted, told)
+    return granted if version is OcppVersion.V21 else min(configured, MOST_RESPONSE_CHARACTERS)
+
+
+def build_length_question() -> dict[str, Any]:
+    """Return the payload of GetVariables (2.x) that asks a station how long an exiResponse it takes."""
+    return {"getVariableData": [_FIELD_LENGTH]}
+
+
+def read_length_answer(payload: Mapping[str, Any]) -> int | None:
+    """Return what a station takes, from its answer to `build_length_question`; ``None`` when it does not tell.
+
+    Clause: OCPPCommCtrlr.FieldLength (2.0.1 edition 3, 2.1): an integer, one instance for each longer field.
+    """
+    for item in payload.get("getVariableResult", ()):
+        value = item.get("attributeValue", "")
+        is_number = value.isascii() and value.isdigit() and len(value) <= 9
+        if item.get("attributeStatus") == "Accepted" and is_number and item["variable"] == _FIELD_LENGTH["variable"]:
+            return min(int(value), _MOST_BELIEVED)
+    return None
 
 
 def read_request(payload: Mapping[str, Any], station: str, version: OcppVersion, characters: int) -> ContractRequest:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from types import MappingProxyType
 
 from chargepki.ocpp_security import redact, schemas
 from chargepki.ocpp_security.errors import RpcErrorCode, SchemaViolation
@@ -79,6 +80,8 @@ def random_message_id() -> str:
 
 
 _REMEMBERED_CALLS = 8
+_SHORT = 1000
+"""No schema holds a text to less whose length can be agreed upon."""
 
 
 @cache
@@ -98,8 +101,8 @@ class RpcSession:
         message_ids: makes the ids of our calls, each 1 to 36 characters and unique.
         unchecked: actions whose payloads are not held to their schema, in either direction: for peers that are known to
             break it. Frames are checked all the same.
-        long_answers: actions whose answers of ours are held to what we accept, where that is wider than what we send:
-            for peers that are known to take it.
+        long_answers: actions with the text field of our answers whose length is the caller's business: for peers that
+            say how much they take.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class RpcSession:
         handles: Collection[str] | None = None,
         message_ids: Callable[[], str] = random_message_id,
         unchecked: Collection[str] = (),
-        long_answers: Collection[str] = (),
+        long_answers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.version = version
         self.role = Role(role)
@@ -121,7 +124,7 @@ class RpcSession:
         own = _callable(version, self.role)
         self._handles = own if handles is None else own & set(handles)
         self._new_id = message_ids
-        self._unchecked, self._long_answers = frozenset(unchecked), frozenset(long_answers)
+        self._unchecked, self._long_answers = frozenset(unchecked), long_answers
         self._outstanding: _Pending | None = None
         # A list and not a deque: it is short, and there are ten thousand sessions.
         self._queue: list[_Pending] = []
@@ -227,11 +230,18 @@ class RpcSession:
         """
         action = self._get_open(message_id)
         if action not in self._unchecked:
-            narrow = action not in self._long_answers
-            schemas.check_payload(self.version, action, Kind.RESPONSE, payload, sending=narrow)
+            schemas.check_payload(self.version, action, Kind.RESPONSE, self._shortened(action, payload), sending=True)
         text = self._encode(MessageType.CALLRESULT, message_id, payload)
         del self._open[message_id]
         return text
+
+    def _shortened(self, action: str, payload: Payload) -> Payload:
+        """Return the answer as its schema would have it, for the sake of everything else in it."""
+        field = self._long_answers.get(action)
+        text = payload.get(field) if field is not None else None
+        if field is None or not isinstance(text, str):
+            return payload
+        return {**payload, field: text[:_SHORT]}
 
     def refuse(self, message_id: str, code: RpcErrorCode, description: str = "") -> str:
         """Return the CALLERROR for a call of the peer; details stay empty, so nothing is echoed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -23,11 +24,12 @@ from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.csms.status_answers import answer_chain_status, answer_status
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
+from chargepki.ocpp_security.ev_certificate import build_length_question, read_length_answer
 from chargepki.ocpp_security.event_store import Occurrence, record_event
 from chargepki.ocpp_security.events import MAX_TECH_INFO, MAX_TYPE, SecurityEvent, find_event, is_critical
 from chargepki.ocpp_security.identity import IdentityMismatch, check_boot_serial_number
 from chargepki.ocpp_security.issue_plans import plans_for
-from chargepki.ocpp_security.link import Reply, RpcLink, TaskedLink
+from chargepki.ocpp_security.link import CallRefused, CallUnanswered, Reply, RpcLink, TaskedLink
 from chargepki.ocpp_security.log_store import note_status
 from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
@@ -81,7 +83,7 @@ class StationConnection:
             limits=Limits(max_frame_bytes=limits.max_message_bytes),
             unchecked=embedding.unchecked if embedding is not None else (),
             message_ids=embedding.new_message_id if embedding is not None else random_message_id,
-            long_answers=("Get15118EVCertificate",) if services.config.provider is not None else (),
+            long_answers={"Get15118EVCertificate": "exiResponse"} if services.config.provider is not None else {},
         )
         # Handlers of others may call the station before they return; ours never do.
         self.link = (RpcLink if embedding is None else TaskedLink)(
@@ -114,6 +116,8 @@ class StationConnection:
         self.has_booted = False
         """Whether it sent BootNotification here, rather than taking up an earlier session."""
         self._has_requested = False
+        self._told_characters: int | None = None
+        """How long an exiResponse the station takes, if it tells."""
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
@@ -161,6 +165,13 @@ class StationConnection:
         self.renewal.reconnected(self)
         if self.restriction is not None:
             self.link.spawn(begin_renewal(self))
+        elif self._services.config.provider is not None and self.version is not OcppVersion.V16:
+            self.link.spawn(self._learn_length())
+
+    async def _learn_length(self) -> None:
+        """Ask before a vehicle does: while its request waits for an answer, the station may not answer ours."""
+        with contextlib.suppress(CallRefused, CallUnanswered):
+            self._told_characters = read_length_answer(await self.call("GetVariables", build_length_question()))
 
     # What the station sends
 
@@ -242,6 +253,7 @@ class StationConnection:
             payload,
             self.station.id,
             configured_characters=services.config.exi_response_characters,
+            told_characters=self._told_characters,
         )
 
     async def _authorize_contract(self, event: CallReceived, contracts: ContractChecker) -> Reply:

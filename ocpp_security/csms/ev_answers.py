@@ -34,14 +34,18 @@ async def answer_ev_certificate(
     station: str,
     *,
     configured_characters: int,
+    told_characters: int | None = None,
 ) -> dict[str, Any]:
     """Return the answer as a payload of 2.x.
 
     One that takes too long is Failed; the work goes on, so that the vehicle's next attempt finds it done.
 
+    Args:
+        told_characters: how long an exiResponse the station says it takes.
+
     Clause: M01.FR.01, FR.04, FR.07; M02.FR.01.
     """
-    characters = response_characters(version, configured_characters)
+    characters = response_characters(version, configured_characters, told_characters)
     try:
         request = read_request(payload, station, version, characters)
         task = asyncio.get_running_loop().create_task(_provide(provider, request, gateway))

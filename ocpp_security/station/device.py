@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ATTEMPTS", "PASSWORD", "PRIORITY", "PROFILE", "DeviceModel", "Variable"]
+__all__ = ["ATTEMPTS", "FIELD_LENGTH", "PASSWORD", "PRIORITY", "PROFILE", "DeviceModel", "Variable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,15 @@ class Variable:
     writable: bool = True
     writable_16: bool | None = None
     """Where 1.6 differs from 2.x."""
+    instance: str | None = None
+    """Of the variable in 2.x; a station has such a variable when it has a value."""
 
 
 PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)
 PROFILE = "SecurityProfile"
 PRIORITY = "NetworkConfigurationPriority"
 ATTEMPTS = "NetworkProfileConnectionAttempts"
+FIELD_LENGTH = "FieldLength"
 
 _VARIABLES: tuple[Variable, ...] = (
     Variable("OrganizationName", "SecurityCtrlr", "CpoName"),
@@ -45,6 +48,7 @@ _VARIABLES: tuple[Variable, ...] = (
     Variable(PRIORITY, "OCPPCommCtrlr", None),
     Variable(ATTEMPTS, "OCPPCommCtrlr", None),
     Variable("ActiveNetworkProfile", "OCPPCommCtrlr", None, writable=False),
+    Variable(FIELD_LENGTH, "OCPPCommCtrlr", None, writable=False, instance="Get15118EVCertificateResponse.exiResponse"),
 )
 _WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval", ATTEMPTS})
 _MOST_ATTEMPTS = 100
@@ -135,7 +139,9 @@ class DeviceModel:
         for item in payload["getVariableData"]:
             status, variable = _find(item)
             entry: dict[str, Any] = {"component": item["component"], "variable": item["variable"]}
-            if variable is not None and not variable.readable:
+            if variable is not None and variable.instance is not None and not self._values[variable.name]:
+                status = "UnknownVariable"
+            elif variable is not None and not variable.readable:
                 status = "Rejected"
             elif variable is not None:
                 entry["attributeValue"] = self._values[variable.name]
@@ -163,6 +169,8 @@ def _find(item: Mapping[str, Any]) -> tuple[str, Variable | None]:
         return "UnknownComponent", None
     for variable in _VARIABLES:
         if (variable.component, variable.name) == (component, name):
+            if variable.instance is not None and item["variable"].get("instance") != variable.instance:
+                return "UnknownVariable", None
             if item.get("attributeType", "Actual") != "Actual":
                 return "NotSupportedAttributeType", None
             return "Accepted", variable

@@ -32,11 +32,13 @@ class EvExchange:
         request: EXI of CertificateInstallationReq or CertificateUpdateReq.
         keep: called with the EXI of each answer, and its number from 1 on.
         older_dialect: in 1.6, that of has.to.be in place of the application note's.
+        takes: characters of exiResponse that the station says it takes, if it tells (2.x, FieldLength).
     """
 
     request: bytes
     keep: Callable[[bytes, int], None]
     older_dialect: bool = False
+    takes: int | None = None
 
 
 async def ask_for_contracts(exchange: EvExchange, version: OcppVersion, call: Call) -> AsyncIterator[int]:

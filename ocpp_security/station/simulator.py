@@ -23,7 +23,7 @@ from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.connecting import HANDSHAKE_EVENTS, NoRedirect, RetryPolicy
 from chargepki.ocpp_security.station.csr import CsrForgery
-from chargepki.ocpp_security.station.device import ATTEMPTS, PRIORITY, DeviceModel
+from chargepki.ocpp_security.station.device import ATTEMPTS, FIELD_LENGTH, PRIORITY, DeviceModel
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore
@@ -36,7 +36,7 @@ from chargepki.ocpp_security.tls import TlsIdentity, client_context, peer_chain
 from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire_time import wire_time
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, StateError
 from chargepki.pki.keys import KeyAlgorithm
 
 __all__ = ["RetryPolicy", "StationSimulator"]
@@ -146,6 +146,7 @@ class StationSimulator:
         )
         self.network = StationNetwork(store.folder, self.version, url, self._network_facts(), secure_url=secure_url)
         self._network_changed()
+        self.device.put(FIELD_LENGTH, str(ev.takes) if ev is not None and ev.takes else "")
         self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
         self._vendor, self._model = vendor, model
         self.firmware = StationFirmware(
@@ -183,6 +184,16 @@ class StationSimulator:
             updating.cancel()
             await asyncio.gather(living, updating, return_exceptions=True)
             self._until = self._reached = None
+
+    async def call(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Send a message of one's own, as a charge point controller behind the station does; see `RpcLink.call`.
+
+        Raises:
+            StateError: the station is not connected.
+        """
+        if self._session is None:
+            raise StateError(f"station {self.identity} is not connected", fix="wait for its milestone booted")
+        return await self._session.call(action, payload)
 
     # For the session
 

@@ -218,6 +218,23 @@ def test_an_answer_of_ours_that_breaks_its_schema_does_not_leave() -> None:
     csms.answer("1", {"status": "Accepted"})
 
 
+def test_the_length_of_an_agreed_field_is_the_callers_business_and_everything_else_the_schemas() -> None:
+    request = {"iso15118SchemaVersion": "urn:iso:15118:2:2013:MsgDef", "action": "Install", "exiRequest": "gA=="}
+    agreed = {"Get15118EVCertificate": "exiResponse"}
+    for csms, may in (
+        (RpcSession(V201, role="csms"), False),
+        (RpcSession(V201, role="csms", long_answers=agreed), True),
+    ):
+        csms.receive(call("Get15118EVCertificate", request), NOW)
+        with pytest.raises(SchemaViolation):
+            csms.answer("1", {"status": "Maybe", "exiResponse": "A" * 9000})
+        if may:
+            assert "A" * 9000 in csms.answer("1", {"status": "Accepted", "exiResponse": "A" * 9000})
+        else:
+            with pytest.raises(SchemaViolation):
+                csms.answer("1", {"status": "Accepted", "exiResponse": "A" * 9000})
+
+
 def test_a_refusal_of_ours_is_printable_and_short() -> None:
     csms = session()
     csms.receive(call("Heartbeat", {}), NOW)

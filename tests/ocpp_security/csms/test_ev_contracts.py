@@ -15,7 +15,14 @@ import pytest
 from chargepki.ocpp_security import pnc_transfer
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer
 from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
-from chargepki.ocpp_security.ev_certificate import ContractAnswer, ContractProvider, ContractRequest
+from chargepki.ocpp_security.ev_certificate import (
+    ContractAnswer,
+    ContractProvider,
+    ContractRequest,
+    build_length_question,
+    read_length_answer,
+    response_characters,
+)
 from chargepki.ocpp_security.ev_provider import PkiContractProvider
 from chargepki.ocpp_security.passwords import hash_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
@@ -56,6 +63,8 @@ def exchange(
     request: bytes,
     *,
     older: bool = False,
+    configured: int = 7500,
+    takes: int | None = None,
 ) -> tuple[list[bytes], list[Progress]]:
     """Run CSMS and station until the vehicle has its answers, or is refused them."""
     told: list[Progress] = []
@@ -67,7 +76,7 @@ def exchange(
             host="127.0.0.1",
             security_profiles=frozenset({1}),
             provider=own,
-            exi_response_characters=7500,
+            exi_response_characters=configured,
         )
         issuer = aio.Authority(world.authority)
         server = CsmsServer(config, world.authority.inventory, issuer)
@@ -81,7 +90,7 @@ def exchange(
                 store,
                 version,
                 enrol=False,
-                ev=EvExchange(request, lambda exi, _number: kept.append(exi), older_dialect=older),
+                ev=EvExchange(request, lambda exi, _number: kept.append(exi), older_dialect=older, takes=takes),
                 progress=told.append,
             )
             over = (Milestone.CONTRACT_REFUSED,)
@@ -139,6 +148,55 @@ def test_a_vehicle_of_20_gets_all_its_contracts_over_2_1(world: ContractWorld, t
     got = [vehicle.open(exi) for exi in kept]
     assert [each.emaid for each in got] == [offers[1].contract, offers[0].contract, offers[2].contract]
     assert [each.remaining for each in got] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("takes", [None, 7000], ids=["does not tell", "tells"])
+def test_what_a_station_says_it_takes_counts_and_not_what_is_configured(
+    world: ContractWorld, tmp_path: Path, takes: int | None
+) -> None:
+    vehicle = make_vehicle(world)
+    kept, told = exchange(world, tmp_path, OcppVersion.V201, vehicle.request(), configured=1000, takes=takes)
+    if takes is None:
+        assert [each.milestone for each in told] == [Milestone.CONTRACT_REFUSED]
+        assert "TooLargeElement" in told[0].text
+    else:
+        assert vehicle.open(kept[0]).emaid
+
+
+@pytest.mark.parametrize(
+    ("version", "told", "characters"),
+    [
+        (OcppVersion.V201, None, 5600),
+        (OcppVersion.V201, 9000, 9000),
+        # What the schema grants is taken by every station.
+        (OcppVersion.V201, 100, 5600),
+        (OcppVersion.V21, None, 17_000),
+        (OcppVersion.V21, 20_000, 20_000),
+        (OcppVersion.V21, 9000, 17_000),
+    ],
+)
+def test_length_of_an_answer_is_what_schema_and_station_grant(
+    version: OcppVersion, told: int | None, characters: int
+) -> None:
+    assert response_characters(version, 5600, told) == characters
+
+
+@pytest.mark.parametrize(
+    ("change", "length"),
+    [
+        ({}, 6400),
+        ({"attributeStatus": "UnknownVariable"}, None),
+        ({"attributeValue": "-1"}, None),
+        ({"attributeValue": "many"}, None),
+        ({"attributeValue": "\u0663"}, None),
+        ({"attributeValue": "999999999"}, 65_536),
+        ({"variable": {"name": "FieldLength", "instance": "Another.field"}}, None),
+    ],
+)
+def test_what_a_station_tells_of_its_field_is_read_with_care(change: dict[str, Any], length: int | None) -> None:
+    asked = build_length_question()["getVariableData"][0]
+    told = {**asked, "attributeStatus": "Accepted", "attributeValue": "6400", **change}
+    assert read_length_answer({"getVariableResult": [told]}) == length
 
 
 def ask(

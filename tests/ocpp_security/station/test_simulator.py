@@ -23,7 +23,7 @@ from chargepki.ocpp_security.station import (
     StationSimulator,
     StationStore,
 )
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, StateError
 from chargepki.pki.inventory.records import Delivery, OperationState
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
 from testkit.hierarchy import make_node
@@ -203,6 +203,23 @@ def test_events_queued_while_offline_arrive_with_the_next_connection(rig: Rig) -
     run_on("asyncio", story())
     (event,) = rig.inventory.list_security_events(station="QUEUES")
     assert (event.type, event.source, event.critical) == ("StartupOfTheDevice", "station", True)
+
+
+def test_what_is_behind_the_station_can_call_over_its_connection(rig: Rig) -> None:
+    rig.add_station("SPEAKS")
+    told: list[Progress] = []
+
+    async def story() -> None:
+        async with rig.server(2) as server:
+            station = new_station(rig, rig.url_of(server), "SPEAKS", enrol=False, progress=told.append)
+            with pytest.raises(StateError, match="not connected"):
+                await station.call("Heartbeat", {})
+            running = asyncio.create_task(station.run())
+            await wait_for(lambda: any(event.milestone is Milestone.BOOTED for event in told))
+            assert "currentTime" in await station.call("Heartbeat", {})
+            running.cancel()
+
+    run_on("asyncio", story())
 
 
 def test_it_does_not_follow_a_redirect(rig: Rig) -> None:
