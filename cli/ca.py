@@ -191,10 +191,11 @@ def connect(state: GlobalState, name: str, profile_id: str, dry_run: bool) -> No
 
 
 @ca.command("list", example="chargepki ca list --json")
+@click.option("--foreign", is_flag=True, help="Also those known only as issuers of imported certificates.")
 @pass_state
-def list_cas(state: GlobalState) -> None:
+def list_cas(state: GlobalState, foreign: bool) -> None:
     """List every CA and generation."""
-    records = list(state.workspace.inventory.list_cas())
+    records = list(state.workspace.inventory.list_cas(foreign=foreign))
     if not records:
         state.output.say("no CA yet; create some with: chargepki ca create-hierarchy STANDARD …")
     state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")

@@ -123,7 +123,7 @@ def list_certificates(
     limit: int,
 ) -> None:
     """List certificates, by issuing CA and serial."""
-    if profile is not None:
+    if profile is not None and profile != "foreign":  # the profile of what was imported
         from chargepki.pki.profiles import get_profile
 
         get_profile(profile)  # A misspelt one would be answered by an empty list.
@@ -147,7 +147,7 @@ def list_certificates(
 def show(state: GlobalState, certificate: str) -> None:
     """Show a certificate of the inventory by its serial, or the one in a file (any issuer)."""
     from chargepki.cli.describing import describe_certificate
-    from chargepki.cli.revoking import describe_ours
+    from chargepki.cli.revoking import describe_ours, describe_places
 
     found = read_certificate_file(certificate)
     if found is not None:
@@ -158,7 +158,9 @@ def show(state: GlobalState, certificate: str) -> None:
     row = certificate_row(record) | {"verdict": _verdict(record)}
     if record.der is not None:
         row |= describe_certificate(record.der)
-        del row["looks_like"]  # A guess for foreign certificates; of ours the profile is known.
+        if record.origin == "issued":
+            del row["looks_like"]  # A guess for foreign certificates; of ours the profile is known.
+    row |= describe_places(state.workspace.inventory, record.id)
     state.output.fields("chargepki/certificate", row)
 
 

@@ -9,6 +9,7 @@ import click
 
 from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.importing import add_import
 from chargepki.cli.passphrase import read_passphrase
 from chargepki.cli.questions import add_questions
 from chargepki.pki.inventory.records import IssuanceState
@@ -22,6 +23,9 @@ _MANY = 100_000
 @group("inventory", example="chargepki inventory list")
 def inventory() -> None:
     """Look at everything the inventory holds."""
+
+
+add_import(inventory)
 
 
 @inventory.command("list", example="chargepki inventory list --json")
@@ -50,6 +54,7 @@ def list_all(state: GlobalState) -> None:
     columns = ("ca", "state", "issued", "revoked", "reserved", "crl_number", "crl_next_update", "not_after")
     head = store.audit_head()
     totals = {
+        "imported_certificates": store.count_imported(),
         "stations": sum(1 for _ in store.list_stations()),
         "open_operations": sum(1 for item in store.list_operations() if not item.state.is_final),
         "queued_requests": sum(

@@ -26,6 +26,7 @@ from chargepki.pki.inventory.records import CertificateRecord, CertificateState,
 __all__ = [
     "confirm_ca_revocation",
     "describe_ours",
+    "describe_places",
     "describe_published",
     "describe_radius",
     "find_operand",
@@ -71,11 +72,35 @@ def describe_ours(state: GlobalState, sha256: str) -> dict[str, Any]:
     return {
         "inventory": "in this inventory",
         "id": record.id,
+        "origin": record.origin,
         "state": record.state,
         "requester": record.requester,
         "station": record.station,
         "revoked_at": record.revoked_at,
         "revocation_reason": record.revocation_reason,
+        **describe_places(state.workspace.inventory, record.id),
+    }
+
+
+def describe_places(inventory: Inventory, certificate: str) -> dict[str, Any]:
+    """Return where imports found a certificate, and what the folder there says it is for; nothing when none did."""
+    found = inventory.list_provenance(certificate)
+    if not found:
+        return {}
+    runs = {run.id: run for run in inventory.list_import_runs()}
+    return {
+        "found": [
+            {
+                "place": each.place,
+                "role": each.role,
+                "file_sha256": each.file_sha256,
+                "imported_at": runs[each.run].started_at,
+                "imported_by": runs[each.run].imported_by,
+                "command": runs[each.run].command,
+                "source": runs[each.run].source,
+            }
+            for each in found
+        ]
     }
 
 

@@ -29,6 +29,10 @@ class ImportReads:
         """Return the imports that added something, oldest first."""
         return tuple(map(IMPORT_RUN.decode, self._rows("import_runs", {})))
 
+    def count_imported(self: _Rows) -> int:
+        """Count the certificates that were imported."""
+        return int(self._rows("certificates_imported", {})[0][0])
+
     def find_known(self: _Rows, sha256s: Sequence[str]) -> dict[str, tuple[str, bool]]:
         """Return id, and whether it was imported, of the certificates with these digests, by digest."""
         rows = self._rows("certificates_of_sha256", {"wanted": dump_json(list(sha256s), "digests")})

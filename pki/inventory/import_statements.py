@@ -35,5 +35,6 @@ def import_statements(
         "provenance_of": record("provenance")
         .where(provenance.c.certificate == bindparam("certificate"))
         .order_by(provenance.c.place),
+        "certificates_imported": select(func.count()).where(certificate.c.profile == "foreign"),
         "import_runs": record("import_run").order_by(column("started_at"), column("id")),
     }

@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import Final
 
 from chargepki.pki import names
-from chargepki.pki.errors import StateError
+from chargepki.pki.der import DerError
+from chargepki.pki.errors import InputError, StateError
 from chargepki.pki.inventory.codec import CA, CERTIFICATE, IMPORT_RUN, PROVENANCE, dump_json
 from chargepki.pki.inventory.import_records import (
     ForeignRevocation,
@@ -34,10 +35,14 @@ def foreign_ca_name(issuer_der: bytes, authority_key_id: bytes) -> str:
     """Return the name under which the issuer of imported certificates is kept: its words and a digest of name and key.
 
     >>> foreign_ca_name(names.name_der(names.parse_rdns("CN=V2G Root CA,O=x")), b"")
-    'V2G-Root-CA-3e2d0c3b'
+    'V2G-Root-CA-9b9d2f15'
     """
-    words = names.get_each(issuer_der, "CN", "O")
-    text = _NO_NAME.sub("-", next((word for word in words if word), "")).strip("-")[:_MAX_WORDS].strip("-")
+    try:
+        pairs = names.attributes(issuer_der, text_only=True)
+    except (InputError, DerError):
+        pairs = []
+    words = next((text for wanted in ("CN", "O") for key, text in pairs if key == wanted), "")
+    text = _NO_NAME.sub("-", words).strip("-")[:_MAX_WORDS].strip("-")
     digest = sha256(len(issuer_der).to_bytes(4, "big") + issuer_der + authority_key_id).hexdigest()[:8]
     return f"{text or 'unnamed'}-{digest}"
 
