@@ -19,13 +19,14 @@ from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.ev_contract import EvExchange
-from chargepki.ocpp_security.station.firmware import FirmwareFault
+from chargepki.ocpp_security.station.fleet import FleetMember
+from chargepki.ocpp_security.station.fleet_plan import plan_members
 from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.pki import files
 from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError, printable
 from chargepki.pki.hashdata_defects import HashDefect
 
-__all__ = ["simulate"]
+__all__ = ["StationPlant", "simulate", "tell_progress"]
 
 _MAX_PASSWORD_BYTES = 1024
 _MAX_TRUST_BYTES = 1 << 20
@@ -37,66 +38,117 @@ def simulate(state: GlobalState, options: Mapping[str, Any]) -> None:
     """Connect and stay connected until the milestone ``--until`` or an interruption.
 
     Raises:
-        click.UsageError: an unknown milestone, or ``--timeout`` without one.
-        InputError: a bad URL, identity, password or trust file.
+        click.UsageError: an unknown milestone, ``--timeout`` without one, or several stations without ``--count``.
+        InputError: a bad URL, identity, password or trust file, or an unknown misbehaviour.
         PolicyRefusal: the CSMS refuses for good what the milestone needs.
         UnavailableError: the milestone was not reached within ``--timeout``.
     """
     until, timeout = _milestone(options["until"]), options["timeout"]
     if timeout is not None and until is None:
         raise click.UsageError("--timeout needs --until: without a milestone there is nothing to be late for")
-    if options["re_enrol"] and not options["password_file"]:
+    if options["re_enrol"] and not (options["password_file"] or options["password_dir"]):
         raise click.UsageError("--re-enrol needs --password-file: the station enrols again with its password")
-    trust = files.read_limited(options["trust"], _MAX_TRUST_BYTES, "trust file") if options["trust"] else None
-    password = None
-    if options["password_file"]:
-        data = files.read_limited(options["password_file"], _MAX_PASSWORD_BYTES, "password file")
-        password = parse_operator_password(data)
-    if password is None and not Path(options["store"]).exists():
-        raise StateError(
-            f"station {options['identity']} has neither a certificate nor a password",
-            why="its store is new",
-            fix="pass --password-file",
-        )
+    if options["count"] is None and (len(options["urls"]) > 1 or len(options["protocols"]) > 1):
+        raise click.UsageError("several URLs or protocols are for a fleet: pass --count")
+    plant = StationPlant(options)
+    members = plant.members()
     # Tried in a throw-away store first: what is refused leaves the station's own store as it was.
-    watch = _Watch(until, lambda event: _tell(state, event))
     with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
-        _station(options, Path(folder) / "store", trust, password, watch)
-    simulator = _station(options, Path(options["store"]), trust, password, watch)
+        plant.build(members[0], lambda event: None, None, Path(folder) / "store")
+    if options["count"] is not None:
+        from chargepki.cli.simulating_fleet import simulate_fleet
+
+        simulate_fleet(state, plant, members, until, timeout, at_once=options["at_once"])
+        return
+    watch = _Watch(until, lambda event: tell_progress(state, event))
+    simulator = plant.build(members[0], watch.told, None, Path(options["store"]))
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_run(simulator, until, timeout, watch))
 
 
-def _station(
-    options: Mapping[str, Any], folder: Path, trust: bytes | None, password: bytes | None, watch: _Watch
-) -> StationSimulator:
-    store = StationStore(folder)
-    if trust is not None:
-        store.set_trust(trust)
-    if password is not None:
-        store.set_password(password)
-    if options["manufacturer_trust"]:
-        store.set_manufacturer_trust(
-            files.read_limited(options["manufacturer_trust"], _MAX_TRUST_BYTES, "manufacturer trust file")
+class StationPlant:
+    """Makes the stations that the options of one command describe.
+
+    Raises:
+        InputError: a password, trust file or misbehaviour that is none.
+        StateError: a new store, and no password.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+        self.store = Path(options["store"])
+        self._trust = _read(options["trust"], "trust file")
+        self._manufacturer_trust = _read(options["manufacturer_trust"], "manufacturer trust file")
+        self._password = None if options["password_file"] is None else _read_password(Path(options["password_file"]))
+        self._policy = _trust_policy(options)
+        self._exchange = _exchange(options)
+        self._needs_password = not (options["password_file"] or options["password_dir"])
+        if self._needs_password and not self.store.exists():
+            raise StateError(
+                f"station {options['identity']} has neither a certificate nor a password",
+                why="its store is new",
+                fix="pass --password-file",
+            )
+
+    def members(self) -> list[FleetMember]:
+        """Return who they are; one without ``--count``."""
+        options = self._options
+        return plan_members(
+            options["identity"],
+            options["count"],
+            options["urls"],
+            options["protocols"],
+            [*options["misbehave"], *(f"firmware-{name}" for name in options["faults"])],
+            stays=options["on_password"],
+            enrol=not options["no_enrol"],
         )
-    told = {name: options[name] for name in ("vendor", "model") if options[name]}
-    return StationSimulator(
-        options["url"],
-        options["identity"],
-        store,
-        options["protocol"],
-        serial_number=options["serial_number"],
-        organization=options["organization"],
-        enrol=not options["no_enrol"],
-        enrol_again=options["re_enrol"],
-        firmware_version=options["firmware_version"],
-        firmware_faults=frozenset(map(FirmwareFault, options["faults"])),
-        trust_policy=_trust_policy(options),
-        ev=_exchange(options),
-        secure_url=options["secure_url"],
-        progress=watch.told,
-        **told,
-    )
+
+    def build(
+        self,
+        member: FleetMember,
+        told: Callable[[Progress], None],
+        gate: contextlib.AbstractAsyncContextManager[Any] | None,
+        folder: Path | None = None,
+    ) -> StationSimulator:
+        """Return a station over its store; *folder* in place of its own in the fleet's."""
+        options = self._options
+        store = StationStore(folder if folder is not None else self.store / member.identity)
+        if self._trust is not None:
+            store.set_trust(self._trust)
+        password = self._password
+        if options["password_dir"]:
+            password = _read_password(Path(options["password_dir"]) / member.identity)
+        if password is not None:
+            store.set_password(password)
+        if self._manufacturer_trust is not None:
+            store.set_manufacturer_trust(self._manufacturer_trust)
+        maker = {name: options[name] for name in ("vendor", "model") if options[name]}
+        return StationSimulator(
+            member.url,
+            member.identity,
+            store,
+            member.version,
+            serial_number=options["serial_number"],
+            organization=options["organization"],
+            enrol=member.enrol,
+            enrol_again=options["re_enrol"],
+            conduct=member.conduct,
+            firmware_version=options["firmware_version"],
+            trust_policy=self._policy,
+            ev=self._exchange,
+            secure_url=options["secure_url"],
+            gate=gate,
+            progress=told,
+            **maker,
+        )
+
+
+def _read(path: str | None, what: str) -> bytes | None:
+    return None if path is None else files.read_limited(path, _MAX_TRUST_BYTES, what)
+
+
+def _read_password(path: Path) -> bytes:
+    return parse_operator_password(files.read_limited(path, _MAX_PASSWORD_BYTES, "password file"))
 
 
 def _exchange(options: Mapping[str, Any]) -> EvExchange | None:
@@ -195,8 +247,10 @@ def _milestone(text: str | None) -> Milestone | None:
         raise click.UsageError(f"--until {text!r} is no milestone; known are {known}") from None
 
 
-def _tell(state: GlobalState, event: Progress) -> None:
+def tell_progress(state: GlobalState, event: Progress, station: str | None = None) -> None:
+    """Write one thing that happened; of a fleet with the station that it happened to."""
     row = {
+        **({} if station is None else {"station": station}),
         "at": event.at,
         "milestone": event.milestone,
         "text": event.text,
@@ -207,4 +261,5 @@ def _tell(state: GlobalState, event: Progress) -> None:
     if state.output.for_machines:
         state.output.document("chargepki/station-progress", row)
     else:
-        state.output.text(printable(f"{rfc3339(event.at)}  {event.milestone.value:<22}  {event.text}"))
+        who = "" if station is None else f"{station}  "
+        state.output.text(printable(f"{rfc3339(event.at)}  {who}{event.milestone.value:<22}  {event.text}"))

@@ -72,6 +72,7 @@ def _terms_options(command: Any) -> Any:
 )
 @click.option("--password-file", metavar="F|-", help="Its Basic password, 16 to 20 characters fit every version.")
 @_terms_options
+@click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Register N: {} in ID is their number.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def add(
@@ -84,18 +85,23 @@ def add(
     onboarding_ca: str | None,
     accept_expired: bool | None,
     password_grace: timedelta | None,
+    count: int | None,
     dry_run: bool,
 ) -> None:
-    """Register the station ID, or bring a removed one back."""
+    """Register the station ID, or bring a removed one back; with --count many of them, as `station simulate` runs."""
     from chargepki.cli.station_terms import terms_changes
-    from chargepki.cli.stations import add_station
+    from chargepki.cli.stations import add_stations
+    from chargepki.ocpp_security.station.fleet_plan import fleet_names
 
+    if count is not None and serial_number is not None:
+        raise click.UsageError("stations of a fleet have serial numbers of their own: leave out --serial-number")
+    names = [station_id] if count is None else fleet_names(station_id, count)
     password = _read_password(password_file)
     if dry_run:
         state.rehearse()
-    record = add_station(
-        state.workspace,
-        station_id,
+    records = add_stations(
+        state,
+        names,
         serial_number=serial_number,
         organization=organization,
         security_profile=security_profile,
@@ -108,12 +114,16 @@ def add(
         ),
     )
     if not dry_run:
-        state.output.say(f"registered station {record.id}")
+        state.output.say(f"registered {f'station {records[0].id}' if count is None else f'{len(records)} stations'}")
     if security_profile == 0:
         state.output.say("warning: with profile 0 anybody who knows its identity can speak in its name")
     if password is None and 0 < security_profile < 3:
-        state.output.say(f"it has no password yet; next: chargepki station set-password {record.id} --record-only")
-    state.output.fields("chargepki/station", _row(state, record))
+        state.output.say(f"it has no password yet; next: chargepki station set-password {records[0].id} --record-only")
+    if count is None:
+        state.output.fields("chargepki/station", _row(state, records[0]))
+    else:
+        rows = [_row(state, record) for record in records]
+        state.output.rows("chargepki/station-list", _COLUMNS, rows, key="stations")
 
 
 @station.command("set", writes="change", example="chargepki station set CS-0001 --onboarding-ca acme-maker.pem")
@@ -324,11 +334,31 @@ add_root_commands(station)
     example="chargepki station simulate wss://localhost:8443 --id CS-0001 --store ./cs-0001 --protocol ocpp2.0.1 \\\n"
     "    --password-file cs-0001.txt --trust root.pem",
 )
-@click.argument("url")
-@click.option("--id", "identity", required=True, metavar="ID", help="Identity of the station.")
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
+@click.option("--id", "identity", required=True, metavar="ID", help="Identity; of a fleet with {} for the number.")
 @click.option("--store", required=True, metavar="DIR", help="Folder of its keys, certificates and settings.")
-@click.option("--protocol", required=True, type=click.Choice(["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]), help="OCPP version.")
+@click.option(
+    "--protocol",
+    "protocols",
+    required=True,
+    multiple=True,
+    type=click.Choice(["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]),
+    help="OCPP version; of a fleet several, dealt out in turn.",
+)
+@click.option("--count", type=click.IntRange(1, 100_000), metavar="N", help="Run N stations, each with its own store.")
+@click.option(
+    "--misbehave", multiple=True, metavar="NAME[=WHO]", help="Err so; WHO is a share, 10%, or numbers: 3,7-9."
+)
+@click.option("--on-password", metavar="WHO", help="Who of a fleet asks for no certificate and stays on profile 2.")
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 1000),
+    default=32,
+    show_default=True,
+    help="How many connect at once.",
+)
 @click.option("--password-file", metavar="F", help="Basic password for its first connection.")
+@click.option("--password-dir", metavar="DIR", help="Folder with a password file for each station, named by identity.")
 @click.option("--trust", metavar="F", help="CSMS root certificate (PEM) to install first.")
 @click.option("--serial-number", metavar="S", help="Serial number; ID otherwise.")
 @click.option("--organization", metavar="O", help="Organisation in its CSR.")
@@ -351,14 +381,24 @@ add_root_commands(station)
 @click.option("--timeout", type=DURATION, metavar="60s", help="Give up when --until is not reached in this time.")
 @pass_state
 def simulate(state: GlobalState, /, **options: Any) -> None:
-    """Run a charging station of our own against the CSMS at URL, until Ctrl-C or --until.
+    """Run a charging station of our own against the CSMS at URL, until Ctrl-C or --until; with --count a fleet of them.
 
     It makes real keys, keeps them in its store, checks every certificate that it is given, and keeps the old one
-    until the new one has worked.
+    until the new one has worked. Several URLs and protocols are for fleets.
     """
     from chargepki.cli.simulating import simulate as run
 
     run(state, options)
+
+
+@station.command("misbehaviours", example="chargepki station misbehaviours --json")
+@pass_state
+def misbehaviours(state: GlobalState) -> None:
+    """List what `station simulate --misbehave` can do wrong, by name: mistakes of stations in the field."""
+    from chargepki.ocpp_security.station.misbehaviour import MISBEHAVIOURS
+
+    rows = ({"name": name, "what": what} for name, what in MISBEHAVIOURS.items())
+    state.output.rows("chargepki/misbehaviour-list", ("name", "what"), rows, key="misbehaviours")
 
 
 def _row(state: GlobalState, record: StationRecord) -> dict[str, Any]:

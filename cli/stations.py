@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.progress import progress
 from chargepki.cli.station_rows import operation_row
 from chargepki.ocpp_security.basic_auth import check_identity
 from chargepki.ocpp_security.identity import check_serial_number
@@ -33,6 +34,7 @@ from chargepki.pki.workspace import Workspace
 __all__ = [
     "CERTIFICATE_USES",
     "add_station",
+    "add_stations",
     "await_outcome",
     "confirm_removal",
     "operation_store",
@@ -53,6 +55,25 @@ CERTIFICATE_USES = {
 }
 _DEFAULT_WAIT = timedelta(seconds=60)
 _POLL_SECONDS = 0.2
+
+
+def add_stations(state: GlobalState, names: Sequence[str], **told: Any) -> list[StationRecord]:
+    """Register stations that differ by their identity alone; see `add_station`.
+
+    Raises:
+        Conflict: one of them is registered; nothing has changed then.
+    """
+    inventory = state.workspace.inventory
+    for name in names if len(names) > 1 else ():
+        known = inventory.find_station(name)
+        if known is not None and known.state is StationState.ACTIVE:
+            raise Conflict(f"station {name} is registered already", fix="choose other identities, or remove it first")
+    records = []
+    with progress(state, "stations") as show:
+        for done, name in enumerate(names, 1):
+            records.append(add_station(state.workspace, name, **told))
+            show(done, len(names))
+    return records
 
 
 def add_station(

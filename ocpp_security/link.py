@@ -136,6 +136,8 @@ class RpcLink:
             raise CallUnanswered(action, sent=False)
         outgoing = self.session.call(action, payload, self._clock(), timeout, unchecked=unchecked)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        # Whoever waits may be cancelled in the instant in which the connection ends: then nobody looks at the error.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting[outgoing.message_id] = future
         if outgoing.text is not None:
             await self._send(outgoing.text)

@@ -327,6 +327,14 @@ class StationCertificateFlow:
         """Certificates in the store."""
         return tuple(self._installed)
 
+    def again(self, request: PendingRequest) -> SendRequest:
+        """Return the same CSR once more, for a station that does not wait as it should."""
+        return self._send(request)
+
+    def forget(self, certificate: InstalledCertificate) -> DiscardCertificate:
+        """Give up a certificate whose key is lost."""
+        return self._discard(certificate)
+
     # --- parts
 
     def _send(self, request: PendingRequest) -> SendRequest:

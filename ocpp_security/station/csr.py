@@ -7,7 +7,9 @@ but policy stands between it and a certificate.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from enum import StrEnum
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,7 +19,16 @@ from chargepki.pki import names
 from chargepki.pki.errors import InputError
 from chargepki.pki.keys import PrivateKey
 
-__all__ = ["CsrForgery", "forge_csr"]
+__all__ = ["CsrForgery", "CsrSpelling", "forge_csr"]
+
+
+class CsrSpelling(StrEnum):
+    """How stations in the field write a CSR, other than as PEM has it."""
+
+    NEW_LABEL = "new-label"
+    BASE64 = "base64"
+    CRLF = "crlf"
+    ESCAPED = "escaped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,9 @@ class CsrForgery:
     """Ask for this CN: another station's serial number."""
     organization: str | None = None
     """Ask for this O."""
+    extensions: bool = False
+    """Ask for keyUsage and DC=CPO, as some stations do for every certificate."""
+    spelling: CsrSpelling | None = None
 
 
 def forge_csr(honest_pem: str, key: PrivateKey, forgery: CsrForgery) -> str:
@@ -44,13 +58,32 @@ def forge_csr(honest_pem: str, key: PrivateKey, forgery: CsrForgery) -> str:
     replaced = {"CN": forgery.common_name, "O": forgery.organization}
     wanted = [(short, replaced.get(short) or value) for short, value in names.attributes(subject)]
     present = {short for short, _ in wanted}
+    if forgery.extensions and "DC" not in present:
+        wanted.append(("DC", "CPO"))
     wanted += [(short, value) for short, value in replaced.items() if value is not None and short not in present]
     builder = x509.CertificateSigningRequestBuilder().subject_name(names.build_name(wanted))
     if forgery.ca:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    if forgery.ca or forgery.extensions:
         usage = x509.KeyUsage(
             digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+            key_agreement=forgery.extensions, key_cert_sign=forgery.ca, crl_sign=forgery.ca,
+            encipher_only=False, decipher_only=False,
         )  # fmt: skip
         builder = builder.add_extension(usage, critical=True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
+    return _spell(pem, forgery.spelling)
+
+
+def _spell(pem: str, how: CsrSpelling | None) -> str:
+    match how:
+        case CsrSpelling.NEW_LABEL:
+            return pem.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+        case CsrSpelling.BASE64:
+            return base64.b64encode(pem.encode()).decode("ascii")
+        case CsrSpelling.CRLF:
+            return pem.replace("\n", "\r\n")
+        case CsrSpelling.ESCAPED:
+            return pem.replace("\n", "\\n")
+        case None:
+            return pem

@@ -10,6 +10,7 @@ from typing import Any, Final
 from chargepki.ocpp_security import pnc_transfer
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.sign_certificate import InstalledCertificate
+from chargepki.ocpp_security.station.misbehaviour import HONEST, Conduct, Misbehaviour
 from chargepki.ocpp_security.trust_store import (
     InstalledRoot,
     TrustPolicy,
@@ -49,8 +50,9 @@ class StationRoots:
         *,
         own: Callable[[], Sequence[InstalledCertificate]],
         tell: Callable[[str], None],
+        conduct: Conduct = HONEST,
     ) -> None:
-        self._folder, self._version, self.policy = folder, version, policy
+        self._folder, self._version, self.policy, self._conduct = folder, version, policy, conduct
         self._own, self._tell = own, tell
         self.in_use: bytes | None = None
         """The CSMS root that verified the server of the present connection."""
@@ -114,10 +116,13 @@ class StationRoots:
     def _answer(
         self, version: OcppVersion, action: str, payload: Mapping[str, Any], now: datetime, over_tls: bool
     ) -> dict[str, Any]:
+        does = self._conduct.does
         if action == "InstallCertificate":
+            if does(Misbehaviour.ROOT_FORGOTTEN):
+                return {"status": "Accepted"}
             return self._install(version, payload, now, over_tls)
         if action == "DeleteCertificate":
-            return self._delete(payload)
+            return {"status": "Accepted"} if does(Misbehaviour.DELETE_FORGOTTEN) else self._delete(payload)
         asked = payload.get("certificateType")
         names = [asked] if isinstance(asked, str) else asked or []
         uses = [parse_root_use(version, name) for name in names]
@@ -125,7 +130,18 @@ class StationRoots:
             # 1.6 has no call for all; a version never lists what it has no word for.
             uses = [use for use in RootUse if use is not RootUse.OEM or version is OcppVersion.V21]
         chains = self._chains() if RootUse.V2G_CHAIN in uses else ()
-        return answer_listing(version, uses, self._findable(), self.policy, chains=chains)
+        answer = answer_listing(version, uses, self._findable(), self.policy, chains=chains)
+        return self._misreported(version, answer)
+
+    def _misreported(self, version: OcppVersion, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return a listing as stations with a mistake in it send it."""
+        member = "certificateHashData" if version is OcppVersion.V16 else "certificateHashDataChain"
+        if self._conduct.does(Misbehaviour.LIST_EMPTY) and answer["status"] == "NotFound":
+            return {"status": "Accepted", member: []}
+        if self._conduct.does(Misbehaviour.LIST_CHILDREN_REVERSED) and version is not OcppVersion.V16:
+            for item in answer.get(member, []):
+                item.get("childCertificateHashData", []).reverse()
+        return answer
 
     def _findable(self) -> list[InstalledRoot]:
         """Return what can be listed and deleted: a station that takes anything loses what is no root."""

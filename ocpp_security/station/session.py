@@ -7,16 +7,15 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidHandshake
 
-from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import SecurityEvent
-from chargepki.ocpp_security.firmware_flow import FirmwareStatus, build_status, update_action
-from chargepki.ocpp_security.link import CallRefused, CallUnanswered, Reply, RpcLink
-from chargepki.ocpp_security.passwords import password_from_wire
-from chargepki.ocpp_security.rpc import CallReceived, ProtocolViolation, RpcSession
+from chargepki.ocpp_security.firmware_flow import FirmwareStatus, build_status
+from chargepki.ocpp_security.link import CallRefused, CallUnanswered, RpcLink
+from chargepki.ocpp_security.rpc import ProtocolViolation, RpcSession
 from chargepki.ocpp_security.sign_certificate import (
     CertificateProven,
     DiscardCertificate,
@@ -29,15 +28,17 @@ from chargepki.ocpp_security.sign_certificate import (
     StationEffect,
     StoreRequest,
 )
+from chargepki.ocpp_security.station.answering import StationAnswers
 from chargepki.ocpp_security.station.csr import forge_csr
-from chargepki.ocpp_security.station.device import PROFILE
+from chargepki.ocpp_security.station.dialling import Credentials
 from chargepki.ocpp_security.station.ev_contract import ask_for_contracts
-from chargepki.ocpp_security.station.log_upload import LogUploader
+from chargepki.ocpp_security.station.facts import event_payload
+from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import ChargePkiError
-from chargepki.pki.keys import PrivateKey, generate_private_key
+from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.station.simulator import StationSimulator
@@ -46,47 +47,29 @@ __all__ = ["StationSession"]
 
 _log = logging.getLogger("chargepki.station")
 _CALL_TIMEOUT = timedelta(seconds=30)
-_TICK_SECONDS = 0.5
+_TICK_SECONDS: Final = 5.0
+"""How often expiry is looked at; resends have their own time."""
+_LEAST_TICK_SECONDS: Final = 0.05
+_STORM_SECONDS: Final = 0.25
 _RETRY_BOOT_SECONDS = 10.0
-
-# What this station says to messages that it need not act on; everything else is NotSupported.
-_FIXED_ANSWERS: dict[str, dict[str, Any]] = {
-    "CancelReservation": {"status": "Rejected"},
-    "ChangeAvailability": {"status": "Accepted"},
-    "ClearCache": {"status": "Accepted"},
-    "GetBaseReport": {"status": "NotSupported"},
-    "GetReport": {"status": "NotSupported"},
-    "RemoteStartTransaction": {"status": "Rejected"},
-    "RemoteStopTransaction": {"status": "Rejected"},
-    "RequestStartTransaction": {"status": "Rejected"},
-    "RequestStopTransaction": {"status": "Rejected"},
-}
 
 
 class StationSession:
     """Lives as long as its connection; what must survive it is in the simulator and its store."""
 
-    def __init__(self, simulator: StationSimulator, socket: ClientConnection) -> None:
-        self._station = simulator
+    def __init__(self, simulator: StationSimulator, socket: ClientConnection, credentials: Credentials) -> None:
+        self.station, self._credentials = simulator, credentials
         self._booted = asyncio.Event()
         self._firmware_news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._new_keys: dict[CertificateUse, PrivateKey] = {}
-        self._logs = LogUploader(
-            simulator.version,
-            identity=simulator.identity,
-            read=simulator.read_log,
-            tls=simulator.upload_tls,
-            call=self.call,
-            tell=lambda text: simulator.tell(Milestone.LOG, text),
-        )
         # Hash data that are written wrongly may break the schema as well; a station that errs so sends them anyway.
-        errs = bool(simulator.roots.policy.hash_defects)
-        unchecked = ("DeleteCertificate", "GetInstalledCertificateIds") if errs else ()
-        session = RpcSession(simulator.version, role=Role.STATION, unchecked=unchecked)
+        session = RpcSession(simulator.version, role=Role.STATION, unchecked=simulator.conduct.unchecked)
+        self._answers = StationAnswers(self)
         self.link = RpcLink(
             socket,
             session,
-            on_call=self._on_call,
+            on_call=self._answers.answer,
             on_violation=self._on_violation,
             clock=simulator.clock,
             log=_log,
@@ -100,6 +83,10 @@ class StationSession:
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._report_firmware()),
         ]
+        if self.station.conduct.does(Misbehaviour.CSR_STORM):
+            tasks.append(asyncio.create_task(self._storm()))
+        if self.station.conduct.does(Misbehaviour.SECOND_CONNECTION):
+            tasks.append(asyncio.create_task(self._connect_twice()))
         try:
             await self.link.run()
         finally:
@@ -117,26 +104,29 @@ class StationSession:
 
     async def _live(self, effects: Sequence[StationEffect]) -> None:
         await self.perform(effects)
+        if self.station.conduct.does(Misbehaviour.EVENTS_EARLY):
+            await self._send_events()
         interval = await self._boot()
         self._booted.set()
         await self._status()
         await self.send_events()
-        station = self._station
-        has_certificate = any(
-            item.use is CertificateUse.CHARGING_STATION and not station.lost_certificate(item)
-            for item in station.flow.installed
-        )
-        if station.enrol and not has_certificate:
-            await self.perform(station.flow.renew(CertificateUse.CHARGING_STATION))
+        await self._enrol()
         await self._serve_vehicle()
         while True:
             await asyncio.sleep(max(interval, 1))
             with suppress(CallRefused):
                 await self.call("Heartbeat", {})
 
+    async def _enrol(self) -> None:
+        """Ask for every certificate that the station should have and has not (A03)."""
+        station = self.station
+        held = {item.use for item in station.flow.installed if not station.dialler.lost_certificate(item)}
+        for use in sorted(station.uses - held) if station.enrol else ():
+            await self.perform(station.flow.renew(use))
+
     async def _serve_vehicle(self) -> None:
         """Ask for the contracts of the vehicle that is plugged in, once."""
-        station = self._station
+        station = self.station
         if station.ev is None:
             return
         exchange, station.ev = station.ev, None
@@ -147,7 +137,7 @@ class StationSession:
             station.tell(Milestone.CONTRACT_REFUSED, str(exc))
 
     async def _boot(self) -> int:
-        station = self._station
+        station = self.station
         while True:
             wait = _RETRY_BOOT_SECONDS
             try:
@@ -162,7 +152,7 @@ class StationSession:
             await asyncio.sleep(wait)
 
     async def _status(self) -> None:
-        station = self._station
+        station = self.station
         if station.version is OcppVersion.V16:
             payload: dict[str, Any] = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
         else:
@@ -174,16 +164,50 @@ class StationSession:
     async def _tick(self) -> None:
         await self._booted.wait()
         while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            await self.perform(self._station.flow.due(self._station.clock()))
+            await self.perform(self.station.flow.due(self.station.clock()))
+            self._changed.clear()
+            with suppress(TimeoutError):
+                # Not wait_for: that of Python 3.11 forgets a cancellation that meets the event.
+                async with asyncio.timeout(self._next_tick()):
+                    await self._changed.wait()
+
+    def _next_tick(self) -> float:
+        due = self.station.flow.next_due()
+        if due is None:
+            return _TICK_SECONDS
+        left = (due - self.station.clock()).total_seconds()
+        return min(max(left, _LEAST_TICK_SECONDS), _TICK_SECONDS)
+
+    async def _storm(self) -> None:
+        """Send what waits for its certificate again and again, as stations did that took seconds for milliseconds."""
+        await self._booted.wait()
+        while True:
+            await asyncio.sleep(_STORM_SECONDS)
+            for request in self.station.flow.pending:
+                await self.perform([self.station.flow.again(request)])
+
+    async def _connect_twice(self) -> None:
+        """Hold another connection in the station's name until this one ends."""
+        await self._booted.wait()
+        with suppress(OSError, InvalidHandshake, TimeoutError):
+            second = await self.station.dialler.open(self._credentials)
+            try:
+                await second.wait_closed()
+            finally:
+                await second.close()
 
     async def send_events(self) -> None:
         """Send what is queued, oldest first; each leaves the queue only when the CSMS has answered."""
-        station = self._station
-        while self._booted.is_set() and station.store.state.events:
+        if self._booted.is_set():
+            await self._send_events()
+
+    async def _send_events(self) -> None:
+        station = self.station
+        while station.store.state.events:
             event = station.store.state.events[0]
             try:
-                await self.call("SecurityEventNotification", station.event_payload(event))
+                for _ in range(2 if station.conduct.does(Misbehaviour.EVENTS_TWICE) else 1):
+                    await self.call("SecurityEventNotification", event_payload(event))
             except CallUnanswered:
                 return
             except CallRefused as exc:
@@ -197,7 +221,7 @@ class StationSession:
     async def _report_firmware(self) -> None:
         """Send the statuses in their order; each leaves the queue only when the CSMS has answered (L01.FR.01)."""
         await self._booted.wait()
-        station = self._station
+        station = self.station
         while True:
             # Forget old news before looking, so that what happens meanwhile is not forgotten.
             self._firmware_news.clear()
@@ -225,16 +249,24 @@ class StationSession:
         while queue:
             effect = queue.pop(0)
             if isinstance(effect, MakeKey):
-                key = await asyncio.to_thread(generate_private_key, self._station.key_algorithm)
+                key = await asyncio.to_thread(generate_private_key, self._algorithm(effect.use))
                 self._new_keys[effect.use] = key
-                queue += self._station.flow.start(effect.use, key, self._station.clock())
+                queue += self.station.flow.start(effect.use, key, self.station.clock())
             elif isinstance(effect, SendRequest):
                 queue += await self._send_request(effect)
             else:
                 await self._perform_locally(effect)
 
+        self._changed.set()
+
+    def _algorithm(self, use: CertificateUse) -> KeyAlgorithm:
+        """Return what the key of a certificate has to be: the two editions of ISO 15118 each have their curve."""
+        if use is CertificateUse.V2G20:
+            return KeyAlgorithm.SECP521R1
+        return KeyAlgorithm.SECP256R1 if use is CertificateUse.V2G else self.station.key_algorithm
+
     async def _perform_locally(self, effect: StationEffect) -> None:
-        station = self._station
+        station = self.station
         match effect:
             case StoreRequest():
                 station.store.add_request(effect.request, self._new_keys.pop(effect.request.use))
@@ -259,10 +291,12 @@ class StationSession:
                 await self.send_events()
 
     async def _send_request(self, effect: SendRequest) -> Sequence[StationEffect]:
-        station, payload = self._station, dict(effect.payload)
+        station, payload = self.station, dict(effect.payload)
         if station.forgery is not None:
             key = station.store.private_key(effect.request.spki_sha256)
             payload["csr"] = forge_csr(effect.request.csr_pem, key, station.forgery)
+        if station.conduct.does(Misbehaviour.CSR_UNTYPED):
+            payload.pop("certificateType", None)
         station.tell(Milestone.CSR_SENT, "sent a certificate signing request")
         status: str | None = None
         detail = ""
@@ -286,108 +320,14 @@ class StationSession:
     # What the CSMS sends
 
     async def _on_violation(self, event: ProtocolViolation) -> None:
-        self._station.raise_event(SecurityEvent.INVALID_MESSAGES, event.reason)
+        self.station.raise_event(SecurityEvent.INVALID_MESSAGES, event.reason)
 
-    async def _on_call(self, event: CallReceived) -> Reply:
-        station, payload = self._station, cast("dict[str, Any]", event.payload)
-        match event.action:
-            case "TriggerMessage" | "ExtendedTriggerMessage":
-                return self._triggered(event.action, payload)
-            case "CertificateSigned":
-                return await self._certificate_signed(payload)
-            case "ChangeConfiguration" if payload["key"] == PROFILE:
-                status = station.network.raise_profile(str(payload["value"]))
-                after = self._reconnecting("the security profile is raised", rebooted=True)
-                return Reply({"status": status}, after if status == "Accepted" else None)
-            case "SetNetworkProfile":
-                return Reply(station.network.set_profile(payload))
-            case "ChangeConfiguration":
-                status, password = station.device.change_configuration(payload)
-                return self._configured({"status": status}, password)
-            case "SetVariables":
-                answer, password = station.device.set_variables(payload)
-                return self._configured(answer, password)
-            case "GetConfiguration":
-                return Reply(station.device.get_configuration(payload))
-            case "GetVariables":
-                return Reply(station.device.get_variables(payload))
-            case "SignedUpdateFirmware" | "UpdateFirmware" if event.action == update_action(station.version):
-                return Reply({"status": station.firmware.requested(payload)}, self.send_events)
-            case "InstallCertificate" | "DeleteCertificate" | "GetInstalledCertificateIds" | "DataTransfer":
-                return self._about_roots(event.action, payload)
-            case "GetLog":
-                return self._logs.asked(payload)
-            case "Reset":
-                return Reply({"status": "Accepted"}, self._reconnecting("reset by the CSMS", rebooted=True))
-        if event.action in _FIXED_ANSWERS:
-            return Reply(_FIXED_ANSWERS[event.action])
-        answer_no = CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "this station does not support it")
-        raise OcppRefusal(f"{event.action} is not supported", answer=answer_no)
-
-    def _about_roots(self, action: str, payload: dict[str, Any]) -> Reply:
-        station = self._station
-        now, over_tls = station.clock(), station.is_secured
-        if action == "DataTransfer":
-            answer = station.roots.answer_transfer(payload, now, over_tls=over_tls)
-        else:
-            answer = station.roots.answer(action, payload, now, over_tls=over_tls)
-        station.roots_changed()
-        station.take_variables()
-        return Reply(answer)
-
-    def _triggered(self, action: str, payload: dict[str, Any]) -> Reply:
-        station = self._station
-        answer, effects = station.flow.triggered(action, payload, station.clock())
-        if answer["status"] == "Accepted":
-            station.tell(Milestone.TRIGGERED, "the CSMS asked for a new certificate")
-            return Reply(answer, lambda: self.perform(effects))
-        if payload.get("requestedMessage") == "FirmwareStatusNotification":
-            return Reply({"status": "Accepted"}, self._tell_firmware)
-        others: dict[str, dict[str, Any]] = {"BootNotification": station.boot_payload(), "Heartbeat": {}}
-        requested = str(payload["requestedMessage"])
-        if requested in others:
-
-            async def send() -> None:
-                with suppress(ChargePkiError):
-                    await self.call(requested, others[requested])
-
-            return Reply({"status": "Accepted"}, send)
-        return Reply(answer)
-
-    async def _tell_firmware(self) -> None:
-        if self._station.firmware.store.state.queue:
+    async def tell_firmware(self) -> None:
+        """Send the present status of the firmware, behind what waits to be sent."""
+        if self.station.firmware.store.state.queue:
             # What waits to be sent ends with the present status, which must not overtake the ones before it.
             self._firmware_news.set()
             return
-        call = build_status(self._station.version, *self._station.firmware.triggered())
+        call = build_status(self.station.version, *self.station.firmware.triggered())
         with suppress(ChargePkiError):
             await self.call(call.action, call.payload)
-
-    async def _certificate_signed(self, payload: dict[str, Any]) -> Reply:
-        """Judge a chain, and have it on disk before the CSMS hears Accepted."""
-        station = self._station
-        answer, effects = station.flow.certificate_signed(payload, station.clock())
-        before = [item for item in effects if not isinstance(item, (Reconnect, RaiseEvent))]
-        after = [item for item in effects if isinstance(item, (Reconnect, RaiseEvent))]
-        await self.perform(before)
-        if answer["status"] != "Accepted":
-            why = next((item.tech_info for item in after if isinstance(item, RaiseEvent)), "")
-            station.tell(Milestone.CERTIFICATE_REFUSED, f"refused the certificate: {why}")
-        return Reply(answer, lambda: self.perform(after))
-
-    def _configured(self, answer: dict[str, Any], password: str | None) -> Reply:
-        station = self._station
-        station.take_variables()
-        if password is None:
-            return Reply(answer)
-        # Checked by the device model already; the old one stays until this one has opened a connection.
-        station.store.offer_password(password_from_wire(password, station.version))
-        station.raise_event(SecurityEvent.RECONFIGURATION_OF_SECURITY_PARAMETERS, "Basic authentication password")
-        station.tell(Milestone.PASSWORD_OFFERED, "the CSMS set a new password")
-        return Reply(answer, self._reconnecting("a new password is to be used"))
-
-    def _reconnecting(self, why: str, *, rebooted: bool = False) -> Any:
-        async def reconnect() -> None:
-            self._station.reconnect(why, rebooted=rebooted)
-
-        return reconnect

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
 
-from chargepki.ocpp_security.basic_auth import build_authorization, check_identity
+from chargepki.ocpp_security.basic_auth import check_identity
 from chargepki.ocpp_security.certificate_checks import CertificateRules
 from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, event_name, is_sent
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
 from chargepki.ocpp_security.passwords import password_from_wire
-from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
-from chargepki.ocpp_security.station.connecting import HANDSHAKE_EVENTS, NoRedirect, RetryPolicy
+from chargepki.ocpp_security.station.connecting import RetryPolicy
 from chargepki.ocpp_security.station.csr import CsrForgery
 from chargepki.ocpp_security.station.device import ATTEMPTS, FIELD_LENGTH, PRIORITY, DeviceModel
+from chargepki.ocpp_security.station.dialling import Credentials, Dialler
 from chargepki.ocpp_security.station.ev_contract import EvExchange
-from chargepki.ocpp_security.station.firmware import FirmwareFault, FirmwareHooks, StationFirmware
+from chargepki.ocpp_security.station.facts import StationFacts, first_variables
+from chargepki.ocpp_security.station.firmware import FirmwareHooks, StationFirmware
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore
+from chargepki.ocpp_security.station.misbehaviour import HONEST, Conduct, Misbehaviour
 from chargepki.ocpp_security.station.network import NetworkFacts, StationNetwork, parse_endpoint
 from chargepki.ocpp_security.station.progress import Milestone, Progress
 from chargepki.ocpp_security.station.roots import StationRoots
 from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
-from chargepki.ocpp_security.tls import TlsIdentity, client_context, peer_chain
+from chargepki.ocpp_security.tls import client_context
 from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.ocpp_security.wire_time import wire_time
 from chargepki.pki.errors import InputError, StateError
 from chargepki.pki.keys import KeyAlgorithm
@@ -42,18 +45,8 @@ from chargepki.pki.keys import KeyAlgorithm
 __all__ = ["RetryPolicy", "StationSimulator"]
 
 _MODEL, _VENDOR = "Simulator", "chargepki"
-_MAX_MESSAGE_BYTES = 262_144
-_OPEN_SECONDS = 20
 _MAX_DIAGNOSTICS = 1000
-_REFUSALS = 3
-"""So often in a row a certificate is refused before `enrol_again` takes it for lost: a CSMS may err once."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Credentials:
-    profile: int
-    password: bytes | None = None
-    certificate: InstalledCertificate | None = None
+_STORM_SECONDS = 0.02
 
 
 class StationSimulator:
@@ -62,6 +55,30 @@ class StationSimulator:
     The security profile follows from the URL and from what the store holds: ``ws`` is profile 1; ``wss`` is profile 3
     with a certificate in the store, and profile 2 with a password while there is none. With `enrol` a station without
     a certificate asks for one as soon as it is accepted (A03).
+
+    Args:
+        url: ``ws://`` or ``wss://``; without a path ``/ocpp`` is meant. The identity is appended, percent-encoded.
+        serial_number: what BootNotification reports and the CN asks for; the identity unless given.
+        organization: OrganizationName (1.6: CpoName), the O of its CSR.
+        uses: the certificates it has; it enrols for each of them.
+        iso15118: first values of the variables of ISO15118Ctrlr, ``SeccId`` for one, by their names.
+        enrol_again: go back to the password when its certificate is refused three times in a row, and ask for a
+            new one (if it has no other one that works, and `enrol`). A real station never lowers its
+            profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
+        conduct: what it does wrong.
+        forgery: make CSRs ask for what an honest station would not (an attack tool, see `CsrForgery`).
+        vendor: what BootNotification tells, as for *model*.
+        firmware_version: what a new store begins with.
+        trust_policy: how it decides about roots.
+        ev: a vehicle that is plugged in, whose request for its contract is passed on once.
+        secure_url: 1.6: where it goes when the CSMS raises its profile to 2 or 3; otherwise to the same host and
+            port over TLS. In 2.x the CSMS names the URL.
+        gate: entered for each attempt to connect; see `Dialler`.
+        progress: called with everything that happens.
+
+    Raises:
+        InputError: a bad URL or identity.
+        StateError: the store belongs to another station.
 
     Example:
         store = StationStore(folder)
@@ -80,54 +97,54 @@ class StationSimulator:
         *,
         serial_number: str | None = None,
         organization: str | None = None,
+        uses: frozenset[CertificateUse] = frozenset({CertificateUse.CHARGING_STATION}),
+        iso15118: Mapping[str, str] = MappingProxyType({}),
         enrol: bool = True,
         enrol_again: bool = False,
+        conduct: Conduct = HONEST,
         forgery: CsrForgery | None = None,
         vendor: str = _VENDOR,
         model: str = _MODEL,
         firmware_version: str = "1.0.0",
-        firmware_faults: frozenset[FirmwareFault] = frozenset(),
         trust_policy: TrustPolicy | None = None,
         ev: EvExchange | None = None,
         secure_url: str | None = None,
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
+        gate: contextlib.AbstractAsyncContextManager[Any] | None = None,
         progress: Callable[[Progress], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Set up the station; nothing is connected yet.
-
-        Args:
-            url: ``ws://`` or ``wss://``; without a path ``/ocpp`` is meant. The identity is appended, percent-encoded.
-            serial_number: what BootNotification reports and the CN asks for; the identity unless given.
-            organization: OrganizationName (1.6: CpoName), the O of its CSR.
-            enrol_again: go back to the password when its certificate is refused three times in a row, and ask for a
-                new one (if it has no other one that works, and `enrol`). A real station never lowers its
-                profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
-            forgery: make CSRs ask for what an honest station would not (an attack tool, see `CsrForgery`).
-            vendor: what BootNotification tells, as for *model*.
-            firmware_version: what a new store begins with.
-            firmware_faults: what it does wrong in updates.
-            trust_policy: how it decides about roots, and what it does wrong with them.
-            ev: a vehicle that is plugged in, whose request for its contract is passed on once.
-            secure_url: 1.6: where it goes when the CSMS raises its profile to 2 or 3; otherwise to the same host and
-                port over TLS. In 2.x the CSMS names the URL.
-            progress: called with everything that happens.
-
-        Raises:
-            InputError: a bad URL or identity.
-            StateError: the store belongs to another station.
-        """
+        """Set up the station; nothing is connected yet."""
         check_identity(identity)
         self.identity, self.version, self.store = identity, OcppVersion(version), store
         parse_endpoint(url, identity)
-        self.enrol, self._enrol_again, self.forgery = enrol, enrol_again, forgery
+        self.enrol, self.uses = enrol, uses
+        self.forgery = forgery or conduct.forgery
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
         self._progress = progress
         self.ev = ev
-        state = store.begin(identity, serial_number or identity, _first_variables(identity, organization))
-        self._serial_number = state.serial_number
+        state = store.begin(identity, serial_number or identity, first_variables(identity, organization, iso15118))
+        self.about = StationFacts(self.version, state.serial_number, vendor, model)
+        self._policy = conduct.policy(trust_policy or TrustPolicy())
+        self.conduct = replace(conduct, hash_defects=self._policy.hash_defects)
+        self._take_up(url, secure_url)
+        self.device.put(FIELD_LENGTH, str(ev.takes) if ev is not None and ev.takes else "")
+        self.firmware = StationFirmware(
+            FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), conduct.firmware
+        )
+        self.dialler = Dialler(self, enrol_again=enrol_again, gate=gate)
+        self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
+        self._session: StationSession | None = None
+        self._profile: int | None = None
+        self._reconnect_at_once = self._rebooted = False
+        self._until: Callable[[Progress], bool] | None = None
+        self._reached: asyncio.Future[Progress] | None = None
+
+    def _take_up(self, url: str, secure_url: str | None) -> None:
+        """Set up what the store holds: variables, roots, certificates, configuration slots."""
+        store, state = self.store, self.store.state
         self.device = DeviceModel(
             state.variables,
             takes_password=self._takes_password,
@@ -136,9 +153,10 @@ class StationSimulator:
         self.roots = StationRoots(
             store.folder,
             self.version,
-            trust_policy or TrustPolicy(),
+            self._policy,
             own=lambda: self.flow.installed,
             tell=lambda text: self.tell(Milestone.ROOTS, text),
+            conduct=self.conduct,
         )
         self.roots_changed()
         self.flow = StationCertificateFlow(
@@ -146,20 +164,6 @@ class StationSimulator:
         )
         self.network = StationNetwork(store.folder, self.version, url, self._network_facts(), secure_url=secure_url)
         self._network_changed()
-        self.device.put(FIELD_LENGTH, str(ev.takes) if ev is not None and ev.takes else "")
-        self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
-        self._vendor, self._model = vendor, model
-        self.firmware = StationFirmware(
-            FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), firmware_faults
-        )
-        self._session: StationSession | None = None
-        self._on_fallback = False
-        self._profile: int | None = None
-        self._reconnect_at_once = self._rebooted = False
-        self._password_turn = 0
-        self._refusals: tuple[str, int] = ("", 0)
-        self._until: Callable[[Progress], bool] | None = None
-        self._reached: asyncio.Future[Progress] | None = None
 
     async def run(self, until: Callable[[Progress], bool] | None = None) -> Progress | None:
         """Connect and stay connected until *until* says yes to something that happened; without it, for ever.
@@ -219,10 +223,6 @@ class StationSimulator:
         if self._reached is not None and not self._reached.done() and self._until is not None and self._until(event):
             self._reached.set_result(event)
 
-    def lost_certificate(self, certificate: InstalledCertificate) -> bool:
-        """Say whether the CSMS refuses *certificate* for good and the station goes back to its password."""
-        return self._enrol_again and self._refusals[0] == certificate.sha256 and self._refusals[1] >= _REFUSALS
-
     def reconnect(self, why: str, *, rebooted: bool = False) -> None:
         """Close the connection and come back at once; after a reboot on the first slot of the order."""
         self._reconnect_at_once = True
@@ -251,7 +251,7 @@ class StationSimulator:
 
     def upload_tls(self) -> ssl.SSLContext:
         """Return the context for uploads: the roots of the CSMS, and our certificate if it asks for one."""
-        return self._tls(self.flow.client_certificate(self.clock()))
+        return self.dialler.tls(self.flow.client_certificate(self.clock()))
 
     def take_variables(self) -> None:
         """Keep changed variables, and let the certificate flow and the network follow them."""
@@ -268,24 +268,7 @@ class StationSimulator:
 
     def boot_payload(self) -> dict[str, Any]:
         """Return the BootNotification request."""
-        if self.version is OcppVersion.V16:
-            return {
-                "chargePointModel": self._model,
-                "chargePointVendor": self._vendor,
-                "chargePointSerialNumber": self._serial_number,
-                "firmwareVersion": self.firmware.store.state.version,
-            }
-        station = {
-            "model": self._model,
-            "vendorName": self._vendor,
-            "serialNumber": self._serial_number,
-            "firmwareVersion": self.firmware.store.state.version,
-        }
-        return {"chargingStation": station, "reason": "PowerUp"}
-
-    def event_payload(self, event: QueuedEvent) -> dict[str, Any]:
-        """Return the SecurityEventNotification request for a queued event."""
-        return {"type": event.type, "timestamp": wire_time(event.at), "techInfo": event.tech_info}
+        return self.about.boot(self.firmware.store.state.version, self.conduct)
 
     def wire_now(self) -> str:
         """Return the present time as OCPP writes it."""
@@ -299,14 +282,12 @@ class StationSimulator:
             self._reconnect_at_once = False
             if self._rebooted:
                 self._rebooted = False
-                self.network.restarted()
-            credentials = self._choose_credentials()
+                if not self.conduct.does(Misbehaviour.PROFILE_FORGOTTEN):
+                    self.network.restarted()
+            credentials = self.dialler.choose_credentials()
             self._profile = credentials.profile
-            self.tell(Milestone.CONNECTING, f"connecting to {self._endpoint()} (profile {credentials.profile})")
-            socket = await self._connect(credentials)
-            if socket is None and self._on_fallback:
-                # M05.FR.14: the server does not verify under the new root; the old one is there for this.
-                socket = await self._connect(credentials, fallback=True)
+            self.tell(Milestone.CONNECTING, f"connecting to {self.dialler.address()} (profile {credentials.profile})")
+            socket = await self.dialler.connect(credentials)
             if socket is None:
                 failures += 1
                 self.network.failed()
@@ -314,104 +295,12 @@ class StationSimulator:
                 failures = 0
                 await self._serve(socket, credentials)
             if not self._reconnect_at_once:
-                await asyncio.sleep(self._retry.wait(max(failures, 1)))
+                storms = self.conduct.does(Misbehaviour.RECONNECT_STORM)
+                await asyncio.sleep(_STORM_SECONDS if storms else self._retry.wait(max(failures, 1)))
 
-    def _endpoint(self) -> str:
-        return parse_endpoint(self.network.profile.url, self.identity)
-
-    def _choose_credentials(self) -> _Credentials:
-        profile = self.network.profile
-        if not profile.url.startswith("wss:"):
-            return _Credentials(1, self._password())
-        certificate = self.flow.client_certificate(self.clock())
-        if profile.security_profile == 3 and not (certificate and self.lost_certificate(certificate)):
-            # Without its certificate it fails, as every station of profile 3 does, and goes on to the next slot.
-            return _Credentials(3, certificate=certificate)
-        if profile.security_profile == 2 or certificate is None or self.lost_certificate(certificate):
-            return _Credentials(2, self._password())
-        return _Credentials(3, certificate=certificate)
-
-    def _password(self) -> bytes:
-        passwords = self.store.passwords()
-        if not passwords:
-            raise InputError(
-                f"station {self.identity} has neither a certificate nor a password", fix="pass --password-file"
-            )
-        return passwords[self._password_turn % len(passwords)]
-
-    async def _connect(self, credentials: _Credentials, *, fallback: bool = False) -> ClientConnection | None:
-        self._on_fallback = False
-        headers = {}
-        if credentials.password is not None:
-            headers["Authorization"] = build_authorization(self.identity, credentials.password)
-        try:
-            socket = await NoRedirect(
-                self._endpoint(),
-                subprotocols=[Subprotocol(self.version.value)],
-                additional_headers=headers,
-                ssl=self._tls(credentials.certificate, fallback=fallback) if credentials.profile > 1 else None,
-                compression=None,
-                proxy=None,
-                open_timeout=_OPEN_SECONDS,
-                max_size=_MAX_MESSAGE_BYTES,
-                user_agent_header=None,
-            )
-        except (InvalidHandshake, ssl.SSLError) as exc:
-            self._refused(credentials, exc)
-            if isinstance(exc, ssl.SSLCertVerificationError) and not fallback:
-                # M05.FR.15 and FR.16: on the way to another CSMS the attempts count, and not the old root.
-                is_active = self.network.current == self.network.active
-                self._on_fallback = is_active and bool(self.roots.csms(fallback=True))
-            return None
-        except (OSError, TimeoutError) as exc:
-            # TLS 1.3: a server that refuses our certificate hangs up after our side thinks the handshake is done.
-            if credentials.certificate is not None and isinstance(exc, ConnectionError):
-                self.flow.connection_failed(credentials.certificate.sha256, self.clock())
-            self.tell(Milestone.UNREACHABLE, f"cannot reach the CSMS: {type(exc).__name__}")
-            return None
-        if socket.subprotocol != self.version.value:
-            await socket.close()
-            self.tell(Milestone.REFUSED, f"the CSMS does not speak {self.version.value}", status=101)
-            return None
-        secured = socket.transport.get_extra_info("ssl_object")
-        if secured is not None:
-            self.roots.worked(peer_chain(secured), fallback=fallback)
-        return socket
-
-    def _tls(self, certificate: InstalledCertificate | None, *, fallback: bool = False) -> ssl.SSLContext:
-        identity = None
-        if certificate is not None:
-            identity = TlsIdentity(certificate.chain_der, self.store.private_key(certificate.spki_sha256))
-        return client_context(self.roots.csms(fallback=fallback), identity=identity)
-
-    def _refused(self, credentials: _Credentials, exc: Exception) -> None:
-        """Work out what a refusal says about the credentials that were tried."""
-        status = exc.response.status_code if isinstance(exc, InvalidStatus) else None
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            # A00.FR.309, A00.FR.412 and 413: not the credentials' fault.
-            self.raise_event(SecurityEvent.INVALID_CSMS_CERTIFICATE, exc.verify_message or "invalid certificate")
-            text = f"the CSMS's certificate is not accepted: {exc.verify_message}"
-        elif isinstance(exc, ssl.SSLError):
-            text = f"the TLS handshake failed: {exc.reason}"
-            event = HANDSHAKE_EVENTS.get(exc.reason or "")
-            if event is not None:
-                self.raise_event(event, text)
-        else:
-            text = f"the CSMS refused the connection: HTTP {status}" if status else "the CSMS hung up without an answer"
-        if not isinstance(exc, ssl.SSLCertVerificationError):
-            if credentials.certificate is not None:
-                self.flow.connection_failed(credentials.certificate.sha256, self.clock())
-                if status == 403 or isinstance(exc, ssl.SSLError):
-                    sha256 = credentials.certificate.sha256
-                    self._refusals = (sha256, self._refusals[1] + 1 if self._refusals[0] == sha256 else 1)
-            elif status == 401:
-                self._password_turn += 1
-        self.tell(Milestone.REFUSED, text, status=status)
-
-    async def _serve(self, socket: ClientConnection, credentials: _Credentials) -> None:
+    async def _serve(self, socket: ClientConnection, credentials: Credentials) -> None:
         certificate = credentials.certificate
-        if certificate is not None:
-            self._refusals = ("", 0)
+        self.dialler.opened(credentials)
         self.store.set_profile(credentials.profile)
         self.device.put("SecurityProfile", str(credentials.profile))
         changed = self.network.connected(credentials.profile)
@@ -419,12 +308,10 @@ class StationSimulator:
         if changed is not None:
             self.tell(Milestone.NETWORK, changed)
         self.tell(Milestone.CONNECTED, f"connected on security profile {credentials.profile}")
-        if credentials.password is not None:
-            self._password_turn = 0
-            if self.store.password_worked(credentials.password):
-                self.tell(Milestone.PASSWORD_PROVEN, "the new password opened a connection")
+        if credentials.password is not None and self.store.password_worked(credentials.password):
+            self.tell(Milestone.PASSWORD_PROVEN, "the new password opened a connection")
         effects = self.flow.connected(certificate.sha256 if certificate is not None else None, self.clock())
-        self._session = StationSession(self, socket)
+        self._session = StationSession(self, socket, credentials)
         try:
             await self._session.run(effects)
         finally:
@@ -469,7 +356,7 @@ class StationSimulator:
         wait, repeat = values.get("CertSigningWaitMinimum", ""), values.get("CertSigningRepeatTimes", "")
         return StationCertificateConfig(
             rules=CertificateRules(
-                serial_number=self._serial_number,
+                serial_number=self.about.serial_number,
                 organization=values.get("OrganizationName") or None,
                 operator_anchors=(*self.roots.csms(), *self.roots.csms(fallback=True)),
             ),
@@ -477,23 +364,19 @@ class StationSimulator:
             repeat_times=int(repeat) if repeat else None,
         )
 
+    def read_password(self, value: str) -> bytes:
+        """Return the octets of a password as the CSMS has sent it.
+
+        Raises:
+            InputError: it is none for this version.
+        """
+        password = password_from_wire(value, self.version)
+        is_hex = self.version is OcppVersion.V16 and self.conduct.does(Misbehaviour.PASSWORD_HEX)
+        return value.encode() if is_hex else password
+
     def _takes_password(self, value: str) -> bool:
         try:
-            password_from_wire(value, self.version)
+            self.read_password(value)
         except InputError:
             return False
         return True
-
-
-def _first_variables(identity: str, organization: str | None) -> dict[str, str]:
-    return {
-        "Identity": identity,
-        "OrganizationName": organization or "",
-        "SecurityProfile": "0",
-        "CertSigningWaitMinimum": "30",
-        "CertSigningRepeatTimes": "3",
-        "MaxCertificateChainSize": "10000",
-        "AdditionalRootCertificateCheck": "false",
-        "HeartbeatInterval": "300",
-        ATTEMPTS: "3",
-    }

@@ -97,6 +97,50 @@ def test_a_simulation_that_does_not_get_there_ends(run: CommandLine, place: Path
     run.run(*simulated(queueing, place, "CS-9", "--timeout", "1s")).check_one_error(2)
 
 
+def test_a_fleet_is_registered_and_simulated(run: CommandLine, place: Path, queueing: Service) -> None:
+    fleet = ("--count", "3", "--password-file", place / "password")
+    added = run("station", "add", "V-{}", *fleet, "--security-profile", "1", "--json").json()["stations"]
+    assert [row["id"] for row in added] == ["V-1", "V-2", "V-3"]
+    run.run("station", "add", "V", *fleet).check_one_error(3)
+    versions = ("--protocol", "ocpp1.6", "--protocol", "ocpp2.1")
+    command = (*simulated(queueing, place, "V", "--no-enrol", *versions), "--count", "3", "--misbehave", "base64=3")
+    done = run(*command, "--until", "booted", "--json").json()
+    assert (done["stations"], done["booted"], done["ended"]) == (3, 3, 0)
+    assert [row["protocol"] for row in done["rows"]] == ["ocpp2.0.1", "ocpp1.6", "ocpp2.1"]
+    assert [row["misbehaves"] for row in done["rows"]] == [[], [], ["base64"]]
+    assert sorted(path.name for path in (place / "V").iterdir()) == ["V-1", "V-2", "V-3"]
+    table = run(*command, "--until", "booted")
+    assert "all 3 stations: booted" in table.stderr and len(table.stdout.splitlines()) == 4
+    # A station more than is on record: it is refused, told with its trouble, and the others are not.
+    more = run.run(*command[:-4], "--count", "4", "--until", "booted")
+    more.check_one_error(4)
+    assert "3 of 4 stations reached booted" in more.stderr and "HTTP 401" in more.out
+
+
+def test_a_fleet_that_cannot_be_is_refused(run: CommandLine, place: Path) -> None:
+    (place / "password").write_text(PASSWORD)
+    command = (
+        "station", "simulate", "ws://127.0.0.1:1", "--id", "W", "--store", place / "W", "--protocol", "ocpp2.0.1",
+        "--password-file", place / "password",
+    )  # fmt: skip
+    wrong: tuple[tuple[int, tuple[str, ...]], ...] = (
+        (2, ("--protocol", "ocpp1.6")),
+        (3, ("--misbehave", "nonsense")),
+        (3, ("--misbehave", "csr-crlf=2")),
+        (3, ("--count", "2", "--misbehave", "csr-crlf=3")),
+        (3, ("--misbehave", "csr-crlf", "--misbehave", "csr-base64")),
+        (4, ("--count", "2", "--password-dir", "absent")),
+    )
+    for code, words in wrong:
+        run.run(*command, *words).check_one_error(code)
+        assert not (place / "W").exists()
+
+
+def test_what_a_station_can_do_wrong_is_listed(run: CommandLine) -> None:
+    listed = run("station", "misbehaviours", "--json").json()["misbehaviours"]
+    assert {"csr-storm", "serial-decimal", "firmware-corrupt"} < {row["name"] for row in listed}
+
+
 def test_a_server_chain_that_ends_too_early_is_told_with_its_cure(run: CommandLine, place: Path) -> None:
     leaf = make_node("localhost", make_node("Some intermediate", None, ca=True), ca=False)
     (place / "leaf.pem").write_text(to_pem("CERTIFICATE", leaf.der))

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,12 @@ T = TypeVar("T")
 ACTOR = Actor("tester", ActorKind.OS_USER, authenticated=False)
 PASSWORD = b"correct-horse-16"
 ORGANIZATION = "Example CSO"
+
+
+@cache
+def _hash(password: bytes) -> str:
+    """Return one hash for all stations with this password: slow hashes were a good part of what tests cost."""
+    return hash_password(password)
 
 
 def run_on(loop: str, work: Coroutine[Any, Any, T]) -> T:
@@ -164,7 +171,7 @@ class Rig:
             security_profile=profile,
             state=StationState.ACTIVE,
             created_at=datetime.now(UTC),
-            password_hash=None if password is None else hash_password(password),
+            password_hash=None if password is None else _hash(password),
         )
 
         def work(tx: Any) -> None:

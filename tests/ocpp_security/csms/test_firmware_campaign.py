@@ -20,6 +20,7 @@ import pytest
 from chargepki.ocpp_security.campaign_kinds import KINDS
 from chargepki.ocpp_security.station import StationSimulator
 from chargepki.ocpp_security.station.firmware import FirmwareFault
+from chargepki.ocpp_security.station.misbehaviour import Conduct
 from chargepki.pki.inventory import verify_log
 from chargepki.pki.inventory.campaign_records import CampaignStationState
 from chargepki.pki.inventory.firmware_records import StationFirmwareRecord
@@ -124,7 +125,7 @@ class Story:
         for member in self.members:
             yield self.plant.simulator(
                 f"ws://127.0.0.1:{self.port}", member.name, member.version, model=member.model,
-                firmware_version=member.firmware, firmware_faults=frozenset(filter(None, [member.fault])),
+                firmware_version=member.firmware, conduct=Conduct(firmware=frozenset(filter(None, [member.fault]))),
             )  # fmt: skip
 
     def count(self, state: CampaignStationState) -> int:

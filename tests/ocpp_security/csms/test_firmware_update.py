@@ -18,6 +18,7 @@ from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.station import StationSimulator
 from chargepki.ocpp_security.station.firmware import FirmwareFault
 from chargepki.ocpp_security.station.firmware_store import FirmwareStore, JobStage
+from chargepki.ocpp_security.station.misbehaviour import Conduct
 from chargepki.pki.inventory.records import OperationState
 from testkit.csms_rig import ACTOR, Rig, run_on, wait_for
 from testkit.firmware import serving_images
@@ -98,7 +99,7 @@ def test_a_station_that_fails_fails_the_operation_with_its_status(plant: Plant) 
 
     async def fail(server: CsmsServer, base: str, fault: FirmwareFault) -> None:
         station, (statuses, event) = f"FAULT-{fault.value}", FAULTS[fault]
-        simulator = plant.simulator(server, station, "ocpp2.0.1", firmware_faults=frozenset({fault}))
+        simulator = plant.simulator(server, station, "ocpp2.0.1", conduct=Conduct(firmware=frozenset({fault})))
         async with running(simulator):
             operation = plant.order(station, "good", base)
             await wait_for(lambda: plant.outcome(operation).state.is_final, seconds=60)

@@ -118,11 +118,11 @@ def test_a_status_that_is_asked_for_never_overtakes_those_that_wait(queue: tuple
             store=SimpleNamespace(state=SimpleNamespace(queue=queue)), triggered=lambda: (S.INSTALL_REBOOTING, FIRST)
         )
         session = SimpleNamespace(
-            _station=SimpleNamespace(firmware=firmware, version=OcppVersion.V201),
+            station=SimpleNamespace(firmware=firmware, version=OcppVersion.V201),
             _firmware_news=news,
             call=call,
         )
-        await StationSession._tell_firmware(cast(StationSession, session))
+        await StationSession.tell_firmware(cast(StationSession, session))
         return news.is_set()
 
     # Either it is sent, or whoever sends the queue is told to go on.

@@ -29,6 +29,7 @@ from chargepki.ocpp_security.events import SecurityEvent, event_name
 from chargepki.ocpp_security.rpc import CallReceived
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
+from chargepki.ocpp_security.station.dialling import Credentials
 from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.tls import TlsIdentity, server_context
 from chargepki.ocpp_security.versions import OcppVersion
@@ -192,10 +193,10 @@ def test_row_55_and_1_6_l01_fr_20_what_the_secure_messages_replace_is_not_suppor
 ) -> None:
     """UpdateFirmware of 1.6 beside SignedUpdateFirmware; GetDiagnostics is answered alike."""
     station = StationSimulator("ws://localhost:1", "OLD", StationStore(tmp_path), OcppVersion.V16)
-    session = StationSession(station, cast(ClientConnection, object()))
+    session = StationSession(station, cast(ClientConnection, object()), Credentials(1))
     payload: dict[str, object] = {"location": "https://images.example/a.img", "retrieveDate": "2026-06-01T12:00:00Z"}
     with pytest.raises(OcppRefusal) as refused:
-        asyncio.run(session._on_call(CallReceived("1", action, payload)))
+        asyncio.run(session._answers.answer(CallReceived("1", action, payload)))
     assert isinstance(refused.value.answer, CallErrorAnswer)
     assert refused.value.answer.code is RpcErrorCode.NOT_SUPPORTED
     assert station.firmware.store.state.job is None

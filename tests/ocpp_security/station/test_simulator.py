@@ -270,7 +270,7 @@ def test_the_waits_double_up_to_the_maximum() -> None:
 
 def test_the_tls_module_is_used_with_verification(rig: Rig) -> None:
     station = new_station(rig, "wss://localhost:1", "VERIFIES")
-    context = station._tls(None)
+    context = station.dialler.tls(None)
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
 
 
