@@ -176,7 +176,7 @@ def _provider(state: GlobalState, options: Mapping[str, Any]) -> PkiContractProv
         return None
     if not options["issue_here"]:
         raise click.UsageError(
-            "--contract-ca needs --issue-here: a contract key never leaves the process that makes it"
+            "--contract-ca needs --issue-here: a vehicle waits 4.5 s for its contract, which is not queued for others"
         )
     authority = state.workspace.authority
     provisioner = make_provisioner(authority, options)

@@ -136,3 +136,37 @@ def test_what_does_not_belong_together_is_refused(shop: tuple[CommandLine, Path]
     run.run("vehicle", "import", tmp_path / "junk").check_one_error(3)
     two = run.run("vehicle", "import", folder / "car.pem", tmp_path / "junk")
     assert two.code == 3 and "1 of 2 files were refused" in two.stderr
+
+
+def test_a_provisioning_service_that_was_certified_elsewhere_signs_answers(
+    shop: tuple[CommandLine, Path], tmp_path: Path
+) -> None:
+    """As with the leaf of another V2G root's operator: chain and key come as files."""
+    run, folder = shop
+    pcid, emaid = "WAUCPS12345678901D", "DE8AACPS000001"
+    request = ("--ca", "p-oem-sub2", "--profile", "iso15118-2/oem-provisioning", "--subject", f"CN={pcid},O=Acme")
+    key, chain = tmp_path / "car.key", tmp_path / "car.pem"
+    run("cert", "issue", *request, "--new-key", "--key-out", key, "--chain-out", chain)
+    run("vehicle", "import", chain)
+    run("contract", "create", emaid, "--vehicle", pcid)
+    car = ("--cert", chain, "--key", key, "--v2g-root", folder / "v2g.pem")
+    run("vehicle", "request", *car, "--out", tmp_path / "request.exi")
+    leaf = ("--ca", "p-cps-sub2", "--profile", "iso15118-2/cps", "--subject", "CN=Elsewhere,O=Acme")
+    run("cert", "issue", *leaf, "--new-key", "--key-out", tmp_path / "cps.key", "--chain-out", tmp_path / "cps.pem")
+    provision = ("contract", "provision", tmp_path / "request.exi", "--contract-ca", "p-mo-sub2")
+    given = ("--cps-cert", tmp_path / "cps.pem", "--cps-key", tmp_path / "cps.key")
+    run(*provision, *given, "--out", tmp_path / "answer.exi")
+    assert run("vehicle", "open", tmp_path / "answer.exi", *car, "--json").json()["emaid"] == emaid
+    other_key = ("--cps-cert", tmp_path / "cps.pem", "--cps-key", key)
+    assert "not that of its certificate" in run.run(*provision, *other_key).check_one_error(3).stderr
+    no_service = ("--cps-cert", chain, "--cps-key", key)
+    run.run(*provision, *no_service).check_one_error(3)
+    assert run.run(*provision, "--cps-cert", tmp_path / "cps.pem").code == 2
+
+
+def test_a_csms_that_holds_no_ca_key_answers_no_vehicles(shop: tuple[CommandLine, Path]) -> None:
+    run, _ = shop
+    serve = ("csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1", *SERVICE)
+    done = run.run(*serve)
+    assert done.code == 2 and "--contract-ca needs --issue-here" in done.stderr
+    assert run.run(*serve[:-2], "--issue-here").code == 2

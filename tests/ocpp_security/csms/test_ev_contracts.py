@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from chargepki.ocpp_security import pnc_transfer
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer
 from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
+from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.ev_certificate import (
     ContractAnswer,
     ContractProvider,
@@ -24,17 +30,25 @@ from chargepki.ocpp_security.ev_certificate import (
     response_characters,
 )
 from chargepki.ocpp_security.ev_provider import PkiContractProvider
+from chargepki.ocpp_security.fetch import Fetcher, FetchPolicy
 from chargepki.ocpp_security.passwords import hash_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.status import StatusGateway
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.pki import aio
+from chargepki.pki import aio, keys
+from chargepki.pki.authority import Authority, CaOrder, IssueOrder
+from chargepki.pki.authority.ocsp import OcspAuthority
+from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.errors import InputError
 from chargepki.pki.exi import MessageSet
 from chargepki.pki.inventory.records import StationRecord, StationState
-from testkit.authorities import ACTOR
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.ocsp import build_single_request
+from chargepki.pki.provisioning import RoleRoot, add_root, admit_vehicle, store_vehicle
+from testkit.authorities import ACTOR, make_authority, open_inventory
 from testkit.contracts import ContractWorld, Vehicle, make_world
+from testkit.pki_server import cert_id_of, live_server
 
 PASSWORD = b"correct-horse-16"
 STATION = "CS-1"
@@ -328,3 +342,94 @@ def test_data_of_the_older_dialect_that_are_none_are_refused(data: object) -> No
     assert pnc_transfer.read_older_transfer({**transfer, "vendorId": "other"}) is None
     good = pnc_transfer.wrap_older(base64.b64encode(b"\x80").decode(), "urn:x")
     assert pnc_transfer.read_older_transfer(good) == {"exiRequest": "gA==", "15118SchemaVersion": "urn:x"}
+
+
+def test_an_update_goes_the_same_way_and_replaces_the_certificate(world: ContractWorld, tmp_path: Path) -> None:
+    vehicle = make_vehicle(world)
+    first = vehicle.open(exchange(world, tmp_path / "1", OcppVersion.V201, vehicle.request())[0][0])
+    holder = Vehicle(world, vehicle.pcid, first.key, first.chain)
+    asked = holder.request(update=True)
+    (exi,), told = exchange(world, tmp_path / "2", OcppVersion.V21, asked)
+    second = holder.open(exi)
+    assert [each.milestone for each in told] == [Milestone.CONTRACT]
+    assert second.emaid == first.emaid
+    assert second.key.public_key().public_numbers() != first.key.public_key().public_numbers()
+    (_, row) = world.authority.inventory.list_provisionings(first.emaid)
+    assert (row.kind, row.vehicle, row.station) == ("update", vehicle.pcid, STATION)
+
+
+# -- a vehicle of a manufacturer with a PKI of its own ---------------------------------------------------------------
+
+
+@dataclass
+class Manufacturer:
+    """A manufacturer with a PKI and a responder of its own, and a vehicle of it that we have admitted."""
+
+    authority: Authority
+    url: str
+    vehicle: Vehicle
+    certificate: str
+
+    def presign(self) -> None:
+        for ca in self.authority.inventory.list_cas():
+            OcspAuthority(self.authority).presign(ca)
+
+
+@pytest.fixture
+def manufacturer(world: ContractWorld, tmp_path: Path) -> Iterator[Manufacturer]:
+    inventory = open_inventory(f"sqlite:///{tmp_path / 'far.db'}", tmp_path)
+    with live_server(inventory, clock=world.clock) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        far = make_authority(inventory, clock=world.clock, public_url=url)
+        for name, issuer in (("oem-root", None), ("oem-sub2", "oem-root")):
+            subject = (("CN", f"Far {name}"), ("O", "Far"))
+            far.create_ca(CaOrder(name, f"iso15118-2/{name}", issuer=issuer, subject=subject))
+        pcid = f"FAROCP{next(_numbers):011d}D"
+        key = keys.generate_private_key(KeyAlgorithm.SECP256R1)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        subject = (("CN", pcid), ("O", "Far"))
+        order = IssueOrder("oem-sub2", "iso15118-2/oem-provisioning", spki=keys.spki_der(key), subject=subject)
+        issued = far.issue(order)
+        vehicle = Vehicle(world, pcid, key, issued.chain)
+        made = Manufacturer(far, url, vehicle, issued.record.id)
+        made.presign()
+        root, sub2 = inventory.get_ca("oem-root"), inventory.get_ca("oem-sub2")
+        assert root.certificate_der is not None and sub2.certificate_der is not None
+        ours, now = world.authority.inventory, world.clock.now
+        digest = hashlib.sha256(root.certificate_der).hexdigest()
+        add_root(ours, RoleRoot(root.certificate_der, "oem", digest, "letter", ("FAR",)), actor=ACTOR, now=now)
+        serials = ((sub2, int(issued.record.serial, 16)), (root, view_certificate(sub2.certificate_der).serial))
+        evidence = [server.ocsp(build_single_request(cert_id_of(*each))).body for each in serials]
+        admission = admit_vehicle(ours, issued.chain, actor=ACTOR, now=now, ocsp_responses=tuple(evidence))
+        store_vehicle(ours, admission, actor=ACTOR, now=now)
+        world.contract(vehicle, f"DE8AF{next(_numbers):09d}")
+        yield made
+    inventory.close()
+
+
+def ask_with_status(own: PkiContractProvider, world: ContractWorld, request: bytes, *allowed: str) -> str:
+    """Return the status that a station is answered, with a gateway that may ask *allowed*."""
+    payload = {"iso15118SchemaVersion": "", "action": "Install", "exiRequest": base64.b64encode(request).decode()}
+    policy = FetchPolicy(allowed=allowed, networks=(ip_network("127.0.0.0/8"),))
+    with contextlib.closing(Offload(threads=1)) as offload:
+        gateway = StatusGateway(world.authority.inventory, offload, Fetcher(policy), clock=world.clock)
+        answer = answer_ev_certificate(own, gateway, OcppVersion.V21, payload, STATION, configured_characters=5600)
+        return str(asyncio.run(answer)["status"])
+
+
+def test_the_responder_of_a_foreign_manufacturer_is_asked_where_that_is_allowed(
+    world: ContractWorld, manufacturer: Manufacturer, own: PkiContractProvider
+) -> None:
+    request = manufacturer.vehicle.request()
+    assert ask_with_status(own, world, request) == "Failed"
+    assert ask_with_status(own, world, request, "http://127.0.0.1:1/") == "Failed"
+    assert ask_with_status(own, world, request, manufacturer.url) == "Accepted"
+
+
+def test_a_vehicle_that_its_manufacturer_has_revoked_gets_nothing(
+    world: ContractWorld, manufacturer: Manufacturer, own: PkiContractProvider
+) -> None:
+    manufacturer.authority.revoke(manufacturer.certificate, "keyCompromise")
+    manufacturer.presign()
+    assert ask_with_status(own, world, manufacturer.vehicle.request(), manufacturer.url) == "Failed"
+    assert world.authority.inventory.list_offers_to(manufacturer.vehicle.pcid)
