@@ -30,6 +30,7 @@ from chargepki.pki.services.allocator import give_memory_back
 from chargepki.pki.services.est import EstService
 from chargepki.pki.services.est_routes import est_routes, est_trust, read_server_key
 from chargepki.pki.services.est_settings import EstSettings, check_labels, load_est_settings
+from chargepki.pki.services.failures import SharedFailures
 from chargepki.pki.services.http import Handler
 from chargepki.pki.services.keeper import Keeper
 from chargepki.pki.services.logs import start_logging
@@ -58,6 +59,8 @@ class _Plan:
     access_log: bool
     est: EstSettings
     est_key: tuple[PrivateKey, bytes] | None
+    est_failures: SharedFailures | None
+    """Of all processes that serve EST."""
     issues_here: bool
     answer_bytes: int
     staple_tokens: Callable[[], Sequence[bytes]] | None
@@ -190,6 +193,7 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         access_log=options["access_log"],
         est=est,
         est_key=est_key,
+        est_failures=SharedFailures() if est_key else None,
         issues_here=options["issue_here"],
         answer_bytes=options["answer_memory_mib"] << 20,
         staple_tokens=_staple_tokens(options["staples_token_file"]),
@@ -287,7 +291,7 @@ def _est(workspace: Workspace, plan: _Plan) -> tuple[Mapping[bytes, Handler], Ca
         issuer = aio.Authority(workspace.authority)
     else:
         issuer = aio.QueueIssuer(workspace.inventory, actor=workspace.actor)
-    service = EstService(workspace.inventory, issuer, plan.est, server_key=plan.est_key)
+    service = EstService(workspace.inventory, issuer, plan.est, server_key=plan.est_key, failures=plan.est_failures)
 
     async def close() -> None:
         service.close()

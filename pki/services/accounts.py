@@ -1,6 +1,8 @@
 """Passwords of HTTP accounts: slow salted hashes, verified with bounded work, and guessing slowed down.
 
-The limit counts failures of one account from one address: nobody can lock another out from elsewhere.
+The limit counts failures of one account from one address, in all processes that serve together: nobody can lock another
+out from elsewhere. Who shares that address with the account, behind a proxy say, cannot either: over the limit, a
+password that was right from there lately is still let in.
 """
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from argon2 import PasswordHasher
@@ -17,17 +19,16 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type
 
 from chargepki.pki.errors import InputError, UnavailableError
+from chargepki.pki.services.failures import Leave, SharedFailures
 
-__all__ = ["AccountGuard", "TooManyFailures", "hash_account_password", "parse_basic"]
+__all__ = ["AccountGuard", "TooManyFailures", "hash_account_password", "network_of", "parse_basic"]
 
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
 _NOBODY: Final = _HASHER.hash("nobody has this password, and a wrong one costs as much")
 _MIN_PASSWORD_BYTES: Final = 16
 _MAX_PASSWORD_BYTES: Final = 256
-_FAILURES: Final = 10
-_WINDOW_SECONDS: Final = 60.0
-_MAX_TRACKED: Final = 10_000
 _MAX_WAITING: Final = 64
+_LOOK_SECONDS: Final = 0.02
 
 
 class TooManyFailures(UnavailableError):
@@ -69,12 +70,13 @@ class AccountGuard:
     """Verifies passwords off the event loop, a few at a time.
 
     Args:
+        failures: shared with the other processes that serve; ``None`` counts for this one alone.
         workers: how many are verified at once; each costs about 20 ms and 19 MiB.
     """
 
-    def __init__(self, *, workers: int = 2) -> None:
+    def __init__(self, failures: SharedFailures | None = None, *, workers: int = 2) -> None:
         self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="chargepki-accounts")
-        self._failures: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._failures = failures or SharedFailures()
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
         self._users: dict[tuple[str, str], int] = {}
         """How many wait for their turn, or have it."""
@@ -90,44 +92,60 @@ class AccountGuard:
         Raises:
             TooManyFailures: say 429.
         """
-        key = (account[:64], peer)
-        self._check(key, now)
+        key = (account[:64], network_of(peer))
         if self._waiting >= _MAX_WAITING:
-            raise TooManyFailures("too many passwords wait to be verified", fix="wait a minute")
-        # One after the other: guesses that are sent at once would all be let through before the first one fails.
+            return self._recall(key, stored, password, "too many passwords wait to be verified")
+        # One after the other: right ones that are sent at once would otherwise be told to come later.
         turn = self._turns.setdefault(key, asyncio.Lock())
         self._waiting += 1
         self._users[key] = self._users.get(key, 0) + 1
         try:
             async with turn:
-                self._check(key, now)
-                loop = asyncio.get_running_loop()
-                right = await loop.run_in_executor(self._executor, _matches, stored, password)
-                self._note(key, now, right=right)
+                return await self._judge(key, stored, password, now)
         finally:
             self._waiting -= 1
             self._users[key] -= 1
             if not self._users[key]:
                 del self._users[key], self._turns[key]
+
+    async def _judge(self, key: tuple[str, str], stored: str | None, password: bytes, now: float) -> bool:
+        while (leave := self._failures.begin(*key, now)) is Leave.LATER:  # noqa: ASYNC110  # other processes wake nobody
+            await asyncio.sleep(_LOOK_SECONDS)
+        if leave is Leave.DENIED:
+            return self._recall(key, stored, password, "too many wrong passwords")
+        right = False
+        try:
+            loop = asyncio.get_running_loop()
+            right = await loop.run_in_executor(self._executor, _matches, stored, password)
+        finally:
+            self._failures.end(*key, now, right=right)
+        if right and stored is not None:
+            self._failures.keep_proof(*key, stored, password)
         return right
 
-    def _check(self, key: tuple[str, str], now: float) -> None:
-        recent = [at for at in self._failures.get(key, ()) if now - at < _WINDOW_SECONDS]
-        if len(recent) >= _FAILURES:
-            raise TooManyFailures("too many wrong passwords", fix="wait a minute")
-
-    def _note(self, key: tuple[str, str], now: float, *, right: bool) -> None:
-        if right:
-            self._failures.pop(key, None)
-            return
-        self._failures[key] = [*self._failures.get(key, [])[1 - _FAILURES :], now]
-        self._failures.move_to_end(key)
-        while len(self._failures) > _MAX_TRACKED:
-            self._failures.popitem(last=False)
+    def _recall(self, key: tuple[str, str], stored: str | None, password: bytes, why: str) -> bool:
+        if stored is not None and self._failures.is_proven(*key, stored, password):
+            return True
+        raise TooManyFailures(why, fix="wait a minute")
 
     def close(self) -> None:
         """Release the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def network_of(peer: str) -> str:
+    """Return whom an address stands for: of IPv6 the /64, all of which one host may use.
+
+    >>> network_of("192.0.2.9"), network_of("[2001:db8::9]"), network_of("somewhere")
+    ('192.0.2.9', '2001:db8::', 'somewhere')
+    """
+    try:
+        address = ip_address(peer.strip("[]").partition("%")[0])
+    except ValueError:
+        return peer
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
 def _matches(stored: str | None, password: bytes) -> bool:

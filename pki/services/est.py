@@ -51,6 +51,7 @@ from chargepki.pki.services.est_approval import Waiting, ask_approval
 from chargepki.pki.services.est_paths import EstPath, parse_path
 from chargepki.pki.services.est_server_keys import make_server_key
 from chargepki.pki.services.est_settings import EstLabel, EstSettings, ServerKeys
+from chargepki.pki.services.failures import SharedFailures
 
 __all__ = ["EstRequest", "EstResponse", "EstService"]
 
@@ -121,6 +122,7 @@ class EstService:
         server_key: key and certificate (DER) of the TLS server, which sign the keys that are made for clients;
             without them no key is sent encrypted, so none is made.
         answer_seconds: how long a client waits for the authority before it is told to come back (202).
+        failures: wrong passwords, counted together with other processes that serve; ``None`` counts those of this one.
         observe: told operation and status of every answer, for metrics.
     """
 
@@ -132,13 +134,14 @@ class EstService:
         *,
         server_key: tuple[PrivateKey, bytes] | None = None,
         answer_seconds: float = _ANSWER_SECONDS,
+        failures: SharedFailures | None = None,
         observe: Callable[[str, int], None] | None = None,
     ) -> None:
         self._inventory, self._issuer, self._settings = inventory, issuer, settings
         self._server_key = server_key
         self._answer_seconds = answer_seconds
         self._observe = observe
-        self._guard = AccountGuard()
+        self._guard = AccountGuard(failures)
 
     def close(self) -> None:
         """Release the threads; the issuer stays open."""

@@ -6,8 +6,10 @@ It serves from two processes over PostgreSQL, as a site of some size would; the 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,6 +202,33 @@ def test_curl_is_told_what_is_wrong(site: Site, arguments: tuple[str, ...], stat
     head = ("--cacert", site.root, "--header", "Content-Type: application/pkcs10")
     done = curl(*head, *arguments, f"{site.est('cpo')}/simpleenroll")
     assert done.stderr.endswith(status), (done.stderr, done.stdout)
+
+
+def guess(site: Site, source: str, password: str) -> tuple[int, str]:
+    """Ask with a password over a connection of its own; return the status and which process answered."""
+    context = ssl.create_default_context(cafile=str(site.root))
+    host, _, port = site.url.removeprefix("https://").partition(":")
+    connection = http.client.HTTPSConnection(host, int(port), timeout=60, context=context, source_address=(source, 0))
+    word = base64.b64encode(f"acme:{password}".encode()).decode()
+    try:
+        connection.request("POST", "/.well-known/est/cpo/simpleenroll", b"", {"Authorization": f"Basic {word}"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, str(answer.headers["X-Request-Id"])[:8]
+    finally:
+        connection.close()
+
+
+def test_guesses_are_counted_by_both_processes_together_and_lock_nobody_out(site: Site) -> None:
+    right = "the password of acme"
+    assert guess(site, "127.0.0.3", right)[0] == 400  # let in: the request is empty
+    told = [guess(site, "127.0.0.2", f"guess number {number}") for number in range(30)]
+    assert [status for status, _ in told] == [401] * 10 + [429] * 20
+    assert len({process for _, process in told}) == 2
+    assert guess(site, "127.0.0.4", right)[0] == 400
+    # Who shares an address with the account does not lock it out either, once it was let in from there.
+    assert [guess(site, "127.0.0.3", f"guess number {number}")[0] for number in range(11)] == [401] * 10 + [429]
+    assert {guess(site, "127.0.0.3", right)[0] for _ in range(12)} == {400}
 
 
 def test_our_client_enrols_waits_for_an_approval_and_renews(site: Site, tmp_path: Path) -> None:
