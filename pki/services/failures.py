@@ -8,6 +8,7 @@ import mmap
 import os
 import secrets
 import struct
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,6 +161,6 @@ class SharedFailures:
 
 def _open_nameless() -> BinaryIO:
     """Return an empty file that has no name, in memory where there is such a thing: nothing need be writable."""
-    if hasattr(os, "memfd_create"):
+    if sys.platform == "linux":
         return os.fdopen(os.memfd_create("chargepki-failures"), "w+b")
     return tempfile.TemporaryFile(prefix="chargepki-")
