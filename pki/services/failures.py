@@ -8,7 +8,6 @@ import mmap
 import os
 import secrets
 import struct
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,14 +134,13 @@ class SharedFailures:
     def _bucket(self, key: bytes) -> Iterator[int]:
         """Lock the bucket of a key against other processes and yield where it starts; held for microseconds."""
         number = int.from_bytes(key[:4], "big") % _BUCKETS
-        if fcntl is None:
-            yield number * _BUCKET_BYTES
-            return
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, number)
+        if fcntl is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_EX, 1, number)
         try:
             yield number * _BUCKET_BYTES
         finally:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+            if fcntl is not None:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
     def _find(self, start: int, key: bytes, now: float) -> _Slot:
         """Return place and times of a key, or the place of the key that failed last the longest time ago, empty."""
@@ -161,6 +159,7 @@ class SharedFailures:
 
 def _open_nameless() -> BinaryIO:
     """Return an empty file that has no name, in memory where there is such a thing: nothing need be writable."""
-    if sys.platform == "linux":
-        return os.fdopen(os.memfd_create("chargepki-failures"), "w+b")
+    in_memory = getattr(os, "memfd_create", None)  # of Linux
+    if in_memory is not None:
+        return os.fdopen(in_memory("chargepki-failures"), "w+b")
     return tempfile.TemporaryFile(prefix="chargepki-")
