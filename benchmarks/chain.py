@@ -15,19 +15,31 @@ from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 
-from benchmarks.harness import Case, Comparison, compare, main
+from benchmarks.harness import Case, Comparison, Limit, compare, main
 from chargepki.pki import certificate_view, der_reader, der_tree, extension_view, keys, names
 from chargepki.pki.chain import ChainVerifier, Purpose, verify_chain
 
 BATCH = 40
 AT = datetime.now(UTC).replace(microsecond=0)
-# Where we want to be; shown beside the ratio, and no limit that fails a run before it has been reached once.
+# Where we want to be; shown beside the ratio. A quiet machine reaches it and a busy one does not, since there
+# what is no arithmetic suffers more than the checks do. So what fails a run is a guard that holds on either.
 GOAL_CACHED, GOAL_COLD = 1.3, 1.8
+GUARD_CACHED = Limit(1.6, "a guard against getting slower, for machines that are busy; the goal is 1.3")
+GUARD_COLD = Limit(2.3, "a guard against getting slower, for machines that are busy; the goal is 1.8")
+REMEMBERED = (
+    certificate_view.parse_time,
+    der_reader._dotted,
+    der_tree._faultless,
+    extension_view._faultless,
+    names._remembered_text,
+    keys._scheme,
+)
+"""What our decoders remember of earlier input."""
 
 
 def make_chain(curve: ec.EllipticCurve, digest: hashes.SHA256 | hashes.SHA512) -> list[x509.Certificate]:
@@ -85,8 +97,14 @@ def key_usage(*, is_ca: bool) -> x509.KeyUsage:
     )
 
 
-def bare(chain: Sequence[x509.Certificate]) -> Callable[[], None]:
-    """Return the three verifications alone."""
+def forget() -> None:
+    """Drop what our decoders remember."""
+    for cache in REMEMBERED:
+        cache.cache_clear()
+
+
+def bare(chain: Sequence[x509.Certificate], before: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """Return the three verifications alone, and *before* each time: timed with the subject, but not its cost."""
     work = []
     for child, issuer in itertools.pairwise(chain):
         key, digest = issuer.public_key(), child.signature_hash_algorithm
@@ -95,6 +113,7 @@ def bare(chain: Sequence[x509.Certificate]) -> Callable[[], None]:
 
     def run() -> None:
         for _ in range(BATCH):
+            before()
             for key, signature, message, scheme in work:
                 key.verify(signature, message, scheme)
 
@@ -116,20 +135,30 @@ def cached(ders: Sequence[bytes], purpose: Purpose) -> Callable[[], None]:
 
 def cold(ders: Sequence[bytes], purpose: Purpose) -> Callable[[], None]:
     """Return a validation that reads everything; what our decoders remember of earlier input is dropped each time."""
-    remembered = (
-        certificate_view.parse_time,
-        der_reader._dotted,
-        der_tree._faultless,
-        extension_view._faultless,
-        names._remembered_text,
-        keys._scheme,
-    )
 
     def run() -> None:
         for _ in range(BATCH):
-            for cache in remembered:
-                cache.cache_clear()
+            forget()
             verify_chain(ders[0], ders[1:3], [ders[3]], purpose=purpose, at=AT)
+
+    return run
+
+
+def primitives(chain: Sequence[x509.Certificate]) -> Callable[[], None]:
+    """Return the least that starts from bytes: three keys loaded from SubjectPublicKeyInfo, and the three checks."""
+    work = []
+    for child, issuer in itertools.pairwise(chain):
+        spki = issuer.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        digest = child.signature_hash_algorithm
+        assert digest is not None
+        work.append((spki, child.signature, child.tbs_certificate_bytes, ec.ECDSA(digest)))
+
+    def run() -> None:
+        for _ in range(BATCH):
+            loaded = [load_der_public_key(spki) for spki, *_ in work]
+            for key, (_, signature, message, scheme) in zip(loaded, work, strict=True):
+                assert isinstance(key, ec.EllipticCurvePublicKey)
+                key.verify(signature, message, scheme)
 
     return run
 
@@ -184,20 +213,28 @@ def measure() -> Sequence[Comparison]:
         chain = make_chain(curve, digest)
         ders = [certificate.public_bytes(Encoding.DER) for certificate in chain]
         reference = Case("three bare signature checks", bare(chain), BATCH)
-        cases: list[tuple[str, Callable[[], None]]] = [
-            (f"CA certificates cached (goal {GOAL_CACHED})", cached(ders, Purpose.ANY)),
-            (f"CA certificates cached, for the purpose secc (goal {GOAL_CACHED})", cached(ders, Purpose.SECC)),
-            (f"everything cold (goal {GOAL_COLD})", cold(ders, Purpose.ANY)),
-            ("cryptography's verifier, cached", cryptography_verifier(ders, is_cold=False)),
-            ("cryptography's verifier, cold", cryptography_verifier(ders, is_cold=True)),
-            ("pyhanko-certvalidator", pyhanko(ders)),
+        forgetful = Case("three bare signature checks, and forgetting", bare(chain, forget), BATCH)
+        cases: list[tuple[str, Callable[[], None], Case, Limit | None]] = [
+            (f"CA certificates cached (goal {GOAL_CACHED})", cached(ders, Purpose.ANY), reference, GUARD_CACHED),
+            (
+                f"CA certificates cached, for the purpose secc (goal {GOAL_CACHED})",
+                cached(ders, Purpose.SECC),
+                reference,
+                GUARD_CACHED,
+            ),
+            (f"everything cold (goal {GOAL_COLD})", cold(ders, Purpose.ANY), forgetful, GUARD_COLD),
+            ("loading the keys and checking, no more", primitives(chain), reference, None),
+            ("cryptography's verifier, cached", cryptography_verifier(ders, is_cold=False), reference, None),
+            ("cryptography's verifier, cold", cryptography_verifier(ders, is_cold=True), reference, None),
+            ("pyhanko-certvalidator", pyhanko(ders), reference, None),
         ]
-        for name, run in cases:
+        for name, run, against, limit in cases:
             comparisons.append(
                 compare(
                     f"validate four certificates, {label}: {name}",
                     subject=Case(name, run, BATCH),
-                    reference=reference,
+                    reference=against,
+                    limit=limit,
                     seconds=0.25,
                 )
             )

@@ -24,8 +24,6 @@ from chargepki.pki.chain.extensions import (
     read_policy_mappings,
 )
 from chargepki.pki.chain.reading import (
-    USUAL_CONSTRAINTS,
-    USUAL_USAGES,
     content_of,
     end_of,
     read_basic_constraints,
@@ -36,6 +34,14 @@ from chargepki.pki.chain.reading import (
     read_validity,
 )
 from chargepki.pki.chain.strength import weakness
+from chargepki.pki.chain.understood import (
+    RESTRICTIONS,
+    RESTRICTS_NAMES,
+    RESTRICTS_POLICIES,
+    UNDERSTOOD,
+    content_of_oid,
+)
+from chargepki.pki.chain.usual import read_usual
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import InputError
 from chargepki.pki.key_usage import KeyUsageBit
@@ -48,81 +54,21 @@ T = TypeVar("T")
 
 _identifier = cache(der.oid)
 
-
-@cache
-def _content(dotted: str) -> bytes:
-    return _identifier(dotted)[2:]
-
-
 # Extensions are found by the content octets of their identifier, so that only unknown ones are ever decoded to text.
-_BASIC_CONSTRAINTS: Final = _content(oids.BASIC_CONSTRAINTS)
-_KEY_USAGE: Final = _content(oids.KEY_USAGE)
+_BASIC_CONSTRAINTS: Final = content_of_oid(oids.BASIC_CONSTRAINTS)
+_KEY_USAGE: Final = content_of_oid(oids.KEY_USAGE)
 _P256: Final = der.oid(oids.SECP256R1)
 _KEY_CERT_SIGN: Final = KeyUsageBit.KEY_CERT_SIGN.bit
-
-# ISO 15118-20:2022 marks key identifiers, AIA, SIA and CRL pointers critical against RFC 5280: known, though critical.
-UNDERSTOOD: Final = frozenset(
-    {
-        oids.BASIC_CONSTRAINTS,
-        oids.KEY_USAGE,
-        oids.EXTENDED_KEY_USAGE,
-        oids.SUBJECT_ALTERNATIVE_NAME,
-        oids.NAME_CONSTRAINTS,
-        oids.CERTIFICATE_POLICIES,
-        oids.POLICY_MAPPINGS,
-        oids.POLICY_CONSTRAINTS,
-        oids.INHIBIT_ANY_POLICY,
-        oids.SUBJECT_KEY_IDENTIFIER,
-        oids.AUTHORITY_KEY_IDENTIFIER,
-        oids.AUTHORITY_INFORMATION_ACCESS,
-        oids.SUBJECT_INFORMATION_ACCESS,
-        oids.CRL_DISTRIBUTION_POINTS,
-        oids.FRESHEST_CRL,
-        oids.OCSP_NO_CHECK,
-    }
-)
-"""Extensions that may be critical, dotted: path processing acts on each, or it restricts nothing that we do."""
-
-RESTRICTS_POLICIES: Final = 1
-RESTRICTS_NAMES: Final = 2
-# What each understood extension restricts, as a mask: one look-up says both, since it is made for every extension.
-_RESTRICTS: Final = (
-    dict.fromkeys(map(_content, UNDERSTOOD), 0)
-    | dict.fromkeys(
-        map(_content, (oids.POLICY_CONSTRAINTS, oids.POLICY_MAPPINGS, oids.INHIBIT_ANY_POLICY)), RESTRICTS_POLICIES
-    )
-    | {_content(oids.NAME_CONSTRAINTS): RESTRICTS_NAMES}
-)
-# The octets of an Extension from its third on -> the content octets of its identifier, what it restricts, and where the
-# content of extnValue begins, counted from the start. An identifier of three octets, and the tag of what follows it.
-_USUAL: Final[dict[bytes, tuple[bytes, int | None, int]]] = {
-    der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
-    for name, restricts in _RESTRICTS.items()
-    if len(name) == 3
-    for tag, offset in ((0x04, 9), (0x01, 12))
-}
-# The same for AuthorityInfoAccess and its like, whose identifiers have eight.
-_LONGER: Final[dict[bytes, tuple[bytes, int | None, int]]] = {
-    der.tlv(0x06, name) + bytes((tag,)): (name, restricts, offset)
-    for name, restricts in _RESTRICTS.items()
-    if len(name) == 8
-    for tag, offset in ((0x04, 14), (0x01, 17))
-}
-_CRITICAL: Final = (12, 17)
-_UNUSUAL: Final[tuple[bytes, int | None, int]] = (b"", None, 0)
-# Critical, and the tag of extnValue. DER leaves the DEFAULT out, but many write it.
-_FLAGS: Final = frozenset({b"\x01\x01\xff\x04", b"\x01\x01\x00\x04"})
 _NO_CONSTRAINTS: Final = b"\x30\x00"
 
 
 class PathCertificate:
     """One certificate of a pool. Nothing here has been verified; extensions are decoded when they are asked for."""
 
-    # One pass over the bytes, written out where a function would read better: validation is measured against its bare
-    # signature checks, and each call here costs a thousandth of one. What is not needed of every certificate waits.
     __slots__ = (
         "_check",
         "_decoded",
+        "_extensions",
         "_key",
         "_key_read",
         "_self_issued",
@@ -130,7 +76,6 @@ class PathCertificate:
         "algorithm",
         "der",
         "duplicate",
-        "extensions",
         "is_anchor",
         "is_ca",
         "is_faulty",
@@ -158,28 +103,59 @@ class PathCertificate:
         """
         self.der: Final = data
         self.is_anchor: Final = is_anchor
+        self.version = 2
+        self.duplicate = self.unknown_critical = ""
+        self._extensions: dict[bytes, bytes | None]
         try:
-            end = len(data)
-            start, at, tbs_end = read_frame(data, end)
-            self.tbs: Final = data[start:tbs_end]
-            stop = end_of(data, tbs_end, end, 0x30)
-            self.outer_algorithm: Final = data[tbs_end:stop]
-            content = stop + 2
-            if data[stop] != 0x03 or data[stop + 1] > 0x7F or content + data[stop + 1] != end:
-                content, last = content_of(data, stop, end, 0x03)
-                if last != end:
-                    raise DerError("not-a-certificate", last, "something follows the signature")
-            if data[content : content + 1] != b"\0":
-                raise DerError("not-a-certificate", stop, "the signature is not whole octets")
-            self.signature: Final = data[content + 1 :]
-            self._read_fields(data, at, tbs_end)
-        except IndexError:
-            raise DerError("truncated", len(data), "the input ends inside a header") from None
+            usual = read_usual(data)
+        except (IndexError, KeyError):
+            usual = None
+        if usual is None:
+            self._read_with_care(data)
+        else:
+            self.is_faulty = False
+            (
+                self.tbs,
+                self._serial,
+                self.algorithm,
+                self.issuer,
+                self.valid_from,
+                self.valid_until,
+                self.subject,
+                self.spki,
+                self.signature,
+                self._extensions,
+                (self.is_ca, self.path_length),
+                self.key_usage,
+                self.restricts,
+            ) = usual
+            self.outer_algorithm = self.algorithm
+        self.is_issuer = (
+            self.is_ca and self.version == 2 and (self.key_usage is None or self.key_usage >> _KEY_CERT_SIGN & 1 == 1)
+        )
+        """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
         self._decoded: dict[str, object] | None = None
         self._check: tuple[bytes, Callable[[bytes, bytes], None] | None] | None = None
         self._key: PublicKey | None = None
         self._key_read = False
         self._self_issued: bool | None = None
+
+    def _read_with_care(self, data: bytes) -> None:
+        try:
+            end = len(data)
+            start, at, tbs_end = read_frame(data, end)
+            self.tbs = data[start:tbs_end]
+            stop = end_of(data, tbs_end, end, 0x30)
+            self.outer_algorithm = data[tbs_end:stop]
+            content, last = content_of(data, stop, end, 0x03)
+            if last != end:
+                raise DerError("not-a-certificate", last, "something follows the signature")
+            if data[content : content + 1] != b"\0":
+                raise DerError("not-a-certificate", stop, "the signature is not whole octets")
+            self.signature = data[content + 1 :]
+            self._read_fields(data, at, tbs_end)
+        except IndexError:
+            raise DerError("truncated", len(data), "the input ends inside a header") from None
 
     def _read_fields(self, data: bytes, at: int, end: int) -> None:
         self.version = 0
@@ -188,59 +164,25 @@ class PathCertificate:
                 raise DerError("bad-version", at, "the version is not v2 or v3 in DER")
             self.version = data[at + 4]
             at += 5
-        stop = end_of(data, at, end, 0x02)
-        serial = data[content_of(data, at, end, 0x02)[0] : stop] if data[at + 1] > 0x7F else data[at + 2 : stop]
+        start, stop = content_of(data, at, end, 0x02)
+        self._serial = serial = data[start:stop]
         if not serial or (len(serial) > 1 and serial[0] in (0, 0xFF) and serial[0] >> 7 == serial[1] >> 7):
             raise DerError("non-minimal-integer", at, "serial number without octets, or with a superfluous one")
-        self._serial = serial
-        # Short lengths are not held to *end* one by one: they only go forward, and must arrive there.
-        at = stop
-        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
+        at, stop = stop, end_of(data, stop, end, 0x30)
         self.algorithm = data[at:stop]
-        at = stop
-        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
+        at, stop = stop, end_of(data, stop, end, 0x30)
         self.issuer = data[at:stop]
         self.valid_from, self.valid_until, at = read_validity(data, stop, end)
-        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
-        # Roots say their name twice: one object, so that comparing is free.
-        subject = data[at:stop]
-        self.subject = self.issuer if subject == self.issuer else subject
-        at = stop
-        stop = at + 2 + data[at + 1] if data[at] == 0x30 and data[at + 1] < 0x80 else end_of(data, at, end, 0x30)
+        stop = end_of(data, at, end, 0x30)
+        self.subject = data[at:stop]
+        at, stop = stop, end_of(data, stop, end, 0x30)
         self.spki = data[at:stop]
         self._read_extensions(data, stop, end)
 
     def _read_extensions(self, data: bytes, at: int, end: int) -> None:
-        self.extensions: dict[bytes, bytes] = {}
-        """Content of extnValue, under the content octets of the identifier."""
-        self.duplicate = self.unknown_critical = ""
+        self._extensions = {}
         self.restricts = 0
         """`RESTRICTS_POLICIES` and `RESTRICTS_NAMES`, each if it has an extension that does so."""
-        # Extensions and nothing else, with one octet for each of the two lengths, is what nearly every certificate has.
-        if (
-            data[at : at + 2] == b"\xa3\x81"
-            and data[at + 3 : at + 5] == b"\x30\x81"
-            and at + 3 + data[at + 2] == end == at + 6 + data[at + 5]
-            and data[at + 5] > 0x7F
-        ):
-            self._read_list(data, at + 6, end)
-        else:
-            self._read_tail(data, at, end)
-        extensions = self.extensions
-        # What nearly every certificate says is answered without parsing.
-        value = extensions.get(_BASIC_CONSTRAINTS, _NO_CONSTRAINTS)
-        self.is_ca, self.path_length = USUAL_CONSTRAINTS.get(value) or read_basic_constraints(value)
-        encoded = extensions.get(_KEY_USAGE)
-        self.key_usage = usage = None if encoded is None else USUAL_USAGES.get(encoded) or read_key_usage(encoded)
-        is_v3 = self.version == 2
-        self.is_issuer = is_v3 and self.is_ca and (usage is None or usage >> _KEY_CERT_SIGN & 1 == 1)
-        """Whether it may sign certificates: v3, cA TRUE and, if there is a KeyUsage, keyCertSign."""
-        self.is_faulty = bool(
-            self.unknown_critical or self.duplicate or (extensions and not is_v3) or weakness(self.spki)
-        )
-        """Whether it has what spoils any path: `unknown_critical`, `duplicate`, extensions below v3, or a weak key."""
-
-    def _read_tail(self, data: bytes, at: int, end: int) -> None:
         while at < end:
             tag, content, stop = read_header(data, at, end)
             if tag == 0xA3:
@@ -255,30 +197,23 @@ class PathCertificate:
             at = stop
         if at != end:
             raise DerError("truncated", at, "a field of the TBSCertificate goes beyond its end")
+        constraints = self._extensions.get(_BASIC_CONSTRAINTS)
+        self.is_ca, self.path_length = (False, None) if constraints is None else read_basic_constraints(constraints)
+        usage = self._extensions.get(_KEY_USAGE)
+        self.key_usage = None if usage is None else read_key_usage(usage)
+        self.is_faulty = bool(
+            self.unknown_critical or self.duplicate or (self._extensions and self.version != 2) or weakness(self.spki)
+        )
+        """Whether it has what spoils any path: `unknown_critical`, `duplicate`, extensions below v3, or a weak key."""
 
     def _read_list(self, data: bytes, at: int, end: int) -> None:
-        extensions = self.extensions
-        usual_of = _USUAL.get
         while at < end:
-            usual = usual_of(data[at + 2 : at + 8]) or _LONGER.get(data[at + 2 : at + 13])
-            name, restricts, offset = usual or _UNUSUAL
-            critical = False  # or not: it does not matter for what is understood
-            size = data[at + 1]
-            stop, content = at + 2 + size, at + offset
-            # Known, and with short lengths that fit each other: as nearly all are. Anything else is read with care.
-            if (
-                not name
-                or size > 0x7F
-                or data[at] != 0x30
-                or content + data[content - 1] != stop
-                or (offset in _CRITICAL and data[content - 5 : content - 1] not in _FLAGS)
-            ):
-                name, critical, content, stop = read_extension(data, at, end)
-                restricts = _RESTRICTS.get(name)
-            if name in extensions:
+            name, critical, content, stop = read_extension(data, at, end)
+            if name in self._extensions:
                 self.duplicate = self.duplicate or _dotted(name)
             else:
-                extensions[name] = data[content:stop]
+                self._extensions[name] = data[content:stop]
+                restricts = RESTRICTIONS.get(name)
                 if restricts:
                     self.restricts |= restricts
                 elif critical and restricts is None:
@@ -359,9 +294,14 @@ class PathCertificate:
         """Whether KeyUsage is absent or has bit number *bit*."""
         return self.key_usage is None or bool(self.key_usage >> bit & 1)
 
+    @property
+    def extensions(self) -> dict[bytes, bytes]:
+        """Content of extnValue, under the content octets of the identifier."""
+        return {name: value for name, value in self._extensions.items() if value is not None}
+
     def extension(self, dotted: str) -> bytes | None:
         """Return the content of the extension's extnValue, or ``None``."""
-        return self.extensions.get(_content(dotted))
+        return self._extensions.get(content_of_oid(dotted))
 
     def _get(self, dotted: str, reader: Callable[[bytes], T]) -> T | None:
         """Return the decoded extension, once decoded for good. Raises `DerError`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,6 +21,7 @@ __all__ = [
     "read_header",
     "read_key_usage",
     "read_validity",
+    "with_century",
 ]
 
 
@@ -84,24 +84,11 @@ def read_frame(data: bytes, end: int) -> tuple[int, int, int]:
         DerError: not one SEQUENCE that fills ``data[:end]`` and begins with a SEQUENCE.
         IndexError: the input ends before there is a header.
     """
-    # Both have lengths of two octets, unless they are very small.
-    if data[0] == data[4] == 0x30 and data[1] == data[5] == 0x82 and data[2] and data[6]:
-        tbs_end = 8 + (data[6] << 8 | data[7])
-        if 4 + (data[2] << 8 | data[3]) == end and tbs_end <= end:
-            return 4, 8, tbs_end
     start, stop = content_of(data, 0, end, 0x30)
     if stop != end:
         raise DerError("not-a-certificate", 0, "not one SEQUENCE that fills the input")
     content, tbs_end = content_of(data, start, end, 0x30)
     return start, content, tbs_end
-
-
-# Two UTCTimes of thirteen octets, each an instant that the calendar has: what nearly all certificates have. The 29th of
-# February is left to those who know which years have one.
-_UTC: Final = rb"(\d\d(?:%s)(?:[01]\d|2[0-3])[0-5]\d[0-5]\d)Z" % (
-    rb"(?:0[1-9]|1[0-2])(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])(?:29|30)|(?:0[13578]|1[02])31"
-)
-_USUAL_VALIDITY: Final = re.compile(rb"\x30\x1e\x17\x0d%s\x17\x0d%s" % (_UTC, _UTC)).match
 
 
 def read_validity(data: bytes, at: int, end: int) -> tuple[bytes, bytes, int]:
@@ -110,10 +97,6 @@ def read_validity(data: bytes, at: int, end: int) -> tuple[bytes, bytes, int]:
     Raises:
         DerError: it does not hold two times of RFC 5280's form.
     """
-    usual = _USUAL_VALIDITY(data, at, end)
-    if usual is not None:
-        first, last = usual.groups()
-        return (b"20" if first < b"5" else b"19") + first, (b"20" if last < b"5" else b"19") + last, at + 32
     content, stop = content_of(data, at, end, 0x30)
     first, middle = _read_time(data, content, stop)
     last, after = _read_time(data, middle, stop)
@@ -128,8 +111,13 @@ def _read_time(data: bytes, at: int, end: int) -> tuple[bytes, int]:
     if tag not in (0x17, 0x18) or parse_time(tag, text) is None:
         raise DerError("bad-time", at, "not a UTCTime or GeneralizedTime in whole seconds and Z (RFC 5280 4.1.2.5)")
     if tag == 0x17:
-        text = (b"20" if text < b"5" else b"19") + text
+        text = with_century(text)
     return text[:-1], stop
+
+
+def with_century(text: bytes) -> bytes:
+    """Return the text of a UTCTime with all four digits of its year (RFC 5280 4.1.2.5.1)."""
+    return (b"20" if text < b"5" else b"19") + text
 
 
 def instant(at: datetime) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
+import cryptography_vectors
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -11,13 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import der, oids
+from chargepki.pki.chain import certificate
 from chargepki.pki.chain.certificate import UNDERSTOOD, PathCertificate
+from chargepki.pki.chain.usual import read_usual
 from chargepki.pki.der import DerError
+from chargepki.pki.errors import InputError
 from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.pem import pem_blocks
 from testkit.chains import AT, DAY, make
 from testkit.effort import examples
 
 LONG_NAMES = x509.SubjectAlternativeName([x509.DNSName(f"host-{number}.example.org") for number in range(12)])
+SHORT_NAMES = x509.SubjectAlternativeName([x509.DNSName("csms.example.org")])
 SAMPLES = tuple(
     made.der
     for made in (
@@ -94,9 +101,7 @@ def test_every_changed_certificate_is_read_alike_or_refused(data: bytes, draw: s
     changed = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 3))):
         at = draw.draw(st.integers(0, max(len(changed) - 1, 0)))
-        octet = draw.draw(
-            st.sampled_from([0, 1, 2, 3, 4, 6, 0x17, 0x18, 0x30, 0x7F, 0x80, 0x81, 0x82, 0xA0, 0xA3, 0xFF])
-        )
+        octet = draw.draw(st.sampled_from(OCTETS))
         how = draw.draw(st.sampled_from(["set", "flip", "insert", "delete", "cut"]))
         if how == "set":
             changed[at : at + 1] = bytes([octet])
@@ -109,6 +114,112 @@ def test_every_changed_certificate_is_read_alike_or_refused(data: bytes, draw: s
         else:
             del changed[at:]
     agree(bytes(changed))
+
+
+FIELDS = (
+    *("tbs", "algorithm", "outer_algorithm", "issuer", "valid_from", "valid_until", "subject", "spki", "signature"),
+    *("version", "serial", "extensions", "restricts", "unknown_critical", "duplicate"),
+    *("is_ca", "is_issuer", "is_faulty", "path_length", "key_usage"),
+)
+
+
+def read_with_care(data: bytes) -> dict[str, object]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificate, "read_usual", lambda _: None)
+        found = PathCertificate(data)
+    return {name: getattr(found, name) for name in FIELDS}
+
+
+def quickly(data: bytes) -> bool:
+    """Whether patterns answer for *data*; what they answer must be what careful reading finds."""
+    try:
+        if read_usual(data) is None:
+            return False
+    except (IndexError, KeyError):
+        return False
+    found = PathCertificate(data)
+    assert {name: getattr(found, name) for name in FIELDS} == read_with_care(data)
+    return True
+
+
+def test_patterns_answer_for_certificates_of_the_usual_shape() -> None:
+    """Long names, unknown extensions and a list without any are not for them."""
+    assert [quickly(data) for data in SAMPLES] == [True, True, True, False, False, False]
+    for algorithm in KeyAlgorithm:
+        if algorithm in (KeyAlgorithm.RSA3072, KeyAlgorithm.RSA4096):
+            continue  # like the shorter one, and their keys take seconds
+        issuer = make("Issuer " + "I" * 50, nth=6, algorithm=algorithm)
+        leaf = make("Leaf", issuer, nth=7, ca=False, algorithm=algorithm, extensions=[(SHORT_NAMES, False)])
+        assert quickly(leaf.der), algorithm
+
+
+def test_no_octet_makes_patterns_see_what_careful_reading_does_not() -> None:
+    answered = 0
+    data = SAMPLES[1]
+    for at in range(len(data)):
+        for octet in (0, 1, 0x30, 0x81, data[at] ^ 1, data[at] ^ 4):
+            answered += quickly(data[:at] + bytes((octet,)) + data[at + 1 :])
+    assert answered > 500  # those where only a signature, a key or a name has changed
+
+
+def _with_list(data: bytes, listed: bytes) -> bytes:
+    """Return *data* with other octets in its list of extensions."""
+    tbs, *rest = der.parse(data).children(der.SEQUENCE)
+    *fields, _ = (each.raw for each in tbs.children(der.SEQUENCE))
+    tail = der.explicit(3, der.tlv(0x30, listed))
+    return der.sequence(der.sequence(*fields, tail), *(each.raw for each in rest))
+
+
+POINTS = bytes.fromhex("0603551d1f04")
+CONSTRAINTS = bytes.fromhex("30090603551d130402")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param(b"\x30\x87" + POINTS + b"\x80" + bytes(0x80), id="a length that speaks of seven octets of length"),
+        pytest.param(b"\x30\x10" + POINTS + b"\x09" + bytes(8), id="an extension beyond the end of the list"),
+        pytest.param(CONSTRAINTS + b"\x30\x03\x01\x01\xff", id="a value longer than its header says"),
+    ],
+)
+def test_lengths_that_only_seem_to_add_up_are_refused(listed: bytes) -> None:
+    names = der.sequence(der.tlv(0x82, b"h" * 90))
+    filler = der.sequence(der.oid(oids.SUBJECT_ALTERNATIVE_NAME), der.octet_string(names))
+    assert quickly(_with_list(SAMPLES[1], filler))
+    for wrong in (filler + listed, listed + filler):
+        with pytest.raises(DerError):
+            PathCertificate(_with_list(SAMPLES[1], wrong))
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.SECP521R1, KeyAlgorithm.RSA2048])
+def test_a_signature_whose_length_is_another_is_refused(algorithm: KeyAlgorithm) -> None:
+    data = make("Leaf", make("Issuer", nth=6, algorithm=algorithm), nth=7, ca=False).der
+    assert quickly(data)
+    at = len(data) - len(PathCertificate(data).signature) - 2
+    for other in (data[at] - 1, data[at] + 1):
+        with pytest.raises(DerError):
+            PathCertificate(data[:at] + bytes((other,)) + data[at + 1 :])
+
+
+def test_a_superfluous_octet_of_a_serial_number_is_seen() -> None:
+    data = SAMPLES[1]
+    for first, second in ((0, 0x7F), (0xFF, 0x80)):
+        with pytest.raises(DerError):
+            PathCertificate(data[:15] + bytes((first, second)) + data[17:])
+
+
+def test_patterns_and_careful_reading_agree_on_foreign_certificates() -> None:
+    folder = Path(cryptography_vectors.__file__).parent / "x509"
+    answered = 0
+    for file in sorted(folder.rglob("*.pem")):
+        try:
+            ders = [block.der for block in pem_blocks(file.read_bytes(), max_bytes=1 << 20)]
+        except InputError:
+            continue
+        answered += sum(map(quickly, ders))
+    for file in sorted(folder.rglob("*.crt")):
+        answered += quickly(file.read_bytes())
+    assert answered > 100
 
 
 def test_every_cut_certificate_is_refused() -> None:
