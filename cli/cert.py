@@ -1,4 +1,4 @@
-"""``chargepki cert``: issue, list, show, revoke, release and verify certificates."""
+"""``chargepki cert``: issue, renew, list, show, revoke, release and verify certificates."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.cert_batch import add_issue_batch
+from chargepki.cli.cert_renew import add_renew
 from chargepki.cli.counting import add_count
 from chargepki.cli.filtering import before, combined, equals, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
@@ -15,23 +16,22 @@ from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate, r
 from chargepki.cli.verifying import add_verify
 
 if TYPE_CHECKING:
-    from chargepki.pki.authority import IssuedCertificate
     from chargepki.pki.inventory.records import CertificateRecord
 
 __all__ = ["cert"]
 
-_MAX_CSR_BYTES = 65536
 _COLUMNS = ("id", "profile", "state", "not_after", "subject", "station")
 
 
 @group("cert", example="chargepki cert issue --ca acme-cso-sub --profile ocpp/charging-station --csr station.csr")
 def cert() -> None:
-    """Issue, list, show, revoke, release and verify certificates."""
+    """Issue, renew, list, show, revoke, release and verify certificates."""
 
 
 add_verify(cert)
 add_count(cert)
 add_issue_batch(cert)
+add_renew(cert)
 
 
 @cert.command(
@@ -73,12 +73,20 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     The certificate is durable in the inventory before it is written anywhere. The same request again returns the
     same certificate while it is valid and unrevoked.
     """
-    from chargepki.cli.issuing import explain_unwritten, hand_out_key, key_for, make_order, preview
+    from chargepki.cli.issuing import (
+        explain_unwritten,
+        hand_out_key,
+        key_for,
+        make_order,
+        preview,
+        read_csr,
+        write_issued,
+    )
     from chargepki.cli.results import check_folder
 
     if {options["csr"], state.settings.passphrase_file} == {"-"}:
         raise click.UsageError("standard input cannot be both the request and the passphrase")
-    order = make_order(options, read_csr=_read_csr)
+    order = make_order(options, read_csr=read_csr)
     for option in ("key_out", "out", "chain_out"):
         check_folder(f"--{option.replace('_', '-')}", options[option])
     if options["dry_run"]:
@@ -92,7 +100,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
     issued = authority.issue(order)
     with explain_unwritten(issued, options):
         by_default = options["validity"] is None and not issued.repeated
-        _write_issued(state, issued, out=options["out"], chain_out=options["chain_out"], by_default=by_default)
+        write_issued(state, issued, out=options["out"], chain_out=options["chain_out"], by_default=by_default)
         hand_out_key(state, options)
 
 
@@ -321,12 +329,6 @@ def _verdict(record: CertificateRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _read_csr(path: str) -> bytes:
-    from chargepki.pki import files
-
-    return files.read_limited(path, _MAX_CSR_BYTES, "certificate request")
-
-
 def _state(text: str | None) -> Any:
     from chargepki.pki.errors import InputError
     from chargepki.pki.inventory.records import CertificateState
@@ -338,34 +340,3 @@ def _state(text: str | None) -> Any:
     except ValueError as error:
         known = ", ".join(item.value for item in CertificateState)
         raise InputError(f"unknown state {text[:40]!r}", why=f"known are {known}", fix="use one of these") from error
-
-
-def _write_issued(
-    state: GlobalState, issued: IssuedCertificate, *, out: str | None, chain_out: str | None, by_default: bool
-) -> None:
-    from chargepki.cli.cautions import certificate_warnings, tell_warnings
-    from chargepki.cli.issuing import tell_lifetime
-    from chargepki.cli.results import write_result
-    from chargepki.pki.der import to_pem
-
-    leaf = to_pem("CERTIFICATE", issued.certificate_der)
-    chain = "".join(to_pem("CERTIFICATE", der) for der in issued.chain)
-    record = issued.record
-    verb = "already issued" if issued.repeated else "issued"
-    state.output.say(f"{verb} {record.id} for {record.subject}, valid until {record.not_after:%Y-%m-%d %H:%M:%S}Z")
-    if issued.clamped:
-        state.output.say(f"its validity was cut to the end of its issuer {record.ca}")
-    tell_lifetime(state, record, by_default=by_default)
-    warnings = certificate_warnings(state.workspace.inventory, record)
-    tell_warnings(state, warnings)
-    if out:
-        write_result(state, leaf.encode(), out)
-    if chain_out:
-        write_result(state, chain.encode(), chain_out)
-    if state.output.for_machines:
-        row = certificate_row(record)
-        row |= {"repeated": issued.repeated, "clamped": issued.clamped, "warnings": warnings}
-        row |= {"certificate_pem": leaf, "chain_pem": chain}
-        state.output.document("chargepki/certificate", row)
-    elif not out and not chain_out:
-        state.output.text(leaf)

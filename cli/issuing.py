@@ -21,9 +21,19 @@ from chargepki.pki.inventory.records import CertificateRecord
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["explain_unwritten", "hand_out_key", "key_for", "make_order", "preview", "tell_lifetime"]
+__all__ = [
+    "explain_unwritten",
+    "hand_out_key",
+    "key_for",
+    "make_order",
+    "preview",
+    "read_csr",
+    "tell_lifetime",
+    "write_issued",
+]
 
 _SHORT = timedelta(days=1)
+_MAX_CSR_BYTES = 65536
 
 
 def make_order(options: Mapping[str, Any], *, read_csr: Callable[[str], bytes]) -> IssueOrder:
@@ -144,7 +154,7 @@ def preview(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
     """Print what would be signed; nothing is written."""
     from chargepki.cli.describing import describe_tbs
 
-    if order.csr is None:
+    if order.csr is None and order.spki is None:
         private = keys.generate_private_key(_algorithm(options["algorithm"], order.profile))
         order = replace(order, spki=keys.spki_der(private.public_key()))
     record = _prepared(state, order)
@@ -177,3 +187,51 @@ def _algorithm(text: str | None, profile_id: str) -> KeyAlgorithm:
         raise PolicyRefusal(
             f"unknown key algorithm {text[:40]!r}", why=f"{profile_id} allows {known}", fix="use one of these"
         ) from error
+
+
+def read_csr(path: str) -> bytes:
+    """Return the request in the file *path*, ``-`` for standard input.
+
+    Raises:
+        UnavailableError: it cannot be read.
+        InputError: it is too large.
+    """
+    from chargepki.pki import files
+
+    return files.read_limited(path, _MAX_CSR_BYTES, "certificate request")
+
+
+def write_issued(
+    state: GlobalState, issued: IssuedCertificate, *, out: str | None, chain_out: str | None, by_default: bool
+) -> None:
+    """Tell of a certificate and hand it out: to files, as JSON, or its leaf to stdout.
+
+    Args:
+        by_default: nobody asked for its length of life.
+    """
+    from chargepki.cli.cautions import certificate_warnings, tell_warnings
+    from chargepki.cli.cert import certificate_row
+    from chargepki.cli.results import write_result
+    from chargepki.pki.der import to_pem
+
+    leaf = to_pem("CERTIFICATE", issued.certificate_der)
+    chain = "".join(to_pem("CERTIFICATE", der) for der in issued.chain)
+    record = issued.record
+    verb = "already issued" if issued.repeated else "issued"
+    state.output.say(f"{verb} {record.id} for {record.subject}, valid until {record.not_after:%Y-%m-%d %H:%M:%S}Z")
+    if issued.clamped:
+        state.output.say(f"its validity was cut to the end of its issuer {record.ca}")
+    tell_lifetime(state, record, by_default=by_default)
+    warnings = certificate_warnings(state.workspace.inventory, record)
+    tell_warnings(state, warnings)
+    if out:
+        write_result(state, leaf.encode(), out)
+    if chain_out:
+        write_result(state, chain.encode(), chain_out)
+    if state.output.for_machines:
+        row = certificate_row(record)
+        row |= {"repeated": issued.repeated, "clamped": issued.clamped, "warnings": warnings}
+        row |= {"certificate_pem": leaf, "chain_pem": chain}
+        state.output.document("chargepki/certificate", row)
+    elif not out and not chain_out:
+        state.output.text(leaf)

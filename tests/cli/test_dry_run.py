@@ -22,6 +22,7 @@ WRITES = {
     ],
     "cert issue": [*ISSUE, "--csr", "station.csr", "--again", "--out", "leaf.pem", "--chain-out", "chain.pem"],
     "cert issue-batch": ["cert", "issue-batch", *ISSUE[2:], "--csr-dir", "requests", "--out-dir", "issued"],
+    "cert renew": ["cert", "renew", "live.pem", "--out", "renewed.pem"],
     "cert issue --new-key": [*ISSUE, "--new-key", "--key-out", "new.key", "--subject", "CN=x,O=y"],
     "crl publish": ["crl", "publish", "--ca", "t-cso-sub", "--out", "new.crl", "--publish-dir", "www"],
     "crl publish --all": ["crl", "publish", "--all", "--publish-dir", "www"],
