@@ -7,17 +7,14 @@ from typing import Any
 
 import click
 
+from chargepki.cli.checking import add_check
 from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.importing import add_import
 from chargepki.cli.passphrase import read_passphrase
 from chargepki.cli.questions import add_questions
-from chargepki.pki.inventory.records import IssuanceState
 
 __all__ = ["inventory"]
-
-_MANY = 100_000
-"""More queued requests than this are not counted."""
 
 
 @group("inventory", example="chargepki inventory list")
@@ -35,17 +32,17 @@ def list_all(state: GlobalState) -> None:
     store = state.workspace.inventory
     rows: list[dict[str, Any]] = []
     for ca in store.list_cas():
-        counts = {str(key): value for key, value in store.count_certificates(ca.id).items()}
-        crl = store.latest_crl(ca.id)
+        numbers = {str(key): value for key, value in store.count_certificates(ca.id).items()}
+        crl = store.list_states(ca.id).get(None)
         rows.append(
             {
                 "ca": ca.id,
                 "profile": ca.profile,
                 "state": ca.state,
-                "issued": counts.get("issued", 0),
-                "revoked": counts.get("revoked", 0),
-                "reserved": counts.get("reserved", 0),
-                "voided": counts.get("voided", 0),
+                "issued": numbers.get("issued", 0),
+                "revoked": numbers.get("revoked", 0),
+                "reserved": numbers.get("reserved", 0),
+                "voided": numbers.get("voided", 0),
                 "crl_number": crl.number if crl else None,
                 "crl_next_update": crl.next_update if crl else None,
                 "not_after": ca.not_after,
@@ -53,13 +50,12 @@ def list_all(state: GlobalState) -> None:
         )
     columns = ("ca", "state", "issued", "revoked", "reserved", "crl_number", "crl_next_update", "not_after")
     head = store.audit_head()
+    counts = store.count_all()
     totals = {
         "imported_certificates": store.count_imported(),
-        "stations": sum(1 for _ in store.list_stations()),
-        "open_operations": sum(1 for item in store.list_operations() if not item.state.is_final),
-        "queued_requests": sum(
-            1 for item in store.list_issuances(open_only=True, limit=_MANY) if item.state is IssuanceState.QUEUED
-        ),
+        "stations": counts.stations,
+        "open_operations": counts.open_operations,
+        "queued_requests": counts.queued_requests,
         "audit_entries": head.count if head else 0,
     }
     if state.output.is_json:
@@ -180,6 +176,7 @@ def export(
     write_chunks(state, chunks, out, is_binary=chosen is Form.PKCS12)
 
 
+add_check(inventory)
 add_questions(inventory)
 
 

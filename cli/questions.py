@@ -205,20 +205,23 @@ def keys(
 
 @pass_state
 def orphans(state: GlobalState) -> None:
-    """Name the certificates of CAs whose issuer the inventory does not hold."""
+    """Name the certificates whose issuer the inventory does not hold: of CAs each, of imported ones by their issuer."""
     from chargepki.pki.questions import find_orphans
 
     rows = [
         {
             "certificate": each.certificate,
             "provenance": each.provenance,
-            "subject": each.subject,
+            "subject": each.subject or None,
             "issuer": each.issuer,
-            "sha256": each.sha256,
+            "sha256": each.sha256 or None,
+            "certificates": each.certificates,
         }
         for each in find_orphans(state.workspace.inventory)
     ]
-    state.output.rows("chargepki/orphan-list", ("certificate", "provenance", "issuer"), rows, key="orphans")
+    state.output.rows(
+        "chargepki/orphan-list", ("certificate", "provenance", "issuer", "certificates"), rows, key="orphans"
+    )
 
 
 @click.option("--ca", metavar="NAME", help="Only revocations of this CA.")

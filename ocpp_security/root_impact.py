@@ -20,7 +20,7 @@ from chargepki.pki.errors import Conflict, NotFound
 from chargepki.pki.inventory.filter_fields import FIELDS
 from chargepki.pki.inventory.filters import And, Compare, Missing, Not
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.questions.authorities import AuthorityCertificate, has_signed
+from chargepki.pki.questions.authorities import AuthorityCertificate, has_signed, issuers_of_imported
 from chargepki.pki.questions.timeline import valid_at
 
 __all__ = ["CutCertificates", "CutReason", "CutStation", "RootImpact", "find_root", "root_impact"]
@@ -93,7 +93,7 @@ class RootImpact:
 
     @property
     def total_certificates(self) -> int:
-        """How many certificates of ours chain to nothing any more."""
+        """How many certificates, of ours and imported, chain to nothing any more."""
         return sum(each.certificates for each in self.certificates)
 
     @property
@@ -235,7 +235,11 @@ def _certificates(
     at: datetime,
 ) -> list[CutCertificates]:
     found = []
-    for ca in sorted({each.ca for each in authorities if each.ca is not None and web.entity(each) in cut}):
+    names = {each.ca for each in authorities if each.ca is not None and web.entity(each) in cut}
+    for foreign, issuer in issuers_of_imported(reads, authorities):
+        if issuer is not None and web.entity(issuer) in cut:
+            names.add(foreign.id)
+    for ca in sorted(names):
         wanted = valid_at(at, Compare(FIELDS["ca"], "=", ca))
         owned = And((wanted, Not(Missing(FIELDS["station"]))))
         stations = Counter(str(profile) for (profile, _), _ in reads.count_groups(owned, _OF_STATIONS))

@@ -171,7 +171,7 @@ class StatusGateway:
             for ca in self._inventory.list_cas()
             if ca.certificate_der is not None and _hashes(hash_name, ca.certificate_der) == hashes
         ]
-        ours = [ca for ca in found if not ca.key_uri.startswith(("est:", "none:")) and ca.state in _ANSWERING]
+        ours = [ca for ca in found if not ca.is_external and ca.state in _ANSWERING]
         # Generations of a CA may share name and key.
         for ca in ours:
             if self._inventory.find_ocsp_subject(f"{ca.id}:{wanted.serial:x}") is not None:

@@ -325,7 +325,7 @@ class Authority:
             if ca.state in (CaState.ACTIVE, CaState.RETIRED)
             and ca.not_after is not None
             and now < ca.not_after
-            and not ca.key_uri.startswith(("est:", "none:"))
+            and not ca.is_external
         ]
 
     def recover(self, ca: str | None = None) -> list[CertificateRecord]:

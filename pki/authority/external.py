@@ -47,7 +47,6 @@ __all__ = [
     "is_external",
 ]
 
-_SCHEMES: Final = ("est:", "none:")
 _DECISIVE: Final = ("possession", "key-algorithm", "ca-request")
 """Rules of the request policy that hold whoever signs; the subject is the other CA's to judge."""
 
@@ -65,7 +64,7 @@ class NotYet(UnavailableError):
 
 def is_external(ca: CaRecord) -> bool:
     """Whether the key of *ca* is with somebody else: we neither sign certificates nor lists for it."""
-    return ca.key_uri.startswith(_SCHEMES)
+    return ca.is_external
 
 
 def check_whose_to_revoke(

@@ -101,7 +101,7 @@ def ocsp_cas(inventory: Inventory, now: datetime) -> Iterator[CaRecord]:
 
 def is_answered_for(ca: CaRecord, now: datetime) -> bool:
     """Whether the status of what *ca* has issued is ours to tell."""
-    if ca.key_uri.startswith(("est:", "none:")):
+    if ca.is_external:
         return False
     return ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after
 

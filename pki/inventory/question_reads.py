@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from chargepki.pki.inventory.filter_fields import Field, Step
     from chargepki.pki.inventory.filters import Filter
 
-__all__ = ["PublishedList", "QuestionReads", "RevocationRow", "SharedKey"]
+__all__ = ["PublishedList", "QuestionReads", "RevocationRow", "SharedKey", "Totals"]
 
 _MEMBERS = 10
 _BATCH = 500
@@ -32,6 +32,16 @@ class SharedKey(NamedTuple):
     subjects: int
     examples: tuple[str, ...]
     """Ids of the first certificates, ten at most."""
+
+
+class Totals(NamedTuple):
+    """How many there are."""
+
+    stations: int
+    """Removed ones too."""
+    open_operations: int
+    queued_requests: int
+    """Issuance requests that nobody works on yet."""
 
 
 class RevocationRow(NamedTuple):
@@ -125,6 +135,11 @@ class QuestionReads:
             if len(rows) < size:
                 return
             after = rows[-1][0]
+
+    def count_all(self: _Base) -> Totals:
+        """Count what is there of stations and of work."""
+        names = ("question_stations", "question_open_operations", "question_queued_requests")
+        return Totals(*(int(self._rows(name, {})[0][0]) for name in names))
 
     def list_revocations(self: _Base, ca: str) -> Iterator[RevocationRow]:
         """List the revoked certificates of a CA generation by id, those on hold included."""

@@ -16,6 +16,8 @@ def question_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
     certificate, crl, delta, change, answer = (
         tables[name] for name in ("certificate", "crl", "crl_delta", "revocation_change", "ocsp_response")
     )
+    operation, issuance, lease = (tables[name] for name in ("operation", "issuance", "lease"))
+    queued = issuance.outerjoin(lease, and_(lease.c.kind == "issuance", lease.c.item == issuance.c.id))
     root, report = tables["station_root"], tables["station_root_report"]
     first: BindParameter[str] = bindparam("first")
     last: BindParameter[str] = bindparam("last")
@@ -42,6 +44,12 @@ def question_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
         .select_from(certificate.outerjoin(newest, newest.c.certificate == c.id))
         .where(c.ca == bindparam("ca"), c.state == "revoked")
         .order_by(c.id),
+        "question_stations": select(func.count()).select_from(tables["station"]),
+        "question_open_operations": select(func.count()).select_from(operation).where(operation.c.state == "queued"),
+        # What a worker holds the lease of is taken.
+        "question_queued_requests": select(func.count())
+        .select_from(queued)
+        .where(issuance.c.state == "queued", func.coalesce(lease.c.state, "queued") == "queued"),
         # The rows of lists are megabytes long; the index holds all that is asked here.
         "question_lists": select(crl.c.shard, crl.c.number, crl.c.this_update, crl.c.next_update, crl.c.changes).where(
             crl.c.ca == bindparam("ca")

@@ -116,6 +116,11 @@ class CaRecord:
     crl_delta_hours: int | None = None
     """For how long a delta CRL is valid; ``None`` where none are published."""
 
+    @property
+    def is_external(self) -> bool:
+        """Whether somebody else has its key: a connected CA, one above it, or the issuer of what was imported."""
+        return self.key_uri.startswith(("est:", "none:"))
+
 
 FOREIGN: Final = "foreign"
 """Stands for the profile of what was imported: under which rule it was issued is not known."""

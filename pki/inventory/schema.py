@@ -10,7 +10,10 @@ from chargepki.pki.inventory.engine import Database, Session
 
 __all__ = ["NEWEST", "VERSIONS", "ensure_schema", "list_tables"]
 
-VERSIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+VERSIONS: Final = (
+    *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"),
+    *("0011", "0012", "0013"),
+)
 """Every version there has been, oldest first; a test compares it with the migrations."""
 NEWEST: Final = VERSIONS[-1]
 

@@ -50,6 +50,7 @@ from chargepki.pki.inventory import (
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.campaign_statements import campaign_statements
 from chargepki.pki.inventory.contract_statements import contract_statements
+from chargepki.pki.inventory.enrolment_statements import enrolment_statements
 from chargepki.pki.inventory.event_statements import event_statements
 from chargepki.pki.inventory.firmware_statements import firmware_statements
 from chargepki.pki.inventory.import_statements import import_statements
@@ -61,6 +62,10 @@ from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
 
+_ALIKE: Final = (
+    *(campaign_statements, contract_statements, enrolment_statements, firmware_statements),
+    *(query_statements, question_statements, trust_statements),
+)
 _HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
 
 
@@ -358,16 +363,6 @@ def _operations(dialect: str) -> dict[str, Executable]:
     }
 
 
-def _enrolment() -> dict[str, Executable]:
-    account = TABLES["est_account"]
-    mine = account.c.certificate_sha256 == _param("certificate_sha256")
-    return {
-        "est_account_by_certificate": _record("est_account")
-        .where(mine, account.c.state == "active")
-        .order_by(account.c.id)
-    }
-
-
 def _audit() -> dict[str, Executable]:
     entry, head = TABLES["audit_entry"], TABLES["audit_head"]
     entries = select(*(entry.c[column] for column in ENTRY_COLUMNS))
@@ -463,7 +458,6 @@ def compile_all() -> dict[str, dict[str, object]]:
             **_revocation(),
             **_stations(name),
             **_operations(name),
-            **_enrolment(),
             **_audit(),
             **_generic(name),
         }
@@ -471,13 +465,9 @@ def compile_all() -> dict[str, dict[str, object]]:
             TABLES["certificate"], TABLES["ocsp_response"], TABLES["audit_head"], TABLES["lease"], name
         )
         named |= event_statements(TABLES, name)
-        named |= firmware_statements(TABLES, _record)
-        named |= trust_statements(TABLES, _record)
-        named |= campaign_statements(TABLES, _record)
-        named |= contract_statements(TABLES, _record)
-        named |= query_statements(TABLES, _record)
         named |= import_statements(TABLES, _record, name)
-        named |= question_statements(TABLES, _record)
+        for statements in _ALIKE:
+            named |= statements(TABLES, _record)
         compiled[name] = {
             "named": {label: text(statement) for label, statement in sorted(named.items())},
             "select": _compile_lists(text),
@@ -493,9 +483,8 @@ def _with_literals(found: Any) -> str:
         if bound.value is None:
             continue
         value = bound.value
-        literal = (
-            f"'{value}'" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-        )
+        plain = str(value).lower() if isinstance(value, bool) else str(value)
+        literal = f"'{value}'" if isinstance(value, str) else plain
         assert "'" not in str(value)
         sql = sql.replace(found.bindtemplate % {"name": name}, literal)
     return sql
@@ -503,7 +492,7 @@ def _with_literals(found: Any) -> str:
 
 def main() -> None:
     """Write ``compiled.json`` anew."""
-    path = Path(__file__).resolve().parent / "compiled.json"
+    path = Path(__file__).resolve().with_name("compiled.json")
     path.write_bytes(orjson.dumps(compile_all(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n")
 
 

@@ -84,6 +84,10 @@ class CertificateRow(SQLModel, table=True):
         Index("ix_certificate_serial", "serial"),
         Index("ix_certificate_request_key", "request_key"),
         Index("ix_certificate_sha256", "sha256"),
+        # Holds all that counting a CA's certificates by state asks for.
+        Index("ix_certificate_ca_state", "ca", "state"),
+        # The pages of a rare profile, in their order.
+        Index("ix_certificate_profile", "profile", "id"),
         # Holds all that counting what expires asks for.
         Index("ix_certificate_expiry", "not_after", "state", "profile", "id"),
         Index("ix_certificate_key", "spki_sha256", "reserved_at"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,11 +19,14 @@ from chargepki.pki.inventory.contract_records import RoleRootState
 from chargepki.pki.inventory.filter_fields import FIELDS
 from chargepki.pki.inventory.filters import And, Compare, OneOf
 from chargepki.pki.inventory.reads import Reads
+from chargepki.pki.inventory.records import FOREIGN, CaRecord, CaState
 from chargepki.pki.profiles import list_profiles
 
-__all__ = ["AuthorityCertificate", "Provenance", "has_signed", "list_authorities"]
+__all__ = ["AuthorityCertificate", "Provenance", "has_signed", "issuers_of_imported", "list_authorities"]
 
 _LONGEST_NAME: Final = 120
+# basicConstraints with cA TRUE, as DER has it (RFC 5280 4.2.1.9): a sieve before whole certificates are read.
+_CA_TRUE: Final = re.compile(rb"\x06\x03\x55\x1d\x13(?:\x01\x01\xff)?\x04.\x30.\x01\x01\xff", re.DOTALL)
 
 
 class Provenance(StrEnum):
@@ -34,6 +38,8 @@ class Provenance(StrEnum):
     """Issued by a CA of ours to a CA: a cross certificate, or a sub-CA of somebody else."""
     TRUST_ROOT = "trust-root"
     """Somebody wanted it on a station, or it signed such a one."""
+    IMPORTED = "imported"
+    """Found somewhere and imported; it is trusted for nothing."""
     ROLE_ROOT = "role-root"
     """Vehicles of others are judged by it."""
 
@@ -50,6 +56,7 @@ class AuthorityCertificate:
     ca: str | None
     """Id of the CA generation of ours that it belongs to."""
     view: CertificateView = field(repr=False, compare=False)
+    is_revoked: bool = False
 
     @property
     def is_root(self) -> bool:
@@ -67,45 +74,87 @@ class AuthorityCertificate:
         return self.view.not_after.value
 
 
-def list_authorities(reads: Reads) -> tuple[AuthorityCertificate, ...]:
+def list_authorities(reads: Reads, *, revoked: bool = False) -> tuple[AuthorityCertificate, ...]:
     """Return every certificate of a CA in the inventory that can be read, each once, by label. There are few of them.
 
-    Revoked and withdrawn ones are left out.
+    Withdrawn ones are left out, and unless *revoked* is true, revoked ones.
     """
     found: dict[str, AuthorityCertificate] = {}
-    for label, provenance, der, ca in _certificates(reads):
+    for label, provenance, der, ca, is_revoked in _certificates(reads):
         sha256 = hashlib.sha256(der).hexdigest()
-        if sha256 in found:
+        if sha256 in found or (is_revoked and not revoked):
             continue
         try:
             view = view_certificate(der)
         except DerError:
             continue
         named = label or f"{names.text(view.subject)[:_LONGEST_NAME]} ({sha256[:12]})"
-        found[sha256] = AuthorityCertificate(named, provenance, der, sha256, ca, view)
+        found[sha256] = AuthorityCertificate(named, provenance, der, sha256, ca, view, is_revoked)
     return tuple(sorted(found.values(), key=lambda each: (each.label, each.sha256)))
 
 
-def _certificates(reads: Reads) -> Iterator[tuple[str, Provenance, bytes, str | None]]:
-    """Yield label (or nothing), provenance, DER and CA; of several sources of one certificate the best comes first."""
+def _certificates(reads: Reads) -> Iterator[tuple[str, Provenance, bytes, str | None, bool]]:
+    """Yield label (or nothing), provenance, DER, CA and whether it is revoked; the best source of each comes first."""
     profiles = tuple([profile.id for profile in list_profiles() if profile.is_ca])
-    # With the ids of all CA certificates that are not revoked: a CA's own record does not tell.
-    good = And((OneOf(FIELDS["profile"], profiles), Compare(FIELDS["state"], "=", "issued")))
-    issued = [(name, bytes(der)) for page in reads.scan_certificates(good, ("id", "der")) for name, der in page if der]
-    revoked = And((OneOf(FIELDS["profile"], profiles), Compare(FIELDS["state"], "=", "revoked")))
-    gone = {bytes(der) for page in reads.scan_certificates(revoked, ("id", "der")) for _, der in page if der}
+    wanted = And((OneOf(FIELDS["profile"], profiles), OneOf(FIELDS["state"], ("issued", "revoked"))))
+    issued = [
+        (name, bytes(der), state == "revoked")
+        for page in reads.scan_certificates(wanted, ("id", "state", "der"))
+        for name, state, der in page
+        if der is not None
+    ]
+    # A CA's own record does not tell whether its certificate was revoked.
+    gone = {der for _, der, is_revoked in issued if is_revoked}
     for ca in reads.list_cas():
-        if ca.certificate_der is not None and ca.certificate_der not in gone:
-            yield ca.id, Provenance.CA, ca.certificate_der, ca.id
-    for name, der in issued:
-        yield name, Provenance.ISSUED, der, None
+        if ca.certificate_der is not None:
+            yield ca.id, Provenance.CA, ca.certificate_der, ca.id, ca.certificate_der in gone
+    for name, der, is_revoked in issued:
+        yield name, Provenance.ISSUED, der, None, is_revoked
+    for name, der, is_revoked in _imported(reads):
+        yield name, Provenance.IMPORTED, der, None, is_revoked
     for root in reads.list_trust_roots():
-        yield "", Provenance.TRUST_ROOT, root.der, None
+        yield "", Provenance.TRUST_ROOT, root.der, None, False
         if root.issuer_der is not None:
-            yield "", Provenance.TRUST_ROOT, root.issuer_der, None
+            yield "", Provenance.TRUST_ROOT, root.issuer_der, None, False
     for role in reads.list_role_roots():
         if role.state is RoleRootState.TRUSTED:
-            yield "", Provenance.ROLE_ROOT, role.der, None
+            yield "", Provenance.ROLE_ROOT, role.der, None, False
+
+
+def _imported(reads: Reads) -> Iterator[tuple[str, bytes, bool]]:
+    """Yield id, DER and whether it is revoked of the imported certificates that look like those of CAs."""
+    issuers = {ca.id: ca.subject_der for ca in reads.list_cas(foreign=True) if ca.state is CaState.FOREIGN}
+    if not issuers:
+        return
+    imported = Compare(FIELDS["profile"], "=", FOREIGN)
+    for page in reads.scan_certificates(imported, ("id", "ca", "state", "subject_der", "der")):
+        for name, ca, state, subject, der in page:
+            # A root of version 1 has no extensions, but its own name as issuer.
+            if der is not None and (_CA_TRUE.search(der) is not None or bytes(subject) == issuers.get(ca)):
+                yield name, bytes(der), state == "revoked"
+
+
+def issuers_of_imported(
+    reads: Reads, authorities: Sequence[AuthorityCertificate]
+) -> Iterator[tuple[CaRecord, AuthorityCertificate | None]]:
+    """Yield each issuer of imported certificates with the certificate whose key it has; ``None`` where nobody knows it.
+
+    Imported certificates are kept by name and key identifier of their issuer: one of them stands for all.
+    """
+    for ca in reads.list_cas(foreign=True):
+        if ca.state is not CaState.FOREIGN:
+            continue
+        sample = next(
+            (der for page in reads.scan_certificates(Compare(FIELDS["ca"], "=", ca.id), ("id", "der"), size=1)
+             for _, der in page if der is not None),
+            None,
+        )  # fmt: skip
+        try:
+            view = None if sample is None else view_certificate(bytes(sample))
+        except DerError:
+            view = None
+        if view is not None:
+            yield ca, next((each for each in authorities if has_signed(each.view, view)), None)
 
 
 def has_signed(issuer: CertificateView, certificate: CertificateView) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -25,6 +25,8 @@ class Publication(StrEnum):
     """No list that was signed since tells it; OCSP answers from the inventory, but lists say that it is good."""
     STALE_ANSWER = "stale-answer"
     """A prepared OCSP response still says that it is good."""
+    EXTERNAL = "external"
+    """The CA is somebody else's (`ca connect`): so are its lists."""
     NEEDLESS = "needless"
     """No list tells it, and it had expired before one was due: lists leave expired certificates out (RFC 5280 3.3)."""
 
@@ -92,7 +94,8 @@ def revocation_effects(reads: Reads, at: datetime, *, ca: str | None = None) -> 
         for row in reads.list_revocations(record.id):
             if row.revoked_at > at:
                 continue
-            yield _effect(record.id, row, shelf.first(row), at, is_stale=row.certificate in stale)
+            effect = _effect(record.id, row, shelf.first(row), at, is_stale=row.certificate in stale)
+            yield replace(effect, publication=Publication.EXTERNAL) if record.is_external else effect
 
 
 def _effect(

@@ -1,0 +1,28 @@
+"""Check everything in the inventory: linter and path validation for each certificate, over all cores, resumable.
+
+`chargepki.ocpp_security.estate_findings` adds what the questions about everything find.
+"""
+
+from __future__ import annotations
+
+from chargepki.pki.checking.judge import RangeJudge, RangeResult
+from chargepki.pki.checking.processes import available_cores, judge_ranges
+from chargepki.pki.checking.report import CheckReport
+from chargepki.pki.checking.run import CheckRun, list_ranges, load_run, run_key, save_run
+from chargepki.pki.checking.tally import Example, FindingGroup, Tally
+
+__all__ = [
+    "CheckReport",
+    "CheckRun",
+    "Example",
+    "FindingGroup",
+    "RangeJudge",
+    "RangeResult",
+    "Tally",
+    "available_cores",
+    "judge_ranges",
+    "list_ranges",
+    "load_run",
+    "run_key",
+    "save_run",
+]
