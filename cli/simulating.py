@@ -15,6 +15,7 @@ import click
 from chargepki.cli.contracting import read_exi
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import rfc3339
+from chargepki.cli.simulating_vehicle import VehiclePlan
 from chargepki.cli.values import format_duration
 from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
@@ -82,6 +83,7 @@ class StationPlant:
         self._password = None if options["password_file"] is None else _read_password(Path(options["password_file"]))
         self._policy = _trust_policy(options)
         self._exchange = _exchange(options)
+        self._vehicle = VehiclePlan.of(options)
         self._needs_password = not (options["password_file"] or options["password_dir"])
         if self._needs_password and not self.store.exists():
             raise StateError(
@@ -122,6 +124,8 @@ class StationPlant:
             store.set_password(password)
         if self._manufacturer_trust is not None:
             store.set_manufacturer_trust(self._manufacturer_trust)
+        for use, pem in self._vehicle.roots.items():
+            store.set_roots(use, pem)
         maker = {name: options[name] for name in ("vendor", "model") if options[name]}
         return StationSimulator(
             member.url,
@@ -136,6 +140,11 @@ class StationPlant:
             firmware_version=options["firmware_version"],
             trust_policy=self._policy,
             ev=self._exchange,
+            uses=self._vehicle.uses_of(member.version),
+            variables=self._vehicle.variables,
+            driver=self._vehicle.driver,
+            drives_in_offline=options["driver_offline"],
+            vehicle_chain=self._vehicle.chain,
             secure_url=options["secure_url"],
             gate=gate,
             progress=told,

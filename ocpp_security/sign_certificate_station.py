@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -63,6 +63,8 @@ class StationCertificateConfig:
     `repeat_times`) nothing is sent again."""
     repeat_times: int | None = None
     """CertSigningRepeatTimes: the number of doublings, so one resend more than that."""
+    root_hash: Callable[[], Mapping[str, str] | None] = lambda: None
+    """2.1: hashRootCertificate of the V2G root that shall issue (A02.FR.27)."""
     keep_old: timedelta = timedelta(days=30)
     """1.6 only: how long the old certificate stays as a fallback (1.6 A02.FR.10)."""
 
@@ -125,6 +127,9 @@ class StationCertificateFlow:
         state = self._uses.get(use) if use is not None else None
         if use is None or state is None:
             return {"status": "NotImplemented"}, []
+        if self.config.rules.common_name(use) is None:
+            told = StatusAnswer("Rejected", "MissingDevModelInfo", "ISO15118Ctrlr.SeccId is not set")
+            return status_answer(self.version, told), []
         state.blocked = False
         state.resend_at = None
         state.asked = True
@@ -338,7 +343,14 @@ class StationCertificateFlow:
     # --- parts
 
     def _send(self, request: PendingRequest) -> SendRequest:
-        call = build_sign_certificate(self.version, request.use, request.csr_pem, request_id=request.number)
+        names_root = request.use in (CertificateUse.V2G, CertificateUse.V2G20)
+        call = build_sign_certificate(
+            self.version,
+            request.use,
+            request.csr_pem,
+            request_id=request.number,
+            root_hash=self.config.root_hash() if names_root else None,
+        )
         return SendRequest(call.action, call.payload, request)
 
     def _resend_time(self, state: _Use, now: datetime) -> datetime | None:

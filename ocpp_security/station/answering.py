@@ -16,6 +16,7 @@ from chargepki.ocpp_security.station.device import PROFILE
 from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
+from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import ChargePkiError
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class StationAnswers:
                 return Reply({"status": station.firmware.requested(payload)}, self._session.send_events)
             case "InstallCertificate" | "DeleteCertificate" | "GetInstalledCertificateIds" | "DataTransfer":
                 return self._about_roots(event.action, payload)
+            case "SendLocalList" if station.version is not OcppVersion.V16:
+                return Reply(station.authorizer.take_list(payload))
+            case "GetLocalListVersion" if station.version is not OcppVersion.V16:
+                return Reply({"versionNumber": station.authorizer.list_version})
             case "GetLog":
                 return self._logs.asked(payload)
             case "Reset":

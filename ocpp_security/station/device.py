@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ATTEMPTS", "FIELD_LENGTH", "PASSWORD", "PRIORITY", "PROFILE", "DeviceModel", "Variable"]
+from chargepki.pki.errors import InputError
+
+__all__ = [
+    "ATTEMPTS",
+    "FIELD_LENGTH",
+    "PASSWORD",
+    "PNC",
+    "PRIORITY",
+    "PROFILE",
+    "DeviceModel",
+    "Variable",
+    "check_variable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +37,18 @@ class Variable:
     instance: str | None = None
     """Of the variable in 2.x; a station has such a variable when it has a value."""
 
+    @property
+    def wire_name(self) -> str:
+        """Its name in 2.x; that of ISO15118Ctrlr and AuthCtrlr has the component in front here."""
+        return self.name.rpartition(".")[2]
+
 
 PASSWORD = "BasicAuthPassword"  # noqa: S105 (the name of the variable)
 PROFILE = "SecurityProfile"
 PRIORITY = "NetworkConfigurationPriority"
 ATTEMPTS = "NetworkProfileConnectionAttempts"
 FIELD_LENGTH = "FieldLength"
+PNC = "ISO15118Ctrlr.PnCEnabled"
 
 _VARIABLES: tuple[Variable, ...] = (
     Variable("OrganizationName", "SecurityCtrlr", "CpoName"),
@@ -48,10 +66,39 @@ _VARIABLES: tuple[Variable, ...] = (
     Variable(PRIORITY, "OCPPCommCtrlr", None),
     Variable(ATTEMPTS, "OCPPCommCtrlr", None),
     Variable("ActiveNetworkProfile", "OCPPCommCtrlr", None, writable=False),
+    Variable("ISO15118Ctrlr.SeccId", "ISO15118Ctrlr", None),
+    Variable("ISO15118Ctrlr.CountryName", "ISO15118Ctrlr", None),
+    Variable("ISO15118Ctrlr.OrganizationName", "ISO15118Ctrlr", None),
+    Variable("ISO15118Ctrlr.PnCEnabled", "ISO15118Ctrlr", "ISO15118PnCEnabled"),
+    Variable("ISO15118Ctrlr.ContractValidationOffline", "ISO15118Ctrlr", "ContractValidationOffline"),
+    Variable("ISO15118Ctrlr.CentralContractValidationAllowed", "ISO15118Ctrlr", "CentralContractValidationAllowed"),
+    Variable("AuthCtrlr.LocalAuthorizeOffline", "AuthCtrlr", "LocalAuthorizeOffline"),
+    Variable("AuthCtrlr.OfflineTxForUnknownIdEnabled", "AuthCtrlr", "AllowOfflineTxForUnknownId"),
     Variable(FIELD_LENGTH, "OCPPCommCtrlr", None, writable=False, instance="Get15118EVCertificateResponse.exiResponse"),
 )
 _WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval", ATTEMPTS})
+_BOOLEANS = frozenset(
+    {
+        PNC, "ISO15118Ctrlr.ContractValidationOffline", "ISO15118Ctrlr.CentralContractValidationAllowed",
+        "AuthCtrlr.LocalAuthorizeOffline", "AuthCtrlr.OfflineTxForUnknownIdEnabled",
+    }
+)  # fmt: skip
 _MOST_ATTEMPTS = 100
+
+
+def check_variable(name: str, value: str) -> None:
+    """Refuse a first value that no variable can have.
+
+    Raises:
+        InputError: there is no such variable, or it takes no such value.
+    """
+    known = {variable.name: variable for variable in _VARIABLES if variable.readable}
+    if name not in known:
+        raise InputError(f"the simulated station has no variable {name!r}", fix=f"one of {', '.join(sorted(known))}")
+    whole = value.isascii() and value.isdigit() and len(value) <= 9
+    if (name in _BOOLEANS and value not in ("true", "false")) or (name in _WHOLE_NUMBERS and not whole):
+        fix = "write true or false" if name in _BOOLEANS else "write a whole number"
+        raise InputError(f"{name} does not take the value {value[:50]!r}", fix=fix)
 
 
 class DeviceModel:
@@ -76,6 +123,10 @@ class DeviceModel:
     def values(self) -> dict[str, str]:
         """Return all values under their 2.x names; never a password."""
         return dict(self._values)
+
+    def is_on(self, name: str) -> bool:
+        """Say whether a boolean is true; one without a value is not."""
+        return self._values[name] == "true"
 
     def put(self, name: str, value: str) -> None:
         """Set a variable from inside the station, read-only ones too."""
@@ -152,6 +203,8 @@ class DeviceModel:
         if variable.name in _WHOLE_NUMBERS:
             whole = value.isascii() and value.isdigit() and len(value) <= 9
             return whole and (variable.name != ATTEMPTS or 1 <= int(value) <= _MOST_ATTEMPTS)
+        if variable.name in _BOOLEANS:
+            return value in ("true", "false")
         if variable.name in self._checks:
             return self._checks[variable.name](value)
         return 0 < len(value) <= 500
@@ -168,7 +221,7 @@ def _find(item: Mapping[str, Any]) -> tuple[str, Variable | None]:
     if not any(variable.component == component for variable in _VARIABLES):
         return "UnknownComponent", None
     for variable in _VARIABLES:
-        if (variable.component, variable.name) == (component, name):
+        if (variable.component, variable.wire_name) == (component, name):
             if variable.instance is not None and item["variable"].get("instance") != variable.instance:
                 return "UnknownVariable", None
             if item.get("attributeType", "Actual") != "Actual":

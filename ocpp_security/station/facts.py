@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chargepki.ocpp_security.station.device import ATTEMPTS
+from chargepki.ocpp_security.station.device import ATTEMPTS, PNC
 from chargepki.ocpp_security.station.misbehaviour import Conduct, Misbehaviour
 from chargepki.ocpp_security.station.store import QueuedEvent
 from chargepki.ocpp_security.versions import OcppVersion
@@ -48,7 +48,7 @@ def event_payload(event: QueuedEvent) -> dict[str, Any]:
     return {"type": event.type, "timestamp": wire_time(event.at), "techInfo": event.tech_info}
 
 
-def first_variables(identity: str, organization: str | None, iso15118: Mapping[str, str]) -> dict[str, str]:
+def first_variables(identity: str, organization: str | None, variables: Mapping[str, str]) -> dict[str, str]:
     """Return what a new store begins with."""
     return {
         "Identity": identity,
@@ -60,5 +60,10 @@ def first_variables(identity: str, organization: str | None, iso15118: Mapping[s
         "AdditionalRootCertificateCheck": "false",
         "HeartbeatInterval": "300",
         ATTEMPTS: "3",
-        **{f"ISO15118Ctrlr.{name}": value for name, value in iso15118.items()},
+        PNC: "true",
+        "ISO15118Ctrlr.ContractValidationOffline": "false",
+        "ISO15118Ctrlr.CentralContractValidationAllowed": "true",
+        "AuthCtrlr.LocalAuthorizeOffline": "true",
+        "AuthCtrlr.OfflineTxForUnknownIdEnabled": "false",
+        **variables,
     }

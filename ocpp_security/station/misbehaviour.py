@@ -52,6 +52,11 @@ class Misbehaviour(StrEnum):
     EVENTS_TWICE = "events-twice"
     RECONNECT_STORM = "reconnect-storm"
     SECOND_CONNECTION = "second-connection"
+    STATUS_JOINED_URLS = "status-joined-urls"
+    STATUS_PRIVATE_URL = "status-private-url"
+    AUTHORIZE_BOTH = "authorize-both"
+    AUTHORIZE_WITH_ROOT = "authorize-with-root"
+    AUTHORIZE_UNORDERED = "authorize-unordered"
 
 
 _MEANINGS: Final[Mapping[Misbehaviour, str]] = MappingProxyType(
@@ -84,6 +89,11 @@ _MEANINGS: Final[Mapping[Misbehaviour, str]] = MappingProxyType(
         Misbehaviour.EVENTS_TWICE: "every security event is sent twice",
         Misbehaviour.RECONNECT_STORM: "a refused or lost connection is tried again at once, for ever",
         Misbehaviour.SECOND_CONNECTION: "a second connection is opened in its own name",
+        Misbehaviour.STATUS_JOINED_URLS: "responderURL holds several addresses without anything between them",
+        Misbehaviour.STATUS_PRIVATE_URL: "responderURL is an address inside the network of the CSMS",
+        Misbehaviour.AUTHORIZE_BOTH: "Authorize carries the contract chain and hash data",
+        Misbehaviour.AUTHORIZE_WITH_ROOT: "the contract chain in Authorize ends with the root",
+        Misbehaviour.AUTHORIZE_UNORDERED: "the contract chain in Authorize stands root side first",
     }
 )
 _FIRMWARE: Final = {

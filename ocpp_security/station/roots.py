@@ -65,6 +65,10 @@ class StationRoots:
         found += [InstalledRoot(RootUse.CSMS, der, is_fallback=True) for der in self._read(_FALLBACK)]
         return tuple(found)
 
+    def of(self, *uses: RootUse) -> tuple[bytes, ...]:
+        """Return the roots of these uses, in the order of their installation."""
+        return tuple(der for use in uses for der in self._read(_FILES[use]))
+
     def csms(self, *, fallback: bool = False) -> tuple[bytes, ...]:
         """Return the CSMS roots to verify a server with, or the one to fall back to (M05.FR.14)."""
         return self._read(_FALLBACK if fallback else _FILES[RootUse.CSMS])
@@ -192,6 +196,13 @@ class StationRoots:
     def _issuer(self, item: InstalledCertificate) -> bytes | None:
         candidates = [*item.chain_der[1:], *(root.der for root in self.installed())]
         return next((der for der in candidates if is_signed_by(item.chain_der[0], der)), None)
+
+    def v2g_root_to_name(self) -> bytes | None:
+        """Return the V2G root for the next V2G certificate: one without a leaf under it, else the newest (2.1, M)."""
+        roots = self.of(RootUse.V2G)
+        used = [item.chain_der[-1] for item in self._own() if item.use is not CertificateUse.CHARGING_STATION]
+        free = [root for root in roots if not any(is_signed_by(last, root) for last in used)]
+        return (free or roots or (None,))[-1]
 
     def _chains(self) -> list[tuple[bytes, ...]]:
         """Return the V2G chains, each with the root above it, which is needed for the last hash."""

@@ -30,14 +30,16 @@ from chargepki.ocpp_security.sign_certificate import (
 )
 from chargepki.ocpp_security.station.answering import StationAnswers
 from chargepki.ocpp_security.station.csr import forge_csr
+from chargepki.ocpp_security.station.device import PNC
 from chargepki.ocpp_security.station.dialling import Credentials
 from chargepki.ocpp_security.station.ev_contract import ask_for_contracts
 from chargepki.ocpp_security.station.facts import event_payload
 from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
+from chargepki.ocpp_security.station.status_asking import Pair, StatusOutcome, question, send_to_csms
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import CertificateUse
-from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ _CALL_TIMEOUT = timedelta(seconds=30)
 _TICK_SECONDS: Final = 5.0
 """How often expiry is looked at; resends have their own time."""
 _LEAST_TICK_SECONDS: Final = 0.05
+_STAPLE_SECONDS: Final = 60.0
+"""How often it is looked whether an answer has ended; a new certificate is asked about at once."""
 _STORM_SECONDS: Final = 0.25
 _RETRY_BOOT_SECONDS = 10.0
 
@@ -62,6 +66,7 @@ class StationSession:
         self._booted = asyncio.Event()
         self._firmware_news = asyncio.Event()
         self._changed = asyncio.Event()
+        self._certificates_changed = asyncio.Event()
         self._new_keys: dict[CertificateUse, PrivateKey] = {}
         # Hash data that are written wrongly may break the schema as well; a station that errs so sends them anyway.
         session = RpcSession(simulator.version, role=Role.STATION, unchecked=simulator.conduct.unchecked)
@@ -82,6 +87,7 @@ class StationSession:
             asyncio.create_task(self._live(effects)),
             asyncio.create_task(self._tick()),
             asyncio.create_task(self._report_firmware()),
+            asyncio.create_task(self._keep_staples()),
         ]
         if self.station.conduct.does(Misbehaviour.CSR_STORM):
             tasks.append(asyncio.create_task(self._storm()))
@@ -112,6 +118,7 @@ class StationSession:
         await self.send_events()
         await self._enrol()
         await self._serve_vehicle()
+        await self.station.authorize(self.call)
         while True:
             await asyncio.sleep(max(interval, 1))
             with suppress(CallRefused):
@@ -124,9 +131,54 @@ class StationSession:
         for use in sorted(station.uses - held) if station.enrol else ():
             await self.perform(station.flow.renew(use))
 
-    async def _serve_vehicle(self) -> None:
-        """Ask for the contracts of the vehicle that is plugged in, once."""
+    async def _keep_staples(self) -> None:
+        """Ask for the status of its own V2G certificates, and again when an answer ends (M06.FR.06, FR.10)."""
+        await self._booted.wait()
         station = self.station
+        while True:
+            pairs = station.own_pairs()
+            station.staples.keep_only([certificate for certificate, _ in pairs])
+            for pair in station.staples.wanted(pairs, station.clock()):
+                await self._ask_status(pair)
+            self._certificates_changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STAPLE_SECONDS):
+                    await self._certificates_changed.wait()
+
+    async def _ask_status(self, pair: Pair) -> None:
+        station = self.station
+        answer: dict[str, Any] = {}
+        try:
+            payload = {"ocspRequestData": question(pair, station.conduct)}
+            answer = await send_to_csms(station.version, self.call, "GetCertificateStatus", payload)
+            why = str(answer.get("status"))
+        except (CallRefused, InputError) as exc:
+            why = exc.what
+        outcome = station.staples.take(pair, answer, station.clock())
+        station.tell(Milestone.STATUS, f"status of a certificate of its own: {outcome.value} ({why})")
+        if outcome is StatusOutcome.REVOKED:
+            # Ocpp-security 5.3, rule 4: a revoked chain is shown to nobody any more. Another one is asked for unless
+            # it would come from the same revoked sub-CA.
+            for item in station.flow.installed:
+                if item.use is not CertificateUse.CHARGING_STATION and pair[0] in item.chain_der:
+                    again = station.flow.renew(item.use) if pair[0] == item.chain_der[0] else []
+                    await self.perform([station.flow.forget(item), *again])
+
+    async def _ask_about_vehicle(self) -> None:
+        """Ask for the status of the chain of the vehicle that is plugged in (2.1, M07)."""
+        station = self.station
+        if station.version is not OcppVersion.V21 or not station.vehicle_chain:
+            return
+        try:
+            word = await station.vehicle.status(self.call, station.clock())
+        except (CallRefused, ChargePkiError) as exc:
+            word = f"not known: {exc.what}"
+        station.tell(Milestone.STATUS, f"status of the vehicle's chain: {word}")
+
+    async def _serve_vehicle(self) -> None:
+        """Do for the vehicle that is plugged in what it needs, once."""
+        station = self.station
+        await self._ask_about_vehicle()
         if station.ev is None:
             return
         exchange, station.ev = station.ev, None
@@ -272,6 +324,7 @@ class StationSession:
                 station.store.add_request(effect.request, self._new_keys.pop(effect.request.use))
             case InstallCertificate():
                 station.store.put_certificate(effect.certificate)
+                self._certificates_changed.set()
                 text = f"installed a certificate valid until {effect.certificate.not_after:%Y-%m-%d}"
                 station.tell(Milestone.CERTIFICATE_INSTALLED, text, certificate=effect.certificate.sha256)
             case CertificateProven():
@@ -309,6 +362,10 @@ class StationSession:
             status, detail = exc.rpc_code, exc.description
         except CallUnanswered:
             pass
+        if status not in (None, "Accepted") and effect.request.use is not CertificateUse.CHARGING_STATION:
+            # A02.FR.21: without a certificate there is no Plug & Charge; until the next reboot.
+            station.device.put(PNC, "false")
+            station.take_variables()
         if status == "Accepted":
             station.tell(Milestone.CSR_ACCEPTED, "the CSMS accepted the request; its certificate will follow")
         elif status is not None:

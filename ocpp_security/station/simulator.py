@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -18,12 +18,15 @@ from chargepki.ocpp_security.basic_auth import check_identity
 from chargepki.ocpp_security.certificate_checks import CertificateRules
 from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, event_name, is_sent
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
+from chargepki.ocpp_security.link import CallRefused
 from chargepki.ocpp_security.passwords import password_from_wire
+from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.connecting import RetryPolicy
 from chargepki.ocpp_security.station.csr import CsrForgery
-from chargepki.ocpp_security.station.device import ATTEMPTS, FIELD_LENGTH, PRIORITY, DeviceModel
+from chargepki.ocpp_security.station.device import ATTEMPTS, FIELD_LENGTH, PNC, PRIORITY, DeviceModel
 from chargepki.ocpp_security.station.dialling import Credentials, Dialler
+from chargepki.ocpp_security.station.driver import Authorizer, Contract, Decision, DriverFacts, Token
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.facts import StationFacts, first_variables
 from chargepki.ocpp_security.station.firmware import FirmwareHooks, StationFirmware
@@ -33,13 +36,16 @@ from chargepki.ocpp_security.station.network import NetworkFacts, StationNetwork
 from chargepki.ocpp_security.station.progress import Milestone, Progress
 from chargepki.ocpp_security.station.roots import StationRoots
 from chargepki.ocpp_security.station.session import StationSession
+from chargepki.ocpp_security.station.status_asking import Call, Staples, issued_pairs
 from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
+from chargepki.ocpp_security.station.vehicle_chain import VehicleChain
 from chargepki.ocpp_security.tls import client_context
 from chargepki.ocpp_security.trust_store import TrustPolicy
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.ocpp_security.wire import CertificateUse, RootUse, supports_use
 from chargepki.ocpp_security.wire_time import wire_time
-from chargepki.pki.errors import InputError, StateError
+from chargepki.pki.errors import ChargePkiError, InputError, StateError
+from chargepki.pki.hashdata_defects import write_wrongly
 from chargepki.pki.keys import KeyAlgorithm
 
 __all__ = ["RetryPolicy", "StationSimulator"]
@@ -61,7 +67,7 @@ class StationSimulator:
         serial_number: what BootNotification reports and the CN asks for; the identity unless given.
         organization: OrganizationName (1.6: CpoName), the O of its CSR.
         uses: the certificates it has; it enrols for each of them.
-        iso15118: first values of the variables of ISO15118Ctrlr, ``SeccId`` for one, by their names.
+        variables: first values of variables in a new store, ``ISO15118Ctrlr.SeccId`` for one.
         enrol_again: go back to the password when its certificate is refused three times in a row, and ask for a
             new one (if it has no other one that works, and `enrol`). A real station never lowers its
             profile by itself (A00.FR.005); the CSMS lets it in only if its record says profile 2 or lower.
@@ -71,6 +77,8 @@ class StationSimulator:
         firmware_version: what a new store begins with.
         trust_policy: how it decides about roots.
         ev: a vehicle that is plugged in, whose request for its contract is passed on once.
+        driver: who wants to charge, once, after the boot; with `drives_in_offline` before the station connects.
+        vehicle_chain: 2.1: the chain of a vehicle (DER, leaf first) whose status is asked for after the boot.
         secure_url: 1.6: where it goes when the CSMS raises its profile to 2 or 3; otherwise to the same host and
             port over TLS. In 2.x the CSMS names the URL.
         gate: entered for each attempt to connect; see `Dialler`.
@@ -98,7 +106,7 @@ class StationSimulator:
         serial_number: str | None = None,
         organization: str | None = None,
         uses: frozenset[CertificateUse] = frozenset({CertificateUse.CHARGING_STATION}),
-        iso15118: Mapping[str, str] = MappingProxyType({}),
+        variables: Mapping[str, str] = MappingProxyType({}),
         enrol: bool = True,
         enrol_again: bool = False,
         conduct: Conduct = HONEST,
@@ -108,6 +116,9 @@ class StationSimulator:
         firmware_version: str = "1.0.0",
         trust_policy: TrustPolicy | None = None,
         ev: EvExchange | None = None,
+        driver: Contract | Token | None = None,
+        drives_in_offline: bool = False,
+        vehicle_chain: Sequence[bytes] = (),
         secure_url: str | None = None,
         key_algorithm: KeyAlgorithm = KeyAlgorithm.SECP256R1,
         retry: RetryPolicy | None = None,
@@ -119,13 +130,16 @@ class StationSimulator:
         check_identity(identity)
         self.identity, self.version, self.store = identity, OcppVersion(version), store
         parse_endpoint(url, identity)
+        unknown = sorted(use.value for use in uses if not supports_use(self.version, use))
+        if unknown:
+            raise InputError(f"{self.version.value} has no {unknown[0]}", fix="choose another version, or other uses")
         self.enrol, self.uses = enrol, uses
         self.forgery = forgery or conduct.forgery
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
         self._progress = progress
         self.ev = ev
-        state = store.begin(identity, serial_number or identity, first_variables(identity, organization, iso15118))
+        state = store.begin(identity, serial_number or identity, first_variables(identity, organization, variables))
         self.about = StationFacts(self.version, state.serial_number, vendor, model)
         self._policy = conduct.policy(trust_policy or TrustPolicy())
         self.conduct = replace(conduct, hash_defects=self._policy.hash_defects)
@@ -134,6 +148,12 @@ class StationSimulator:
         self.firmware = StationFirmware(
             FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), conduct.firmware
         )
+        self.driver, self._is_offline_driver = driver, drives_in_offline
+        facts = DriverFacts(self.device.is_on, lambda: self.roots.of(RootUse.MO, RootUse.V2G), clock)
+        self.authorizer = Authorizer(store.folder, self.version, self.conduct, facts)
+        self.staples = Staples(store.folder)
+        self.vehicle_chain = tuple(vehicle_chain)
+        self.vehicle = VehicleChain(self.vehicle_chain, self.roots.of(RootUse.OEM, RootUse.V2G), self.conduct)
         self.dialler = Dialler(self, enrol_again=enrol_again, gate=gate)
         self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
         self._session: StationSession | None = None
@@ -174,6 +194,8 @@ class StationSimulator:
         self._until = until
         self._reached = asyncio.get_running_loop().create_future()
         self.raise_event(SecurityEvent.STARTUP_OF_THE_DEVICE, "simulator started")
+        if self._is_offline_driver:
+            await self.authorize(None)
         living = asyncio.get_running_loop().create_task(self._live())
         updating = asyncio.get_running_loop().create_task(self.firmware.run())
         try:
@@ -222,6 +244,30 @@ class StationSimulator:
             self._progress(event)
         if self._reached is not None and not self._reached.done() and self._until is not None and self._until(event):
             self._reached.set_result(event)
+
+    async def authorize(self, call: Call | None) -> None:
+        """Decide about the driver who waits, once; *call* is ``None`` while the station is offline."""
+        if self.driver is None:
+            return
+        who, self.driver = self.driver, None
+        try:
+            decision = await self.authorizer.decide(who, call)
+        except (CallRefused, ChargePkiError) as exc:
+            decision = Decision(False, f"there is no answer: {exc.what}")
+        milestone = Milestone.AUTHORIZED if decision.may_charge else Milestone.NOT_AUTHORIZED
+        self.tell(milestone, f"the vehicle may {'' if decision.may_charge else 'not '}charge: {decision.why}")
+
+    def own_pairs(self) -> list[tuple[bytes, bytes]]:
+        """Return every certificate of the V2G chains with its issuer (M06.FR.07: leaf and sub-CAs)."""
+        roots = self.roots.of(RootUse.V2G)
+        chains = [item.chain_der for item in self.flow.installed if item.use is not CertificateUse.CHARGING_STATION]
+        return [pair for chain in chains for pair in issued_pairs(chain, roots)]
+
+    def secc_certificate(self, use: CertificateUse = CertificateUse.V2G) -> InstalledCertificate | None:
+        """Return what the station shows to vehicles: the newest of the use, none that is not valid now (A02.FR.15)."""
+        now = self.clock()
+        valid = [item for item in self.flow.installed if item.use is use and item.not_before <= now <= item.not_after]
+        return max(valid, key=lambda item: (item.not_before, item.installed_at), default=None)
 
     def reconnect(self, why: str, *, rebooted: bool = False) -> None:
         """Close the connection and come back at once; after a reboot on the first slot of the order."""
@@ -282,6 +328,7 @@ class StationSimulator:
             self._reconnect_at_once = False
             if self._rebooted:
                 self._rebooted = False
+                self.device.put(PNC, "true")
                 if not self.conduct.does(Misbehaviour.PROFILE_FORGOTTEN):
                     self.network.restarted()
             credentials = self.dialler.choose_credentials()
@@ -359,10 +406,20 @@ class StationSimulator:
                 serial_number=self.about.serial_number,
                 organization=values.get("OrganizationName") or None,
                 operator_anchors=(*self.roots.csms(), *self.roots.csms(fallback=True)),
+                v2g_anchors=self.roots.of(RootUse.V2G),
+                secc_id=values["ISO15118Ctrlr.SeccId"] or None,
+                v2g_organization=values["ISO15118Ctrlr.OrganizationName"] or None,
+                country=values["ISO15118Ctrlr.CountryName"] or None,
             ),
+            uses=self.uses,
+            root_hash=self._root_hash,
             wait_minimum=timedelta(seconds=int(wait)) if wait else None,
             repeat_times=int(repeat) if repeat else None,
         )
+
+    def _root_hash(self) -> dict[str, str] | None:
+        root = self.roots.v2g_root_to_name()
+        return None if root is None else write_wrongly(root, root, frozenset())
 
     def read_password(self, value: str) -> bytes:
         """Return the octets of a password as the CSMS has sent it.

@@ -145,6 +145,16 @@ class StationStore:
         text = "".join(to_pem("CERTIFICATE", der) for der in roots)
         files.write_durable(self.folder / "manufacturer.pem", text.encode())
 
+    def set_roots(self, use: str, pem: bytes) -> None:
+        """Replace the roots of a use (``v2g``, ``mo``, ``oem``) by those of a PEM file.
+
+        Raises:
+            InputError: there is no certificate in it.
+        """
+        roots = self._certificates_of(pem, "the roots file")
+        text = "".join(to_pem("CERTIFICATE", der) for der in roots)
+        files.write_durable(self.folder / f"roots-{use}.pem", text.encode())
+
     def manufacturer_trust(self) -> tuple[bytes, ...]:
         """Return the manufacturer roots (DER); empty before `set_manufacturer_trust`: no firmware is accepted then."""
         path = self.folder / "manufacturer.pem"

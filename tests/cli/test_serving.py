@@ -136,6 +136,31 @@ def test_a_fleet_that_cannot_be_is_refused(run: CommandLine, place: Path) -> Non
         assert not (place / "W").exists()
 
 
+def test_a_driver_is_decided_about_before_any_connection(run: CommandLine, place: Path) -> None:
+    (place / "password").write_text(PASSWORD)
+    root = make_node("A mobility operator", None, ca=True)
+    (place / "mo.pem").write_text(to_pem("CERTIFICATE", root.der))
+    (place / "contract.pem").write_text(to_pem("CERTIFICATE", make_node("DEABC123456789", root, ca=False).der))
+    command = (
+        "station", "simulate", "ws://127.0.0.1:1", "--id", "D", "--store", place / "D", "--protocol", "ocpp2.1",
+        "--password-file", place / "password", "--root", f"mo={place / 'mo.pem'}", "--contract",
+        place / "contract.pem", "--driver-offline", "--until", "not-authorized", "--timeout", "60s", "--json",
+        "--variable", "AuthCtrlr.LocalAuthorizeOffline=false",
+    )  # fmt: skip
+    said = run(*command, "--variable", "ISO15118Ctrlr.ContractValidationOffline=true").out
+    assert "not charge: offline, and" in said
+    for code, words in (
+        (2, ("--id-token", "X")),
+        (2, ("--root", "csms=x")),
+        (2, ("--use", "combined", "--use", "v2g")),
+        (2, ("--variable", "nonsense")),
+        (3, ("--variable", "Nonsense=1")),
+        (3, ("--variable", "ISO15118Ctrlr.PnCEnabled=yes")),
+        (4, ("--vehicle-chain", "absent.pem")),
+    ):
+        run.run(*command, *words).check_one_error(code)
+
+
 def test_what_a_station_can_do_wrong_is_listed(run: CommandLine) -> None:
     listed = run("station", "misbehaviours", "--json").json()["misbehaviours"]
     assert {"csr-storm", "serial-decimal", "firmware-corrupt"} < {row["name"] for row in listed}

@@ -4,101 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
 
 from chargepki.ocpp_security.station import (
     MISBEHAVIOURS,
     Misbehaviour,
-    Progress,
     RetryPolicy,
     StationSimulator,
-    StationStore,
-    parse_conduct,
 )
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.hashdata_defects import HashDefect
-from testkit.csms_rig import PASSWORD, run_on
+from testkit.csms_rig import run_on
+from testkit.desk import Desk, desk_with
 from testkit.hierarchy import make_node
-
-FAST = RetryPolicy(timedelta(seconds=0.05), timedelta(seconds=0.05))
-
-
-class Desk:
-    """A CSMS on profile 1 that answers what a station needs and records every call."""
-
-    def __init__(self) -> None:
-        self.calls: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
-        self.arrivals: list[str] = []
-        self.sockets: list[ServerConnection] = []
-        self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
-
-    async def handle(self, socket: ServerConnection) -> None:
-        assert socket.request is not None
-        self.arrivals.append(socket.request.headers.get("Authorization", ""))
-        self.sockets.append(socket)
-        with contextlib.suppress(ConnectionClosed):
-            async for text in socket:
-                kind, number, *rest = orjson.loads(text)
-                if kind == 2:
-                    self.calls.put_nowait((rest[0], rest[1]))
-                    await socket.send(orjson.dumps([3, number, _reply(rest[0])]).decode())
-                elif number in self._answers:
-                    self._answers.pop(number).set_result(rest[0] if kind == 3 else {"error": rest[0]})
-
-    async def expect(self, action: str) -> dict[str, Any]:
-        while True:
-            found, payload = await asyncio.wait_for(self.calls.get(), 60)
-            if found == action:
-                return payload
-
-    async def call(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-        number = f"{action}-{len(self._answers)}-{self.calls.qsize()}"
-        self._answers[number] = asyncio.get_running_loop().create_future()
-        await self.sockets[-1].send(orjson.dumps([2, number, action, payload]).decode())
-        return await asyncio.wait_for(asyncio.shield(self._answers[number]), 60)
-
-
-def _reply(action: str) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat()
-    if action == "BootNotification":
-        return {"status": "Accepted", "currentTime": now, "interval": 300}
-    if action == "Heartbeat":
-        return {"currentTime": now}
-    return {"status": "Accepted"} if action == "SignCertificate" else {}
-
-
-@contextlib.asynccontextmanager
-async def desk_with(
-    folder: Path, *names: str, version: str = "ocpp2.0.1", enrol: bool = False
-) -> AsyncIterator[tuple[Desk, StationSimulator, list[Progress]]]:
-    desk, told = Desk(), list[Progress]()
-    store = StationStore(folder)
-    store.set_password(PASSWORD)
-    async with serve(desk.handle, "127.0.0.1", 0, subprotocols=[Subprotocol(version)], compression=None) as server:
-        url = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-        station = StationSimulator(
-            url, "CS-1", store, version, organization="Acme", enrol=enrol, retry=FAST,
-            conduct=parse_conduct(names), progress=told.append,
-        )  # fmt: skip
-        task = asyncio.create_task(station.run())
-        try:
-            yield desk, station, told
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
 
 Check = Callable[[Desk, StationSimulator], Awaitable[None]]
 ROOT = make_node("A root", None, ca=True).certificate.public_bytes(Encoding.PEM).decode()
@@ -294,8 +219,10 @@ CHECKS: dict[Misbehaviour, Check] = {
 }
 ELSEWHERE = {
     Misbehaviour.SIGNED_FORGOTTEN, Misbehaviour.SIGNED_STAYS, Misbehaviour.LIST_CHILDREN_REVERSED,
+    Misbehaviour.STATUS_JOINED_URLS, Misbehaviour.STATUS_PRIVATE_URL,
+    Misbehaviour.AUTHORIZE_BOTH, Misbehaviour.AUTHORIZE_WITH_ROOT, Misbehaviour.AUTHORIZE_UNORDERED,
 }  # fmt: skip
-"""They need a certificate that the station takes: see test_refusals."""
+"""They need certificates: see test_refusals and test_plug_and_charge."""
 
 
 @pytest.mark.parametrize("name", CHECKS)
