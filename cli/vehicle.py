@@ -10,7 +10,6 @@ from chargepki.cli.globals import GlobalState, group, pass_state
 
 __all__ = ["vehicle"]
 
-_COLUMNS = ("pcid", "standard", "state", "not_after", "contracts")
 _ROOT_COLUMNS = ("use", "subject", "state", "manufacturers", "source", "sha256")
 
 
@@ -28,10 +27,12 @@ def vehicle() -> None:
 @click.option("--dry-run", is_flag=True, help="Judge them, keep none.")
 @pass_state
 def import_vehicles(state: GlobalState, /, **options: Any) -> None:
-    """Admit the provisioning certificate in each FILE: PEM, the leaf first, then its sub-CAs.
+    """Admit the certificate in each FILE: PEM, the leaf first, then its sub-CAs.
 
-    Checked are manufacturer, validity of every certificate, revocation, and the chain to a root of a manufacturer: one
-    of ours, or one of `vehicle add-root`. Files that are refused are told, and the rest go on; exit 3 if any was.
+    Either a provisioning certificate (its CN is the PCID), or a vehicle certificate of ISO 15118-20 (the EVCCID), with
+    which a vehicle opens its TLS connection. Checked are manufacturer, validity of every certificate, revocation, and
+    the chain to a root of a manufacturer: one of ours, or one of `vehicle add-root`. Files that are refused are told,
+    and the rest go on; exit 3 if any was.
     """
     from chargepki.cli.vehicle_work import import_files
 
@@ -41,28 +42,28 @@ def import_vehicles(state: GlobalState, /, **options: Any) -> None:
 @vehicle.command("list", example="chargepki vehicle list --json")
 @pass_state
 def list_vehicles(state: GlobalState) -> None:
-    """List the provisioning certificates by PCID, and the contracts that each vehicle may have."""
-    from chargepki.cli.vehicle_work import vehicle_rows
+    """List provisioning certificates by PCID with the contracts of each vehicle, and vehicle certificates by EVCCID."""
+    from chargepki.cli.vehicle_work import VEHICLE_COLUMNS, vehicle_rows
 
-    state.output.rows("chargepki/vehicle-list", _COLUMNS, vehicle_rows(state), key="vehicles")
+    state.output.rows("chargepki/vehicle-list", VEHICLE_COLUMNS, vehicle_rows(state), key="vehicles")
 
 
 @vehicle.command("show", example="chargepki vehicle show WAUABC12345678901D")
-@click.argument("pcid", metavar="PCID")
+@click.argument("pcid", metavar="PCID|EVCCID")
 @pass_state
 def show(state: GlobalState, pcid: str) -> None:
-    """Show the vehicle PCID: its certificates, and the contracts that it may have."""
+    """Show a vehicle: its certificates, and by its PCID the contracts that it may have."""
     from chargepki.cli.vehicle_work import show_vehicle
 
     show_vehicle(state, pcid)
 
 
 @vehicle.command("remove", writes="change", example="chargepki vehicle remove WAUABC12345678901D")
-@click.argument("pcid", metavar="PCID")
+@click.argument("pcid", metavar="PCID|EVCCID")
 @click.option("--dry-run", is_flag=True, help="Say what would go, change nothing.")
 @pass_state
 def remove(state: GlobalState, pcid: str, dry_run: bool) -> None:
-    """Provision nothing more to the vehicle PCID, and withdraw what is offered to it."""
+    """Provision nothing more to the vehicle PCID and withdraw its offers, or let go of the certificates of EVCCID."""
     from chargepki.cli.vehicle_work import remove_vehicle
 
     remove_vehicle(state, pcid, dry_run=dry_run)

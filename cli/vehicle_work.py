@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,18 +16,26 @@ from chargepki.cli.values import read_certificate_file
 from chargepki.cli.verifying import read_certificates
 from chargepki.pki import files, keys, provisioning
 from chargepki.pki.authority import utc_now
+from chargepki.pki.chain import Revocation
 from chargepki.pki.errors import ChargePkiError, InputError, NotFound, PolicyRefusal
-from chargepki.pki.identifiers import Pcid
-from chargepki.pki.inventory.contract_records import OfferState, ProvisioningCertificateRecord, RoleRootRecord
+from chargepki.pki.identifiers import EvccId, Pcid
+from chargepki.pki.inventory.contract_records import (
+    OfferState,
+    ProvisioningCertificateRecord,
+    RoleRootRecord,
+    VehicleCertificateRecord,
+)
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning import vehicle_side
 
 __all__ = [
-    "add_root", "import_files", "open_response", "remove_vehicle", "root_row", "show_vehicle", "vehicle_rows",
-    "withdraw_root", "write_request",
+    "VEHICLE_COLUMNS", "add_root", "import_files", "open_response", "remove_vehicle", "root_row", "show_vehicle",
+    "vehicle_rows", "withdraw_root", "write_request",
 ]  # fmt: skip
 
 _SESSION_BYTES: Final = 8
+VEHICLE_COLUMNS: Final = ("pcid", "evccid", "standard", "state", "not_after", "contracts")
+_NAMES: Final = ("pcid", "evccid", "contracts")
 
 
 def import_files(state: GlobalState, options: Mapping[str, Any]) -> None:
@@ -38,27 +47,22 @@ def import_files(state: GlobalState, options: Mapping[str, Any]) -> None:
     evidence = read_evidence(options)
     if options["dry_run"]:
         state.rehearse()
-    inventory, actor, now = state.workspace.inventory, state.workspace.actor, utc_now()
-    kept: list[ProvisioningCertificateRecord] = []
+    now = utc_now()
+    kept: list[dict[str, Any]] = []
     refused: list[ChargePkiError] = []
     for file in options["files"]:
         try:
-            chain = read_certificates(file)
-            admission = provisioning.admit_vehicle(
-                inventory, chain, actor=actor, now=now, crls=evidence.crls, ocsp_responses=evidence.ocsp_responses
-            )
-            kept.append(provisioning.store_vehicle(inventory, admission, actor=actor, now=now))
+            row, notices = _import(state, read_certificates(file), evidence, now)
+            kept.append(row)
         except ChargePkiError as error:
             if len(options["files"]) == 1:
                 raise
             refused.append(error)
             state.output.say(f"{file} is refused: {error}")
             continue
-        for notice in admission.notices:
+        for notice in notices:
             state.output.say(f"warning: {file}: {notice}")
-    columns = ("pcid", "standard", "state", "not_after", "contracts")
-    rows = (_row(state, record) for record in kept)
-    state.output.rows("chargepki/vehicle-list", columns, rows, key="vehicles")
+    state.output.rows("chargepki/vehicle-list", VEHICLE_COLUMNS, kept, key="vehicles")
     if refused:
         raise PolicyRefusal(
             f"{len(refused)} of {len(options['files'])} files were refused",
@@ -67,16 +71,48 @@ def import_files(state: GlobalState, options: Mapping[str, Any]) -> None:
         )
 
 
+def _import(
+    state: GlobalState, chain: Sequence[bytes], evidence: Revocation, now: datetime
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Admit and keep one certificate; its name says of which kind it is."""
+    inventory, actor = state.workspace.inventory, state.workspace.actor
+    if provisioning.is_vehicle_certificate(chain[0]):
+        client = provisioning.admit_vehicle_certificate(inventory, chain, actor=actor, now=now, evidence=evidence)
+        stored = provisioning.store_vehicle_certificate(inventory, client, actor=actor, now=now)
+        return _client_row(stored), client.notices
+    admission = provisioning.admit_vehicle(
+        inventory, chain, actor=actor, now=now, crls=evidence.crls, ocsp_responses=evidence.ocsp_responses
+    )
+    return _row(state, provisioning.store_vehicle(inventory, admission, actor=actor, now=now)), admission.notices
+
+
 def vehicle_rows(state: GlobalState) -> Iterator[dict[str, Any]]:
-    """Return the rows of ``vehicle list``."""
+    """Return the rows of ``vehicle list``: provisioning certificates, then vehicle certificates."""
     for record in state.workspace.inventory.list_provisioning_certificates():
         yield _row(state, record)
+    yield from map(_client_row, state.workspace.inventory.list_vehicle_certificates())
+
+
+def _client_row(record: VehicleCertificateRecord) -> dict[str, Any]:
+    return {
+        "pcid": None,
+        "evccid": record.evccid,
+        "standard": "iso15118-20",
+        "state": record.state,
+        "subject": record.subject,
+        "not_after": record.not_after,
+        "sha256": record.id,
+        "contracts": [],
+        "added_by": record.added_by,
+        "added_at": record.added_at,
+    }
 
 
 def _row(state: GlobalState, record: ProvisioningCertificateRecord) -> dict[str, Any]:
     offers = state.workspace.inventory.list_offers_to(record.vehicle)
     return {
         "pcid": record.vehicle,
+        "evccid": None,
         "standard": record.standard,
         "state": record.state,
         "subject": record.subject,
@@ -88,8 +124,19 @@ def _row(state: GlobalState, record: ProvisioningCertificateRecord) -> dict[str,
     }
 
 
+def _is_evccid(text: str) -> bool:
+    try:
+        EvccId.parse(text)
+    except InputError:
+        return False
+    return True
+
+
 def show_vehicle(state: GlobalState, pcid: str) -> None:
     """Carry out ``vehicle show``."""
+    if _is_evccid(pcid):
+        _show_client(state, EvccId.parse(pcid).normalised)
+        return
     inventory, vehicle = state.workspace.inventory, Pcid.parse(pcid).normalised
     known = inventory.list_provisioning_certificates(vehicle)
     if not known:
@@ -99,17 +146,27 @@ def show_vehicle(state: GlobalState, pcid: str) -> None:
         for offer in inventory.list_offers_to(vehicle)
     ]
     certificates = [
-        {name: value for name, value in _row(state, record).items() if name not in ("pcid", "contracts")}
-        for record in known
+        {name: value for name, value in _row(state, record).items() if name not in _NAMES} for record in known
     ]
     state.output.fields("chargepki/vehicle", {"pcid": vehicle, "certificates": certificates, "offers": offers})
+
+
+def _show_client(state: GlobalState, evccid: str) -> None:
+    known = state.workspace.inventory.list_vehicle_certificates(evccid)
+    if not known:
+        raise NotFound(f"there is no vehicle {evccid}", fix="list them with: chargepki vehicle list")
+    certificates = [
+        {name: value for name, value in _client_row(record).items() if name not in _NAMES} for record in known
+    ]
+    state.output.fields("chargepki/vehicle", {"evccid": evccid, "certificates": certificates})
 
 
 def remove_vehicle(state: GlobalState, pcid: str, *, dry_run: bool) -> None:
     """Carry out ``vehicle remove``."""
     if dry_run:
         state.rehearse()
-    provisioning.remove_vehicle(state.workspace.inventory, pcid, actor=state.workspace.actor, now=utc_now())
+    remove = provisioning.remove_vehicle_certificates if _is_evccid(pcid) else provisioning.remove_vehicle
+    remove(state.workspace.inventory, pcid, actor=state.workspace.actor, now=utc_now())
     show_vehicle(state, pcid)
 
 

@@ -26,6 +26,7 @@ from chargepki.pki.inventory.contract_records import (
     ProvisioningCertificateRecord,
     ProvisioningRecord,
     RoleRootRecord,
+    VehicleCertificateRecord,
 )
 from chargepki.pki.inventory.event_records import (
     AlertDeliveryRecord,
@@ -346,6 +347,7 @@ CAMPAIGN: Final = RowKind("campaign", CampaignRecord)
 CAMPAIGN_STATION: Final = RowKind("campaign_station", CampaignStationRecord, key=("campaign", "station"))
 ROLE_ROOT: Final = RowKind("role_root", RoleRootRecord)
 PROVISIONING_CERTIFICATE: Final = RowKind("provisioning_certificate", ProvisioningCertificateRecord)
+VEHICLE_CERTIFICATE: Final = RowKind("vehicle_certificate", VehicleCertificateRecord)
 CONTRACT: Final = RowKind("contract", ContractRecord)
 CONTRACT_OFFER: Final = RowKind("contract_offer", ContractOfferRecord, key=("contract", "vehicle"))
 PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
@@ -388,6 +390,7 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     CAMPAIGN_STATION,
     ROLE_ROOT,
     PROVISIONING_CERTIFICATE,
+    VEHICLE_CERTIFICATE,
     CONTRACT,
     CONTRACT_OFFER,
     PROVISIONING,

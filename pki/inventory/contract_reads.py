@@ -13,6 +13,7 @@ from chargepki.pki.inventory.codec import (
     PROVISIONING,
     PROVISIONING_CERTIFICATE,
     ROLE_ROOT,
+    VEHICLE_CERTIFICATE,
     encode_time,
 )
 from chargepki.pki.inventory.contract_records import (
@@ -21,6 +22,7 @@ from chargepki.pki.inventory.contract_records import (
     ProvisioningCertificateRecord,
     ProvisioningRecord,
     RoleRootRecord,
+    VehicleCertificateRecord,
 )
 
 __all__ = ["ContractReads"]
@@ -58,6 +60,19 @@ class ContractReads:
         else:
             rows = self._rows("provisioning_certificates_of", {"vehicle": vehicle})
         return tuple(map(PROVISIONING_CERTIFICATE.decode, rows))
+
+    def find_vehicle_certificate(self: _Rows, sha256: str) -> VehicleCertificateRecord | None:
+        """Return a vehicle certificate of ISO 15118-20 by the SHA-256 of its DER (lower-case hex), or ``None``."""
+        rows = self._rows("vehicle_certificate_get", {"id": sha256})
+        return VEHICLE_CERTIFICATE.decode(rows[0]) if rows else None
+
+    def list_vehicle_certificates(self: _Rows, evccid: str | None = None) -> tuple[VehicleCertificateRecord, ...]:
+        """Return those of a vehicle by its EVCCID, or of all; by vehicle, oldest first, removed ones included."""
+        if evccid is None:
+            rows = self._rows("vehicle_certificates", {})
+        else:
+            rows = self._rows("vehicle_certificates_of", {"evccid": evccid})
+        return tuple(map(VEHICLE_CERTIFICATE.decode, rows))
 
     def find_contract(self: _Rows, account: str) -> ContractRecord | None:
         """Return a contract by the 14 characters that identify it, or ``None``."""

@@ -16,6 +16,7 @@ __all__ = [
     "ProvisioningState",
     "RoleRootRecord",
     "RoleRootState",
+    "VehicleCertificateRecord",
     "VehicleState",
 ]
 
@@ -89,6 +90,24 @@ class ProvisioningCertificateRecord:
     """PCID, upper case."""
     standard: str
     """``iso15118-2`` or ``iso15118-20``."""
+    der: bytes
+    sub_cas: bytes
+    """PEM, the issuer first; empty where the root signs itself."""
+    subject: str
+    not_after: datetime
+    state: VehicleState
+    added_by: str
+    added_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleCertificateRecord:
+    """A vehicle certificate of ISO 15118-20, the vehicle's TLS client certificate; one may have renewed ones."""
+
+    id: str
+    """SHA-256 of the DER, lower-case hex."""
+    evccid: str
+    """Upper case without separators."""
     der: bytes
     sub_cas: bytes
     """PEM, the issuer first; empty where the root signs itself."""

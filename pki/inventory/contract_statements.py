@@ -13,8 +13,8 @@ __all__ = ["contract_statements"]
 
 def contract_statements(tables: Mapping[str, Table], record: Callable[[str], Select[Any]]) -> dict[str, Executable]:
     """Return them by name."""
-    names = ("role_root", "provisioning_certificate", "contract", "contract_offer", "provisioning")
-    root, vehicle, contract, offer, given = (tables[name] for name in names)
+    root, vehicle, client = (tables[name] for name in ("role_root", "provisioning_certificate", "vehicle_certificate"))
+    contract, offer, given = (tables[name] for name in ("contract", "contract_offer", "provisioning"))
     return {
         "role_roots": record("role_root").order_by(root.c.use, root.c.id),
         "provisioning_certificates": record("provisioning_certificate")
@@ -23,6 +23,10 @@ def contract_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
         "provisioning_certificates_of": record("provisioning_certificate")
         .where(vehicle.c.vehicle == bindparam("vehicle"))
         .order_by(vehicle.c.added_at, vehicle.c.id),
+        "vehicle_certificates": record("vehicle_certificate").order_by(client.c.evccid, client.c.added_at, client.c.id),
+        "vehicle_certificates_of": record("vehicle_certificate")
+        .where(client.c.evccid == bindparam("evccid"))
+        .order_by(client.c.added_at, client.c.id),
         "contracts": record("contract").order_by(contract.c.id),
         "contract_offers_to": record("contract_offer")
         .where(offer.c.vehicle == bindparam("vehicle"))

@@ -7,7 +7,14 @@ from sqlmodel import SQLModel
 
 from chargepki.pki.inventory.tables import Whole, Words, WordsKey, WordsOrNull
 
-__all__ = ["ContractOfferRow", "ContractRow", "ProvisioningCertificateRow", "ProvisioningRow", "RoleRootRow"]
+__all__ = [
+    "ContractOfferRow",
+    "ContractRow",
+    "ProvisioningCertificateRow",
+    "ProvisioningRow",
+    "RoleRootRow",
+    "VehicleCertificateRow",
+]
 
 
 class RoleRootRow(SQLModel, table=True):
@@ -39,6 +46,26 @@ class ProvisioningCertificateRow(SQLModel, table=True):
     id: WordsKey
     vehicle: Words
     standard: Words
+    der: bytes
+    sub_cas: bytes
+    subject: Words
+    not_after: Words
+    state: Words
+    added_by: Words
+    added_at: Words
+
+
+class VehicleCertificateRow(SQLModel, table=True):
+    """One vehicle certificate of ISO 15118-20 (`VehicleCertificateRecord`)."""
+
+    __tablename__ = "vehicle_certificate"
+    __table_args__ = (
+        CheckConstraint("state IN ('active', 'removed')", name="ck_vehicle_certificate_state"),
+        Index("ix_vehicle_certificate_evccid", "evccid"),
+    )
+
+    id: WordsKey
+    evccid: Words
     der: bytes
     sub_cas: bytes
     subject: Words

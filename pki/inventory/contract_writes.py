@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from chargepki.pki.errors import Conflict, NotFound, StateError
-from chargepki.pki.inventory.codec import CONTRACT, CONTRACT_OFFER, PROVISIONING, PROVISIONING_CERTIFICATE, ROLE_ROOT
+from chargepki.pki.inventory.codec import (
+    CONTRACT,
+    CONTRACT_OFFER,
+    PROVISIONING,
+    PROVISIONING_CERTIFICATE,
+    ROLE_ROOT,
+    VEHICLE_CERTIFICATE,
+)
 from chargepki.pki.inventory.contract_records import (
     ContractOfferRecord,
     ContractRecord,
@@ -16,6 +23,7 @@ from chargepki.pki.inventory.contract_records import (
     ProvisioningState,
     RoleRootRecord,
     RoleRootState,
+    VehicleCertificateRecord,
     VehicleState,
 )
 from chargepki.pki.inventory.writes import Writes
@@ -78,6 +86,26 @@ class ContractWrites(Writes):
         """
         before = self._stored(PROVISIONING_CERTIFICATE, "provisioning certificate", id=sha256)
         return self._change(PROVISIONING_CERTIFICATE, before, {"state": VehicleState.REMOVED})
+
+    def put_vehicle_certificate(self, record: VehicleCertificateRecord) -> VehicleCertificateRecord:
+        """Store a vehicle certificate, or take a removed one in again; one that is there stays as it is."""
+        try:
+            before = self._stored(VEHICLE_CERTIFICATE, "vehicle certificate", id=record.id)
+        except NotFound:
+            self._add(VEHICLE_CERTIFICATE, record, "the vehicle certificate")
+            return record
+        changes = {name: getattr(record, name) for name in ("sub_cas", "state", "added_by", "added_at")}
+        is_removed = before["state"] != VehicleState.ACTIVE.value
+        return self._change(VEHICLE_CERTIFICATE, before, changes if is_removed else {})
+
+    def remove_vehicle_certificate(self, sha256: str) -> VehicleCertificateRecord:
+        """Hold a vehicle certificate for current no more; doing it again changes nothing.
+
+        Raises:
+            NotFound: there is none.
+        """
+        before = self._stored(VEHICLE_CERTIFICATE, "vehicle certificate", id=sha256)
+        return self._change(VEHICLE_CERTIFICATE, before, {"state": VehicleState.REMOVED})
 
     def add_contract(self, record: ContractRecord) -> None:
         """Store a new contract.

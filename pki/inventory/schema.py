@@ -10,10 +10,7 @@ from chargepki.pki.inventory.engine import Database, Session
 
 __all__ = ["NEWEST", "VERSIONS", "ensure_schema", "list_tables"]
 
-VERSIONS: Final = (
-    *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"),
-    *("0011", "0012", "0013"),
-)
+VERSIONS: Final = tuple(f"{number:04d}" for number in range(1, 15))
 """Every version there has been, oldest first; a test compares it with the migrations."""
 NEWEST: Final = VERSIONS[-1]
 

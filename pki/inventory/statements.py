@@ -115,6 +115,7 @@ TABLES: Final[Mapping[str, Table]] = {
         campaign_tables.CampaignStationRow,
         contract_tables.RoleRootRow,
         contract_tables.ProvisioningCertificateRow,
+        contract_tables.VehicleCertificateRow,
         contract_tables.ContractRow,
         contract_tables.ContractOfferRow,
         contract_tables.ProvisioningRow,

@@ -14,6 +14,13 @@ from chargepki.pki.provisioning.request import RequestKind, SignedRequest, verif
 from chargepki.pki.provisioning.response import AnswerTooLong
 from chargepki.pki.provisioning.service import Answer, Channel, NoContract, Provisioner, Replayed
 from chargepki.pki.provisioning.trust import Question, Standing
+from chargepki.pki.provisioning.vehicle_certificates import (
+    VehicleAdmission,
+    admit_vehicle_certificate,
+    is_vehicle_certificate,
+    remove_vehicle_certificates,
+    store_vehicle_certificate,
+)
 from chargepki.pki.provisioning.vehicles import (
     Admission,
     RoleRoot,
@@ -44,14 +51,19 @@ __all__ = [
     "SignedRequest",
     "Standing",
     "UnknownVehicle",
+    "VehicleAdmission",
     "add_root",
     "admit_vehicle",
+    "admit_vehicle_certificate",
     "create_contract",
+    "is_vehicle_certificate",
     "list_live",
     "offer_contract",
     "remove_vehicle",
+    "remove_vehicle_certificates",
     "revoke_contract",
     "store_vehicle",
+    "store_vehicle_certificate",
     "verify_request",
     "withdraw_offer",
     "withdraw_root",

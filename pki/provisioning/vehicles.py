@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
 from chargepki.pki import names
 from chargepki.pki.certificate_view import view_certificate
-from chargepki.pki.chain import Purpose, Revocation, RevocationMode, Status, TrustAnchor, VerifiedChain, verify_chain
-from chargepki.pki.errors import InputError, NotFound, PolicyRefusal, RevocationError, StateError
+from chargepki.pki.chain import Purpose, Revocation, RevocationMode, VerifiedChain
+from chargepki.pki.errors import InputError, NotFound, PolicyRefusal
 from chargepki.pki.exi import MessageSet
 from chargepki.pki.identifiers import Pcid
 from chargepki.pki.inventory import Inventory, Transaction
@@ -32,7 +32,8 @@ from chargepki.pki.inventory.contract_records import (
 )
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.pem import to_pem
-from chargepki.pki.provisioning.trust import UNREADABLE, manufacturers_of, open_questions, role_anchors
+from chargepki.pki.provisioning.admission import verify_admission
+from chargepki.pki.provisioning.trust import UNREADABLE
 
 __all__ = ["Admission", "RoleRoot", "add_root", "admit_vehicle", "remove_vehicle", "store_vehicle", "withdraw_root"]
 
@@ -138,29 +139,12 @@ def admit_vehicle(
         RevocationError: a certificate is revoked, or names where its status is to be had and there is no evidence.
         ChainError: it leads to no OEM or V2G root that is believed.
     """
-    leaf, *below = chain
+    leaf = chain[0]
     pcid, message_set, notices = _read_leaf(leaf)
-    anchors = role_anchors(inventory)
-    _check_manufacturer(inventory, pcid, anchors)
-    views = [view_certificate(each) for each in chain]
-    for view in views:
-        if view.not_after.value is None or view.not_after.value < now:
-            raise PolicyRefusal(
-                f"the certificate {names.text(view.subject)} has expired",
-                why="VDE-AR-E 2802-100-1: every certificate of the chain is valid (shell model)",
-                fix="ask the manufacturer for the current chain",
-            )
     evidence = Revocation(RevocationMode.IF_PRESENT, crls, ocsp_responses)
-    verified = verify_chain(leaf, below, anchors, purpose=Purpose.OEM_PROVISIONING, at=now, revocation=evidence)
-    _check_status(inventory, verified)
-    allowed = manufacturers_of(inventory, verified.anchor)
-    if allowed and pcid.manufacturer not in allowed:
-        raise PolicyRefusal(
-            f"vehicle {pcid.normalised} leads to a root that may certify vehicles of {' '.join(sorted(allowed))} alone",
-            why="one manufacturer must not be able to speak for another's vehicles",
-            fix="get the certificate from the vehicle's own manufacturer",
-        )
-    not_after = views[0].not_after.value
+    verified = verify_admission(inventory, chain, pcid, purpose=Purpose.OEM_PROVISIONING, evidence=evidence, now=now)
+    view = view_certificate(leaf)
+    not_after = view.not_after.value
     assert not_after is not None
     record = ProvisioningCertificateRecord(
         id=hashlib.sha256(leaf).hexdigest(),
@@ -168,7 +152,7 @@ def admit_vehicle(
         standard=message_set.value,
         der=leaf,
         sub_cas="".join(to_pem("CERTIFICATE", each) for each in verified.certificates[1:-1]).encode(),
-        subject=names.text(views[0].subject),
+        subject=names.text(view.subject),
         not_after=not_after,
         state=VehicleState.ACTIVE,
         added_by=actor.name,
@@ -258,33 +242,3 @@ def _check_key_agreement(certificate: x509.Certificate) -> None:
             why="V2G2-822, V2G20-822: its key is the static half of the key agreement that wraps the contract key",
             fix="get a certificate of a profile oem-provisioning",
         )
-
-
-def _check_manufacturer(inventory: Inventory, pcid: Pcid, anchors: Sequence[TrustAnchor]) -> None:
-    if not anchors:
-        raise StateError(
-            "no root of a manufacturer is believed",
-            fix="add one: chargepki vehicle add-root FILE --use oem --fingerprint SHA256 --source TEXT",
-        )
-    for anchor in anchors:
-        allowed = manufacturers_of(inventory, anchor.der)
-        if not allowed or pcid.manufacturer in allowed:
-            return
-    raise PolicyRefusal(
-        f"nobody may certify vehicles of the manufacturer {pcid.manufacturer}",
-        why="VDE-AR-E 2802-100-1: the manufacturer's identifier has to be authorised",
-        fix="name it when its root is added: chargepki vehicle add-root FILE --manufacturer WMI",
-    )
-
-
-def _check_status(inventory: Inventory, verified: VerifiedChain) -> None:
-    """Refuse certificates of others whose status could be had and is not known to be good."""
-    asked = {question.certificate for question in open_questions(inventory, verified.certificates)}
-    for certificate, status in zip(verified.certificates, verified.statuses, strict=False):
-        if certificate in asked and status.status is not Status.GOOD:
-            raise RevocationError(
-                f"nothing says that {status.certificate} is not revoked",
-                status=status.status.value,
-                why="it names where its status is to be had, and the given evidence does not cover it",
-                fix="give current evidence: --crl F or --ocsp-response F",
-            )

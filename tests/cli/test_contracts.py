@@ -170,3 +170,24 @@ def test_a_csms_that_holds_no_ca_key_answers_no_vehicles(shop: tuple[CommandLine
     done = run.run(*serve)
     assert done.code == 2 and "--contract-ca needs --issue-here" in done.stderr
     assert run.run(*serve[:-2], "--issue-here").code == 2
+
+
+def test_a_vehicle_certificate_of_20_is_listed_by_its_evccid(shop: tuple[CommandLine, Path], tmp_path: Path) -> None:
+    run, _ = shop
+    evccid, url = "WMIV1234567890ABCDEX", ("--public-url", "http://pki.test")
+    for role, issuer in (("oem-root", None), ("vehicle-sub1", "oem-root"), ("vehicle-sub2", "vehicle-sub1")):
+        above = ("--issuer", f"v-{issuer}") if issuer else ()
+        run(
+            "ca", "create", f"v-{role}", "--profile", f"iso15118-20/{role}", *above, "--subject", f"CN={role},O=A", *url
+        )
+    order = ("--ca", "v-vehicle-sub2", "--profile", "iso15118-20/vehicle", "--subject", f"CN={evccid},O=A", *url)
+    run("cert", "issue", *order, "--new-key", "--key-out", tmp_path / "v.key", "--chain-out", tmp_path / "v.pem")
+    (row,) = run("vehicle", "import", tmp_path / "v.pem", "--json").json()["vehicles"]
+    assert (row["pcid"], row["evccid"], row["standard"]) == (None, evccid, "iso15118-20")
+    assert row in run("vehicle", "list", "--json").json()["vehicles"]
+    shown = run("vehicle", "show", evccid.lower(), "--json").json()
+    assert (shown["evccid"], shown["certificates"][0]["state"]) == (evccid, "active")
+    assert run("vehicle", "remove", evccid, "--dry-run").code == 0
+    assert run("vehicle", "remove", evccid, "--json").json()["certificates"][0]["state"] == "removed"
+    run.run("vehicle", "show", "WMIV000000000000000X").check_one_error(3)
+    run("audit", "verify")

@@ -26,6 +26,7 @@ from chargepki.pki.inventory.contract_records import (
     ProvisioningState,
     RoleRootRecord,
     RoleRootState,
+    VehicleCertificateRecord,
     VehicleState,
 )
 from chargepki.pki.inventory.event_records import AlertRecord, AlertState, LogRequestState, RequestedLogRecord
@@ -319,6 +320,10 @@ def _fill_contracts(inventory: Inventory) -> None:
         *("ef" * 32, pcid, "iso15118-2", b"leaf", b"", f"CN={pcid}", NOW + timedelta(days=9), VehicleState.ACTIVE),
         *("alice", NOW),
     )
+    client = VehicleCertificateRecord(
+        *("ab" * 32, "WMIV1234567890ABCDEX", b"leaf", b"", "CN=WMIV1234567890ABCDEX", NOW + timedelta(days=9)),
+        *(VehicleState.ACTIVE, "alice", NOW),
+    )
     contract = ContractRecord(account, f"{account}7", ContractState.ACTIVE, None, "alice", NOW)
     offer = ContractOfferRecord(account, pcid, OfferState.OFFERED, 0, "alice", NOW)
     begun = ProvisioningRecord(
@@ -326,6 +331,7 @@ def _fill_contracts(inventory: Inventory) -> None:
     )
     do(inventory, lambda tx: tx.put_role_root(root))
     do(inventory, lambda tx: tx.put_provisioning_certificate(vehicle))
+    do(inventory, lambda tx: tx.put_vehicle_certificate(client))
     do(inventory, lambda tx: tx.add_contract(contract))
     do(inventory, lambda tx: tx.put_offer(offer))
     do(inventory, lambda tx: tx.begin_provisioning(begun))
