@@ -144,7 +144,7 @@ def test_a_driver_is_decided_about_before_any_connection(run: CommandLine, place
     command = (
         "station", "simulate", "ws://127.0.0.1:1", "--id", "D", "--store", place / "D", "--protocol", "ocpp2.1",
         "--password-file", place / "password", "--root", f"mo={place / 'mo.pem'}", "--contract",
-        place / "contract.pem", "--driver-offline", "--until", "not-authorized", "--timeout", "60s", "--json",
+        place / "contract.pem", "--driver-offline", "--until", "not-authorized", "--timeout", "60s",
         "--variable", "AuthCtrlr.LocalAuthorizeOffline=false",
     )  # fmt: skip
     said = run(*command, "--variable", "ISO15118Ctrlr.ContractValidationOffline=true").out
