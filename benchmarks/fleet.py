@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.fleet_servers import Kind
 from benchmarks.material import ACTOR, make_authority
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.errors import ChargePkiError
@@ -38,7 +39,9 @@ from chargepki.pki.inventory.records import StationRecord, StationState
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key, spki_der
 from chargepki.pki.pem import to_pem
 
-__all__ = ["Fleet", "Measured", "Station", "boot", "for_all", "measure_fleet", "must", "settle"]
+__all__ = [
+    "Connects", "Fleet", "Measured", "Station", "boot", "for_all", "measure_connects", "measure_fleet", "must", "settle",
+]  # fmt: skip
 
 _SUBJECT = (("O", "Example"), ("C", "DE"))
 _AT_ONCE = 64
@@ -64,11 +67,7 @@ class Measured:
     """What was measured; CPU in seconds of the server process, memory in octets."""
 
     stations: int
-    connect_cpu: float
-    """Handshake, upgrade, identity and revocation checks of all stations."""
     connect_wall: float
-    bare_cpu: float
-    """As many handshakes of a bare asyncio TLS protocol on the same loop, with the same context."""
     boot_cpu: float
     resident_bytes: int
     """Of the server after every BootNotification was answered."""
@@ -80,6 +79,15 @@ class Measured:
     """Seconds from the return of the revocation to the closed connection, all stations connected."""
     revocation_p99: float
     latencies: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Connects:
+    """CPU seconds of the server process for one connection, a figure for each round."""
+
+    seconds: Mapping[Kind, tuple[float, ...]]
+    again: tuple[float, ...]
+    """`Kind.CHECKS` once more, for stations that had been there before."""
 
 
 class Fleet:
@@ -163,9 +171,12 @@ class Fleet:
         ]
         self._start(command)
 
-    def start_bare(self) -> None:
-        """Start the reference: TLS on the same loop with the same context, and nothing above it."""
-        self._start([sys.executable, "-m", "benchmarks.fleet", str(self.folder)])
+    def start(self, kind: Kind) -> None:
+        """Start one of the servers that are compared."""
+        if kind is Kind.SERVE:
+            self.start_server()
+        else:
+            self._start([sys.executable, "-m", "benchmarks.fleet_servers", kind.value, str(self.folder)])
 
     def _start(self, command: Sequence[str]) -> None:
         log = (self.folder / "server.log").open("a")
@@ -212,6 +223,16 @@ class Fleet:
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def hang_up(self) -> None:
+        """Drop every connection from the stations' side."""
+        for transport in self._kept:
+            transport.abort()  # type: ignore[attr-defined]  # every TLS transport has it
+        self._kept.clear()
+        for station in self.stations:
+            if station.socket is not None:
+                station.socket.transport.abort()
+                station.socket = None
 
     # -- the stations ---------------------------------------------------------------------------------------------
 
@@ -328,23 +349,49 @@ def measure_fleet(count: int, *, revocations: int, storm: bool = True) -> Measur
         return runner.run(_measure(fleet, revocations, storm))
 
 
-async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
-    stations = fleet.stations
-    fleet.start_bare()
+def measure_connects(count: int, *, rounds: int) -> Connects:
+    """Measure what it costs each kind of server until *count* stations are connected.
+
+    In each round every kind is started anew; their order changes, so that none always has the busier machine.
+
+    Raises:
+        RuntimeError: a station could not connect.
+    """
+    with Fleet(count) as fleet, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_measure_connects(fleet, rounds))
+
+
+async def _measure_connects(fleet: Fleet, rounds: int) -> Connects:
+    found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
+    again: list[float] = []
+    for number in range(rounds):
+        for kind in list(Kind) if number % 2 == 0 else reversed(Kind):
+            fleet.start(kind)
+            found[kind].append(await _connect_all(fleet, kind))
+            if kind is Kind.CHECKS:
+                fleet.hang_up()
+                again.append(await _connect_all(fleet, kind))
+            fleet.hang_up()
+            fleet.stop_server()
+    return Connects({kind: tuple(seconds) for kind, seconds in found.items()}, tuple(again))
+
+
+async def _connect_all(fleet: Fleet, kind: Kind) -> float:
+    """Return the CPU seconds of the server for one of the stations, all of which connect."""
     await settle(fleet)
     before = fleet.cpu
-    must(await for_all(stations, fleet.handshake))
-    bare_cpu = fleet.cpu - before
-    for transport in fleet._kept:
-        transport.abort()  # type: ignore[attr-defined]  # every TLS transport has it
-    fleet._kept.clear()
-    fleet.stop_server()
+    must(await for_all(fleet.stations, fleet.handshake if kind is Kind.BARE else fleet.connect))
+    await settle(fleet)
+    return (fleet.cpu - before) / len(fleet.stations)
 
+
+async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
+    stations = fleet.stations
     fleet.start_server()
     await settle(fleet)
-    before, started = fleet.cpu, time.perf_counter()
+    started = time.perf_counter()
     must(await for_all(stations, fleet.connect))
-    connect_cpu, connect_wall = fleet.cpu - before, time.perf_counter() - started
+    connect_wall = time.perf_counter() - started
     before = fleet.cpu
     must(await for_all(stations, boot))
     boot_cpu = fleet.cpu - before
@@ -382,9 +429,7 @@ async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
             station.socket.transport.abort()
     return Measured(
         stations=len(stations),
-        connect_cpu=connect_cpu,
         connect_wall=connect_wall,
-        bare_cpu=bare_cpu,
         boot_cpu=boot_cpu,
         resident_bytes=resident,
         storm_wall=storm_wall,
@@ -407,36 +452,3 @@ async def settle(fleet: Fleet) -> None:
 def must(failures: Sequence[BaseException]) -> None:
     if failures:
         raise RuntimeError(f"{len(failures)} stations failed; the first: {failures[0]!r}")
-
-
-# -- the reference, in a process of its own ---------------------------------------------------------------------------
-
-
-class _Bare(asyncio.Protocol):
-    """Greets when the handshake is over; holds nothing."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(b"x")  # type: ignore[attr-defined]  # a TLS transport can
-
-
-async def _serve_bare(folder: Path) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    from chargepki.ocpp_security.security_profile import SecurityProfile
-    from chargepki.ocpp_security.tls import TlsIdentity, server_context
-
-    chain = x509.load_pem_x509_certificates((folder / "server.pem").read_bytes())
-    key = load_pem_private_key((folder / "server.key").read_bytes(), None)
-    trust = x509.load_pem_x509_certificates((folder / "trust.pem").read_bytes())
-    identity = TlsIdentity(tuple(each.public_bytes(Encoding.DER) for each in chain), key)  # type: ignore[arg-type]  # an EC key
-    anchors = tuple(each.public_bytes(Encoding.DER) for each in trust)
-    context = server_context({SecurityProfile(3)}, [identity], client_trust=anchors)
-    server = await asyncio.get_running_loop().create_server(_Bare, "127.0.0.1", 0, ssl=context, backlog=1024)
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
-    await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as reference:
-        reference.run(_serve_bare(Path(sys.argv[1])))

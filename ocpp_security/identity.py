@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from chargepki.ocpp_security.basic_auth import same_identity
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import BootReceived
-from chargepki.pki import names
 from chargepki.pki.errors import InputError, PolicyRefusal, RevocationError
 from chargepki.pki.inventory.records import (
     CertificateRecord,
@@ -64,25 +65,57 @@ class CertificateIdentity:
     """Last valid second, inclusive; both aware UTC."""
 
 
+_MAX_READ_LATELY = 16_384
+_READ_LATELY: dict[bytes, CertificateIdentity] = {}
+
+
 def certificate_identity(certificate_der: bytes) -> CertificateIdentity:
     """Read the identity of a station certificate.
+
+    What was read lately is remembered by its digest: a station comes back with the certificate that it had.
 
     Raises:
         InputError: not a certificate, or its subject names CN or O twice (then neither is the identity).
     """
+    digest = hashlib.sha256(certificate_der).digest()
+    known = _READ_LATELY.get(digest)
+    if known is None:
+        known = _read_identity(certificate_der)
+        if len(_READ_LATELY) >= _MAX_READ_LATELY:
+            # The one that was read first, not the one unused for longest: to know that would cost every reader.
+            _READ_LATELY.pop(next(iter(_READ_LATELY)), None)
+        _READ_LATELY[digest] = known
+    return known
+
+
+def _read_identity(certificate_der: bytes) -> CertificateIdentity:
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
         subject = certificate.subject
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (ValueError, x509.InvalidVersion) as error:
         raise InputError("the client certificate cannot be decoded", why=str(error)) from error
-    common_name, organization = names.get_each(subject, "CN", "O")
     return CertificateIdentity(
-        common_name=common_name,
-        organization=organization,
+        common_name=_only_value(subject, NameOID.COMMON_NAME),
+        organization=_only_value(subject, NameOID.ORGANIZATION_NAME),
         not_before=not_before,
         not_after=not_after,
     )
+
+
+def _only_value(subject: x509.Name, oid: x509.ObjectIdentifier) -> str | None:
+    """Return the value of an attribute; to go over the decoded name costs a quarter of decoding it once more."""
+    found = subject.get_attributes_for_oid(oid)
+    if not found:
+        return None
+    value = found[0].value
+    if len(found) > 1 or isinstance(value, bytes):
+        short = "CN" if oid == NameOID.COMMON_NAME else "O"
+        raise InputError(
+            f"the certificate's subject holds {short} {len(found)} times" if len(found) > 1 else f"{short} is no text",
+            fix=f"use a name with one {short}",
+        )
+    return value
 
 
 def check_serial_number(serial_number: str) -> None:

@@ -63,12 +63,12 @@ class SecurityMixinBase:
     Args:
         id: identity of the station; the authenticated one.
         connection: from `websockets`, admitted by the hooks of `CsmsSecurity`.
-        security: what the connections of this process share.
+        security: what the connections of this process share; it must have been started.
         admitted: who comes in, where your server has authenticated the station by itself.
 
     Raises:
         InputError: *id* is not the station that was authenticated, or no common version was negotiated.
-        StateError: the connection was not admitted.
+        StateError: the connection was not admitted, or there is no *security*.
         TypeError: the class handles SignCertificate itself, or has the mixin in the wrong place.
     """
 
@@ -99,10 +99,12 @@ class SecurityMixinBase:
         id: str,
         connection: ServerConnection,
         *arguments: Any,
-        security: CsmsSecurity,
+        security: CsmsSecurity | None = None,
         admitted: Admitted | None = None,
         **options: Any,
     ) -> None:
+        if security is None:
+            raise _unserved(f"{type(self).__name__} was made without a CsmsSecurity", "pass security=...")
         cast(Any, super()).__init__(id, connection, *arguments, **options)
         install_redaction(self.logger)
         for action in _OURS:
@@ -139,7 +141,12 @@ class SecurityMixinBase:
             raise self._connection.protocol.close_exc
 
     async def route_message(self, raw_msg: str | bytes) -> None:
-        """Take one frame of the station."""
+        """Take one frame of the station; `start` does so for every one that comes.
+
+        Raises:
+            StateError: `start` does not serve this connection.
+        """
+        self._check_served()
         self.trace("receive", raw_msg)
         await self.station_connection.link.feed(raw_msg)
 
@@ -159,12 +166,13 @@ class SecurityMixinBase:
             skip_schema_validation: for stations that are known to break the schema.
 
         Raises:
-            StateError: the station was let in only to get a certificate.
+            StateError: the station was let in only to get a certificate, or `start` does not serve its connection.
             OCPPError: the payload or the answer breaks its schema, or the station answered with a CALLERROR.
             TimeoutError: no answer within the response timeout.
             ConnectionClosed: the connection ended first.
         """
         action = type(payload).__name__
+        self._check_served()
         if self.station_connection.restriction is not None:
             raise StateError(
                 f"{action} is not sent to {self.id}",
@@ -194,6 +202,12 @@ class SecurityMixinBase:
             if unique_id is not None and unique_id in self._next_ids:
                 self._next_ids.remove(unique_id)
         return _build(getattr(self._call_result, action), camel_to_snake_case(answer))
+
+    def _check_served(self) -> None:
+        if not self.station_connection.is_served:
+            raise _unserved(
+                f"the connection of {self.id} is not served", "await start() of the mixin; do not replace it"
+            )
 
     async def _send(self, message: str) -> None:
         self.trace("send", message)
@@ -264,6 +278,11 @@ class SecurityMixinBase:
             await work
         except Exception:  # the team's code, in a task that nobody awaits
             self.logger.exception("%s: %s failed", self.id, what)
+
+
+def _unserved(what: str, fix: str) -> StateError:
+    why = "neither operations on the station nor the revocation of its certificate would reach this connection"
+    return StateError(what, why=why, fix=fix)
 
 
 async def _run(handler: Callable[..., Any], arguments: Mapping[str, Any], message_id: str) -> object:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from chargepki.ocpp_security.identity import check_certificate_record, check_fallback
+from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, StationRecord, StationState
 from chargepki.pki.pem import pem_blocks
 
@@ -31,6 +34,13 @@ STATION_CERTIFICATE_PROFILES: Collection[str] = frozenset({"ocpp/charging-statio
 
 MAX_BUNDLE_BYTES = 1 << 20
 """Of the PEM certificates of one manufacturer CA."""
+
+_SLOW_SECONDS = 0.02
+_SLOW_IN_A_ROW = 3
+"""So many look-ups in the event loop that took so long had to wait for a slow disk, and everybody waited with them. A
+single one may have been the turn of another process."""
+_THREADS_SECONDS = 5.0
+"""How long threads look up in its place then."""
 
 _T = TypeVar("_T")
 
@@ -109,6 +119,7 @@ class InventoryEntry(StationEntry):
 
     record: StationRecord
     certificate: CertificateRecord | None = None
+    """Without its octets, which the peer has shown."""
     issue: Mapping[str, Any] | None = None
     """What signs its requests where that differs from the endpoint (`StationTermsRecord.issue`)."""
     revoked: tuple[CertificateRecord, ...] = ()
@@ -121,6 +132,7 @@ class InventoryStations:
     Args:
         profiles: ids of the certificate profiles that open a connection.
         run: how to run a blocking read; a thread of the event loop's own pool by default.
+        quick: reads that may be done in the event loop, tried first; see `Inventory.quick_reads`.
     """
 
     def __init__(
@@ -129,50 +141,30 @@ class InventoryStations:
         *,
         profiles: Collection[str] = STATION_CERTIFICATE_PROFILES,
         run: RunsElsewhere = asyncio.to_thread,
+        quick: Reads | None = None,
     ) -> None:
-        self._inventory, self._profiles, self._run = inventory, frozenset(profiles), run
+        self._inventory, self._profiles, self._run, self._quick = inventory, frozenset(profiles), run, quick
+        self._slow = 0
+        self._threads_until = 0.0
 
     async def find_station(self, identity: str, chain_der: Sequence[bytes]) -> InventoryEntry | None:
         """Return the station, removed ones included, and what is on record about its certificate."""
-        return await self._run(lambda: self._look_up(identity, chain_der))
+        started = time.monotonic()
+        if self._quick is not None and started >= self._threads_until:
+            try:
+                return _look_up(self._quick, identity, chain_der)
+            except UnavailableError:
+                # It would have to wait, or is not open: the thread may wait, and knows what is wrong.
+                pass
+            finally:
+                self._note_time(started, time.monotonic())
+        return await self._run(lambda: _look_up(self._inventory, identity, chain_der))
 
-    def _look_up(self, identity: str, chain_der: Sequence[bytes]) -> InventoryEntry | None:
-        inventory = self._inventory
-        station = inventory.find_station(identity)
-        if station is None:
-            return None
-        certificate = (
-            inventory.find_certificate_by_sha256(hashlib.sha256(chain_der[0]).hexdigest()) if chain_der else None
-        )
-        if (
-            certificate is not None
-            and certificate.origin == "imported"
-            and certificate.state is CertificateState.ISSUED
-        ):
-            # That it was seen somewhere says nothing for it: a station comes in with what was issued for it, or with
-            # what its manufacturer's CA is trusted for. What its own CA has revoked stays out.
-            certificate = None
-        revoked: tuple[CertificateRecord, ...] = ()
-        if certificate is not None and certificate.delivery is Delivery.SUPERSEDED:
-            revoked = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))
-        terms = inventory.find_station_terms(identity)
-        return InventoryEntry(
-            identity=station.id,
-            serial_number=station.serial_number,
-            organization=station.organization,
-            security_profile=station.security_profile,
-            is_active=station.state is StationState.ACTIVE,
-            password_hash=station.password_hash,
-            pending_password_hash=station.pending_password_hash,
-            previous_password_hash=terms.previous_password_hash,
-            previous_password_until=terms.previous_password_until,
-            accepts_expired_certificate=terms.accept_expired,
-            onboarding_anchors=_anchors(terms.onboarding_anchors),
-            record=station,
-            certificate=certificate,
-            issue=terms.issue,
-            revoked=revoked,
-        )
+    def _note_time(self, started: float, ended: float) -> None:
+        """Leave the look-ups to threads for a while when one after the other was slow."""
+        self._slow = self._slow + 1 if ended - started > _SLOW_SECONDS else 0
+        if self._slow >= _SLOW_IN_A_ROW:
+            self._slow, self._threads_until = 0, ended + _THREADS_SECONDS
 
     async def check_certificate(
         self, station: InventoryEntry, chain_der: Sequence[bytes], now: datetime
@@ -186,6 +178,38 @@ class InventoryStations:
         record = check_certificate_record(station.certificate, station.record, profiles=self._profiles)
         check_fallback(record, station.revoked)
         return record
+
+
+def _look_up(inventory: Reads, identity: str, chain_der: Sequence[bytes]) -> InventoryEntry | None:
+    sha256 = hashlib.sha256(chain_der[0]).hexdigest() if chain_der else None
+    found = inventory.find_arriving(identity, sha256)
+    if found is None:
+        return None
+    station, terms, certificate = found.station, found.terms, found.certificate
+    if certificate is not None and certificate.origin == "imported" and certificate.state is CertificateState.ISSUED:
+        # That it was seen somewhere says nothing for it: a station comes in with what was issued for it, or with
+        # what its manufacturer's CA is trusted for. What its own CA has revoked stays out.
+        certificate = None
+    revoked: tuple[CertificateRecord, ...] = ()
+    if certificate is not None and certificate.delivery is Delivery.SUPERSEDED:
+        revoked = tuple(inventory.list_certificates(station=station.id, state=CertificateState.REVOKED))
+    return InventoryEntry(
+        identity=station.id,
+        serial_number=station.serial_number,
+        organization=station.organization,
+        security_profile=station.security_profile,
+        is_active=station.state is StationState.ACTIVE,
+        password_hash=station.password_hash,
+        pending_password_hash=station.pending_password_hash,
+        previous_password_hash=terms.previous_password_hash,
+        previous_password_until=terms.previous_password_until,
+        accepts_expired_certificate=terms.accept_expired,
+        onboarding_anchors=_anchors(terms.onboarding_anchors),
+        record=station,
+        certificate=certificate,
+        issue=terms.issue,
+        revoked=revoked,
+    )
 
 
 def _anchors(bundle: bytes | None) -> tuple[bytes, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -53,7 +53,8 @@ class Admission:
         # What issues certificates for the link here, and what `cert issue` makes for stations.
         planned = {plan.profile for use, plan in config.plans.items() if opens_link(use)}
         profiles = planned.union(STATION_CERTIFICATE_PROFILES)
-        self._stations = InventoryStations(inventory, profiles=profiles, run=offload.read)
+        self._offload, self._quick = offload, inventory.quick_reads()
+        self._stations = InventoryStations(inventory, profiles=profiles, run=offload.read, quick=self._quick)
         limits = config.limits
         attempts = AttemptLimits(
             window=limits.failed_window,
@@ -64,6 +65,20 @@ class Admission:
         self._is_proxied = config.proxy is not None
         self.client_trust = config.client_trust
         self._guard = AuthenticationGuard(attempts, verifier=verifier)
+
+    async def start(self) -> None:
+        """Open what is read in the event loop.
+
+        Raises:
+            UnavailableError: the database cannot be opened.
+        """
+        if self._quick is not None:
+            await self._offload.run(self._quick.open)
+
+    def close(self) -> None:
+        """Give back what `start` opened. Idempotent."""
+        if self._quick is not None:
+            self._quick.close()
 
     async def judge(self, request: UpgradeRequest, now: datetime) -> Admitted | RefusedConnection:
         """Return who may come in, or the answer for who may not. Raises only when the database cannot be read."""
@@ -81,14 +96,10 @@ class Admission:
             return Admitted(
                 verdict.station.record,
                 verdict.profile,
-                _without_bytes(verdict.certificate),
+                verdict.certificate,
                 pending_password=verdict.pending_password,
                 previous_password=verdict.previous_password,
                 restriction=verdict.restriction,
                 issue=verdict.station.issue,
             )
         return verdict
-
-
-def _without_bytes(record: CertificateRecord | None) -> CertificateRecord | None:
-    return None if record is None else replace(record, subject_der=b"", tbs=None, der=None, csr=None, verdict={})

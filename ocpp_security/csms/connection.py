@@ -103,6 +103,8 @@ class StationConnection:
         self.attempted: set[str] = set()
         """Operations with an attempt over this connection; a later one over another would have displaced this."""
         self.password_sent = False
+        self.is_served = False
+        """Whether `CsmsSecurity.run` has taken it: only then do operations and revocations reach it."""
         self.is_fallback = False
         """Whether it was opened with a superseded certificate, which holds only until its successor is revoked."""
         self.took_into_use = False

@@ -6,19 +6,18 @@ import asyncio
 import dataclasses
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.listener import Listener, Peer
+from chargepki.ocpp_security.csms.opening import OpeningConnection
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.security import CsmsSecurity
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure
@@ -32,6 +31,7 @@ __all__ = ["CsmsServer"]
 
 _log = logging.getLogger("chargepki.csms")
 _PROTOCOL_ERROR = 1002
+_UPGRADE_TIMEOUT = "no upgrade in time"
 
 
 class CsmsServer:
@@ -136,11 +136,34 @@ class CsmsServer:
         self.security.metrics.dropped("too-many-handshakes")
         self.security.journal.note(Incident("too-many-handshakes", cause), station=None, peer=str(peer))
 
-    async def _serve(self, socket: ServerConnection, peer: Peer, answered: Callable[[], None]) -> None:
+    async def _open(
+        self, socket: OpeningConnection, judge: Callable[[Request], Awaitable[Response | None]], peer: Peer
+    ) -> bool:
+        """Answer the upgrade request in time; true when the connection is open afterwards."""
+        task = asyncio.current_task()
+        assert task is not None
+        # Half of what asyncio.timeout costs, and every connection pays it.
+        timer = asyncio.get_running_loop().call_later(
+            self.config.limits.upgrade.total_seconds(), task.cancel, _UPGRADE_TIMEOUT
+        )
+        try:
+            return await socket.open(judge)
+        except asyncio.CancelledError as exc:
+            if exc.args != (_UPGRADE_TIMEOUT,) or task.uncancel():
+                raise
+        finally:
+            timer.cancel()
+        self.security.metrics.dropped("upgrade-timeout")
+        incident = Incident("upgrade-timeout", "no complete WebSocket request came in time", "check the link")
+        self.security.journal.note(incident, station=None, peer=str(peer))
+        socket.transport.abort()
+        return False
+
+    async def _serve(self, socket: OpeningConnection, peer: Peer, answered: Callable[[], None]) -> None:
         admitted: list[Admitted] = []
         shown = peer
 
-        async def process_request(_socket: ServerConnection, request: Request) -> Response | None:
+        async def judge(request: Request) -> Response | None:
             nonlocal shown
             verdict = await self.security.judge(socket, request, peer.host)
             shown = Peer(self.security.address_of(request, peer.host), peer.port)
@@ -150,18 +173,13 @@ class CsmsServer:
             self.security.note_refusal(verdict, str(shown))
             return build_refusal(socket, verdict)
 
-        try:
-            async with asyncio.timeout(self.config.limits.upgrade.total_seconds()):
-                await socket.handshake(process_request, server_header=None)
-        except TimeoutError:
-            self.security.metrics.dropped("upgrade-timeout")
-            incident = Incident("upgrade-timeout", "no complete WebSocket request came in time", "check the link")
-            self.security.journal.note(incident, station=None, peer=str(peer))
-            socket.transport.abort()
-            return
+        is_open = await self._open(socket, judge, peer)
         answered()
-        if socket.protocol.state is not State.OPEN or not admitted:
-            return
+        if is_open and admitted:
+            await self._attend(socket, admitted[0], shown)
+
+    async def _attend(self, socket: OpeningConnection, admitted: Admitted, peer: Peer) -> None:
+        """Serve an open connection until it closes."""
         # The headers are judged; websockets would keep them for as long as the connection, three kilobytes each.
         for message in (socket.request, socket.response):
             if message is not None:
@@ -170,10 +188,10 @@ class CsmsServer:
         version = next((item for item in OcppVersion if item.value == socket.subprotocol), None)
         if version is None:
             incident = Incident("no-common-version", "no OCPP version in common", "offer ocpp1.6 or later")
-            self.security.journal.note(incident, station=admitted[0].station.id, peer=str(shown))
+            self.security.journal.note(incident, station=admitted.station.id, peer=str(peer))
             await socket.close(_PROTOCOL_ERROR, f"no common subprotocol; we speak {', '.join(SUBPROTOCOLS)}")
             return
         connection = StationConnection(
-            self.security.services, socket, admitted[0], version, str(shown), self.config.clock()
+            self.security.services, socket, admitted, version, str(peer), self.config.clock()
         )
         await self.security.run(connection)

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 from chargepki.ocpp_security.csms.offload import Offload
-from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.errors import ChargePkiError, UnavailableError
 from chargepki.pki.inventory import ChangeWatcher, Inventory
+from chargepki.pki.inventory.quick import QuickReads
 from chargepki.pki.inventory.records import AuditEntry
 
 __all__ = ["ChangeFeed"]
@@ -18,6 +19,7 @@ __all__ = ["ChangeFeed"]
 _log = logging.getLogger("chargepki.csms")
 _WATCH_SECONDS = 1.0
 """Longest wait in one go."""
+_POLL_SECONDS = 0.02
 _TICK_SECONDS = 2.0
 _BATCH = 500
 
@@ -25,9 +27,10 @@ _BATCH = 500
 class ChangeFeed:
     """Reads the audit entries that come.
 
-    A thread waits for commits (on SQLite it polls, and `wait` blocks); the event loop reads the audit entries that
-    came since. The audit log is the feed because whatever changes a right is audited in the same commit, so nothing
-    can be changed and not announced.
+    On PostgreSQL a thread waits for commits. On SQLite the event loop looks at the change counter, which costs
+    microseconds; a thread that did so would ask for the interpreter fifty times a second and take it from handshakes.
+    The audit entries that came since are then read. The audit log is the feed because whatever changes a right is
+    audited in the same commit, so nothing can be changed and not announced.
 
     Args:
         act_on: takes the entries in order; when it fails with a `ChargePkiError` it gets the same ones again.
@@ -47,6 +50,7 @@ class ChangeFeed:
         self._woken = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._watcher: ChangeWatcher | None = None
+        self._quick = inventory.quick_reads()
         self._tasks: list[asyncio.Task[None]] = []
         self._seq = 0
 
@@ -55,9 +59,13 @@ class ChangeFeed:
         head = await self._offload.run(self._inventory.audit_head)
         self._seq = head.count if head is not None else 0
         loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._tick())]
+        if self._quick is not None:
+            await self._offload.run(self._quick.open)
+            self._tasks.append(loop.create_task(self._poll(self._quick)))
+            return
         self._thread = threading.Thread(target=self._watch, args=(loop,), name="chargepki-watch", daemon=True)
         self._thread.start()
-        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._tick())]
 
     async def stop_reading(self) -> None:
         """End the tasks, and tell the thread to end. Idempotent."""
@@ -69,6 +77,8 @@ class ChangeFeed:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        if self._quick is not None:
+            self._quick.close()
 
     async def stop(self) -> None:
         """End the tasks and the thread. Idempotent."""
@@ -91,6 +101,21 @@ class ChangeFeed:
                 # The ticks go on meanwhile: late, but nothing is missed.
                 _log.error("the inventory cannot be watched: %s; trying again", exc)
                 self._stopping.wait(_WATCH_SECONDS)
+
+    async def _poll(self, quick: QuickReads) -> None:
+        seen: int | None = None
+        while True:
+            try:
+                version = quick.version()
+            except UnavailableError:
+                # It would have to wait; the audit log is read in a thread, which may.
+                self._woken.set()
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            if version != seen:
+                seen = version
+                self._woken.set()
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         # A loop that was closed under us has nobody left to tell.

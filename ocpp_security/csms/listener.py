@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import Server
 from websockets.server import ServerProtocol
 
-from chargepki.ocpp_security.csms.bounded import BoundedConnection
+from chargepki.ocpp_security.csms.opening import OpeningConnection, OpeningProtocol
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
 
 if TYPE_CHECKING:
@@ -55,15 +55,19 @@ class Listener:
         tls: ssl.SSLContext | None,
         subprotocols: tuple[str, ...],
         limits: CsmsLimits,
-        serve: Callable[[ServerConnection, Peer, Callable[[], None]], Awaitable[None]],
+        serve: Callable[[OpeningConnection, Peer, Callable[[], None]], Awaitable[None]],
         tls_failed: Callable[[Peer, TlsFailure], None],
         too_busy: Callable[[Peer, str], None],
         is_proxy: Callable[[str], bool] | None = None,
     ) -> None:
         self._host, self._wanted_port = host, port
         self.tls = tls
-        self._subprotocols = subprotocols
+        self._subprotocols = [cast("Subprotocol", name) for name in subprotocols]
         self._limits = limits
+        self._ping_interval = limits.ping_interval.total_seconds() or None
+        self._ping_timeout = limits.ping_timeout.total_seconds()
+        self._close_timeout = limits.close.total_seconds()
+        self._logger = quiet_logger()
         self._serve = serve
         self._tls_failed = tls_failed
         self._too_busy = too_busy
@@ -73,9 +77,8 @@ class Listener:
         self._opening: set[asyncio.Task[None]] = set()
         self._opening_by_host: Counter[str] = Counter()
         self._room = asyncio.Semaphore(limits.max_open_handshakes)
-        self._slots: dict[ServerConnection, _Slot] = {}
-        self.handler_tasks: set[asyncio.Task[None]] = set()
-        self._upgrading: set[ServerConnection] = set()
+        self._handling: set[asyncio.Task[None]] = set()
+        self._upgrading: set[OpeningConnection] = set()
         self._serving = False
 
     @property
@@ -131,8 +134,8 @@ class Listener:
 
     async def wait_handlers(self) -> None:
         """Return when every connection handler has ended."""
-        while self.handler_tasks:
-            await asyncio.wait(set(self.handler_tasks))
+        while self._handling:
+            await asyncio.wait(set(self._handling))
 
     def is_serving(self) -> bool:
         """Whether new connections are let in; websockets answers 503 when not."""
@@ -172,55 +175,37 @@ class Listener:
             task.add_done_callback(self._opening.discard)
 
     async def _open(self, sock: socket.socket, slot: _Slot) -> None:
-        """Do the TLS handshake; websockets starts its handler task when it is through, and that task owns the slot."""
-        loop = asyncio.get_running_loop()
-
+        """Do the TLS handshake, and serve the connection that it makes: one task for all of it."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
         connection = self._make_connection()
-        self._slots[connection] = slot
-
-        tls, timeout = self.tls, self._limits.tls_handshake.total_seconds()
+        tls = self.tls
         try:
             if tls is None:
                 await loop.connect_accepted_socket(lambda: connection, sock)
             else:
-                await loop.connect_accepted_socket(lambda: connection, sock, ssl=tls, ssl_handshake_timeout=timeout)
+                await loop.connect_accepted_socket(
+                    lambda: connection,
+                    sock,
+                    ssl=tls,
+                    ssl_handshake_timeout=self._limits.tls_handshake.total_seconds(),
+                )
         except OSError as exc:  # ssl.SSLError and TimeoutError are OSErrors
-            self._abandon(connection, slot, sock)
+            slot.release()
+            sock.close()
             if tls is not None:
                 self._tls_failed(slot.peer, explain_tls_failure(exc))
+            return
         except asyncio.CancelledError:
-            self._abandon(connection, slot, sock)
+            slot.release()
+            sock.close()
             raise
+        # What stops the listener drops handshakes, and lets those be who are through.
+        self._opening.discard(task)
+        self._handling.add(task)
+        await self._handle(connection, slot, task)
 
-    def _abandon(self, connection: ServerConnection, slot: _Slot, sock: socket.socket) -> None:
-        self._slots.pop(connection, None)
-        slot.release()
-        sock.close()
-
-    def _make_connection(self) -> ServerConnection:
-        limits = self._limits
-        protocol = ServerProtocol(
-            # No extension is offered: compression of secrets next to chosen text, and memory, for nothing.
-            subprotocols=[cast("Subprotocol", name) for name in self._subprotocols],
-            select_subprotocol=_select_subprotocol,
-            max_size=limits.max_message_bytes,
-            # websockets logs frames at debug level; secrets travel in frames.
-            logger=quiet_logger(),
-        )
-        return BoundedConnection(
-            protocol,
-            # ServerConnection asks its server for handler, handler_tasks and is_serving only; websockets' own Server
-            # would bring its silent TLS accept loop with it.
-            cast("Server", self),
-            ping_interval=limits.ping_interval.total_seconds() or None,
-            ping_timeout=limits.ping_timeout.total_seconds(),
-            close_timeout=limits.close.total_seconds(),
-            max_queue=limits.max_queued_messages,
-        )
-
-    async def handler(self, connection: ServerConnection) -> None:
-        """Serve one TLS-complete connection; called by websockets in a task of its own."""
-        slot = self._slots.pop(connection)
+    async def _handle(self, connection: OpeningConnection, slot: _Slot, task: asyncio.Task[None]) -> None:
         self._upgrading.add(connection)
 
         def answered() -> None:
@@ -232,9 +217,27 @@ class Listener:
         finally:
             answered()
             connection.transport.close()
-            task = asyncio.current_task()
-            if task is not None:
-                self.handler_tasks.discard(task)
+            self._handling.discard(task)
+
+    def _make_connection(self) -> OpeningConnection:
+        limits = self._limits
+        protocol = OpeningProtocol(
+            # No extension is offered: compression of secrets next to chosen text, and memory, for nothing.
+            subprotocols=self._subprotocols,
+            select_subprotocol=_select_subprotocol,
+            max_size=limits.max_message_bytes,
+            # websockets logs frames at debug level; secrets travel in frames.
+            logger=self._logger,
+        )
+        return OpeningConnection(
+            protocol,
+            # It is asked for is_serving only; websockets' own Server would bring its silent TLS accept loop with it.
+            cast("Server", self),
+            ping_interval=self._ping_interval,
+            ping_timeout=self._ping_timeout,
+            close_timeout=self._close_timeout,
+            max_queue=limits.max_queued_messages,
+        )
 
 
 class _UnreadPeer(ssl.SSLObject):

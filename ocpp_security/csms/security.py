@@ -110,7 +110,7 @@ class CsmsSecurity:
         self._worker = Worker(self.services, self.displace)
         self._displacements = WindowCounter(config.limits.displacement_window, config.limits.displacements)
         self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
-        self._stopping = False
+        self._is_started = self._stopping = False
         self._served = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -131,7 +131,9 @@ class CsmsSecurity:
 
     async def start(self) -> None:
         """Begin to follow the inventory: revocations, operations, queued requests."""
+        await self._admission.start()
         await self._worker.start()
+        self._is_started = True
 
     async def close_all(self) -> None:
         """Begin to close every connection (1001), and give back the leases on operations. Idempotent."""
@@ -147,6 +149,7 @@ class CsmsSecurity:
         self.services.background.cancel(self.services.renewals.waiting)
         await self.services.background.finish(seconds=5)
         await self.journal.drain()
+        self._admission.close()
         self._verifier.close()
         self._offload.close()
 
@@ -177,6 +180,11 @@ class CsmsSecurity:
         Args:
             host: address of the peer, without the port.
         """
+        if not self._is_started:
+            error = _not_started()
+            return RefusedConnection(
+                status=HTTPStatus.SERVICE_UNAVAILABLE, reason="not-started", cause=error.what, cure=error.fix
+            )
         upgrade = self._read(socket, request, host)
         if isinstance(upgrade, RefusedConnection):
             return upgrade
@@ -274,7 +282,14 @@ class CsmsSecurity:
     # After the upgrade
 
     async def run(self, connection: StationConnection) -> None:
-        """Serve *connection* until it closes: at most one for each station, and recorded as present meanwhile."""
+        """Serve *connection* until it closes: at most one for each station, and recorded as present meanwhile.
+
+        Raises:
+            StateError: `start` was not awaited: nobody would carry out operations or close what is revoked.
+        """
+        if not self._is_started:
+            raise _not_started()
+        connection.is_served = True
         if self._stopping:
             await connection.link.close_soon(_GOING_AWAY, "the CSMS stops")
             return
@@ -348,6 +363,14 @@ class CsmsSecurity:
                     alert=True,
                 )
             )
+
+
+def _not_started() -> StateError:
+    return StateError(
+        "this CsmsSecurity was not started",
+        why="revocations and operations on stations would not reach its connections",
+        fix="serve inside: async with CsmsSecurity(...) as security",
+    )
 
 
 def _status_issuers(config: CsmsConfig) -> tuple[bytes, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory import codec
+from chargepki.pki.inventory.arrival_reads import ArrivalReads
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
 from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
@@ -62,6 +63,7 @@ class Reads(
     TrustReads,
     CampaignReads,
     ContractReads,
+    ArrivalReads,
     QueryReads,
     ImportReads,
     QuestionReads,

@@ -47,6 +47,7 @@ from chargepki.pki.inventory import (
     terms_tables,
     trust_tables,
 )
+from chargepki.pki.inventory.arrival_reads import ARRIVING_CERTIFICATE
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
 from chargepki.pki.inventory.campaign_statements import campaign_statements
 from chargepki.pki.inventory.contract_statements import contract_statements
@@ -318,8 +319,20 @@ def _stations(dialect: str) -> dict[str, Executable]:
     this = presence.c.station == _param("station"), presence.c.connection == _param("connection")
     seen = {"last_seen_at": _param("last_seen_at")}
     events = _record("security_event").where(event.c.id > _param("after")).order_by(event.c.id)
-    terms = TABLES["station_terms"]
+    terms, certificate = TABLES["station_terms"], TABLES["certificate"]
+    arriving = (
+        *(station.c[column] for column in codec.STATION.columns),
+        *(terms.c[column] for column in codec.STATION_TERMS.columns),
+        *(certificate.c[column] for column in ARRIVING_CERTIFICATE.columns),
+    )
     return {
+        "arriving": select(*arriving)
+        .select_from(
+            station.outerjoin(terms, terms.c.station == station.c.id).outerjoin(
+                certificate, certificate.c.sha256 == _param("sha256")
+            )
+        )
+        .where(station.c.id == _param("station")),
         "station_terms_onboarding": select(terms.c.onboarding_anchors)
         .where(terms.c.onboarding_anchors.is_not(None))
         .order_by(terms.c.station),

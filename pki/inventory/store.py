@@ -17,6 +17,7 @@ from chargepki.pki.inventory.combiner import Combiner, Job
 from chargepki.pki.inventory.engine import BUSY_TIMEOUT, Database, Session
 from chargepki.pki.inventory.mark import ChangeMark
 from chargepki.pki.inventory.query_reads import Make
+from chargepki.pki.inventory.quick import QuickReads
 from chargepki.pki.inventory.reads import Reads, Row
 from chargepki.pki.inventory.schema import ensure_schema
 from chargepki.pki.inventory.transaction import Transaction
@@ -123,6 +124,10 @@ class Inventory(Reads):
     def change_mark(self) -> ChangeMark:
         """Return a mark that changes with every commit, to be asked on behalf of each answer from a cache."""
         return ChangeMark(self._database)
+
+    def quick_reads(self) -> QuickReads | None:
+        """Return reads that may be done in an event loop, not open yet; ``None`` where a read asks another machine."""
+        return QuickReads(self._database) if self.dialect is Dialect.SQLITE else None
 
     def assent(self) -> Assent:
         """Return the lock that a process holds while it relies on what it remembers of the inventory."""

@@ -15,13 +15,16 @@ import pytest
 from ocpp.charge_point import camel_to_snake_case
 from ocpp.routing import after, on
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chargepki.ocpp_security import schemas, v16, v21, v201
+from chargepki.ocpp_security.csms import CsmsConfig, CsmsSecurity
 from chargepki.ocpp_security.mixin import _camel
 from chargepki.ocpp_security.schemas import Kind
 from chargepki.ocpp_security.spelling import spell_members
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki import aio
 from chargepki.pki.errors import InputError, StateError
 from testkit.csms_rig import PASSWORD, Rig, run_on
 from testkit.ocpp_peers import foreign_station, open_socket
@@ -281,6 +284,53 @@ def test_a_class_that_would_not_be_protected_is_refused(rig: Rig) -> None:
             await socket.close()
 
     run_on("asyncio", story())
+
+
+def test_connection_that_nobody_serves_is_refused_and_the_cure_is_named(rig: Rig) -> None:
+    """Operations and revocations would never reach it, and nothing else would tell the team."""
+    rig.add_station("UNSERVED")
+    refused: list[str] = []
+
+    class OwnLoop(Station201):
+        async def start(self) -> None:
+            for work in (self.call(ocpp.v201.call.ClearCache()), self.route_message("[]")):
+                with pytest.raises(StateError) as caught:
+                    await work
+                refused.append(str(caught.value))
+            await self._connection.close()
+
+    async def story() -> None:
+        async with own_csms(rig) as team:
+            team.classes["ocpp2.0.1"] = OwnLoop
+            socket = await connect(rig, team, "UNSERVED", "ocpp2.0.1")
+            await asyncio.wait_for(socket.wait_closed(), 60)
+            with pytest.raises(StateError, match=r"without a CsmsSecurity.*fix: pass security="):
+                Station201("UNSERVED", team.stations["UNSERVED"]._connection)
+
+    run_on("asyncio", story())
+    assert len(refused) == 2
+    assert all("UNSERVED is not served" in text and "fix: await start()" in text for text in refused)
+
+
+def test_security_that_was_not_started_lets_nobody_in(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.add_station("EARLY")
+
+    async def story() -> None:
+        security = CsmsSecurity(CsmsConfig(tls=rig.tls(frozenset({2, 3}))), rig.inventory, aio.Authority(rig.authority))
+
+        async def handle(_socket: ServerConnection) -> None:
+            raise AssertionError("nobody may get here")
+
+        async with serve(handle, "127.0.0.1", 0, **security.serve_options()) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            credential, _ = rig.credential("EARLY")
+            url, tls = f"wss://localhost:{port}", rig.client_tls(credential)
+            with pytest.raises(InvalidStatus) as refused:
+                await open_socket(url, "EARLY", protocols=("ocpp2.0.1",), tls=tls)
+            assert refused.value.response.status_code == 503
+
+    run_on("asyncio", story())
+    assert "was not started; to fix: serve inside: async with CsmsSecurity" in caplog.text
 
 
 def test_a_wrong_serial_number_and_a_second_connection_end_as_at_our_own_endpoint(rig: Rig) -> None:
