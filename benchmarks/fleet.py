@@ -40,7 +40,8 @@ from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key, s
 from chargepki.pki.pem import to_pem
 
 __all__ = [
-    "Connects", "Fleet", "Measured", "Station", "boot", "for_all", "measure_connects", "measure_fleet", "must", "settle",
+    "Connects", "Fleet", "Measured", "Station", "boot", "for_all", "measure_connects", "measure_fleet", "must",
+    "settle",
 ]  # fmt: skip
 
 _SUBJECT = (("O", "Example"), ("C", "DE"))

@@ -295,7 +295,11 @@ class _Keeper:
         say = self.state.output.say
         try:
             material = await asyncio.to_thread(self.loader.load, renew=renew)
-            self.server.reload(tls=material.context, client_trust=material.client_trust)
+            self.server.reload(
+                tls=material.context,
+                client_trust=material.client_trust,
+                duplicate=DuplicatePolicy(self.options["duplicate"]),
+            )
         except (ChargePkiError, click.UsageError) as error:
             # What is in use stays in use; the operator sees why.
             say(f"error: server certificates and trust were not exchanged: {error}")

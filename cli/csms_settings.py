@@ -92,7 +92,7 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
         reloads=True,
         default=False,
     ),
-    CsmsSetting("duplicate", "duplicate", "text", "newest or probe", default="newest"),
+    CsmsSetting("duplicate", "duplicate", "text", "newest or probe", reloads=True, default="newest"),
     CsmsSetting("metrics_listen", "metrics_listen", "text", "address and port of /metrics, /healthz and /readyz"),
     CsmsSetting("upload_listen", "upload_listen", "text", "address and port for the logs that stations are asked for"),
     CsmsSetting("upload_url", "upload_url", "text", "how stations reach upload_listen"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
@@ -25,7 +26,7 @@ _MAX_HEADER_BYTES = 1024
 _MAX_IDENTITY_CHARACTERS = 48
 # Letters, digits and the symbols of identifierString (OCPP 2.x part 2, primitive types) without the colon, which
 # ends the username in a Basic header (A00.FR.204, A00.FR.303).
-_IDENTITY_SYMBOLS = frozenset("*-_=+|@.")
+_IDENTITY = re.compile(rf"[A-Za-z0-9*\-_=+|@.]{{1,{_MAX_IDENTITY_CHARACTERS}}}")
 
 
 class BadCredentials(InputError):
@@ -51,19 +52,18 @@ def check_identity(identity: str) -> None:
 
     Clause: A00.FR.204, A00.FR.303; OCPP 2.x identifierString; 2.1 schema maximum 48.
     """
+    if _IDENTITY.fullmatch(identity):
+        return
     if not identity or len(identity) > _MAX_IDENTITY_CHARACTERS:
         raise InputError(
             f"the identity has {len(identity)} characters", fix=f"use 1 to {_MAX_IDENTITY_CHARACTERS} characters"
         )
-    wrong = sorted(
-        {char for char in identity if not (char.isascii() and char.isalnum()) and char not in _IDENTITY_SYMBOLS}
+    wrong = min(char for char in identity if not _IDENTITY.fullmatch(char))
+    raise InputError(
+        f"the identity holds {wrong!r}",
+        why="a colon ends the username in a Basic header (A00.FR.204)" if ":" in identity else "",
+        fix="use letters, digits and the symbols *-_=+|@.",
     )
-    if wrong:
-        raise InputError(
-            f"the identity holds {wrong[0]!r}",
-            why="a colon ends the username in a Basic header (A00.FR.204)" if ":" in wrong else "",
-            fix="use letters, digits and the symbols *-_=+|@.",
-        )
 
 
 def connection_path(identity: str, prefix: str = "/ocpp/") -> str:

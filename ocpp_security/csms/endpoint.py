@@ -13,7 +13,7 @@ from typing import Self
 from websockets.http11 import Request, Response
 
 from chargepki.ocpp_security.csms.admission import Admitted
-from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig
+from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig, DuplicatePolicy
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.listener import Listener, Peer
@@ -84,12 +84,19 @@ class CsmsServer:
         """The TLS context of new connections."""
         return self._listener.tls
 
-    def reload(self, *, tls: ssl.SSLContext | None, client_trust: ClientTrust | None = None) -> None:
+    def reload(
+        self,
+        *,
+        tls: ssl.SSLContext | None,
+        client_trust: ClientTrust | None = None,
+        duplicate: DuplicatePolicy | None = None,
+    ) -> None:
         """Serve new connections with other TLS material; open connections keep what they began with.
 
         Args:
             tls: a context for the same security profiles as the one before; ``None`` where there was none.
             client_trust: ``None`` leaves it as it is.
+            duplicate: what becomes of second connections from now on; ``None`` leaves it as it is.
 
         Raises:
             InputError: the profiles of the endpoint and the context do not fit together.
@@ -98,6 +105,8 @@ class CsmsServer:
         self._listener.tls = tls
         if client_trust is not None:
             self.security.trust(client_trust)
+        if duplicate is not None:
+            self.security.duplicate = duplicate
 
     async def start(self) -> None:
         """Bind, and begin to serve.

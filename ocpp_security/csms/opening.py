@@ -93,4 +93,5 @@ class OpeningConnection(BoundedConnection):
             return False
         self.protocol.send_response(response)
         self.send_data()
-        return self.protocol.state is State.OPEN
+        # Nothing was awaited since, so that it cannot have been lost meanwhile.
+        return True

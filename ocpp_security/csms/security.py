@@ -110,6 +110,8 @@ class CsmsSecurity:
         self._worker = Worker(self.services, self.displace)
         self._displacements = WindowCounter(config.limits.displacement_window, config.limits.displacements)
         self._admitted: WeakKeyDictionary[ServerConnection, Admitted] = WeakKeyDictionary()
+        self.duplicate = config.duplicate
+        """What becomes of a second connection of one station; may be replaced at any time."""
         self._is_started = self._stopping = False
         self._served = 0
         self._idle = asyncio.Event()
@@ -225,7 +227,7 @@ class CsmsSecurity:
     async def _may_replace(self, admitted: Admitted) -> bool:
         """With ``duplicate=probe``, let a second connection in only when the first leaves a ping unanswered."""
         first = self.registry.find(admitted.station.id)
-        if first is None or self.config.duplicate is DuplicatePolicy.NEWEST:
+        if first is None or self.duplicate is DuplicatePolicy.NEWEST:
             return True
         return not await first.link.is_alive(_PROBE_SECONDS)
 

@@ -215,9 +215,9 @@ def test_a_new_certificate_file_and_sighup_are_applied_while_connections_live_on
     service.process.send_signal(signal.SIGHUP)
     service.wait_for("did you mean listen")
     assert served_certificate(port) == renewed.der
-    settings.write_text(good + 'duplicate = "probe"\nforward_secrecy_only = true\n')
+    settings.write_text(good + 'duplicate = "probe"\nforward_secrecy_only = true\nlog_json = true\n')
     service.process.send_signal(signal.SIGHUP)
-    said = service.wait_for("applied from chargepki.toml: forward_secrecy_only")
-    assert "warning: duplicate has changed in chargepki.toml; restart to apply it" in said
+    said = service.wait_for("applied from chargepki.toml: forward_secrecy_only, duplicate")
+    assert "warning: log_json has changed in chargepki.toml; restart to apply it" in said
     service.wait_for("(SIGHUP)")
     assert served_certificate(port) == renewed.der

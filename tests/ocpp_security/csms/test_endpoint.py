@@ -186,7 +186,9 @@ def test_with_probe_a_second_connection_is_refused_while_the_first_answers_pings
     rig.add_station("PROBED")
 
     async def story() -> None:
-        async with rig.server(2, duplicate=DuplicatePolicy.PROBE) as server:
+        async with rig.server(2) as server:
+            # As SIGHUP does after the file was changed.
+            server.reload(tls=server.tls, duplicate=DuplicatePolicy.PROBE)
             url = rig.url_of(server)
             first = await open_socket(url, "PROBED", password=PASSWORD, tls=rig.client_tls())
             with pytest.raises(websockets.InvalidStatus) as refused:
