@@ -45,17 +45,19 @@ def show(state: GlobalState, last: int | None) -> None:
 
 @audit.command("verify", verdict=True, example="chargepki audit verify --checkpoint audit-2026-03.json")
 @click.option("--checkpoint", metavar="F", help="Exported head: also finds truncation and complete rewriting.")
+@click.option("--log-key", metavar="F", help="Public log key (`audit log-key`), for who has not this workspace.")
 @pass_state
-def verify(state: GlobalState, checkpoint: str | None) -> None:
+def verify(state: GlobalState, checkpoint: str | None, log_key: str | None) -> None:
     """Check every entry, the chain, the signed head and every row that the log speaks of; exit 1 on tampering."""
     from chargepki.cli.progress import progress
     from chargepki.pki import files
-    from chargepki.pki.inventory.audit import Checkpoint, verify_log
+    from chargepki.pki.inventory.audit import AuditPublicKey, Checkpoint, verify_log
 
     workspace = state.workspace
     seal = Checkpoint.parse(files.read_limited(checkpoint, _MAX_CHECKPOINT_BYTES, "checkpoint")) if checkpoint else None
+    pinned = workspace.audit_key.public if log_key is None else AuditPublicKey.parse(_read_key(log_key))
     with progress(state, "verifying the log"):
-        report = verify_log(workspace.inventory, checkpoint=seal, pinned_keys=[workspace.audit_key.public])
+        report = verify_log(workspace.inventory, checkpoint=seal, pinned_keys=[pinned])
     findings = sorted(report.findings, key=_weight)
     tested = "not tested" if seal is None else "agreed" if not _contradicts(findings) else "contradicted"
     if state.output.for_machines:
@@ -83,6 +85,22 @@ def verify(state: GlobalState, checkpoint: str | None) -> None:
         state.output.say("next: keep a copy of the database as it is now; then find out who could write to it,")
         state.output.say("and compare it with your last backup and with what `chargepki audit export` once wrote")
         raise click.exceptions.Exit(1)
+
+
+def _read_key(path: str) -> bytes:
+    from chargepki.pki import files
+
+    return files.read_limited(path, _MAX_CHECKPOINT_BYTES, "public log key")
+
+
+@audit.command("log-key", example="chargepki audit log-key --out log-key.pem")
+@click.option("--out", "-o", metavar="F", help="File for it; standard output otherwise.")
+@pass_state
+def write_log_key(state: GlobalState, out: str | None) -> None:
+    """Write the public half of the log key: what an auditor without this workspace verifies the log with."""
+    from chargepki.cli.results import write_result
+
+    write_result(state, state.workspace.audit_key.public.to_pem().encode(), out)
 
 
 def _weight(finding: AuditFinding) -> tuple[int, int]:

@@ -66,6 +66,33 @@ def list_all(state: GlobalState) -> None:
         state.output.say(f"{name.replace('_', ' ')}: {value}")
 
 
+@inventory.command(
+    "grant-reader",
+    example="chargepki inventory grant-reader auditor | psql -d pki",
+)
+@click.argument("role", metavar="ROLE")
+@click.option("--schema", default="public", show_default=True, metavar="NAME", help="Schema that holds the tables.")
+@pass_state
+def grant_reader(state: GlobalState, role: str, schema: str) -> None:
+    """Print the SQL that lets a login of PostgreSQL read this inventory, and nothing else.
+
+    Nothing is changed here: the owner of the tables runs it. How a file of SQLite is shared with an auditor is in the
+    guide "Take over an unknown PKI".
+    """
+    from chargepki.pki.errors import StateError
+    from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+    from chargepki.pki.inventory.readers import reader_grants
+
+    address = DatabaseAddress.parse(state.settings.database)
+    if address.dialect is not Dialect.POSTGRESQL:
+        raise StateError(
+            f"the inventory {address.shown} is a file of SQLite, which knows no logins",
+            why="who may read it is a matter of the permissions of the file and of its folder",
+            fix=f"let the auditor's group read both: chgrp GROUP, then chmod 640 {address.path}",
+        )
+    state.output.text(reader_grants(role, database=address.shown.rpartition("/")[2], schema=schema))
+
+
 @inventory.command("show", example="chargepki inventory show station-0001")
 @click.argument("item", metavar="ID")
 @pass_state

@@ -22,6 +22,7 @@ from chargepki.pki import files
 from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.faults import translate
+from chargepki.pki.inventory.readers import Guard, is_writable, open_reader
 
 __all__ = ["BUSY_TIMEOUT", "Database", "Session", "compiled_statements"]
 
@@ -43,12 +44,18 @@ def compiled_statements(dialect: Dialect) -> dict[str, Any]:
 class Session:
     """One connection. Every error of the driver leaves it translated."""
 
-    __slots__ = ("_address", "_cursor", "_errors", "_lost", "_named", "_parts", "_updates", "_writing", "connection")
+    __slots__ = (
+        *("_address", "_cursor", "_errors", "_guard", "_lost", "_named", "_parts", "_updates", "_writing"),
+        "connection",
+    )
 
-    def __init__(self, connection: Any, address: DatabaseAddress, errors: type[Exception]) -> None:
+    def __init__(
+        self, connection: Any, address: DatabaseAddress, errors: type[Exception], guard: Guard | None = None
+    ) -> None:
         self.connection = connection
         self._address = address
         self._errors = errors
+        self._guard = guard
         self._cursor = connection.cursor()
         self._parts = compiled_statements(address.dialect)
         self._named: dict[str, str] = self._parts["named"]
@@ -71,7 +78,10 @@ class Session:
         cursor = self._cursor
         try:
             cursor.execute(sql, parameters) if parameters else cursor.execute(sql)
-            return cursor.fetchall() if cursor.description is not None else []
+            rows = cursor.fetchall() if cursor.description is not None else []
+            if self._guard is not None:
+                self._guard.check()
+            return rows
         except self._errors as exc:
             raise self._failed(exc) from exc
 
@@ -113,6 +123,8 @@ class Session:
             with contextlib.closing(cursor):
                 cursor.execute(sql, parameters) if parameters else cursor.execute(sql)
                 while rows := cursor.fetchmany(size):
+                    if self._guard is not None:
+                        self._guard.check()
                     yield from rows
         except self._errors as exc:
             raise translate(exc, self._address) from exc
@@ -176,7 +188,9 @@ class Session:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the server has closed the connection (SQLite never does)."""
+        """Whether the server has closed the connection, or a file that is read without locks was changed."""
+        if self._guard is not None:
+            return self._guard.is_stale
         return self._address.dialect is Dialect.POSTGRESQL and bool(self.connection.broken or self.connection.closed)
 
     @property
@@ -197,9 +211,12 @@ class Session:
 class Database:
     """Opens connections and keeps idle ones. Not to be used across a fork."""
 
-    def __init__(self, address: DatabaseAddress, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
+    def __init__(
+        self, address: DatabaseAddress, *, busy_timeout: float = BUSY_TIMEOUT, reads_only: bool = False
+    ) -> None:
         self.address = address
         self.busy_timeout = busy_timeout
+        self.reads_only = reads_only
         self._idle: deque[Session] = deque()
         self._closed = False
         self.errors: type[Exception]
@@ -242,6 +259,13 @@ class Database:
 
     def connect(self) -> Session:
         """Open a connection."""
+        path = self.address.path
+        if self.reads_only and path is not None and path.exists() and not is_writable(path):
+            try:
+                connection, guard = open_reader(path, self.busy_timeout)
+            except self.errors as exc:
+                raise translate(exc, self.address) from exc
+            return Session(connection, self.address, self.errors, guard)
         return Session(self.connect_raw(), self.address, self.errors)
 
     @contextlib.contextmanager

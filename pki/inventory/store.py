@@ -50,7 +50,8 @@ class Inventory(Reads):
 
         Args:
             log_key: signs the audit log; without it the inventory can be read only (presence and leases apart).
-            create: make or migrate the schema if need be; several processes may do so at once.
+            create: make or migrate the schema if need be; several processes may do so at once. Without it, and
+                without *log_key*, an SQLite file that may not be written is opened as it is: for an auditor.
             busy_timeout: seconds to wait for another process's transaction.
 
         Raises:
@@ -58,7 +59,8 @@ class Inventory(Reads):
             StateError: the schema is newer than this program, or behind and *create* is false.
             UnavailableError: the database cannot be reached, read or written, or does not exist and *create* is false.
         """
-        database = Database(DatabaseAddress.parse(url), busy_timeout=busy_timeout)
+        reads_only = log_key is None and not create
+        database = Database(DatabaseAddress.parse(url), busy_timeout=busy_timeout, reads_only=reads_only)
         try:
             ensure_schema(database, create=create)
             inventory = cls(database, log_key)

@@ -1,4 +1,4 @@
-"""Certificates of somebody else, made from a seed: the same ones in every run, with one key for all to be cheap."""
+"""Certificates of somebody else, made from a seed: the same ones in every run, one key a CA to be cheap."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -29,18 +30,27 @@ def name_of(common_name: str) -> x509.Name:
     )
 
 
+def _fresh_key(seed: str) -> ec.EllipticCurvePrivateKey:
+    secret = int.from_bytes(hashlib.sha256(seed.encode()).digest(), "big")
+    return ec.derive_private_key(secret % (1 << 250) + 1, ec.SECP256R1())
+
+
+_key = lru_cache(maxsize=8)(_fresh_key)
+
+
 @dataclass(frozen=True)
 class Estate:
     """A CA and what it issued."""
 
     name: str = "Gone Root"
     seed: int = 1
+    has_own_keys: bool = False
+    """Each certificate has another key; otherwise all have the CA's, which is cheaper."""
 
     @property
     def key(self) -> ec.EllipticCurvePrivateKey:
-        """The key of the CA, and of everything else: what is imported is not verified."""
-        secret = int.from_bytes(hashlib.sha256(f"{self.name} {self.seed}".encode()).digest(), "big")
-        return ec.derive_private_key(secret % (1 << 250) + 1, ec.SECP256R1())
+        """The key of the CA."""
+        return _key(f"{self.name} {self.seed}")
 
     def certificate(self, number: int, *, lifetime: timedelta = timedelta(days=365)) -> bytes:
         """Return certificate *number* (DER); 0 is the root."""
@@ -50,7 +60,7 @@ class Estate:
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(name_of(self.name))
-            .public_key(key.public_key())
+            .public_key((_fresh_key(f"{self.seed} {number}") if number and self.has_own_keys else key).public_key())
             .serial_number(4096 + number)
             .not_valid_before(BORN)
             .not_valid_after(BORN + lifetime)
