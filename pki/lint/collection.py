@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from chargepki.pki.certificate_view import CertificateView
 from chargepki.pki.errors import InputError
 from chargepki.pki.profiles.base import Profile, RoleKind, Standard
 
-__all__ = ["Collection", "Issuers", "Kind", "Member", "is_cross_certificate"]
+__all__ = ["Authorities", "Collection", "Issuers", "Kind", "Member", "is_cross_certificate"]
 
 
 class Kind(StrEnum):
@@ -70,7 +71,7 @@ class Issuers:
             if wanted is not None and wanted.key_id:
                 named = [each for each in named if each.view.known.subject_key_id == wanted.key_id] or named
         if len({each.view.key.der for each in named}) > 1:
-            named = [each for each in named if _signed(view, each.view)] or named
+            named = [each for each in named[:_MOST_NAMESAKES] if _signed(view, each.view)] or named
         return named[0] if named else None
 
     def _named(self, issuer: bytes) -> list[Member]:
@@ -83,6 +84,40 @@ class Issuers:
 
 
 _MOST_NAMES: Final = 64
+_MOST_NAMESAKES: Final = 64
+"""CAs of one name whose keys are tried: as many as there are would let a folder cost the square of its size."""
+
+
+class Authorities:
+    """Finds the CA that signs a revocation list or an OCSP response among many certificates."""
+
+    def __init__(self, candidates: Iterable[Member]) -> None:
+        self._cas = [each for each in candidates if each.view.is_ca]
+
+    @cached_property
+    def _by_name(self) -> dict[bytes, Member]:
+        return {each.view.subject: each for each in reversed(self._cas)}
+
+    @cached_property
+    def _by_name_and_key(self) -> dict[tuple[bytes, bytes | None], Member]:
+        return {(each.view.subject, each.view.known.subject_key_id): each for each in reversed(self._cas)}
+
+    @cached_property
+    def _by_key_hash(self) -> dict[bytes, Member]:
+        algorithms = ("sha1", "sha256", "sha384", "sha512")
+        return {
+            hashlib.new(name, each.view.key.bits, usedforsecurity=False).digest(): each
+            for each in reversed(self._cas)
+            for name in algorithms
+        }
+
+    def of_list(self, issuer: bytes, key_id: bytes | None) -> Member | None:
+        """Return the first CA with that name (DER) and key identifier; failing that, the first with the name."""
+        return self._by_name_and_key.get((issuer, key_id)) or self._by_name.get(issuer)
+
+    def with_key_hash(self, key_hash: bytes) -> Member | None:
+        """Return the first CA whose key has that hash, as an OCSP response names it (RFC 6960 4.1.1)."""
+        return self._by_key_hash.get(key_hash)
 
 
 def _same(one: bytes, other: bytes) -> bool:
@@ -118,12 +153,12 @@ class Collection:
         if self.kind not in (Kind.BUNDLE, Kind.CONTAINER):
             return []
         issuers = Issuers(self.members)
-        path: list[Member] = []
+        path: dict[int, Member] = {}
         current = self._leaf(issuers)
-        while current is not None and all(current is not each for each in path):
-            path.append(current)
+        while current is not None and id(current) not in path:
+            path[id(current)] = current
             current = issuers.of(current)
-        return path
+        return list(path.values())
 
     def _leaf(self, finder: Issuers) -> Member | None:
         """The first end entity; in a chain of CAs alone the one that issued none of the others."""

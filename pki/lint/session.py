@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from chargepki.pki.certificate_view import CertificateView, view_certificate, view_tbs
+from chargepki.pki.certificate_view import view_certificate, view_tbs
 from chargepki.pki.crl_view import CrlContent, read_crl
 from chargepki.pki.der import DerError
-from chargepki.pki.lint.collection import Issuers, Kind, Member
+from chargepki.pki.lint.collection import Authorities, Issuers, Kind, Member
 from chargepki.pki.lint.csr_view import view_csr
 from chargepki.pki.lint.engine import LintReport
 from chargepki.pki.lint.guess import guess_profile, guess_request_profile
@@ -87,7 +86,8 @@ class LintSession:
             blocks: the PEM blocks of each file that has any.
         """
         members, unread = self._read(inputs)
-        finder = Issuers([*members.values(), *self._given_issuers()])
+        candidates = [*members.values(), *self._given_issuers()]
+        finder, authorities = Issuers(candidates), Authorities(candidates)
         reports: list[ObjectReport] = []
         for position, each in enumerate(inputs):
             member = members.get(position)
@@ -96,7 +96,7 @@ class LintSession:
             elif position in unread:
                 reports.append(ObjectReport(each.name, each.file, unread[position], der=each.der))
             else:
-                reports.append(self._other(each, [*members.values(), *self._given_issuers()]))
+                reports.append(self._other(each, authorities))
         reports += self._together(inputs, members, blocks)
         return [self._finish(report) for report in reports]
 
@@ -135,7 +135,7 @@ class LintSession:
         reason = "given" if member.profile is self.profile and self.profile else guess_profile(view)[1]
         return ObjectReport(each.name, each.file, report, reason, each.der)
 
-    def _other(self, each: LintInput, cas: Sequence[Member]) -> ObjectReport:
+    def _other(self, each: LintInput, cas: Authorities) -> ObjectReport:
         if each.kind is ObjectKind.CRL:
             report = lint_crl(each.der, issuer_der=self._crl_issuer(each.der, cas), now=self.now)
         elif each.kind is ObjectKind.CSR:
@@ -182,27 +182,21 @@ class LintSession:
         report = judge_csr_view(view, profile, self.settings.data)
         return ObjectReport(each.name, each.file, report, reason, each.der)
 
-    def _crl_issuer(self, der: bytes, cas: Sequence[Member]) -> bytes | None:
+    def _crl_issuer(self, der: bytes, cas: Authorities) -> bytes | None:
         try:
             crl: CrlContent = read_crl(der)
         except DerError:
             return None
-        named = [ca for ca in cas if ca.view.is_ca and ca.view.subject == crl.issuer]
-        keyed = [ca for ca in named if ca.view.known.subject_key_id == crl.authority_key_id]
-        best = next(iter([*keyed, *named]), None)
+        best = cas.of_list(crl.issuer, crl.authority_key_id)
         return best.view.der if best else self.issuers[0] if len(self.issuers) == 1 else None
 
-    def _ocsp_issuer(self, der: bytes, cas: Sequence[Member]) -> Member | None:
+    def _ocsp_issuer(self, der: bytes, cas: Authorities) -> Member | None:
         """Return the CA whose key hash the first answer names."""
         try:
             response: OcspView = view_ocsp_response(der)
         except DerError:
             return None
-        for single in response.singles[:1]:
-            for ca in cas:
-                if ca.view.is_ca and single.key_hash in _key_hashes(ca.view):
-                    return ca
-        return None
+        return cas.with_key_hash(response.singles[0].key_hash) if response.singles else None
 
     def _together(
         self, inputs: Sequence[LintInput], members: Mapping[int, Member], blocks: Mapping[str, Sequence[PemBlock]]
@@ -211,13 +205,16 @@ class LintSession:
             if len(found) > 1:
                 yield ObjectReport(file, file, lint_file(found))
         files: dict[str, list[Member]] = {}
+        loose: set[str] = set()  # files with a certificate that no bundle carries
         for position, member in members.items():
-            if inputs[position].kind is ObjectKind.CERTIFICATE:
-                files.setdefault(inputs[position].file, []).append(member)
+            each = inputs[position]
+            if each.kind is ObjectKind.CERTIFICATE:
+                files.setdefault(each.file, []).append(member)
+            if not each.carried:
+                loose.add(each.file)
         for file, listed in files.items():
             if len(listed) > 1 or self.kind is not None:
-                carried = all(inputs[position].carried for position in members if inputs[position].file == file)
-                kind = self.kind or _kind(listed, carried=carried)
+                kind = self.kind or _kind(listed, carried=file not in loose)
                 yield ObjectReport(file, file, lint_collection(listed, kind=kind, now=self.now))
         everyone = [member for listed in files.values() for member in listed]
         if len(files) > 1:
@@ -235,8 +232,3 @@ def _kind(members: Sequence[Member], *, carried: bool = False) -> Kind:
     if leaves == 0 and all(member.is_self_issued for member in members):
         return Kind.STORE
     return Kind.SET if leaves else bundle
-
-
-def _key_hashes(view: CertificateView) -> set[bytes]:
-    bits = view.key.bits
-    return {hashlib.new(name, bits, usedforsecurity=False).digest() for name in ("sha1", "sha256", "sha384", "sha512")}

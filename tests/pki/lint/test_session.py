@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import LintSession, lint_collection, lint_csr, lint_ocsp_response
-from chargepki.pki.lint.collection import Issuers, Kind, Member
+from chargepki.pki.lint.collection import Authorities, Issuers, Kind, Member
 from chargepki.pki.lint.engine import NotEvaluated, Registry
 from chargepki.pki.lint.reading import LintInput, read_inputs
 from chargepki.pki.lint.sarif import sarif_log
@@ -148,3 +150,39 @@ def test_a_weak_key_of_any_kind_is_found_by_its_digest() -> None:
         draft.certificate(), profile=draft.profile, data=LintData(weak_keys=WeakKeys.parse(digest.encode()))
     )
     assert [finding.rule for finding in report.findings if finding.severity is Severity.ERROR] == ["e_debian_weak_key"]
+
+
+class Counting(list[LintInput]):
+    """Counts how often an element is asked for."""
+
+    asked = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.asked += 1
+        return super().__getitem__(index)
+
+
+def test_many_files_are_judged_together_in_steps_that_grow_with_their_number_only() -> None:
+    def asked(files: int) -> int:
+        inputs = Counting(
+            LintInput(f"f{number}#{part}", f"f{number}", ObjectKind.CERTIFICATE, der)
+            for number in range(files)
+            for part, der in enumerate((SUB2, SUB1))
+        )
+        assert LintSession(now=NOW).judge(inputs, {})
+        return inputs.asked
+
+    assert asked(12) <= 2 * asked(6)
+
+
+def test_lists_and_answers_find_the_first_ca_of_their_name_or_key() -> None:
+    members = [Member(name, view_certificate(der)) for name, der in (("leaf", LEAF), ("sub1", SUB1), ("again", SUB1))]
+    found = Authorities(members)
+    view = members[1].view
+    assert found.of_list(view.subject, view.known.subject_key_id) is members[1]
+    assert found.of_list(view.subject, b"another key") is members[1]
+    assert found.of_list(members[0].view.subject, None) is None
+    for name in ("sha1", "sha256", "sha384", "sha512"):
+        digest = hashlib.new(name, view.key.bits, usedforsecurity=False).digest()
+        assert found.with_key_hash(digest) is members[1]
+    assert found.with_key_hash(b"") is None
