@@ -169,11 +169,17 @@ def show(state: GlobalState, name: str, watch: bool, timeout: timedelta | None) 
 @click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="Only those; repeatable.")
 @pass_state
 def stations(state: GlobalState, name: str, states: tuple[str, ...]) -> None:
-    """List the stations of the campaign NAME, and what came of each."""
+    """List the stations of the campaign NAME, and what came of each.
+
+    For `campaign replace`, `cut_off_by` names the certificates whose revocation would cut a station off.
+    """
     from chargepki.cli.campaigns import station_rows
 
-    columns = ("station", "wave", "state", "why", "began_at", "ended_at", "operation")
-    rows = station_rows(state.workspace.inventory, name, states)
+    inventory = state.workspace.inventory
+    columns: tuple[str, ...] = ("station", "wave", "state", "why", "began_at", "ended_at", "operation")
+    if inventory.get_campaign(name).kind == "replace-certificate":
+        columns = (*columns[:4], "cut_off_by", *columns[4:])
+    rows = station_rows(inventory, name, states)
     state.output.rows("chargepki/campaign-stations", columns, rows, key="stations")
 
 

@@ -14,6 +14,7 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.progress import progress
 from chargepki.ocpp_security.campaign_kinds import find_kind
+from chargepki.ocpp_security.campaign_renewal import affected_certificates
 from chargepki.ocpp_security.campaign_store import CampaignStore, plan_station
 from chargepki.ocpp_security.campaigns import Pace, check_campaign_name
 from chargepki.pki import files
@@ -31,6 +32,7 @@ from chargepki.pki.inventory.records import StationState
 __all__ = [
     "campaign_row",
     "changed_pace",
+    "connected_first",
     "create_campaign",
     "given_pace",
     "launch",
@@ -153,7 +155,7 @@ def _choose(inventory: Inventory, options: Mapping[str, Any]) -> list[str]:
     for station in named:
         inventory.get_station(station)
     if options["everything"]:
-        named = [item.id for item in inventory.list_stations(state=StationState.ACTIVE)]
+        named = connected_first(inventory, [item.id for item in inventory.list_stations(state=StationState.ACTIVE)])
     spoken = {item.station: item.protocol for item in inventory.list_presence()} if options["protocols"] else {}
     pattern, protocols, profiles = options["matching"], options["protocols"], options["profiles"]
     chosen = [
@@ -166,6 +168,16 @@ def _choose(inventory: Inventory, options: Mapping[str, Any]) -> list[str]:
     if not chosen:
         raise StateError("no station is left", why="the filters leave out every one", fix="chargepki station list")
     return chosen
+
+
+def connected_first(inventory: Inventory, stations: Sequence[str]) -> list[str]:
+    """Return *stations* with those in front that are connected, in their order otherwise.
+
+    The first wave is there to show whether it works; one of which nobody is connected would show nothing, and hold up
+    all others.
+    """
+    connected = {item.station for item in inventory.list_presence() if item.connected}
+    return sorted(stations, key=lambda station: station not in connected)
 
 
 def campaign_row(inventory: Inventory, record: CampaignRecord) -> dict[str, Any]:
@@ -195,11 +207,20 @@ def campaign_row(inventory: Inventory, record: CampaignRecord) -> dict[str, Any]
 
 
 def station_rows(inventory: Inventory, name: str, states: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the stations of a campaign, those of *states* only unless it is empty."""
-    inventory.get_campaign(name)
+    """Yield the stations of a campaign, those of *states* only unless it is empty.
+
+    Of a replacement they have one thing more: the certificates that `campaign revoke-rest` would cut them off by.
+    """
+    campaign, now = inventory.get_campaign(name), utc_now()
+    replaces = campaign.kind == "replace-certificate"
     wanted: list[CampaignStationState | None] = [CampaignStationState(state) for state in states]
     for each in wanted or [None]:
-        yield from map(_station_row, inventory.list_campaign_stations(name, state=each))
+        for record in inventory.list_campaign_stations(name, state=each):
+            row = _station_row(record)
+            if replaces:
+                left = affected_certificates(inventory, campaign.parameters, record.station, now)
+                row["cut_off_by"] = [item.id for item in left]
+            yield row
 
 
 def _station_row(record: CampaignStationRecord) -> dict[str, Any]:

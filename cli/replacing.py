@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chargepki.cli.campaigns import given_pace, launch
+from chargepki.cli.campaigns import connected_first, given_pace, launch
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.revoking import find_operand
@@ -52,7 +52,7 @@ def replace_certificates(state: GlobalState, options: Mapping[str, Any]) -> None
         raise StateError(
             "no station holds a valid certificate of these", why=f"{counted(len(others), 'other certificate')} remain"
         )
-    launch(state, "replace-certificate", parameters, stations, pace, options)
+    launch(state, "replace-certificate", parameters, connected_first(inventory, stations), pace, options)
     state.output.say(f"it replaces {counted(len(affected) - len(others), 'certificate')}")
 
 

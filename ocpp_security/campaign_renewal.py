@@ -13,6 +13,7 @@ from typing import Any, Final
 from chargepki.ocpp_security import wire
 from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, settle_by_operation
 from chargepki.ocpp_security.campaigns import Settlement
+from chargepki.ocpp_security.deliveries import received_at
 from chargepki.ocpp_security.issue_plans import parse_plan, plan_text
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.sign_certificate import opens_link
@@ -67,14 +68,28 @@ def settle_renewal(
     if record.state is not CertificateState.ISSUED:
         why = f"the new certificate is {record.state.value}"
         return Settlement(CampaignStationState.FAILED, {**settled.outcome, "why": why})
-    if record.delivery in (Delivery.IN_USE, Delivery.SUPERSEDED):
-        return Settlement(CampaignStationState.DONE, {**settled.outcome, "proven": True})
+    proof = _proof(reads, record)
+    if proof is not None:
+        return Settlement(CampaignStationState.DONE, {**settled.outcome, "certificate": proof.id, "proven": True})
     if not _shows_use(reads, operation):
         return Settlement(CampaignStationState.DONE, {**settled.outcome, "proven": False})
     if now < operation.deadline:
         return None
     why = "it took the new certificate and has not come in with it; the old one is kept"
     return Settlement(CampaignStationState.FAILED, {**settled.outcome, "proven": False, "why": why})
+
+
+def _proof(reads: Reads, record: CertificateRecord) -> CertificateRecord | None:
+    """Return the certificate that the station came in with: *record*, or one that it was given after it.
+
+    That *record* is superseded proves nothing: the station may have asked for another one before it had this.
+    """
+    if record.delivery is Delivery.SUPERSEDED and record.station is not None:
+        later = reads.list_certificates(
+            station=record.station, profile=record.profile, state=CertificateState.ISSUED, delivery=Delivery.IN_USE
+        )
+        return next((item for item in later if received_at(item) > received_at(record)), None)
+    return record if record.delivery is Delivery.IN_USE else None
 
 
 def _shows_use(reads: Reads, operation: OperationRecord) -> bool:

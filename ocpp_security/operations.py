@@ -396,7 +396,8 @@ def _shown_by_certificates(snapshot: Snapshot) -> Step | None:
         key=received_at,
     )
     for item in reversed(newer):
-        if item.delivery in (Delivery.DELIVERED, Delivery.IN_USE, Delivery.SUPERSEDED):
+        # A superseded one may never have arrived: the station asked for another one, whose fate counts.
+        if item.delivery in (Delivery.DELIVERED, Delivery.IN_USE):
             return Finish(OperationState.DONE, {"certificate": item.id})
     if snapshot.refusal is not None:
         return Finish(OperationState.FAILED, {"why": snapshot.refusal})
