@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
+from chargepki.ocpp_security.station.driver import Contract
+from chargepki.ocpp_security.station.misbehaviour import HONEST
+from chargepki.ocpp_security.station.status_asking import question, send_to_csms
+from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.pki.errors import InputError
+from chargepki.pki.hashdata import CertificateHashData
 from testkit.csms_rig import run_on, wait_for
 from testkit.foreign_csms import KINDS, PASSWORD, ForeignCsms, Hierarchy, foreign_csms
+from testkit.hierarchy import make_node
 from testkit.node_station import need_node
 
 pytestmark = pytest.mark.foreign
@@ -211,3 +220,53 @@ def test_a_server_of_another_root_gets_no_password(hierarchy: Hierarchy, kind: s
             assert not station.has(Milestone.CONNECTED)
 
     run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_roots_are_managed_and_drivers_and_status_asked_about(
+    hierarchy: Hierarchy, kind: str, version: str, tmp_path: Path
+) -> None:
+    """InstallCertificate, GetInstalledCertificateIds, DeleteCertificate, Authorize and GetCertificateStatus."""
+    contract = make_node("DEABC123456789", hierarchy.sub, ca=False)
+    subject = Contract("DEABC123456789", (contract.der, hierarchy.sub.der))
+    is_16 = version == "ocpp1.6"
+    name = "CentralSystemRootCertificate" if is_16 else "V2GRootCertificate"
+    other = make_node("another root", None, ca=True).certificate.public_bytes(Encoding.PEM).decode()
+
+    async def story() -> None:
+        async with foreign_csms(kind, hierarchy, version) as csms:
+            station = Station(csms, hierarchy, tmp_path, version, enrol=False, driver=subject)
+            async with station.running():
+                # No root for it here: the chain goes to the CSMS, in 1.6 inside a DataTransfer.
+                asked = await csms.expect("received", method="DataTransfer" if is_16 else "Authorize")
+                told = json.loads(asked["params"]["data"]) if is_16 else asked["params"]
+                assert told["certificate"].count("BEGIN CERTIFICATE") == 2
+                await station.until(Milestone.AUTHORIZED)
+                wanted: dict[str, Any] = {"certificateType": name if is_16 else [name]}
+                before = await csms.call("GetInstalledCertificateIds", wanted)
+                given = {"certificateType": name, "certificate": other}
+                assert (await csms.call("InstallCertificate", given))["status"] == "Accepted"
+                after = await csms.call("GetInstalledCertificateIds", wanted)
+                new = [data for data in hashes_of(after) if data not in hashes_of(before)]
+                assert len(new) == 1
+                gone = await csms.call("DeleteCertificate", {"certificateHashData": new[0]})
+                assert gone["status"] == "Accepted"
+                assert hashes_of(await csms.call("GetInstalledCertificateIds", wanted)) == hashes_of(before)
+                pair = (hierarchy.sub.der, hierarchy.root.der)
+                with pytest.raises(InputError, match="names no OCSP responder"):
+                    question(pair, HONEST)
+                payload = {"ocspRequestData": {**CertificateHashData.of(*pair).to_wire(), "responderURL": "http://x"}}
+                answer = await send_to_csms(
+                    OcppVersion(version), station.simulator.call, "GetCertificateStatus", payload
+                )
+                assert answer["status"] == "Failed"
+                await csms.expect("received", method="DataTransfer" if is_16 else "GetCertificateStatus")
+
+    run_on("asyncio", story())
+
+
+def hashes_of(listing: dict[str, Any]) -> list[Any]:
+    """Return the hash data of an answer to GetInstalledCertificateIds."""
+    if "certificateHashData" in listing:
+        return list(listing["certificateHashData"])
+    return [item["certificateHashData"] for item in listing.get("certificateHashDataChain", [])]

@@ -5,7 +5,8 @@
 //     [--trigger] [--boot accept|callerror|silent] [--sign accept|reject|callerror|silent]
 //
 // A station comes in with the password, or over TLS with a certificate under --client-ca. --trigger asks for a CSR after
-// the boot. CertificateSigned is sent when a line {"chain": PEM, "requestId": N} comes on standard input.
+// the boot. CertificateSigned is sent when a line {"chain": PEM, "requestId": N} comes on standard input, any other message
+// when a line {"method": NAME, "params": OBJECT} comes: its answer is told as "answered".
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createServer as createTlsServer } from "node:https";
@@ -60,6 +61,19 @@ const answers = {
   Heartbeat: () => ({ currentTime: new Date().toISOString() }),
   StatusNotification: () => ({}),
   SecurityEventNotification: () => ({}),
+  Authorize: (params) =>
+    "idTag" in params
+      ? { idTagInfo: { status: "Accepted" } }
+      : { idTokenInfo: { status: "Accepted" }, certificateStatus: "Accepted" },
+  GetCertificateStatus: () => ({ status: "Failed" }),
+  DataTransfer: ({ messageId }) => ({
+    status: "Accepted",
+    data: JSON.stringify(
+      messageId === "Authorize"
+        ? { idTokenInfo: { status: "Accepted" }, certificateStatus: "Accepted" }
+        : { status: "Failed" },
+    ),
+  }),
   SignCertificate: () => ({ status: options.sign === "reject" ? "Rejected" : "Accepted" }),
 };
 
@@ -79,6 +93,10 @@ async function deliver({ chain, requestId }) {
   tell("delivered", { status: answer.status });
 }
 
+async function ask({ method, params }) {
+  tell("answered", { method, payload: await station.call(method, params) });
+}
+
 server.on("client", (client) => {
   station = client;
   client.handle(({ method, params }) => {
@@ -96,7 +114,10 @@ server.on("client", (client) => {
 });
 
 const failed = (error) => tell("failed", { error: error.message, code: error.rpcErrorCode ?? error.code });
-createInterface({ input: process.stdin }).on("line", (line) => deliver(JSON.parse(line)).catch(failed));
+createInterface({ input: process.stdin }).on("line", (line) => {
+  const wanted = JSON.parse(line);
+  ("method" in wanted ? ask(wanted) : deliver(wanted)).catch(failed);
+});
 
 const secure = options.cert !== undefined;
 const http = secure
