@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from chargepki.ocpp_security.alerts import (
@@ -24,6 +24,9 @@ from chargepki.pki.errors import InputError
 from chargepki.pki.files import read_limited
 from chargepki.pki.toml_places import Place, find_places
 
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.watching import WatchRule
+
 __all__ = ["load_alert_plan", "parse_alert_plan"]
 
 _Path = tuple[str | int, ...]
@@ -34,6 +37,7 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])\Z")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LEVELS: Final = ("info", "warning", "error")
 _LONGEST_COOL_DOWN: Final = timedelta(days=30)
+_LONGEST_NOTICE: Final = timedelta(days=3650)
 
 
 def load_alert_plan(path: Path) -> AlertPlan:
@@ -78,8 +82,15 @@ def parse_alert_plan(table: object, source: str, places: Mapping[_Path, Place] |
         if rule.name in rules:
             raise InputError(f"{inner.at('name')} {rule.name} is taken", fix="give each rule a name of its own")
         rules[rule.name] = rule
+    watches: dict[str, WatchRule] = {}
+    for number, entry in enumerate(alerts.tables("watch")):
+        inner = _Table(entry, source, ("alerts", "watch", number), places or {})
+        watch = _watch(inner, targets)
+        if watch.name in watches or watch.name in rules:
+            raise InputError(f"{inner.at('name')} {watch.name} is taken", fix="give each rule a name of its own")
+        watches[watch.name] = watch
     alerts.close()
-    return AlertPlan(tuple(rules.values()), targets)
+    return AlertPlan(tuple(rules.values()), targets, tuple(watches.values()))
 
 
 class _Table:
@@ -146,6 +157,13 @@ class _Table:
             raise InputError(f"{self.at(name)} must be true or false")
         return value
 
+    def durations(self, name: str, default: tuple[str, ...], longest: timedelta) -> tuple[timedelta, ...]:
+        found = []
+        for each in self.texts(name, default):
+            self._left[name] = each
+            found.append(self.duration(name, "", longest))
+        return tuple(found)
+
     def duration(self, name: str, default: str, longest: timedelta) -> timedelta:
         value = self._left.pop(name, default)
         match = _DURATION.match(value) if isinstance(value, str) else None
@@ -174,11 +192,42 @@ def _rule(table: _Table, targets: Mapping[str, Target]) -> AlertRule:
         cool_down=table.duration("cool_down", "15m", _LONGEST_COOL_DOWN),
     )
     table.close()
-    for name in rule.targets:
+    _check_targets(table, rule.targets, targets)
+    return rule
+
+
+def _check_targets(table: _Table, names: tuple[str, ...], targets: Mapping[str, Target]) -> None:
+    for name in names:
         if name not in targets:
             known = ", ".join(targets) or "none"
             raise InputError(f"{table.at('targets')}: there is no target {name!r}", why=f"there are: {known}")
-    return rule
+
+
+def _watch(table: _Table, targets: Mapping[str, Target]) -> WatchRule:
+    # Loaded late: a CSMS without such a rule needs neither linter nor filters.
+    from chargepki.ocpp_security.watching import WatchKind, WatchRule
+    from chargepki.pki.findings import Severity
+    from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
+
+    kind = WatchKind(table.choice("kind", "", tuple(WatchKind)))
+    watch = WatchRule(
+        name=table.text("name", check=_is_name),
+        kind=kind,
+        targets=table.texts("targets"),
+        where=table.text("where", "") if kind is not WatchKind.DRIFT else "",
+        within=table.durations("within", ("30d", "7d"), _LONGEST_NOTICE) if kind is WatchKind.EXPIRY else (),
+        severity=Severity(
+            table.choice("severity", "warning", tuple(Severity)) if kind is WatchKind.FINDING else "warning"
+        ),
+        certificates=table.flag("certificates", default=False) if kind is WatchKind.FINDING else False,
+    )
+    table.close()
+    _check_targets(table, watch.targets, targets)
+    try:
+        parse_filter(watch.where, now=datetime.now(UTC)) if watch.where else None
+    except FilterError as error:
+        raise InputError(f"{table.at('where')}: {error.what}", why=error.why, fix=error.fix) from error
+    return watch
 
 
 def _target(table: _Table) -> Target:

@@ -9,12 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import orjson
 
 from chargepki.ocpp_security.events import find_event, spellings
 from chargepki.pki.errors import printable
 from chargepki.pki.inventory.event_records import AlertRecord, AlertState, EventSeries
+
+if TYPE_CHECKING:
+    from chargepki.ocpp_security.watching import WatchRule
 
 __all__ = [
     "AlertPlan",
@@ -109,6 +113,8 @@ class AlertPlan:
 
     rules: tuple[AlertRule, ...] = ()
     targets: Mapping[str, Target] = field(default_factory=dict)
+    watches: tuple[WatchRule, ...] = ()
+    """What `inventory watch` looks for."""
 
 
 def matches(rule: AlertRule, series: EventSeries) -> bool:
