@@ -155,3 +155,31 @@ def test_a_station_is_lowered_from_3_to_2_only_if_it_allows_it_and_gets_its_pass
     entries = [entry for entry in rig.inventory.list_audit() if entry.subject == station]
     (lowered,) = [entry.details for entry in entries if entry.action == "station.change"]
     assert (lowered["before"], lowered["security_profile"]) == (3, 2)
+
+
+@pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"])
+def test_a_foreign_station_gets_lists_and_loses_a_root_in_every_version(rig: Rig, version: str) -> None:
+    """M03.FR.01, M04.FR.01, M05.FR.01 against the `ocpp` package alone, which computes its own hash data."""
+    station, roots = f"ROOTS-{version}", InstalledRoots()
+    rig.add_station(station)
+    parameters: dict[str, object] = {"use": "manufacturer", "certificate": hashlib.sha256(rig.root_der).hexdigest()}
+
+    async def story() -> None:
+        store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
+        async with rig.server(2) as server:
+            url, tls = rig.url_of(server), rig.client_tls()
+            async with foreign_station(url, station, version, password=PASSWORD, tls=tls, roots=roots):
+                for kind, more, held in (
+                    (OperationKind.INSTALL_ROOT, {}, ["ManufacturerRootCertificate"]),
+                    (OperationKind.DELETE_ROOT, {"last": True}, []),
+                ):
+                    now = datetime.now(UTC)
+                    made = store.create(
+                        kind, station, {**parameters, **more}, operation_id=new_operation_id(), actor=ACTOR, now=now,
+                        deadline=now + timedelta(minutes=2),
+                    ).id  # fmt: skip
+                    await wait_for(lambda: outcome(rig, made).state.is_final)  # noqa: B023 - called within its round
+                    assert outcome(rig, made).state is OperationState.DONE, outcome(rig, made)
+                    assert [use for use, _ in roots.by_use] == held
+
+    run_on("asyncio", story())
