@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeVar
 
 from chargepki.pki.errors import Conflict, NotFound, StateError
 from chargepki.pki.inventory.codec import (
@@ -12,6 +13,7 @@ from chargepki.pki.inventory.codec import (
     PROVISIONING_CERTIFICATE,
     ROLE_ROOT,
     VEHICLE_CERTIFICATE,
+    RowKind,
 )
 from chargepki.pki.inventory.contract_records import (
     ContractOfferRecord,
@@ -29,6 +31,8 @@ from chargepki.pki.inventory.contract_records import (
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["ContractWrites"]
+
+_Held = TypeVar("_Held", ProvisioningCertificateRecord, VehicleCertificateRecord)
 
 
 class ContractWrites(Writes):
@@ -68,15 +72,7 @@ class ContractWrites(Writes):
 
     def put_provisioning_certificate(self, record: ProvisioningCertificateRecord) -> ProvisioningCertificateRecord:
         """Store a provisioning certificate, or take a removed one in again; one that is there stays as it is."""
-        try:
-            before = self._stored(PROVISIONING_CERTIFICATE, "provisioning certificate", id=record.id)
-        except NotFound:
-            self._add(PROVISIONING_CERTIFICATE, record, "the provisioning certificate")
-            return record
-        names = ("sub_cas", "state", "added_by", "added_at")
-        changes = {name: getattr(record, name) for name in names}
-        is_removed = before["state"] != VehicleState.ACTIVE.value
-        return self._change(PROVISIONING_CERTIFICATE, before, changes if is_removed else {})
+        return self._put_held(PROVISIONING_CERTIFICATE, record, "provisioning certificate")
 
     def remove_provisioning_certificate(self, sha256: str) -> ProvisioningCertificateRecord:
         """Provision nothing more to a certificate; doing it again changes nothing.
@@ -89,14 +85,7 @@ class ContractWrites(Writes):
 
     def put_vehicle_certificate(self, record: VehicleCertificateRecord) -> VehicleCertificateRecord:
         """Store a vehicle certificate, or take a removed one in again; one that is there stays as it is."""
-        try:
-            before = self._stored(VEHICLE_CERTIFICATE, "vehicle certificate", id=record.id)
-        except NotFound:
-            self._add(VEHICLE_CERTIFICATE, record, "the vehicle certificate")
-            return record
-        changes = {name: getattr(record, name) for name in ("sub_cas", "state", "added_by", "added_at")}
-        is_removed = before["state"] != VehicleState.ACTIVE.value
-        return self._change(VEHICLE_CERTIFICATE, before, changes if is_removed else {})
+        return self._put_held(VEHICLE_CERTIFICATE, record, "vehicle certificate")
 
     def remove_vehicle_certificate(self, sha256: str) -> VehicleCertificateRecord:
         """Hold a vehicle certificate for current no more; doing it again changes nothing.
@@ -106,6 +95,16 @@ class ContractWrites(Writes):
         """
         before = self._stored(VEHICLE_CERTIFICATE, "vehicle certificate", id=sha256)
         return self._change(VEHICLE_CERTIFICATE, before, {"state": VehicleState.REMOVED})
+
+    def _put_held(self, kind: RowKind[_Held], record: _Held, what: str) -> _Held:
+        try:
+            before = self._stored(kind, what, id=record.id)
+        except NotFound:
+            self._add(kind, record, f"the {what}")
+            return record
+        changes = {name: getattr(record, name) for name in ("sub_cas", "state", "added_by", "added_at")}
+        is_removed = before["state"] != VehicleState.ACTIVE.value
+        return self._change(kind, before, changes if is_removed else {})
 
     def add_contract(self, record: ContractRecord) -> None:
         """Store a new contract.
