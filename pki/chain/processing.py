@@ -116,6 +116,10 @@ def _check_one(certificate: PathCertificate, position: int, at: datetime) -> Non
             why=f"valid until {certificate.not_after:%Y-%m-%d %H:%M:%S}Z, judged at {at:%Y-%m-%d %H:%M:%S}Z",
             fix="renew the certificate",
         )
+    _check_form(certificate, position)
+
+
+def _check_form(certificate: PathCertificate, position: int) -> None:
     if certificate.unknown_critical:
         name = oids.name_of(certificate.unknown_critical)
         raise refuse(

@@ -172,12 +172,8 @@ def read_usual(data: bytes) -> UsualFields | None:
         _AUTHORITY_ID: authority_id,
     }
     restricts = _read_others(data, found.end(), tbs_end, extensions)
-    at = tbs_end + len(algorithm)
-    length = end - at - 2
-    if restricts is None or data[at] != 0x03 or not data.startswith(algorithm, tbs_end):
-        return None
-    at += 2 if data[at + 1] == length < 0x80 else _long_header(data, at, length)
-    if data[at] != 0:
+    bits = _find_bits(data, tbs_end, end, algorithm)
+    if restricts is None or bits is None:
         return None
     return (
         data[4:tbs_end],
@@ -189,7 +185,7 @@ def read_usual(data: bytes) -> UsualFields | None:
         # Roots say their name twice: one object, so that comparing is free.
         issuer if subject == issuer else subject,
         spki,
-        data[at + 1 :],
+        data[bits:],
         extensions,
         # Either may have come later than the pattern could see.
         _AUTHORITY[constraints or extensions[_BASIC_CONSTRAINTS]],
@@ -232,14 +228,18 @@ def _read_others(data: bytes, at: int, end: int, extensions: dict[bytes, bytes |
     return restricts if at == end else None
 
 
-def _long_header(data: bytes, at: int, length: int) -> int:
-    """Return the octets of the header at *at*, which two short ones and *length* octets would fill.
-
-    Raises:
-        IndexError: it is not in its shortest form, or speaks of other octets.
-    """
-    if data[at + 1] == 0x81 and 0x7F < data[at + 2] == length - 1:
-        return 3
-    if data[at + 1] == 0x82 and 0xFF < (data[at + 2] << 8 | data[at + 3]) == length - 2:
-        return 4
-    raise IndexError
+def _find_bits(data: bytes, at: int, end: int, algorithm: bytes) -> int | None:
+    """Return where the bits of the signature begin, which follows *algorithm* and ends at *end*; ``None``: not so."""
+    if not data.startswith(algorithm, at):
+        return None
+    at += len(algorithm)
+    length, first = end - at - 2, data[at + 1]
+    if first == length < 0x80:
+        bits = at + 3
+    elif first == 0x81 and 0x7F < data[at + 2] == length - 1:
+        bits = at + 4
+    elif first == 0x82 and 0xFF < (data[at + 2] << 8 | data[at + 3]) == length - 2:
+        bits = at + 5
+    else:
+        return None
+    return bits if data[at] == 0x03 and data[bits - 1] == 0 else None

@@ -97,15 +97,7 @@ def match_frame(data: bytes, learnt: Frame, layout: Layout | None) -> Frame | No
             return None
         validity = end + len(layout.signer)
         subject = validity + layout.window
-        length = data[subject + 1]
-        content = subject + 2
-        if length == 0x81:
-            length, content = data[subject + 2], subject + 3
-            if length < 0x80:
-                return None
-        elif length > 0x7F:
-            return None
-        stop = content + length
+        content, stop = _inside(data, subject)
         rdn = content + len(layout.before_name)
         octets = data[rdn + 10]
         value = rdn + 11
@@ -141,6 +133,20 @@ def match_frame(data: bytes, learnt: Frame, layout: Layout | None) -> Frame | No
         learnt.extensions + shift,
         (number, own_value + shift, own_id + shift, id_end + shift),
     )
+
+
+def _inside(data: bytes, at: int) -> tuple[int, int]:
+    """Return where the content of the element at *at* begins and ends.
+
+    Raises:
+        IndexError: it is cut off, or its length is not DER in one or two octets.
+    """
+    length = data[at + 1]
+    if length < 0x80:
+        return at + 2, at + 2 + length
+    if length != 0x81 or data[at + 2] < 0x80:
+        raise IndexError
+    return at + 3, at + 3 + data[at + 2]
 
 
 def read_frame(data: bytes) -> Frame | None:
