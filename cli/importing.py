@@ -44,6 +44,7 @@ def import_(
     passed over, so a run that was interrupted is simply repeated. Private keys are counted and left where they are.
     Imported certificates are trusted for nothing. Exit 3 when something could not be read; the rest is imported.
     """
+    _check_sources(sources)
     if dry_run:
         state.rehearse()
     from chargepki.cli.progress import progress
@@ -69,6 +70,22 @@ def import_(
     if intake.problem_count:
         only_unavailable = all(problem.is_unavailable for problem in intake.problems)
         raise click.exceptions.Exit(4 if only_unavailable else 3)
+
+
+def _check_sources(sources: Sequence[str]) -> None:
+    """Refuse a source that is not there before anything is imported."""
+    from pathlib import Path
+
+    from chargepki.cli.linting_tls import check_operand
+    from chargepki.pki.errors import UnavailableError
+
+    for source in sources:
+        if source.startswith(_TLS):
+            check_operand(source)
+        elif source != "-" and not Path(source).exists():
+            raise UnavailableError(
+                f"there is no file or folder {source}", why="nothing was imported yet", fix="check the name"
+            )
 
 
 def _importer(state: GlobalState, source: str, *, is_rehearsal: bool) -> Importer:

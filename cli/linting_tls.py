@@ -10,10 +10,22 @@ from typing import Any, Final
 
 from chargepki.pki.errors import InputError, UnavailableError
 
-__all__ = ["presented_chain"]
+__all__ = ["check_operand", "presented_chain"]
 
 _SECONDS: Final = 10.0
 _OPERAND: Final = re.compile(r"tls://(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^/@:\s\[\]]+)):(?P<port>[0-9]{1,5})/?\Z")
+
+
+def check_operand(operand: str) -> tuple[str, int]:
+    """Return host and port of ``tls://HOST:PORT``.
+
+    Raises:
+        InputError: *operand* is not of that form.
+    """
+    match = _OPERAND.match(operand)
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise InputError(f"{operand[:100]!r} is no TLS endpoint", fix="write tls://HOST:PORT")
+    return match["v6"] or match["host"], int(match["port"])
 
 
 def presented_chain(operand: str) -> list[bytes]:
@@ -23,10 +35,7 @@ def presented_chain(operand: str) -> list[bytes]:
         InputError: *operand* is not of that form.
         UnavailableError: no connection, or no handshake.
     """
-    match = _OPERAND.match(operand)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise InputError(f"{operand[:100]!r} is no TLS endpoint", fix="write tls://HOST:PORT")
-    host, port = match["v6"] or match["host"], int(match["port"])
+    host, port = check_operand(operand)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # What the server sends is judged, not trusted: nothing is sent to it but the handshake.
     context.check_hostname = False

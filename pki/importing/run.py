@@ -52,6 +52,7 @@ class Importer:
     """Places of certificates that name a CA of ours as their issuer, and are not in its records; the first hundred."""
     orphan_count: int = 0
     _fresh: dict[str, FoundCertificate] = field(default_factory=dict)
+    _fresh_of_serial: dict[str, list[FoundCertificate]] = field(default_factory=dict)
 
     def take(self, found: Iterable[FoundCertificate]) -> Iterator[int]:
         """Store certificates, and yield how many were taken in after each commit."""
@@ -93,7 +94,10 @@ class Importer:
                 self.tally.places += 1
             else:
                 left.append(each)
-        self._fresh.update({each.sha256: each for each in left if each.sha256 not in known})
+        for each in left:
+            if each.sha256 not in known and each.sha256 not in self._fresh:
+                self._fresh[each.sha256] = each
+                self._fresh_of_serial.setdefault(each.serial, []).append(each)
         return left
 
     @cached_property
@@ -136,11 +140,10 @@ class Importer:
     def _with_serials(self, serials: Sequence[str]) -> list[_Candidate]:
         stored = self.inventory.find_imported_by_serials(sorted(set(serials)))
         found = [_Candidate(each.id, each.serial, each.sha256 or "", each.not_after) for each in stored]
-        wanted = set(serials)
         return found + [
             _Candidate("", each.serial, each.sha256, each.not_after, each.place)
-            for each in self._fresh.values()
-            if each.serial in wanted
+            for serial in sorted(set(serials))
+            for each in self._fresh_of_serial.get(serial, ())
         ]
 
     def _matches(self, fact: ForeignRevocation) -> list[str]:

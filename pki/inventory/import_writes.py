@@ -121,6 +121,8 @@ class ImportWrites(Writes):
     def note_foreign_revocation(self, certificate_id: str, revocation: ForeignRevocation) -> bool:
         """Record that the CA of somebody else revoked a certificate; false when that is on record.
 
+        What came first is kept, also where two databases differ, unless it was a mere hold.
+
         Raises:
             NotFound: there is none.
             StateError: it was issued here.
@@ -129,6 +131,10 @@ class ImportWrites(Writes):
         if before["profile"] != FOREIGN:
             raise StateError(f"{certificate_id} was issued here", fix="revoke it with: chargepki cert revoke")
         record = CERTIFICATE.decode([before[name] for name in CERTIFICATE.columns])
+        if record.state is CertificateState.REVOKED and (
+            record.revocation_reason != "certificateHold" or revocation.reason == "certificateHold"
+        ):
+            return False
         changed = replace(
             record,
             state=CertificateState.REVOKED,
@@ -136,8 +142,6 @@ class ImportWrites(Writes):
             revocation_reason=revocation.reason,
             invalidity_date=revocation.invalidity_date,
         )
-        if changed == record:
-            return False
         self._update(CERTIFICATE, before, CERTIFICATE.encode(changed))
         return True
 

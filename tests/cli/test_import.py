@@ -137,7 +137,10 @@ def test_layouts_name_roles_and_bad_files_give_the_exit_code(run: CommandLine, t
     assert "cut.pem" in run("inventory", "import", tmp_path, code=3).stderr
     roles = [run("cert", "show", row["id"], "--json").json()["found"][0]["role"] for row in imported(run)]
     assert roles == ["v2g-root", "charging-station", None]
-    run("inventory", "import", tmp_path / "none", code=4).check_one_error(4)
+    (tmp_path / "new.pem").write_text(to_pem("CERTIFICATE", ESTATE.certificate(3)))
+    run.run("inventory", "import", tmp_path / "new.pem", tmp_path / "none").check_one_error(4)
+    run.run("inventory", "import", tmp_path / "new.pem", "tls://nowhere").check_one_error(3)
+    assert len(imported(run)) == 3, "nothing is begun that names what is not there"
 
 
 def test_sealed_bundle_is_opened_with_its_own_passphrase(run: CommandLine, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from chargepki.ocpp_security.station_source import InventoryStations
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.audit import AuditKey
+from chargepki.pki.inventory.import_records import ForeignRevocation
 from chargepki.pki.inventory.quick import QuickReads
-from chargepki.pki.inventory.records import Actor, ActorKind, StationRecord, StationState
+from chargepki.pki.inventory.records import Actor, ActorKind, CertificateState, StationRecord, StationState
+from testkit.inventories import do, found_certificate, import_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 _T = TypeVar("_T")
@@ -61,6 +63,19 @@ def test_look_up_is_done_in_the_event_loop_where_that_takes_no_time(inventory: I
         quick.open()
         look_up(InventoryStations(inventory, run=elsewhere, quick=quick))
     assert elsewhere.runs == 0
+
+
+def test_imported_certificate_speaks_for_nobody_unless_it_was_revoked(inventory: Inventory) -> None:
+    seen = found_certificate("1")
+    do(inventory, lambda tx: tx.import_certificates([seen], import_run(), now=NOW))
+    stations = InventoryStations(inventory)
+    entry = asyncio.run(stations.find_station("CS-1", (seen.der,)))
+    assert entry is not None and entry.certificate is None, "a maker's certificate opens no door by having been seen"
+    (record,) = inventory.find_imported_by_serials(["1"])
+    do(inventory, lambda tx: tx.note_foreign_revocation(record.id, ForeignRevocation("1", NOW, "keyCompromise")))
+    entry = asyncio.run(stations.find_station("CS-1", (seen.der,)))
+    assert entry is not None and entry.certificate is not None
+    assert entry.certificate.state is CertificateState.REVOKED
 
 
 def test_look_up_that_would_have_to_wait_is_left_to_a_thread(inventory: Inventory) -> None:

@@ -64,6 +64,12 @@ def test_foreign_revocation_is_kept_as_a_fact(inventory: Inventory) -> None:
     fact = ForeignRevocation("1", NOW, "keyCompromise", NOW - timedelta(days=1))
     assert do(inventory, lambda tx: tx.note_foreign_revocation(record.id, fact))
     assert not do(inventory, lambda tx: tx.note_foreign_revocation(record.id, fact))
+    other = ForeignRevocation("1", NOW - timedelta(days=3), "superseded")
+    assert not do(inventory, lambda tx: tx.note_foreign_revocation(record.id, other)), "what came first is kept"
+    (held,) = inventory.find_imported_by_serials(["2"])
+    hold = ForeignRevocation("2", NOW, "certificateHold")
+    assert [do(inventory, lambda tx: tx.note_foreign_revocation(held.id, hold)) for _ in range(2)] == [True, False]
+    assert do(inventory, lambda tx: tx.note_foreign_revocation(held.id, other))
     told = inventory.get_certificate(record.id)
     assert (told.state, told.revoked_at, told.revocation_reason) == (CertificateState.REVOKED, NOW, "keyCompromise")
     assert inventory.find_compromised(record.spki_sha256) is not None, "nobody certifies this key any more"
