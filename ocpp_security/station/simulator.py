@@ -149,11 +149,7 @@ class StationSimulator:
             FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), conduct.firmware
         )
         self.driver, self._is_offline_driver = driver, drives_in_offline
-        facts = DriverFacts(self.device.is_on, lambda: self.roots.of(RootUse.MO, RootUse.V2G), clock)
-        self.authorizer = Authorizer(store.folder, self.version, self.conduct, facts)
-        self.staples = Staples(store.folder)
-        self.vehicle_chain = tuple(vehicle_chain)
-        self.vehicle = VehicleChain(self.vehicle_chain, self.roots.of(RootUse.OEM, RootUse.V2G), self.conduct)
+        self._take_up_vehicles(vehicle_chain)
         self.dialler = Dialler(self, enrol_again=enrol_again, gate=gate)
         self._diagnostics: deque[tuple[datetime, str]] = deque(maxlen=_MAX_DIAGNOSTICS)
         self._session: StationSession | None = None
@@ -184,6 +180,14 @@ class StationSimulator:
         )
         self.network = StationNetwork(store.folder, self.version, url, self._network_facts(), secure_url=secure_url)
         self._network_changed()
+
+    def _take_up_vehicles(self, vehicle_chain: Sequence[bytes]) -> None:
+        """Set up what decides about drivers, and what is known of certificates."""
+        facts = DriverFacts(self.device.is_on, lambda: self.roots.of(RootUse.MO, RootUse.V2G), self.clock)
+        self.authorizer = Authorizer(self.store.folder, self.version, self.conduct, facts)
+        self.staples = Staples(self.store.folder)
+        self.vehicle_chain = tuple(vehicle_chain)
+        self.vehicle = VehicleChain(self.vehicle_chain, self.roots.of(RootUse.OEM, RootUse.V2G), self.conduct)
 
     async def run(self, until: Callable[[Progress], bool] | None = None) -> Progress | None:
         """Connect and stay connected until *until* says yes to something that happened; without it, for ever.
