@@ -12,6 +12,7 @@ from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, INSTANT
 
 if TYPE_CHECKING:
+    from chargepki.pki.inventory.firmware_records import FirmwareReleaseRecord
     from chargepki.pki.inventory.records import OperationRecord
 
 __all__ = ["add_update_firmware"]
@@ -53,11 +54,9 @@ def update_firmware(state: GlobalState, /, **options: Any) -> None:
 
 def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
     from chargepki.ocpp_security.firmware_admission import admit, known_about
-    from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, check_location
     from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
     from chargepki.ocpp_security.operations import OperationKind
     from chargepki.pki.authority import utc_now
-    from chargepki.pki.errors import StateError
 
     workspace, now = state.workspace, utc_now()
     inventory = workspace.inventory
@@ -81,17 +80,7 @@ def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
         "request_id": secrets.randbelow(_MAX_REQUEST_ID) + 1,
     }
     if release.location is None:
-        public = state.settings.public_url or ""
-        base = options["base_url"] or (public if public.startswith("https:") else None)
-        if base is None:
-            raise StateError(
-                f"there is no URL from which {station.id} could fetch {release.id}",
-                why="the image is in this workspace",
-                fix="run `chargepki serve --tls-listen …` and pass that URL as --base-url",
-            )
-        check_location(base)
-        FirmwareCatalogue(inventory, workspace.settings.home, actor=workspace.actor).check_image(release)
-        parameters["base_url"] = base.rstrip("/")
+        parameters["base_url"] = _base_url(state, release, station.id, options["base_url"])
     for name, value in (("retrieve_at", retrieve), ("install_at", install)):
         if value is not None:
             parameters[name] = value.isoformat()
@@ -113,6 +102,28 @@ def _order(state: GlobalState, options: dict[str, Any]) -> OperationRecord:
         now=now,
         deadline=max(now, retrieve or now, install or now) + options["deadline"],
     )
+
+
+def _base_url(state: GlobalState, release: FirmwareReleaseRecord, station: str, given: str | None) -> str:
+    """Return the URL of the `serve` that has the image, which must be there.
+
+    Raises:
+        StateError: nobody says where stations reach it.
+    """
+    from chargepki.ocpp_security.firmware_catalogue import FirmwareCatalogue, check_location
+    from chargepki.pki.errors import StateError
+
+    workspace, public = state.workspace, state.settings.public_url or ""
+    base = given or (public if public.startswith("https:") else None)
+    if base is None:
+        raise StateError(
+            f"there is no URL from which {station} could fetch {release.id}",
+            why="the image is in this workspace",
+            fix="run `chargepki serve --tls-listen …` and pass that URL as --base-url",
+        )
+    check_location(base)
+    FirmwareCatalogue(workspace.inventory, workspace.settings.home, actor=workspace.actor).check_image(release)
+    return base.rstrip("/")
 
 
 def add_update_firmware(group: Any) -> None:

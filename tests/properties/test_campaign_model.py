@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import settings
@@ -223,7 +224,9 @@ class CampaignMachine(RuleBasedStateMachine):
     def _round(self) -> None:
         world, campaign = self.world, self.world.campaign()
         if campaign is not None and campaign.state in (CampaignState.PAUSED, CampaignState.STOPPED):
-            world.campaigns.resume(campaign.id, now=world.now)
+            # What has failed keeps failing the stop condition, so whoever resumes after a stop has to lift it.
+            pace = replace(Pace.from_json(campaign.pace), stop_percent=None)
+            world.campaigns.resume(campaign.id, now=world.now, pace=pace)
         for name in NAMES:
             world.connect(name)
             world.work_on(name)
