@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -82,32 +82,17 @@ def build_crl_tbs(
 
     Clause: RFC 5280 5.1.2, 5.2.1, 5.2.3 to 5.2.6, 5.3.1.
     """
-    if not 0 <= number < 1 << 159:
-        raise InputError(f"CRL number {number} is out of range", why="0 to 2^159 - 1 (RFC 5280 5.2.3)")
     times = der.time(this_update) + der.time(next_update)
-    if next_update <= this_update:
-        raise InputError(
-            f"nextUpdate {next_update} is not after thisUpdate {this_update}",
-            why="the list would be stale from the start",
-        )
-    if delta_base is not None and not 0 <= delta_base <= number:
-        raise InputError(f"the base {delta_base} is newer than the delta {number}", why="RFC 5280 5.2.4")
+    _check_numbers(number, delta_base)
+    _check_window(this_update, next_update)
     if delta_base is not None and freshest_url is not None:
         raise InputError("a delta names no delta", why="freshestCRL belongs into complete lists (RFC 5280 5.2.6)")
     revoked = encoded_entries + _encode_entries(entries, in_delta=delta_base is not None)
     extensions = [
         _extension(oids.AUTHORITY_KEY_IDENTIFIER, der.sequence(der.implicit(0, authority_key_id, constructed=False))),
         _extension(oids.CRL_NUMBER, der.integer(number)),
+        *_scope_extensions(distribution_point_url, delta_base, freshest_url),
     ]
-    if delta_base is not None:
-        extensions.append(_extension(oids.DELTA_CRL_INDICATOR, der.integer(delta_base), critical=True))
-    if distribution_point_url is not None:
-        point = der.sequence(der.implicit(0, _full_name(distribution_point_url), constructed=True))
-        # Critical, as RFC 5280 5.2.5 demands.
-        extensions.append(_extension(oids.ISSUING_DISTRIBUTION_POINT, point, critical=True))
-    if freshest_url is not None:
-        points = der.sequence(der.sequence(der.implicit(0, _full_name(freshest_url), constructed=True)))
-        extensions.append(_extension(oids.FRESHEST_CRL, points))
     return der.sequence(
         der.integer(1),
         signature_algorithm_der,
@@ -117,6 +102,34 @@ def build_crl_tbs(
         der.tlv(der.SEQUENCE, revoked) if revoked else b"",
         der.explicit(0, der.sequence(*extensions)),
     )
+
+
+def _check_numbers(number: int, delta_base: int | None) -> None:
+    if not 0 <= number < 1 << 159:
+        raise InputError(f"CRL number {number} is out of range", why="0 to 2^159 - 1 (RFC 5280 5.2.3)")
+    if delta_base is not None and not 0 <= delta_base <= number:
+        raise InputError(f"the base {delta_base} is newer than the delta {number}", why="RFC 5280 5.2.4")
+
+
+def _check_window(this_update: datetime, next_update: datetime) -> None:
+    if next_update <= this_update:
+        raise InputError(
+            f"nextUpdate {next_update} is not after thisUpdate {this_update}",
+            why="the list would be stale from the start",
+        )
+
+
+def _scope_extensions(point_url: str | None, delta_base: int | None, freshest_url: str | None) -> Iterator[bytes]:
+    """Yield what says of which certificates and changes the list tells, and where more is to be had."""
+    if delta_base is not None:
+        yield _extension(oids.DELTA_CRL_INDICATOR, der.integer(delta_base), critical=True)
+    if point_url is not None:
+        point = der.sequence(der.implicit(0, _full_name(point_url), constructed=True))
+        # Critical, as RFC 5280 5.2.5 demands.
+        yield _extension(oids.ISSUING_DISTRIBUTION_POINT, point, critical=True)
+    if freshest_url is not None:
+        points = der.sequence(der.sequence(der.implicit(0, _full_name(freshest_url), constructed=True)))
+        yield _extension(oids.FRESHEST_CRL, points)
 
 
 def _extension(oid: str, value: bytes, *, critical: bool = False) -> bytes:

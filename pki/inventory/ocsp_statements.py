@@ -32,23 +32,10 @@ def ocsp_statements(
     joined = certificate.outerjoin(
         response, and_(response.c.certificate == certificate.c.id, response.c.hash == _param("hash"))
     )
-    make: Callable[[Table], postgresql.Insert | sqlite.Insert] = (
-        postgresql.insert if dialect == "postgresql" else sqlite.insert
-    )
-    put = make(response).values({column.name: _param(column.name) for column in response.c})
-    keys = ["certificate", "hash"]
-    replaced = {column.name: put.excluded[column.name] for column in response.c if column.name not in keys}
-    stored: Executable = put.on_conflict_do_update(index_elements=keys, set_=replaced)
     return {
         "change_count": select(head.c.count).where(head.c.id == literal_column("1")),
-        "leadership": select(lease.c.owner, lease.c.until, lease.c.fence).where(
-            lease.c.kind == "leader", lease.c.item == _param("item")
-        ),
-        "assent_holders": select(lease.c.item, lease.c.owner).where(lease.c.kind == "assent"),
-        "assent_drop": delete(lease).where(
-            lease.c.kind == "assent", lease.c.item == _param("item"), lease.c.owner == _param("owner")
-        ),
-        "ocsp_put": stored,
+        **_leases(lease),
+        "ocsp_put": _put(response, dialect),
         "ocsp_get": select(*columns).where(
             response.c.certificate == _param("certificate"), response.c.hash == _param("hash")
         ),
@@ -91,4 +78,28 @@ def ocsp_statements(
         # Revoked ones first: until they have an answer, a responder without keys has nothing to say about them.
         .order_by(certificate.c.state.desc(), certificate.c.id)
         .limit(_param("limit")),
+    }
+
+
+def _put(response: Table, dialect: str) -> Executable:
+    make: Callable[[Table], postgresql.Insert | sqlite.Insert] = (
+        postgresql.insert if dialect == "postgresql" else sqlite.insert
+    )
+    put = make(response).values({column.name: _param(column.name) for column in response.c})
+    keys = ["certificate", "hash"]
+    replaced = {column.name: put.excluded[column.name] for column in response.c if column.name not in keys}
+    stored: Executable = put.on_conflict_do_update(index_elements=keys, set_=replaced)
+    return stored
+
+
+def _leases(lease: Table) -> dict[str, Executable]:
+    """Who does the background work, and who answers from memory (`assent`)."""
+    return {
+        "leadership": select(lease.c.owner, lease.c.until, lease.c.fence).where(
+            lease.c.kind == "leader", lease.c.item == _param("item")
+        ),
+        "assent_holders": select(lease.c.item, lease.c.owner).where(lease.c.kind == "assent"),
+        "assent_drop": delete(lease).where(
+            lease.c.kind == "assent", lease.c.item == _param("item"), lease.c.owner == _param("owner")
+        ),
     }

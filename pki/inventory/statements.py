@@ -59,6 +59,7 @@ from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.question_statements import question_statements
 from chargepki.pki.inventory.reads import MOST_OF_A_KEY
+from chargepki.pki.inventory.revocation_statements import revocation_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
 
 __all__ = ["compile_all"]
@@ -233,87 +234,6 @@ def _certificates() -> dict[str, Executable]:
     }
 
 
-def _revocation() -> dict[str, Executable]:
-    names = ("certificate", "crl", "crl_delta", "crl_shard", "crl_segment", "revocation_change")
-    certificate, crl, delta, shard, segment, change = (TABLES[name] for name in names)
-    of_ca = {name: TABLES[name].c.ca == _param("ca") for name in names}
-    full = crl.c.shard.is_(None)
-    newest = crl.c.number.desc()
-    latest = select(func.max(crl.c.number).label("number")).where(of_ca["crl"]).group_by(crl.c.shard).subquery("latest")
-    state = (crl.c.shard, crl.c.number, crl.c.this_update, crl.c.next_update, crl.c.changes, crl.c.sha256)
-    last_delta = delta.c.number.desc()
-    count = select(func.count()).select_from(certificate)
-    return {
-        "latest_crl": _record("crl").where(of_ca["crl"], full).order_by(newest).limit(1),
-        "latest_shard_crl": _record("crl")
-        .where(of_ca["crl"], crl.c.shard == _param("shard"))
-        .order_by(newest)
-        .limit(1),
-        "latest_delta_crl": _record("crl_delta").where(of_ca["crl_delta"]).order_by(last_delta).limit(1),
-        "crl_states": select(*state).where(of_ca["crl"], crl.c.number.in_(select(latest.c.number))),
-        "crl_delta_state": select(
-            delta.c.number, delta.c.this_update, delta.c.next_update, delta.c.changes, delta.c.sha256
-        )
-        .where(of_ca["crl_delta"])
-        .order_by(last_delta)
-        .limit(1),
-        "crl_delta_base": select(crl.c.number, crl.c.changes)
-        .where(of_ca["crl"], full, crl.c.changes.is_not(None), crl.c.next_update >= _param("now"))
-        .order_by(crl.c.number)
-        .limit(1),
-        "crl_last_number": select(func.max(crl.c.number)).where(of_ca["crl"]),
-        "crl_delta_last_number": select(func.max(delta.c.number)).where(of_ca["crl_delta"]),
-        "crl_superseded": select(crl.c.id).where(
-            of_ca["crl"], full, crl.c.number < _param("number"), func.length(crl.c.der) > 0
-        ),
-        "crl_superseded_shard": select(crl.c.id).where(
-            of_ca["crl"],
-            crl.c.shard == _param("shard"),
-            crl.c.number < _param("number"),
-            func.length(crl.c.der) > 0,
-        ),
-        "crl_delta_superseded": select(delta.c.id).where(
-            of_ca["crl_delta"], delta.c.number < _param("number"), func.length(delta.c.der) > 0
-        ),
-        "crl_shards": _record("crl_shard").where(of_ca["crl_shard"]).order_by(shard.c.number),
-        "crl_shard_open": _record("crl_shard")
-        .where(of_ca["crl_shard"], shard.c.base_url == _param("base_url"))
-        .order_by(shard.c.number.desc())
-        .limit(1),
-        "crl_shard_last": select(func.max(shard.c.number)).where(of_ca["crl_shard"]),
-        "certificate_count_in_shard": count.where(of_ca["certificate"], certificate.c.shard == _param("shard")),
-        "certificate_count_revoked": count.where(of_ca["certificate"], certificate.c.state == "revoked"),
-        "certificate_revoked_rows": select(
-            certificate.c.serial,
-            certificate.c.shard,
-            certificate.c.revoked_at,
-            certificate.c.revocation_reason,
-            certificate.c.invalidity_date,
-        )
-        .where(of_ca["certificate"], certificate.c.state == "revoked")
-        .order_by(certificate.c.id),
-        "certificate_count_valid": count.where(
-            of_ca["certificate"], certificate.c.state == "issued", certificate.c.not_after >= _param("now")
-        ),
-        "crl_segments": _record("crl_segment").where(of_ca["crl_segment"]).order_by(segment.c.shard, segment.c.number),
-        "crl_segments_of_shard": _record("crl_segment")
-        .where(of_ca["crl_segment"], segment.c.shard == _param("shard"))
-        .order_by(segment.c.number),
-        "crl_segment_tail": _record("crl_segment")
-        .where(of_ca["crl_segment"], segment.c.shard == _param("shard"))
-        .order_by(segment.c.number.desc())
-        .limit(1),
-        "crl_segment_count": select(func.sum(segment.c.count)).where(of_ca["crl_segment"]),
-        "revocation_change_last": select(func.max(change.c.seq)).where(of_ca["revocation_change"]),
-        "revocation_change_shards": select(change.c.shard, func.max(change.c.seq))
-        .where(of_ca["revocation_change"], change.c.seq > _param("after"))
-        .group_by(change.c.shard),
-        "revocation_changes": _record("revocation_change")
-        .where(of_ca["revocation_change"], change.c.seq > _param("after"))
-        .order_by(change.c.seq),
-    }
-
-
 def _stations(dialect: str) -> dict[str, Executable]:
     station, presence, event = TABLES["station"], TABLES["presence"], TABLES["security_event"]
     this = presence.c.station == _param("station"), presence.c.connection == _param("connection")
@@ -469,7 +389,7 @@ def compile_all() -> dict[str, dict[str, object]]:
 
         named = {
             **_certificates(),
-            **_revocation(),
+            **revocation_statements(TABLES, _record),
             **_stations(name),
             **_operations(name),
             **_audit(),

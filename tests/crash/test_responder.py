@@ -60,7 +60,7 @@ def test_no_wrong_answer_while_processes_and_postgresql_die(tmp_path: Path, serv
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(CHAOS_SECONDS + 200)
+@pytest.mark.timeout(CHAOS_SECONDS + 900)
 def test_campaign_of_deaths_on_sqlite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(8)
     storm = Storm(tmp_path, f"sqlite:///{tmp_path}/inventory.db", count=400)
@@ -70,7 +70,7 @@ def test_campaign_of_deaths_on_sqlite(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.campaign
-@pytest.mark.timeout(CHAOS_SECONDS + 200)
+@pytest.mark.timeout(CHAOS_SECONDS + 900)
 def test_campaign_of_deaths_on_postgresql(
     tmp_path: Path, server: PostgresqlServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from unittest import mock
 
 from chargepki.pki.authority import Authority
 from chargepki.pki.authority.ocsp import OcspSigner, find_delegate
@@ -19,7 +20,7 @@ from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CertificateRecord
 from chargepki.pki.ocsp import build_cert_id, build_single_request, issuer_hashes
-from chargepki.pki.services import gate
+from chargepki.pki.services import gate, reliance
 from chargepki.pki.services.http import Handler, Limits
 from chargepki.pki.services.server import HttpServer, bind
 from chargepki.pki.services.site import PkiSite
@@ -115,17 +116,17 @@ def live_server(
             failures.append(error)
             ready.set()
 
-    # Otherwise a request that PostgreSQL answers late on a busy machine is told to come again.
-    patience, gate._PATIENCE_SECONDS = gate._PATIENCE_SECONDS, 60.0  # type: ignore[misc]  # a constant, but for tests
     thread = threading.Thread(target=run, name="live-server")
-    thread.start()
-    try:
-        assert ready.wait(60) and started, failures
-        yield started[0]
-    finally:
-        stop.set()
-        thread.join(60)
-        gate._PATIENCE_SECONDS = patience  # type: ignore[misc]  # as above
+    # Otherwise a request that PostgreSQL answers late on a busy machine is told to come again, and a thread that gets
+    # no turn there is taken for one that was stopped.
+    with mock.patch.object(gate, "_PATIENCE_SECONDS", 60.0), mock.patch.object(reliance, "LEASE_SECONDS", 600.0):
+        thread.start()
+        try:
+            assert ready.wait(60) and started, failures
+            yield started[0]
+        finally:
+            stop.set()
+            thread.join(60)
     assert not failures, failures
 
 

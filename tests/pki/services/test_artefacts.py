@@ -63,7 +63,9 @@ def test_a_path_of_the_public_url_may_stand_in_front(inventory: Inventory, autho
         assert server.ask("GET", "/crl/t-sub@1.crl").status == 200
 
 
-def test_the_probe_finds_what_is_missing_wrong_or_old(inventory: Inventory, authority: Authority, leaf: str) -> None:
+def test_the_probe_finds_what_is_missing_wrong_or_old(
+    inventory: Inventory, authority: Authority, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with live_server(inventory, signers=live_signers(authority)) as server:
         probe = Probe(inventory, f"http://127.0.0.1:{server.port}")
         assert probe.run(authority.now()) == ()
@@ -72,7 +74,7 @@ def test_the_probe_finds_what_is_missing_wrong_or_old(inventory: Inventory, auth
         assert any("OCSP status of t-root@1" in problem for problem in late), late
         good, ask = server.site.artefacts._read, server.site.artefacts
         ask._kept.clear()
-        ask._read = lambda path: good(path.replace(b"t-sub", b"t-root"))  # type: ignore[method-assign]  # serves another
+        monkeypatch.setattr(ask, "_read", lambda path: good(path.replace(b"t-sub", b"t-root")))
         wrong = probe.run(authority.now())
         assert any("certificate of t-sub@1: other bytes" in problem for problem in wrong), wrong
         assert any("another CA's list" in problem for problem in wrong), wrong
@@ -80,7 +82,9 @@ def test_the_probe_finds_what_is_missing_wrong_or_old(inventory: Inventory, auth
     assert gone and all("refused" in problem.lower() for problem in gone), gone
 
 
-def test_shards_and_deltas_are_probed_and_measured(inventory: Inventory, authority: Authority) -> None:
+def test_shards_and_deltas_are_probed_and_measured(
+    inventory: Inventory, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority.configure_crls("t-sub", CrlSettings(1, 24))
     for name in ("CS-1", "CS-2"):
         authority.issue(IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr(name)))
@@ -94,13 +98,15 @@ def test_shards_and_deltas_are_probed_and_measured(inventory: Inventory, authori
         assert len(probe.run(authority.now() + timedelta(days=1, minutes=1))) == 1
         good, artefacts = server.site.artefacts._read, server.site.artefacts
         artefacts._kept.clear()
-        artefacts._read = lambda path: good(path.replace(b"/2.crl", b"/1.crl").replace(b"-delta", b""))  # type: ignore[method-assign]  # serves another
+        monkeypatch.setattr(
+            artefacts, "_read", lambda path: good(path.replace(b"/2.crl", b"/1.crl").replace(b"-delta", b""))
+        )
         assert probe.run(authority.now()) == (
             "CRL t-sub@1/2.crl: another list of this CA",
             "delta CRL of t-sub@1: another list of this CA",
         )
         artefacts._kept.clear()
-        artefacts._read = lambda path: None if b"/2.crl" in path else good(path)  # type: ignore[method-assign]  # serves another
+        monkeypatch.setattr(artefacts, "_read", lambda path: None if b"/2.crl" in path else good(path))
         (lost,) = probe.run(authority.now())
         assert lost.startswith("CRL t-sub@1/2.crl: HTTP 404")
     # A shard that has no list yet is one that has run out.

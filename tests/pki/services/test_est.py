@@ -23,7 +23,7 @@ from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.est import read_certs_only
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import EstAccountRecord, EstAccountState, EstRequestState
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.services.accounts import AccountGuard, TooManyFailures, hash_account_password
@@ -108,10 +108,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     )
     narrow = replace(account, id="narrow", labels={"names": ["other"]})
 
-    def work(tx: object) -> None:
+    def work(tx: Transaction) -> None:
         for each in (account, narrow):
-            tx.add_est_account(each)  # type: ignore[attr-defined]  # a Transaction
-            tx.audit(ACTOR, "est-account.add", each.id, now=NOW)  # type: ignore[attr-defined]  # the same
+            tx.add_est_account(each)
+            tx.audit(ACTOR, "est-account.add", each.id, now=NOW)
 
     inventory.write(work)
     yield made

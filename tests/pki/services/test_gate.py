@@ -32,6 +32,8 @@ __all__ = ["postgresql_server", "postgresql_url", "sqlite_url"]
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that answers late is not away."""
     monkeypatch.setattr("chargepki.pki.services.gate._PATIENCE_SECONDS", 60.0)
+    # Nor is a thread that gets no turn on a busy machine one that has been stopped.
+    monkeypatch.setattr("chargepki.pki.services.reliance.LEASE_SECONDS", 600.0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -82,7 +84,9 @@ def test_a_revocation_is_acknowledged_after_a_look_that_sees_it(postgresql_url: 
         asyncio.run(run(inventory))
 
 
-def test_memory_is_kept_without_the_inventory_only_while_it_is_relied_upon(postgresql_url: str) -> None:
+def test_memory_is_kept_without_the_inventory_only_while_it_is_relied_upon(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     distrusted: list[bool] = []
 
     async def run(inventory: Inventory) -> None:
@@ -93,7 +97,7 @@ def test_memory_is_kept_without_the_inventory_only_while_it_is_relied_upon(postg
         def gone() -> tuple[int, int]:
             raise UnavailableError("gone")
 
-        gate._mark.read = gone  # type: ignore[method-assign]  # the server is away
+        monkeypatch.setattr(gate._mark, "read", gone)  # the server is away
         assert not await gate.pass_through()
         assert distrusted == []
         gate._reliance._until = 0.0

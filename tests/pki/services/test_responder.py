@@ -233,7 +233,9 @@ def test_an_expired_answer_is_not_given(
 
 
 @on_both
-def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority: Authority, leaf: str) -> None:
+def test_preloaded_answers_outlast_the_inventory(
+    inventory: Inventory, authority: Authority, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import asyncio
 
     request = ocsp_request(inventory, leaf)
@@ -250,8 +252,8 @@ def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority
 
             raise UnavailableError("gone")
 
-        server.site.gate._mark.read = gone  # type: ignore[assignment,method-assign]  # the database goes away
-        server.site.responder._inventory = None  # type: ignore[assignment]  # and may not be asked
+        monkeypatch.setattr(server.site.gate._mark, "read", gone)  # the database goes away
+        monkeypatch.setattr(server.site.responder, "_inventory", None)  # and may not be asked
         assert read(server.ocsp(request)).certificate_status is GOOD
         stale = read(server.ocsp(ocsp_request(inventory, leaf, nonce=b"n" * 16)))
         assert stale.certificate_status is GOOD and len(stale.extensions) == 0  # nothing is signed unconfirmed
@@ -261,7 +263,9 @@ def test_preloaded_answers_outlast_the_inventory(inventory: Inventory, authority
         assert server.ask("GET", "/ca/t-root@1.cer").status == 503
 
 
-def test_what_changed_is_read_again_before_anybody_asks(inventory: Inventory, authority: Authority, leaf: str) -> None:
+def test_what_changed_is_read_again_before_anybody_asks(
+    inventory: Inventory, authority: Authority, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import asyncio
 
     with live_server(inventory) as server:
@@ -289,8 +293,9 @@ def test_what_changed_is_read_again_before_anybody_asks(inventory: Inventory, au
         def gone() -> tuple[int, int]:
             raise UnavailableError("gone")
 
-        site.gate._mark.read = gone  # type: ignore[method-assign]  # the database goes away
-        site.responder._inventory = site.artefacts._inventory = None  # type: ignore[assignment]  # and may not be asked
+        monkeypatch.setattr(site.gate._mark, "read", gone)  # the database goes away
+        for each in (site.responder, site.artefacts):
+            monkeypatch.setattr(each, "_inventory", None)  # and may not be asked
         assert read(server.ocsp(ocsp_request(inventory, new))).certificate_status is REVOKED
         assert int(new.partition(":")[2], 16) in listed(server.ask("GET", "/crl/t-sub@1.crl").body)
 
