@@ -24,7 +24,7 @@ from chargepki.pki.authority import Authority, CaOrder
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.audit import AuditKey
-from chargepki.pki.inventory.codec import CERTIFICATE, CRL, REVOCATION_CHANGE, STATION, encode_time
+from chargepki.pki.inventory.codec import CERTIFICATE, CRL, REVOCATION_CHANGE, STATION
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.records import (
     CertificateRecord,
@@ -241,8 +241,3 @@ def _changes(rows: Sequence[Mapping[str, Any]], counts: dict[str, int]) -> list[
             change = RevocationChangeRecord(f"{ca}/{counts[ca]}", ca, counts[ca], 0, str(row["id"]), b"entry")
             found.append(dict(REVOCATION_CHANGE.encode(change)))
     return found
-
-
-def soon(days: int = 30) -> str:
-    """Return the stored form of an instant *days* after the present of the estate."""
-    return encode_time(AT + timedelta(days=days))

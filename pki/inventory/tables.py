@@ -86,8 +86,8 @@ class CertificateRow(SQLModel, table=True):
         Index("ix_certificate_sha256", "sha256"),
         # Holds all that counting a CA's certificates by state asks for.
         Index("ix_certificate_ca_state", "ca", "state"),
-        # The pages of a rare profile, in their order.
-        Index("ix_certificate_profile", "profile", "id"),
+        # The pages of a profile in their order, and all that asks which of them expire.
+        Index("ix_certificate_profile", "profile", "id", "not_after", "state"),
         # Holds all that counting what expires asks for.
         Index("ix_certificate_expiry", "not_after", "state", "profile", "id"),
         Index("ix_certificate_key", "spki_sha256", "reserved_at"),
