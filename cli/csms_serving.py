@@ -115,11 +115,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         status_issuers=read_bundle(options["status_trust"]),
         ocsp_signers=OcspAuthority(workspace.authority) if options["issue_here"] else None,
     )
-    stop, hangup = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    stop, hangup = _follow_signals()
     async with (
         outer,
         alerting(state),
@@ -132,17 +128,8 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
             where["upload_url"] = upload_url
         _show_expiry(server, material)
         if metrics_at is not None:
-            metrics = MetricsServer(*metrics_at, server.security.metrics, server.security.check_ready)
-            await metrics.start()
-            stack.push_async_callback(metrics.stop)
-            where["metrics_port"] = metrics.port
-            state.output.say(f"metrics: http://{metrics_at[0]}:{metrics.port}/metrics")
-        state.output.say(
-            f"ready: {where['scheme']}://{host}:{server.port}/ocpp/ (security profile {options['profiles']})"
-        )
-        if state.output.for_machines:
-            state.output.document("chargepki/csms", where)
-            sys.stdout.flush()
+            where["metrics_port"] = await _serve_metrics(state, server, metrics_at, stack)
+        _say_ready(state, options, where)
         keeper = asyncio.create_task(_Keeper(state, given, options, loader, server, hangup).run())
         await stop.wait()
         keeper.cancel()
@@ -152,6 +139,35 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     if provider is not None:
         provider.close()
     state.output.say("stopped")
+
+
+def _follow_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what SIGTERM and SIGINT set, and what SIGHUP sets."""
+    stop, hangup = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    return stop, hangup
+
+
+async def _serve_metrics(
+    state: GlobalState, server: CsmsServer, at: tuple[str, int], stack: contextlib.AsyncExitStack
+) -> int:
+    """Serve the metrics until *stack* is left; return the port."""
+    metrics = MetricsServer(*at, server.security.metrics, server.security.check_ready)
+    await metrics.start()
+    stack.push_async_callback(metrics.stop)
+    state.output.say(f"metrics: http://{at[0]}:{metrics.port}/metrics")
+    return metrics.port
+
+
+def _say_ready(state: GlobalState, options: Mapping[str, Any], where: Mapping[str, object]) -> None:
+    url = f"{where['scheme']}://{where['host']}:{where['port']}/ocpp/"
+    state.output.say(f"ready: {url} (security profile {options['profiles']})")
+    if state.output.for_machines:
+        state.output.document("chargepki/csms", where)
+        sys.stdout.flush()
 
 
 def _issuer(state: GlobalState, options: Mapping[str, Any], plans: Mapping[CertificateUse, IssuePlan]) -> aio.Issuer:

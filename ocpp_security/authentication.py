@@ -109,17 +109,7 @@ async def authenticate(
         client_certificate=bool(request.chain_der),
         credentials=bool(request.authorization),
     )
-    verdict: Verdict[EntryT, EvidenceT]
-    if profile is None:
-        verdict = replace(_NO_PROFILE, claimed=identity)
-    elif profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
-        verdict = await judge.by_certificate()
-        if isinstance(verdict, RefusedConnection) and standing is not Standing.OPEN:
-            verdict = _too_many(identity)
-    elif profile is SecurityProfile.NONE:
-        verdict = await judge.by_name_alone(offers_password=SecurityProfile.UNSECURED_BASIC in offered)
-    else:
-        verdict = await judge.by_password(profile)
+    verdict = await judge.by_profile(profile, offered)
     if isinstance(verdict, AuthenticatedStation):
         guard.succeeded(request.host, identity)
     elif verdict.status is not HTTPStatus.TOO_MANY_REQUESTS:
@@ -172,6 +162,21 @@ class _Judge(Generic[EntryT, EvidenceT]):
         self._identity, self._now, self._trust = identity, now, trust
         mode = RevocationMode.IF_PRESENT if crls else RevocationMode.OFF
         self._revocation = Revocation(mode, crls=tuple(crls))
+
+    async def by_profile(
+        self, profile: SecurityProfile | None, offered: Collection[SecurityProfile]
+    ) -> Verdict[EntryT, EvidenceT]:
+        """Judge the attempt by what *profile*, one of those *offered*, demands; ``None``: it fits none of them."""
+        if profile is None:
+            return replace(_NO_PROFILE, claimed=self._identity)
+        if profile is SecurityProfile.TLS_CLIENT_CERTIFICATE:
+            verdict = await self.by_certificate()
+            if isinstance(verdict, RefusedConnection) and self._standing is not Standing.OPEN:
+                return _too_many(self._identity)
+            return verdict
+        if profile is SecurityProfile.NONE:
+            return await self.by_name_alone(offers_password=SecurityProfile.UNSECURED_BASIC in offered)
+        return await self.by_password(profile)
 
     # Profile 3
 

@@ -11,6 +11,7 @@ from functools import cache
 from types import MappingProxyType
 
 from chargepki.ocpp_security import redact, schemas
+from chargepki.ocpp_security.error_frames import MAX_DESCRIPTION, error_texts, is_error_shape
 from chargepki.ocpp_security.errors import RpcErrorCode, SchemaViolation
 from chargepki.ocpp_security.frames import Limits, encode_frame, is_message_id, parse_frame
 from chargepki.ocpp_security.rpc_events import (
@@ -53,7 +54,6 @@ __all__ = [
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 UNREADABLE_ID = "-1"
-MAX_DESCRIPTION = 255
 
 
 @dataclass(slots=True)
@@ -399,11 +399,11 @@ class RpcSession:
         events: list[RpcEvent] = []
         if fault:
             events.append(ProtocolViolation(fault.reason, ViolationKind.BAD_ANSWER))
-        elif not _is_error_shape(elements):
+        elif not is_error_shape(elements):
             reason = "a CALLERROR is [4, id, code, description, details]"
             events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
         # A malformed CALLERROR is a CALLERROR all the same: nobody should wait for the timeout.
-        code, description = _error_texts(elements, self._told())
+        code, description = error_texts(elements, self._told())
         events.append(ErrorReceived(pending.message_id, code, description, pending.action))
         return events
 
@@ -412,10 +412,10 @@ class RpcSession:
         if action is None or message_id in self._open:
             return [ProtocolViolation("an error about no answer of ours", ViolationKind.UNSOLICITED_ANSWER)]
         events: list[RpcEvent] = []
-        if not _is_error_shape(elements):
+        if not is_error_shape(elements):
             reason = "a CALLRESULTERROR is [5, id, code, description, details]"
             events.append(ProtocolViolation(reason, ViolationKind.BAD_ANSWER))
-        code, description = _error_texts(elements, self._told())
+        code, description = error_texts(elements, self._told())
         events.append(ResultErrorReceived(message_id, action, code, description))
         return events
 
@@ -489,26 +489,6 @@ class RpcSession:
         pending = self._queue.pop(0)
         self._start(pending, now)
         return [SendFrame(pending.text)]
-
-
-def _is_error_shape(elements: list[object]) -> bool:
-    return (
-        len(elements) == 5
-        and isinstance(elements[2], str)
-        and isinstance(elements[3], str)
-        and len(elements[3]) <= MAX_DESCRIPTION
-        and isinstance(elements[4], dict)
-    )
-
-
-def _error_texts(elements: list[object], secrets: frozenset[str]) -> tuple[str, str]:
-    """Return code and description of an error frame, printable and short, without the secrets of our call."""
-    code = elements[2] if len(elements) > 2 else ""
-    description = elements[3] if len(elements) > 3 else ""
-    if not isinstance(code, str) or not code.isalnum():
-        code = RpcErrorCode.GENERIC_ERROR.value
-    text = redact.scrub(description, secrets) if isinstance(description, str) else ""
-    return redact.scrub(code, secrets)[:50], printable(text)[:MAX_DESCRIPTION]
 
 
 def _check_aware(now: datetime) -> None:

@@ -76,26 +76,7 @@ class StationConnection:
         """Set when it was let in to get a certificate and for nothing else."""
         self.version, self.peer, self.connected_at = version, peer, now
         self._services = services
-        limits = services.config.limits
-        session = RpcSession(
-            version,
-            role=Role.CSMS,
-            limits=Limits(max_frame_bytes=limits.max_message_bytes),
-            unchecked=embedding.unchecked if embedding is not None else (),
-            message_ids=embedding.new_message_id if embedding is not None else random_message_id,
-            long_answers={"Get15118EVCertificate": "exiResponse"} if services.config.provider is not None else {},
-        )
-        # Handlers of others may call the station before they return; ours never do.
-        self.link = (RpcLink if embedding is None else TaskedLink)(
-            socket,
-            session,
-            on_call=self._on_call,
-            on_violation=self._on_violation,
-            clock=services.clock,
-            log=_log,
-            name=f"{self.station.id} ({peer})",
-            trace=embedding.trace if embedding is not None else None,
-        )
+        self.link = self._make_link(socket)
         self.renewal = services.renewals.renewal_for(
             services, self.station, version, plans_for(services.config.plans, admitted.issue)
         )
@@ -123,6 +104,29 @@ class StationConnection:
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
+
+    def _make_link(self, socket: ServerConnection) -> RpcLink:
+        services, embedding = self._services, self.embedding
+        limits = services.config.limits
+        session = RpcSession(
+            self.version,
+            role=Role.CSMS,
+            limits=Limits(max_frame_bytes=limits.max_message_bytes),
+            unchecked=embedding.unchecked if embedding is not None else (),
+            message_ids=embedding.new_message_id if embedding is not None else random_message_id,
+            long_answers={"Get15118EVCertificate": "exiResponse"} if services.config.provider is not None else {},
+        )
+        # Handlers of others may call the station before they return; ours never do.
+        return (RpcLink if embedding is None else TaskedLink)(
+            socket,
+            session,
+            on_call=self._on_call,
+            on_violation=self._on_violation,
+            clock=services.clock,
+            log=_log,
+            name=f"{self.station.id} ({self.peer})",
+            trace=embedding.trace if embedding is not None else None,
+        )
 
     async def call(
         self, action: str, payload: dict[str, Any], timeout: timedelta | None = None, *, unchecked: bool = False

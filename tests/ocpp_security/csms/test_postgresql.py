@@ -77,7 +77,10 @@ async def csms_process(environment: Mapping[str, str]) -> AsyncIterator[str]:
             line = await asyncio.wait_for(process.stdout.readline(), 60)
             assert line, "it ended"
             text += line
-        yield f"ws://127.0.0.1:{json.loads(text)['port']}"
+        where = json.loads(text)
+        # In place of it comes the error document of a start that failed.
+        assert "port" in where, where
+        yield f"ws://127.0.0.1:{where['port']}"
     finally:
         process.terminate()
         await asyncio.wait_for(process.wait(), 60)
