@@ -40,8 +40,10 @@ OPERANDS: dict[tuple[str, ...], list[str]] = {
 NOT_READERS = {
     *("demo", "est", "exi", "vehicle request", "vehicle open", "vehicle roots", "station simulate"),
     "audit log-key",
+    "inventory check",
 }
-"""Commands that are a peer of some server, or work on files alone; and what shows the log key, which stays at home."""
+"""Commands that are a peer of some server, or work on files alone; what shows the log key, which stays at home;
+and the check, whose worker processes need an interpreter that may not be readable here without privileges."""
 
 WRITER = """
 import sys
