@@ -64,6 +64,9 @@ _MAX_SCRYPT_BYTES: Final = 1 << 30
 # 8 KiB more than that. Seven keeps N and 28 MiB.
 _SCRYPT_R: Final = 7
 _SCRYPT_P: Final = 1
+_MAX_KEY_BYTES: Final = 8192
+"""Longest private key (octets of DER, or of base64 in PEM). RSA of 4096 bits has 3300 in PEM; a longer prime is held
+against its factors for longer than anybody waits: 100 KiB take OpenSSL 82 s, 7 KiB half a second."""
 _MAX_PBKDF2_ROUNDS: Final = 10_000_000
 
 
@@ -489,6 +492,7 @@ def _refuse_costly(pem: bytes) -> None:
     for block in der.pem_blocks(pem, max_bytes=65536):
         if block.label != "ENCRYPTED PRIVATE KEY":
             continue
+        _refuse_long(block.der)
         algorithm = _parts(_parts(der.parse(block.der), 2)[0], 2)
         if algorithm[0].as_oid() != oids.PBES2:
             _refuse_rounds(algorithm[1])
@@ -527,6 +531,9 @@ def load_private_key(data: bytes) -> PrivateKey:
         InputError: not a private key, or an algorithm outside `KeyAlgorithm`.
     """
     is_pem = b"-----BEGIN " in data
+    # What stands between two lines of dashes is the base64 of one object.
+    for part in data.split(b"-----") if is_pem else (data,):
+        _refuse_long(part)
     load = serialization.load_pem_private_key if is_pem else serialization.load_der_private_key
     try:
         key = load(data, None)
@@ -537,6 +544,15 @@ def load_private_key(data: bytes) -> PrivateKey:
         why = "OpenSSL refuses its octets" if isinstance(exc, InternalError) else str(exc)
         raise InputError("no private key can be read here", why=why, fix="expected PKCS #8, PEM or DER") from exc
     return _signing_key(key)
+
+
+def _refuse_long(data: bytes) -> None:
+    if len(data) > _MAX_KEY_BYTES:
+        raise InputError(
+            f"a private key of {len(data)} octets is not read",
+            why=f"those of this product have fewer than {_MAX_KEY_BYTES}, and longer ones take very long to check",
+            fix=f"use one of {', '.join(KeyAlgorithm)}",
+        )
 
 
 def _signing_key(key: object) -> PrivateKey:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from chargepki.pki import der, keys, oids
 from chargepki.pki.chain.extensions import read_policies
@@ -154,3 +155,28 @@ def test_a_list_with_a_number_of_thousands_of_octets_is_one_clear_error(oid: str
     huge = crl(extensions=(extension(oid, der.integer(HUGE), critical=True),))
     with pytest.raises(InputError, match=f"the {what} of the CRL has 2501 octets"):
         parse_crl(huge)
+
+
+@pytest.mark.parametrize("is_pem", [False, True])
+def test_a_private_key_with_a_prime_of_100_kib_is_refused_before_anybody_tests_the_prime(*, is_pem: bool) -> None:
+    """OpenSSL took 82 s of processor time for it."""
+    prime = int.from_bytes(b"\x60\0" * 50_000 + b"\x01", "big")
+    numbers = (0, 1 << 2047 | 1, 65537, 1 << 2046 | 1, prime, 1 << 1023 | 1, 1, 1, 1)
+    key = der.sequence(*map(der.integer, numbers))
+    algorithm = der.sequence(der.oid(oids.RSA_ENCRYPTION), der.null())
+    whole = der.sequence(der.integer(0), algorithm, der.octet_string(key))
+    start = time.process_time()
+    with pytest.raises(InputError, match="octets is not read"):
+        keys.load_private_key(to_pem("PRIVATE KEY", whole).encode() if is_pem else whole)
+    with pytest.raises(SignerError):
+        keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", whole).encode(), b"password")
+    assert time.process_time() - start < 2
+
+
+def test_the_longest_private_key_of_this_product_is_read_from_any_form() -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
+    pem = keys.serialise_private_key(key)
+    chain = to_pem("CERTIFICATE", LEAF).encode() * 20
+    assert keys.load_private_key(chain + pem + chain).public_key() == key.public_key()
+    opened = keys.decrypt_private_key(keys.encrypt_private_key(key, b"passphrase"), b"passphrase")
+    assert opened.public_key() == key.public_key()
