@@ -84,11 +84,9 @@ def judge_secrecy(others: Sequence[CertificateRecord]) -> tuple[RuleVerdict, ...
     """
     for other in others:
         if other.revocation_reason in _COMPROMISE:
-            message = (
-                "the key of the request is known to be compromised: "
-                f"certificate {other.id} of the same key was revoked for {other.revocation_reason}"
-            )
-            return (RuleVerdict("compromised-key", Outcome.REFUSE, message, _HELD, _NEW_KEY),)
+            why = f"certificate {other.id} of the same key was revoked for {other.revocation_reason}; {_HELD}"
+            message = "the key of the request is known to be compromised"
+            return (RuleVerdict("compromised-key", Outcome.REFUSE, message, why, _NEW_KEY),)
     return _SECRECY_PASSED
 
 
