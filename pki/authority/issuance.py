@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,12 +16,12 @@ from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
+from chargepki.pki.authority.request_record import check_accepted, judge_on_record, stored_verdicts
 from chargepki.pki.authority.shards import ShardChooser, claim_shard
 from chargepki.pki.certificate_view import view_tbs
 from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.reads import MOST_OF_A_KEY
 from chargepki.pki.inventory.records import (
     Actor,
     CaRecord,
@@ -37,15 +36,8 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_issuance
 from chargepki.pki.pointers import Pointers, choose_pointers
-from chargepki.pki.policy import (
-    Outcome,
-    RequestVerdict,
-    RuleVerdict,
-    choose_dns_names,
-    choose_subject,
-    judge_request,
-)
-from chargepki.pki.policy_record import Asking, judge_key_list, judge_rate, judge_same_key, judge_secrecy
+from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
+from chargepki.pki.policy_record import Asking, judge_key_list
 from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
@@ -71,7 +63,6 @@ __all__ = [
     "complete",
     "finish",
     "issuer_info",
-    "judge_on_record",
     "judged_on_record",
     "new_serial",
     "prepare",
@@ -150,7 +141,7 @@ def prepare(
     request, spki = _subject_key(order)
     subject, verdict = _judge(request, profile, order, policy)
     listed = judge_key_list(spki, policy)
-    _check_accepted(listed)
+    check_accepted(listed)
     subject_der = names.name_der(subject)
     dns_names = choose_dns_names(profile, subject, order.dns_names)
     station = station_for(inventory, order.station, profile, subject)
@@ -194,7 +185,7 @@ def prepare(
         verdict={
             "content": digest,
             "request": verdict.to_json() if verdict else None,
-            "record": [*_kept(listed)],
+            "record": [*stored_verdicts(listed)],
             **({"delivery": dict(order.delivery)} if order.delivery else {}),
         },
         delivery=Delivery.PENDING if order.must_deliver else None,
@@ -292,27 +283,6 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
     return record
 
 
-def judge_on_record(
-    reader: Inventory | Transaction, asking: Asking, key_sha256: str, policy: PolicySettings, *, now: datetime
-) -> tuple[RuleVerdict, ...]:
-    """Return the verdicts of the rules that look at what was issued before.
-
-    Args:
-        key_sha256: of the SubjectPublicKeyInfo, lower-case hex.
-    """
-    issued = None
-    if policy.rate is not None and asking.station is not None:
-        issued = reader.count_certificates_of_station(asking.station, now - policy.rate.window)
-    others = reader.list_certificates_of_key(key_sha256)
-    # Only the newest are listed; one that was compromised counts however old it is.
-    older = reader.find_compromised(key_sha256) if len(others) >= MOST_OF_A_KEY else None
-    return (
-        *judge_secrecy((*others, older) if older else others),
-        *judge_same_key(asking, others, policy, now=now),
-        *judge_rate(issued, policy),
-    )
-
-
 def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now: datetime) -> CertificateRecord:
     """Return the record of *prepared* with the verdict of the rules that look at what was issued before.
 
@@ -324,24 +294,8 @@ def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now
     record, policy = prepared.record, prepared.policy
     asking = Asking(record.station, record.subject_der, record.csr)
     rules = judge_on_record(reader, asking, record.spki_sha256, policy, now=now)
-    _check_accepted(rules)
-    return replace(record, verdict={**record.verdict, "record": [*record.verdict["record"], *_kept(rules)]})
-
-
-def _kept(rules: Sequence[RuleVerdict]) -> Iterator[str | dict[str, str]]:
-    """Yield what is stored of *rules*: every certificate has a row, so of one that passed its name must do."""
-    for rule in rules:
-        yield rule.rule if rule.outcome is Outcome.PASS else rule.to_json()
-
-
-def _check_accepted(rules: Sequence[RuleVerdict]) -> None:
-    refused = [rule for rule in rules if rule.outcome is Outcome.REFUSE]
-    if refused:
-        raise PolicyRefusal(
-            "the request is refused: " + "; ".join(rule.message for rule in refused),
-            why="; ".join(f"{rule.rule} ({rule.clause})" for rule in refused),
-            fix="; ".join(dict.fromkeys(rule.fix for rule in refused if rule.fix)),
-        )
+    check_accepted(rules)
+    return replace(record, verdict={**record.verdict, "record": [*record.verdict["record"], *stored_verdicts(rules)]})
 
 
 def check_stored(record: CertificateRecord, issuer: Issuer) -> None:
@@ -485,7 +439,7 @@ def _judge(
     verdict = policy.apply(
         judge_request(request, profile, subject_defaults=order.subject_defaults, subject_override=override)
     )
-    _check_accepted(verdict.rules)
+    check_accepted(verdict.rules)
     assert verdict.subject is not None
     return verdict.subject, verdict
 
