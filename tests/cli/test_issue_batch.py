@@ -18,7 +18,10 @@ from chargepki.cli import batch_issuing
 from chargepki.pki import files, names
 from chargepki.pki.errors import UnavailableError
 from testkit.command_line import CommandLine, snapshot
+from testkit.databases import postgresql_server, postgresql_url
 from testkit.requests import make_csr
+
+__all__ = ["postgresql_server", "postgresql_url"]
 
 BATCH = ("cert", "issue-batch", "--ca", "t-cso-sub", "--profile", "ocpp/charging-station")
 _PATIENCE_SECONDS = 120.0
@@ -64,6 +67,15 @@ def test_two_processes_answer_every_request_once(run: CommandLine, many: Path, t
     for path in out.iterdir():
         (leaf,) = x509.load_pem_x509_certificates(path.read_bytes())
         leaf.verify_directly_issued_by(ca)
+
+
+def test_processes_share_no_connection(run: CommandLine, postgresql_url: str, many: Path, tmp_path: Path) -> None:
+    shared = CommandLine(tmp_path / "home", {**run.variables, "CHARGEPKI_DATABASE": postgresql_url})
+    shared("ca", "create-hierarchy", "ocpp", "--prefix", "t", "--organization", "Acme Charging", "--country", "DE")
+    out = tmp_path / "out"
+    found = shared(*BATCH, "--csr-dir", many, "--out-dir", out, "--jobs", "2", "--json").json()
+    assert found["issued"] == 150 and sorted(serials(out).values()) == sorted(in_inventory(shared))
+    shared("audit", "verify")
 
 
 def test_bad_files_are_reported_and_the_rest_go_on(run: CommandLine, tmp_path: Path) -> None:
