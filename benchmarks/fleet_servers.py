@@ -9,16 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import json
 import logging
+import sqlite3
 import ssl
 import sys
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 import uvloop
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 __all__ = ["Kind"]
+
+_SUBPROTOCOL = Subprotocol("ocpp2.0.1")
 
 
 class Kind(StrEnum):
@@ -28,6 +39,9 @@ class Kind(StrEnum):
     """An asyncio protocol: TLS, and nothing above it."""
     LIBRARY = "library"
     """``websockets.serve`` as it comes: TLS and the upgrade of anybody."""
+    FLOOR = "floor"
+    """The library's protocol without its connections, one question to the database and one look at the certificate:
+    no bound, no time-out, no reason for a refusal. What the checks cost at least."""
     UPGRADE = "upgrade"
     """Our endpoint, which lets anybody in: its own way of accepting, without a question to the inventory."""
     CHECKS = "checks"
@@ -43,8 +57,44 @@ class _Bare(asyncio.Protocol):
         transport.write(b"x")  # type: ignore[attr-defined]  # a TLS transport can
 
 
+class _Floor(asyncio.Protocol):
+    """Answers an upgrade request with as little as the library and the checks can be done with; holds nothing."""
+
+    database: sqlite3.Connection
+
+    def __init__(self) -> None:
+        self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], select_subprotocol=lambda *_: _SUBPROTOCOL)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's TLS transport is none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for request in self._protocol.events_received():
+            if not isinstance(request, Request):
+                continue
+            self._check(request)
+            self._protocol.send_response(self._protocol.accept(request))
+            for piece in self._protocol.data_to_send():
+                self._transport.write(piece)
+
+    def _check(self, request: Request) -> None:
+        leaf = self._transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        certificate = x509.load_der_x509_certificate(leaf)
+        identity = request.path.rpartition("/")[2]
+        assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == identity
+        assert certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc
+        known = (identity, hashlib.sha256(leaf).hexdigest())
+        rows = self.database.execute(
+            "SELECT * FROM station JOIN certificate ON certificate.station = station.id "
+            "WHERE station.id = ? AND certificate.sha256 = ?",
+            known,
+        )
+        assert len(rows.fetchall()) == 1
+
+
 def _context(folder: Path) -> tuple[ssl.SSLContext, tuple[bytes, ...]]:
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
     from chargepki.ocpp_security.security_profile import SecurityProfile
@@ -67,12 +117,16 @@ async def _serve(kind: Kind, folder: Path, stack: contextlib.AsyncExitStack) -> 
         return int(server.sockets[0].getsockname()[1])
     if kind is Kind.LIBRARY:
         return await _serve_library(context, stack)
+    if kind is Kind.FLOOR:
+        logging.getLogger("websockets").setLevel(logging.CRITICAL)
+        _Floor.database = stack.enter_context(contextlib.closing(sqlite3.connect(folder / "inventory.db")))
+        server = await asyncio.get_running_loop().create_server(_Floor, "127.0.0.1", 0, ssl=context, backlog=1024)
+        return int(server.sockets[0].getsockname()[1])
     return await _serve_ours(kind, folder, context, anchors, stack)
 
 
 async def _serve_library(context: ssl.SSLContext, stack: contextlib.AsyncExitStack) -> int:
     from websockets.asyncio.server import ServerConnection, serve
-    from websockets.typing import Subprotocol
 
     async def hold(socket: ServerConnection) -> None:
         await socket.wait_closed()
@@ -86,7 +140,7 @@ async def _serve_library(context: ssl.SSLContext, stack: contextlib.AsyncExitSta
             ssl=context,
             compression=None,
             ping_interval=None,
-            subprotocols=[Subprotocol("ocpp2.0.1")],
+            subprotocols=[_SUBPROTOCOL],
             backlog=1024,
         )
     )
