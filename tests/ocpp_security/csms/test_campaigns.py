@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chargepki.ocpp_security.campaign_store import ROLE, CampaignStore
-from chargepki.ocpp_security.campaigns import Begin, Pace, Settle, Settlement, next_campaign_steps
+from chargepki.ocpp_security.campaigns import Begin, CampaignStep, Pace, Settle, Settlement, next_campaign_steps
 from chargepki.pki.errors import Conflict, NotFound, StateError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.campaign_records import CampaignRecord, CampaignState, CampaignStationState
@@ -158,7 +158,10 @@ def test_a_campaign_that_stopped_and_was_resumed_goes_on_until_so_many_have_fail
     def fail(*names: str) -> None:
         nonlocal now
         now += timedelta(seconds=1)
-        steps = (Begin(names), *(Settle(name, Settlement(S.FAILED, {"why": "broken"})) for name in names))
+        steps: tuple[CampaignStep, ...] = (
+            Begin(names),
+            *(Settle(name, Settlement(S.FAILED, {"why": "broken"})) for name in names),
+        )
         store(rig).perform(rig.inventory.get_campaign("stops"), steps, fence=fence, now=now)
         carry_on(rig, "stops", fence, now=now)
 
