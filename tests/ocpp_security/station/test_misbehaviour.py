@@ -223,7 +223,7 @@ ELSEWHERE = {
     Misbehaviour.AUTHORIZE_BOTH, Misbehaviour.AUTHORIZE_WITH_ROOT, Misbehaviour.AUTHORIZE_UNORDERED,
     Misbehaviour.NETWORK_BY_VARIABLES, Misbehaviour.SLOT_PASSWORD_IGNORED,
 }  # fmt: skip
-"""They need certificates or a second endpoint: see test_refusals, test_plug_and_charge and csms/test_profile_upgrade."""
+"""They need certificates, or a second endpoint: see test_refusals, test_plug_and_charge, csms/test_profile_upgrade."""
 
 
 @pytest.mark.parametrize("name", CHECKS)
