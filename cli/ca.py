@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.ca_chain import add_chain
+from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
-from chargepki.cli.values import DURATION, SUBJECT
+from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
 
 if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
@@ -20,7 +22,7 @@ __all__ = ["ca"]
 
 @group("ca", example="chargepki ca create acme-root --profile ocpp/cso-root --subject 'CN=Acme Root,O=Acme,C=DE'")
 def ca() -> None:
-    """Create and look at certificate authorities whose keys we hold."""
+    """Create, roll over and look at certificate authorities."""
 
 
 @ca.command(
@@ -85,7 +87,7 @@ def create(
         issuer=issuer,
         subject=subject or (),
         validity=validity,
-        key_algorithm=_algorithm(algorithm),
+        key_algorithm=parse_algorithm(algorithm),
         criticality=criticality,
         crls=CrlSettings(shard_size, whole_hours(delta)),
         key_uri=key_uri,
@@ -146,7 +148,7 @@ def create_hierarchy(
     from chargepki.cli.creating import HierarchyOrder, create_all, rehearse_hierarchy
     from chargepki.cli.output import counted
 
-    order = HierarchyOrder(standard, prefix, organization, country, _algorithm(algorithm), criticality)
+    order = HierarchyOrder(standard, prefix, organization, country, parse_algorithm(algorithm), criticality)
     if dry_run:
         state.rehearse()
     # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.
@@ -221,23 +223,6 @@ def show(state: GlobalState, name: str) -> None:
     state.output.fields("chargepki/ca", row)
 
 
-@ca.command("chain", example="chargepki ca chain acme-sub --out acme-chain.pem")
-@click.argument("name")
-@click.option("--out", "-o", metavar="F", help="File to write instead of stdout.")
-@pass_state
-def chain(state: GlobalState, name: str, out: str | None) -> None:
-    """Print the chain of CA NAME as PEM: the CA first, its root last."""
-    from chargepki.cli.results import write_result
-
-    inventory = state.workspace.inventory
-    record: CaRecord | None = inventory.get_ca(name)
-    pem = ""
-    while record is not None:
-        pem += _pem(record) or ""
-        record = inventory.get_ca(record.issuer) if record.issuer else None
-    write_result(state, pem.encode(), out)
-
-
 _COLUMNS = ("id", "profile", "state", "issuer", "not_after", "subject")
 
 
@@ -262,19 +247,6 @@ def ca_row(record: CaRecord) -> dict[str, Any]:
     }
 
 
-def _algorithm(text: str | None) -> Any:
-    from chargepki.pki.errors import InputError
-    from chargepki.pki.keys import KeyAlgorithm
-
-    if text is None:
-        return None
-    try:
-        return KeyAlgorithm(text)
-    except ValueError as error:
-        known = ", ".join(algorithm.value for algorithm in KeyAlgorithm)
-        raise InputError(f"unknown key algorithm {text[:40]!r}", why=f"known are {known}", fix="use one") from error
-
-
 def _pem(record: CaRecord) -> str | None:
     from chargepki.pki.der import to_pem
 
@@ -289,3 +261,7 @@ def _fingerprint(record: CaRecord) -> str | None:
 
 def _counts(inventory: Inventory, record: CaRecord) -> dict[str, int]:
     return {state.value: count for state, count in inventory.count_certificates(record.id).items()}
+
+
+add_chain(ca)
+add_rollover(ca)

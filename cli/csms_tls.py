@@ -20,9 +20,10 @@ from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
 from chargepki.ocpp_security.tls import TlsIdentity, missing_issuer, missing_suites, server_context
 from chargepki.pki import files, keys, names
-from chargepki.pki.authority import IssueOrder
+from chargepki.pki.authority import Authority, IssueOrder
+from chargepki.pki.authority.cross import links_to_earlier
 from chargepki.pki.errors import InputError, printable
-from chargepki.pki.inventory.records import CaState
+from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pem import pem_blocks
 from chargepki.pki.workspace import Workspace
@@ -232,8 +233,16 @@ def server_identities(
                 dns_names=dns_names,
             )
         )
-        made.append(TlsIdentity(issued.chain, private_key))
+        made.append(TlsIdentity((*issued.chain, *_links(authority, issuer.ca)), private_key))
     return made
+
+
+def _links(authority: Authority, ca: CaRecord) -> tuple[bytes, ...]:
+    """Return what takes a station that holds an earlier generation of the root to the present one."""
+    root = ca
+    while root.issuer is not None:
+        root = authority.inventory.get_ca(root.issuer)
+    return links_to_earlier(authority.inventory, root, authority.now())
 
 
 def _host_name(host: str) -> str:

@@ -12,8 +12,17 @@ import click
 if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
     from chargepki.pki.inventory.records import CertificateRecord
+    from chargepki.pki.keys import KeyAlgorithm
 
-__all__ = ["DURATION", "INSTANT", "SUBJECT", "find_certificate", "format_duration", "read_certificate_file"]
+__all__ = [
+    "DURATION",
+    "INSTANT",
+    "SUBJECT",
+    "find_certificate",
+    "format_duration",
+    "parse_algorithm",
+    "read_certificate_file",
+]
 
 _UNITS = {
     "s": timedelta(seconds=1),
@@ -172,3 +181,21 @@ def find_certificate(inventory: Inventory, operand: str) -> CertificateRecord:
         ids = ", ".join(record.id for record in found)
         raise StateError(f"several CAs used serial {serial}", why=f"they are {ids}", fix="write CA:SERIAL")
     return found[0]
+
+
+def parse_algorithm(text: str | None) -> KeyAlgorithm | None:
+    """Return the key algorithm that ``--key`` names; ``None`` when it was not given.
+
+    Raises:
+        InputError: there is none such.
+    """
+    from chargepki.pki.errors import InputError
+    from chargepki.pki.keys import KeyAlgorithm
+
+    if text is None:
+        return None
+    try:
+        return KeyAlgorithm(text)
+    except ValueError as error:
+        known = ", ".join(algorithm.value for algorithm in KeyAlgorithm)
+        raise InputError(f"unknown key algorithm {text[:40]!r}", why=f"known are {known}", fix="use one") from error

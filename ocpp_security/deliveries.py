@@ -7,9 +7,11 @@ The note is ``verdict["delivery"]`` of the record and of the queued request befo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from chargepki.ocpp_security.sign_certificate import IssuePlan, PendingDelivery, SigningOrder
+from chargepki.ocpp_security.station_chain import chain_for_station, root_use_of
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.authority.issuance import chain_of
@@ -50,9 +52,18 @@ def was_attempted(record: CertificateRecord) -> bool:
 
 
 def list_pending(
-    inventory: Inventory, station: str, plans: Mapping[CertificateUse, IssuePlan], now: datetime
+    inventory: Inventory,
+    station: str,
+    plans: Mapping[CertificateUse, IssuePlan],
+    now: datetime,
+    *,
+    chain_limit: int | None = None,
 ) -> list[PendingDelivery]:
-    """Return the issued, unexpired, unrevoked certificates that *station* has not confirmed, oldest request first."""
+    """Return the issued, unexpired, unrevoked certificates that *station* has not confirmed, oldest request first.
+
+    Args:
+        chain_limit: characters of PEM that the station takes as a chain, where another than the usual one is chosen.
+    """
     waiting = inventory.list_certificates(station=station, state=CertificateState.ISSUED, delivery=Delivery.PENDING)
     records = [record for record in waiting if record.not_after >= now and record.csr and record.der]
     if not records:
@@ -71,7 +82,17 @@ def list_pending(
         use = _use_of(record, plans)
         if use is not None:
             latest = newest.get((use, record.subject_der), record)
-            pending.append(_pending(inventory, record, use, None if latest.id == record.id else latest.id))
+            delivery = _pending(inventory, record, use, None if latest.id == record.id else latest.id)
+            chain = chain_for_station(
+                inventory,
+                delivery.chain,
+                ca_id=record.ca,
+                station=station,
+                use=root_use_of(use),
+                now=now,
+                max_characters=chain_limit,
+            )
+            pending.append(replace(delivery, chain=chain))
     return pending
 
 

@@ -117,6 +117,11 @@ class CsmsCertificateFlow:
         self._count = 0
         self._settled: list[str] = []
 
+    @property
+    def chain_limit(self) -> int:
+        """Characters of PEM that the station takes as a chain (A02.FR.16)."""
+        return self._max_chain
+
     def trigger(self, use: CertificateUse, *, evse_id: int | None = None) -> SendCall:
         """Return the CALL that asks the station to renew its certificate of *use*.
 

@@ -1,19 +1,27 @@
-"""Read a PKCS#10 certification request, in every wrapping the field uses, and check proof of possession."""
+"""Read a PKCS#10 certification request, in every wrapping the field uses, check proof of possession, and write one."""
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from chargepki.pki import der, keys, names, oids
+from chargepki.pki import der, der_writer, keys, names, oids
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm, PublicKey
 
-__all__ = ["CSR_LABELS", "MAX_CSR_BYTES", "CertificateRequest", "RequestedExtension", "check_possession", "parse_csr"]
+__all__ = [
+    "CSR_LABELS",
+    "MAX_CSR_BYTES",
+    "CertificateRequest",
+    "RequestedExtension",
+    "build_csr",
+    "check_possession",
+    "parse_csr",
+]
 
 CSR_LABELS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 """RFC 7468 7, and the older label that Windows and some stations still write."""
@@ -193,3 +201,17 @@ def _extension(element: der.Tlv) -> RequestedExtension:
         raise InputError("a requested extension has an identifier, a criticality and a value", why="RFC 5280 4.1")
     critical = parts[1].as_boolean() if len(parts) == 3 else False
     return RequestedExtension(parts[0].as_oid(), critical, parts[-1].as_octets())
+
+
+def build_csr(subject_der: bytes, spki_der: bytes, algorithm: KeyAlgorithm, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return a request (DER) without attributes; the subject goes into it octet by octet.
+
+    Args:
+        sign: makes the signature that `keys.signature_algorithm` names for a key of *algorithm*.
+
+    Clause: RFC 2986 4.
+    """
+    writer = der_writer
+    info = writer.sequence(writer.integer(0), subject_der, spki_der, writer.implicit(0, b"", constructed=True))
+    signature = writer.bit_string(sign(info))
+    return writer.sequence(info, keys.signature_algorithm(algorithm).der, signature)

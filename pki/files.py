@@ -20,7 +20,6 @@ except ImportError:  # Windows has no flock; there one process publishes at a ti
 
 __all__ = [
     "NewFile",
-    "flush_folder",
     "locked",
     "make_folder",
     "make_private_folder",
@@ -62,7 +61,7 @@ def write_durable(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
         except OSError:
             _discard(temporary)
             raise
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
 
@@ -81,7 +80,7 @@ def write_stream(path: Path | str, chunks: Iterable[bytes], *, mode: int = 0o644
         except OSError:
             _discard(temporary)
             raise
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
 
@@ -104,7 +103,7 @@ def write_new(path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
             os.link(temporary, path)
         finally:
             _discard(temporary)
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
     except FileExistsError as exc:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
@@ -163,7 +162,7 @@ class NewFile:
             os.fsync(self._handle)
             # A link fails when the name is taken, where a rename would silently replace it.
             os.link(self._temporary, self._path)
-            flush_folder(self._path.parent)
+            _flush_folder(self._path.parent)
         except FileExistsError as exc:
             what = f"{self._path} exists already"
             raise Conflict(what, why="it is never overwritten", fix="choose another name") from exc
@@ -189,9 +188,9 @@ def move_new(source: Path | str, path: Path | str) -> None:
     try:
         if not (path.exists() and path.samefile(source)):
             os.link(source, path)
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
         source.unlink()
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
     except FileExistsError as exc:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
@@ -207,7 +206,7 @@ def remove_durable(path: Path | str) -> None:
     path = Path(path)
     try:
         path.unlink(missing_ok=True)
-        flush_folder(path.parent)
+        _flush_folder(path.parent)
     except OSError as exc:
         raise UnavailableError(f"cannot remove {path}", why=exc.strerror or type(exc).__name__) from exc
 
@@ -246,7 +245,7 @@ def _discard(temporary: Path) -> None:
         temporary.unlink()
 
 
-def flush_folder(folder: Path) -> None:
+def _flush_folder(folder: Path) -> None:
     """Make the names in *folder* durable; a file system that cannot flush folders has nothing to flush."""
     if os.name != "posix":
         return
@@ -312,7 +311,7 @@ def make_private_folder(path: Path | str) -> Path:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in missing:
-            flush_folder(folder.parent)  # or a crash could take the folder with everything durable in it
+            _flush_folder(folder.parent)  # or a crash could take the folder with everything durable in it
         status = path.stat()
     except OSError as exc:
         raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
@@ -368,7 +367,7 @@ def make_folder(path: Path | str) -> Path:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
-            flush_folder(folder.parent)
+            _flush_folder(folder.parent)
     except OSError as exc:
         raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
     return path

@@ -29,6 +29,7 @@ from chargepki.ocpp_security.sign_certificate import (
     SigningOrder,
 )
 from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
+from chargepki.ocpp_security.station_chain import chain_for_station, root_use_of
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
@@ -148,7 +149,13 @@ class Renewal:
     async def _take_up(self, arrived: str | None, *, again: bool) -> None:
         services = self._services
         pending = await services.offload.read(
-            lambda: list_pending(services.inventory, self.flow.station.id, self.flow.plans, services.clock())
+            lambda: list_pending(
+                services.inventory,
+                self.flow.station.id,
+                self.flow.plans,
+                services.clock(),
+                chain_limit=self.flow.chain_limit,
+            )
         )
         if again:
             await self.perform(self.flow.reconnected(pending, services.clock(), certificate_id=arrived))
@@ -222,7 +229,28 @@ class Renewal:
         record = issued.record
         _log.info("%s: certificate %s issued for its CSR", self.flow.station.id, record.id)
         known = record.delivery is not Delivery.PENDING or was_attempted(record)
-        return self.flow.issued(order, issued.chain, clock(), certificate_id=record.id, known_to_station=known)
+        chain = await self._chain_for(order, issued)
+        return self.flow.issued(order, chain, clock(), certificate_id=record.id, known_to_station=known)
+
+    async def _chain_for(self, order: SigningOrder, issued: IssuedCertificate) -> Sequence[bytes]:
+        """Return the chain that the station can verify by the roots that it holds."""
+        services = self._services
+        try:
+            return await services.offload.read(
+                lambda: chain_for_station(
+                    services.inventory,
+                    issued.chain,
+                    ca_id=issued.record.ca,
+                    station=order.station,
+                    use=root_use_of(order.use),
+                    now=services.clock(),
+                    max_characters=self.flow.chain_limit,
+                )
+            )
+        except ChargePkiError as exc:
+            # The certificate is issued and must not be lost for the sake of its chain: the usual one goes out.
+            _log.warning("%s: the chain could not be chosen: %s", order.station, exc)
+            return issued.chain
 
     async def _send(self, effect: SendCall) -> Sequence[CsmsEffect]:
         services, order = self._services, effect.order

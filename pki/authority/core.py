@@ -98,6 +98,11 @@ class Authority:
         """Who acts, for the audit log."""
         return self._actor
 
+    @property
+    def public_url(self) -> str | None:
+        """Base of the URLs written into certificates; ``None`` takes what each CA was created with."""
+        return self._public_url
+
     def now(self) -> datetime:
         """Return the present second of this authority's clock."""
         return self._clock()

@@ -7,14 +7,14 @@ stopped it: the pending row names the key file, the reservation holds the to-be-
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
 
 from chargepki.pki import names
+from chargepki.pki.authority.ca_order import CaOrder, adopt_key, check_label
 from chargepki.pki.authority.issuance import (
     Issuer,
     check_may_issue,
@@ -26,8 +26,8 @@ from chargepki.pki.authority.issuance import (
     new_serial,
     override_details,
 )
-from chargepki.pki.authority.shards import FULL_LISTS, CrlSettings, check_crl_settings
-from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError, StateError
+from chargepki.pki.authority.shards import check_crl_settings
+from chargepki.pki.errors import Conflict, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
 from chargepki.pki.keys import KeyAlgorithm, generate_private_key, spki_sha256
@@ -36,73 +36,16 @@ from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile, RoleKind
 from chargepki.pki.profiles.hierarchy import check_issuer
-from chargepki.pki.signer import KeyOpener, KeyStore, Signer
-from chargepki.pki.template import Criticality, build_tbs, fit_pointers
+from chargepki.pki.signer import KeyStore, Signer
+from chargepki.pki.template import build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
-__all__ = ["CaOrder", "adopt_key", "check_label", "create_ca", "preview_ca"]
+__all__ = ["BeforeActivation", "CaOrder", "adopt_key", "check_label", "create_ca", "preview_ca"]
 
 IssuerOpener = Callable[[str], Issuer]
 """Finds an active CA by name and opens its key."""
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class CaOrder:
-    """A CA to create."""
-
-    name: str
-    profile: str
-    issuer: str | None = None
-    """Name or id of the issuing CA; ``None`` for a self-signed root only."""
-    subject: tuple[tuple[str, str], ...] = ()
-    """Short name and value, in the order in which they are typed; the CN defaults to the name of the CA."""
-    validity: timedelta | None = None
-    key_algorithm: KeyAlgorithm | None = None
-    criticality: Criticality = "profile"
-    """``rfc5280`` overrides what a profile marks critical against RFC 5280; the override is audited."""
-    crls: CrlSettings = FULL_LISTS
-    """How its revocation lists are cut."""
-    key_uri: str | None = None
-    """A key that is there already, in a token (``pkcs11:``); ``None`` makes one."""
-
-
-def check_label(label: str, what: str) -> str:
-    """Return *label* when it matches the rule for names (interfaces, "Names").
-
-    Raises:
-        InputError: it does not.
-    """
-    if not _LABEL.match(label):
-        raise InputError(
-            f"{what} {label[:80]!r} is not a valid name",
-            why="names are one to 64 letters, digits, dots, underscores and hyphens, and begin with a letter or digit",
-            fix="choose such a name",
-        )
-    return label
-
-
-def adopt_key(order: CaOrder, keystore: KeyOpener) -> CaOrder:
-    """Return *order* with the algorithm of the key that it names; as it is when it names none.
-
-    Raises:
-        PolicyRefusal: *order* asks for another algorithm than the key has.
-        SignerError: the key cannot be opened.
-    """
-    if order.key_uri is None:
-        return order
-    if not order.key_uri.startswith("pkcs11:"):
-        raise InputError(
-            f"{order.key_uri[:80]!r} is not the URI of a key in a token", fix="write pkcs11:token=…;object=…"
-        )
-    found = keystore.open(order.key_uri).algorithm
-    if order.key_algorithm not in (None, found):
-        raise PolicyRefusal(
-            f"the key {order.key_uri} is {found.value}, not {order.key_algorithm}",
-            fix="leave --key out, or make a key of that kind in the token",
-        )
-    return replace(order, key_algorithm=found)
+BeforeActivation = Callable[[CaRecord, Signer], None]
+"""Told of a CA whose key is there while it still is pending: it may be certified by others before anybody uses it."""
 
 
 def create_ca(
@@ -114,17 +57,18 @@ def create_ca(
     actor: Actor,
     now: datetime,
     public_url: str | None,
+    before_activation: BeforeActivation | None = None,
 ) -> CaRecord:
     """Create the CA that *order* describes, or continue a creation that a crash interrupted.
 
     Raises:
-        Conflict: a CA of that name exists.
+        Conflict: a CA of that name exists, or the generation that it should follow is not the newest.
         PolicyRefusal: the profile is no CA profile, or its issuer is missing or of the wrong kind.
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
     order = adopt_key(order, keystore)
     plan = _judge(order, inventory, open_issuer, now, public_url)
-    if inventory.find_ca(order.name) is None:
+    if inventory.find_ca(plan.ca_id) is None:
         # Lint with a throw-away key first, so that a refusal leaves neither a pending CA nor a key behind.
         _preview(order, plan, now, public_url)
     ca = _reserve_row(order, plan, inventory, keystore, actor, now, public_url)
@@ -132,6 +76,11 @@ def create_ca(
     draft = _draft(order, plan, ca, signer, now, public_url)
     record = _reserve_certificate(draft, inventory, actor)
     der = complete(record, draft.issuer)
+    if before_activation is not None:
+        certified = replace(
+            ca, spki_sha256=record.spki_sha256, not_before=record.not_before, not_after=record.not_after
+        )
+        before_activation(certified, signer)
 
     def activate(tx: Transaction) -> CaRecord:
         recorded = finish(tx, record, der, actor=actor, now=now)
@@ -148,17 +97,31 @@ def create_ca(
             not_before=recorded.not_before,
             not_after=recorded.not_after,
         )
+        if plan.predecessor is not None:
+            _retire(tx, plan.predecessor.id)
         tx.audit(
             actor,
-            "ca.create",
+            "ca.create" if plan.predecessor is None else "ca.rollover",
             ca.id,
             now=now,
             artefact_sha256=recorded.sha256,
-            details={"profile": ca.profile, "subject": ca.subject, "key": ca.key_uri, "issuer": ca.issuer},
+            details={
+                "profile": ca.profile,
+                "subject": ca.subject,
+                "key": ca.key_uri,
+                "issuer": ca.issuer,
+                **({} if plan.predecessor is None else {"succeeds": plan.predecessor.id}),
+            },
         )
         return active
 
     return inventory.write(activate)
+
+
+def _retire(tx: Transaction, ca_id: str) -> None:
+    """Take issuing away from the generation that was followed: it signs lists and OCSP answers until its end."""
+    if tx.get_ca(ca_id).state is CaState.ACTIVE:
+        tx.update_ca(ca_id, state=CaState.RETIRED)
 
 
 def preview_ca(
@@ -187,10 +150,22 @@ def _preview(order: CaOrder, plan: _Plan, now: datetime, public_url: str | None)
 class _Plan:
     """What was decided before anything is written; `issuer` is ``None`` for a root."""
 
+    name: str
     profile: Profile
     issuer: Issuer | None
     subject_der: bytes
     algorithm: KeyAlgorithm
+    predecessor: CaRecord | None
+
+    @property
+    def generation(self) -> int:
+        """1 for a new CA."""
+        return 1 if self.predecessor is None else self.predecessor.generation + 1
+
+    @property
+    def ca_id(self) -> str:
+        """What the generation is called."""
+        return f"{self.name}@{self.generation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +193,14 @@ def _judge(
 ) -> _Plan:
     check_label(order.name, "CA name")
     check_crl_settings(order.crls)
+    predecessor = _find_predecessor(order, inventory)
     existing = inventory.find_ca(order.name) if inventory is not None else None
-    if existing is not None and existing.state is not CaState.PENDING:
+    if existing is not None and existing.state is not CaState.PENDING and predecessor is None:
         raise _taken(existing)
     profile = get_profile(order.profile)
     issuer = _check_place(order, profile, open_issuer)
-    subject_der = names.name_der(_subject(order, profile))
+    # The next generation has its predecessor's subject octet by octet: names are compared in many ways.
+    subject_der = predecessor.subject_der if predecessor else names.name_der(_subject(order, profile))
     algorithm = order.key_algorithm or _default_algorithm(profile, issuer)
     if algorithm not in profile.keys.algorithms:
         raise PolicyRefusal(
@@ -234,8 +211,28 @@ def _judge(
     # Judge the times before anything is written, so that a refusal leaves no pending CA behind.
     choose_window(profile, now, _window_of(issuer), order.validity)
     url = issuer.ca.public_url if issuer else public_url
-    choose_pointers(profile, url, issuer.ca.id if issuer else f"{order.name}@1")
-    return _Plan(profile, issuer, subject_der, algorithm)
+    plan = _Plan(order.name, profile, issuer, subject_der, algorithm, predecessor)
+    choose_pointers(profile, url, issuer.ca.id if issuer else plan.ca_id)
+    return plan
+
+
+def _find_predecessor(order: CaOrder, inventory: Inventory | None) -> CaRecord | None:
+    """Return the generation that *order* follows; ``None`` for a new CA.
+
+    Raises:
+        Conflict: it is not the newest that is there.
+        NotFound: there is none.
+    """
+    if order.succeeds is None or inventory is None:
+        return None
+    predecessor = inventory.get_ca(order.succeeds)
+    newest = inventory.get_ca(order.name)
+    if newest.id != predecessor.id:
+        raise Conflict(
+            f"{predecessor.id} has been followed by {newest.id} already",
+            fix=f"look at it with: chargepki ca show {newest.id}",
+        )
+    return predecessor
 
 
 def _check_place(order: CaOrder, profile: Profile, open_issuer: IssuerOpener) -> Issuer | None:
@@ -295,9 +292,9 @@ def _self_issuer(ca: CaRecord, profile: Profile, signer: Signer) -> Issuer:
 
 def _pending(order: CaOrder, plan: _Plan, *, key_uri: str, now: datetime, public_url: str | None) -> CaRecord:
     return CaRecord(
-        id=f"{order.name}@1",
+        id=plan.ca_id,
         name=order.name,
-        generation=1,
+        generation=plan.generation,
         profile=plan.profile.id,
         issuer=plan.issuer.ca.id if plan.issuer else None,
         subject=names.text(names.name_from_der(plan.subject_der)),
@@ -320,12 +317,12 @@ def _reserve_row(
     now: datetime,
     public_url: str | None,
 ) -> CaRecord:
-    ca_id = f"{order.name}@1"
+    ca_id = plan.ca_id
     key_uri = order.key_uri or keystore.uri(ca_id)
     wanted = _pending(order, plan, key_uri=key_uri, now=now, public_url=public_url)
 
     def work(tx: Transaction) -> CaRecord:
-        existing = tx.find_ca(order.name)
+        existing = tx.find_ca(ca_id)
         if existing is None:
             if order.key_uri is not None:
                 _check_unused(tx, keystore.open(order.key_uri))

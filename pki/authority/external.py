@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.pki import names
@@ -341,22 +342,49 @@ def connect_ca(
 
 
 def _chain_of_answer(certificates: Sequence[bytes]) -> list[bytes]:
-    """Return the certificates from the issuing CA to the root."""
+    """Return the certificates from the issuing CA to the root.
+
+    A root that was rolled over comes with its earlier generations and with what they certified of each other: a client
+    must be able to handle them (RFC 7030 4.1.3). None of them is part of the chain.
+    """
     loaded = [_load(each)[0] for each in dict.fromkeys(certificates)]
-    roots = [each for each in loaded if each.subject == each.issuer]
-    issuers = {each.issuer.public_bytes() for each in loaded if each.subject != each.issuer}
-    lowest = [each for each in loaded if each.subject.public_bytes() not in issuers and each.subject != each.issuer]
-    if len(roots) != 1 or len(lowest) > 1:
+    roots = [each for each in loaded if each.subject == each.issuer and _signed(each, each)]
+    keys_of_roots = {_key_of(each) for each in roots}
+    below = [each for each in loaded if _key_of(each) not in keys_of_roots]
+    issuers = {each.issuer.public_bytes() for each in below}
+    lowest = [each for each in below if each.subject.public_bytes() not in issuers]
+    if not roots or len(lowest) > 1 or (len(roots) > 1 and not lowest):
         raise InputError(
             f"the answer holds {len(roots)} roots and {len(lowest)} issuing CAs",
             why="a CA stands for one chain",
             fix="ask the operator of that CA for the URL of one label",
         )
-    root = roots[0].public_bytes(Encoding.DER)
     if not lowest:
-        return [root]
-    bag = [each.public_bytes(Encoding.DER) for each in loaded]
-    return [*order_chain(lowest[0].public_bytes(Encoding.DER), bag), root]
+        return [roots[0].public_bytes(Encoding.DER)]
+    bag = [each.public_bytes(Encoding.DER) for each in below]
+    chain = order_chain(lowest[0].public_bytes(Encoding.DER), bag)
+    last = x509.load_der_x509_certificate(chain[-1])
+    root = next((each for each in roots if _signed(last, each)), None)
+    if root is None:
+        raise InputError(
+            "none of the roots of the answer signed its issuing CA",
+            why="a CA stands for one chain",
+            fix="ask the operator of that CA for the URL of one label",
+        )
+    return [*chain, root.public_bytes(Encoding.DER)]
+
+
+def _key_of(certificate: x509.Certificate) -> tuple[bytes, bytes]:
+    view = view_certificate(certificate.public_bytes(Encoding.DER))
+    return view.subject, view.key.der
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _profiles_above(profile: Profile, length: int) -> list[Profile]:

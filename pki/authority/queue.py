@@ -25,7 +25,7 @@ from chargepki.pki.errors import (
     UnavailableError,
 )
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor, CertificateState, IssuanceRecord, IssuanceState
+from chargepki.pki.inventory.records import Actor, CaState, CertificateState, IssuanceRecord, IssuanceState
 from chargepki.pki.profiles import get_profile
 
 __all__ = ["LEASE", "PATIENCE", "answer_of", "check_for_queue", "enqueue", "order_of", "serve_once"]
@@ -150,7 +150,7 @@ def serve_once(
     taken = inventory.write(lambda tx: tx.take_issuances(owner, now + LEASE, now, limit))
     if not taken:
         return 0
-    orders = [_read(record) for record in taken]
+    orders = [_read(inventory, record) for record in taken]
     made = iter(issue_many([order for order in orders if isinstance(order, IssueOrder)]))
     answers = [next(made) if isinstance(order, IssueOrder) else order for order in orders]
 
@@ -167,11 +167,14 @@ def serve_once(
     return len(taken)
 
 
-def _read(record: IssuanceRecord) -> IssueOrder | ChargePkiError:
+def _read(inventory: Inventory, record: IssuanceRecord) -> IssueOrder | ChargePkiError:
     try:
-        return order_of(record)
+        order = order_of(record)
     except ChargePkiError as error:
         return error
+    ca = inventory.get_ca(order.ca)
+    # Rolled over since it was queued: the generation that took its place answers.
+    return replace(order, ca=ca.name) if ca.state is CaState.RETIRED else order
 
 
 def _answer(

@@ -42,7 +42,6 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
-from chargepki.pki.inventory.restoration_reads import RestorationReads
 from chargepki.pki.inventory.terms_reads import TermsReads
 from chargepki.pki.inventory.trust_reads import TrustReads
 
@@ -68,7 +67,6 @@ class Reads(
     QueryReads,
     ImportReads,
     QuestionReads,
-    RestorationReads,
 ):
     """Every read of the inventory.
 
@@ -93,7 +91,7 @@ class Reads(
     # -- CAs ----------------------------------------------------------------------------------------------------
 
     def find_ca(self, name: str) -> CaRecord | None:
-        """Return the generation of ``NAME@N``, or the newest of ``NAME``."""
+        """Return the generation of ``NAME@N``, or of ``NAME`` the newest that is there (pending ones count last)."""
         rows = self._rows("ca_by_id" if "@" in name else "ca_newest", {"name": name})
         return codec.CA.decode(rows[0]) if rows else None
 

@@ -43,7 +43,6 @@ from chargepki.pki.inventory import (
     import_tables,
     ocsp_tables,
     query_tables,
-    restoration_tables,
     tables,
     terms_tables,
     trust_tables,
@@ -60,7 +59,6 @@ from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.question_statements import question_statements
 from chargepki.pki.inventory.reads import MOST_OF_A_KEY
-from chargepki.pki.inventory.restoration_statements import restoration_statements
 from chargepki.pki.inventory.revocation_statements import revocation_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
 
@@ -68,7 +66,7 @@ __all__ = ["compile_all"]
 
 _ALIKE: Final = (
     *(campaign_statements, contract_statements, enrolment_statements, firmware_statements),
-    *(query_statements, question_statements, restoration_statements, trust_statements),
+    *(query_statements, question_statements, trust_statements),
 )
 _HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
 
@@ -126,7 +124,6 @@ TABLES: Final[Mapping[str, Table]] = {
         query_tables.SavedQueryRow,
         import_tables.ImportRunRow,
         import_tables.ProvenanceRow,
-        restoration_tables.RestorationRow,
     )
 }
 
@@ -184,7 +181,11 @@ def _certificates() -> dict[str, Executable]:
     newest = certificate.c.reserved_at.desc(), certificate.c.id.desc()
     return {
         "ca_by_id": _record("ca").where(ca.c.id == _param("name")),
-        "ca_newest": _record("ca").where(ca.c.name == _param("name")).order_by(ca.c.generation.desc()).limit(1),
+        # A generation that is not there yet stands behind those that are: what it will take over goes on meanwhile.
+        "ca_newest": _record("ca")
+        .where(ca.c.name == _param("name"))
+        .order_by(ca.c.state == "pending", ca.c.generation.desc())
+        .limit(1),
         "ca_last_generation": select(func.max(ca.c.generation)).where(ca.c.name == _param("name")),
         "certificate_by_id": _record("certificate").where(certificate.c.id == _param("id")),
         "certificate_by_request_key": _record("certificate")

@@ -1,4 +1,4 @@
-"""Profiles that belong to no single standard: the delegated OCSP signer, which adapts to its issuer."""
+"""Profiles that belong to no single standard, and adapt to their issuer: the OCSP signer, the cross-certificate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chargepki.pki.profiles.base import (
     SubjectRule,
     ValidityRule,
 )
-from chargepki.pki.profiles.parts import country, days, extension_rules, free
+from chargepki.pki.profiles.parts import CA_BITS, YEAR, country, days, extension_rules, free
 
 __all__ = ["PROFILES", "adapt_to_issuer"]
 
@@ -66,6 +66,51 @@ _OCSP_SIGNER = Profile(
 )
 
 
+_CROSS_CLAUSE = "RFC 9810 4.4; RFC 5280 3.2"
+_CROSS_POINTERS = PointerRule(
+    ocsp=Presence.RECOMMENDED,
+    crl=Presence.RECOMMENDED,
+    ca_issuers=Presence.RECOMMENDED,
+    clause="RFC 5280 4.2.1.13, 4.2.2.1: a cross-certificate is revoked like any other",
+)
+_ROOTS_WITHOUT_RULE = (
+    "ocpp/cso-root",
+    "ocpp/manufacturer-root",
+    *(f"iso15118-2/{role}-root" for role in ("v2g", "mo", "oem", "private")),
+    "iso15118-20/private-root",
+    "iso15118-20-a1/private-root",
+)
+"""Roots whose standard knows no cross-certificate."""
+
+_CROSS = Profile(
+    standard=Standard.COMMON,
+    role="cross",
+    kind=RoleKind.CROSS,
+    title="Cross-certificate: one root's key, certified by another root or by another generation of it",
+    subject=SubjectRule(
+        (
+            free("DC", Presence.OPTIONAL, _CROSS_CLAUSE),
+            country(_CROSS_CLAUSE),
+            free("O", Presence.OPTIONAL, _CROSS_CLAUSE),
+            free("CN", Presence.REQUIRED, _CROSS_CLAUSE + ": the subject of the CA that is certified, unchanged"),
+        ),
+        closed=False,
+    ),
+    keys=KeyRule(tuple(KeyAlgorithm), "as the CA that is certified: a rollover may change the algorithm"),
+    validity=ValidityRule(4 * YEAR, "RFC 9810 4.4: until the end entities hold the new root; never beyond either CA"),
+    basic_constraints=BasicConstraintsRule(ca=True, path_length=None, clause="RFC 5280 4.2.1.9"),
+    key_usage=KeyUsageRule(emitted=CA_BITS, required=CA_BITS, clause="RFC 5280 4.2.1.3"),
+    pointers=_CROSS_POINTERS,
+    issuers=_ROOTS_WITHOUT_RULE,
+    clause=_CROSS_CLAUSE,
+    extensions=extension_rules(root=False, pointers=_CROSS_POINTERS, clause=_CROSS_CLAUSE),
+    notes=(
+        "Subject and key are those of the certified root, so that chains below it verify under both.",
+        "ISO 15118-2 allows three certificates below a root, and a cross-certificate is one of them.",
+    ),
+)
+
+
 def adapt_to_issuer(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgorithm) -> Profile:
     """Return *profile* as it applies under a CA of profile *issuer* whose key is of *issuer_algorithm*.
 
@@ -84,13 +129,15 @@ def _adapted(profile: Profile, issuer: Profile, issuer_algorithm: KeyAlgorithm) 
     for rule in profile.extensions:
         theirs = issuer.extension_rule(rule.extension)
         extensions.append(rule if theirs is None else replace(rule, critical=theirs.critical))
+    # A cross-certificate is for the key of another CA, which may be of another algorithm.
+    keys = profile.keys if profile.kind is RoleKind.CROSS else replace(profile.keys, algorithms=(issuer_algorithm,))
     return replace(
         profile,
-        keys=replace(profile.keys, algorithms=(issuer_algorithm,)),
+        keys=keys,
         max_der_bytes=issuer.max_der_bytes,
         extensions=tuple(extensions),
     )
 
 
-PROFILES: tuple[Profile, ...] = (_OCSP_SIGNER,)
+PROFILES: tuple[Profile, ...] = (_OCSP_SIGNER, _CROSS)
 """Every common profile."""

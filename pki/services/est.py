@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from cryptography import x509
 from chargepki.pki import keys, names
 from chargepki.pki.aio import Issuer
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
+from chargepki.pki.authority.cross import cross_certificates_of
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.csr import CertificateRequest, check_possession
 from chargepki.pki.errors import (
@@ -43,7 +44,7 @@ from chargepki.pki.est import (
     read_request_body,
 )
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CaRecord, CertificateState
+from chargepki.pki.inventory.records import CaRecord, CaState, CertificateState
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.services.accounts import AccountGuard, TooManyFailures, parse_basic
@@ -186,7 +187,7 @@ class EstService:
         if path.operation == "fullcmc":
             return _text(501, "full CMC is not offered; use simpleenroll")
         if path.operation == "cacerts":
-            return await self._cacerts(label, path)
+            return await self._cacerts(request, label, path)
         if path.operation == "csrattrs":
             return self._csrattrs(label)
         return await self._enrol(request, label, path.operation)
@@ -201,8 +202,8 @@ class EstService:
             raise _Refused(_text(404, "there is no such EST label here"))
         return found
 
-    async def _cacerts(self, label: EstLabel, path: EstPath) -> EstResponse:
-        chain = await self._run(lambda: ca_certificates(self._inventory, label.ca))
+    async def _cacerts(self, request: EstRequest, label: EstLabel, path: EstPath) -> EstResponse:
+        chain = await self._run(lambda: ca_certificates(self._inventory, label.ca, request.at))
         if path.algorithm is not None and path.algorithm != _algorithm_of(chain[0]):
             return _text(404, f"this CA has no chain of {path.algorithm[:20]}")
         return EstResponse(200, encode_body(build_certs_only(chain)), CERTS_ONLY, _BASE64)
@@ -354,8 +355,14 @@ def _check_session_link(csr: CertificateRequest, request: EstRequest) -> None:
         )
 
 
-def ca_certificates(inventory: Inventory, name: str) -> tuple[bytes, ...]:
-    """Return the certificates of a CA and of all above it, DER, the CA first, its root last (RFC 7030 4.1.3).
+def ca_certificates(inventory: Inventory, name: str, now: datetime) -> tuple[bytes, ...]:
+    """Return the certificates of a CA and of all above it, DER, the CA first, then its root (RFC 7030 4.1.3).
+
+    Where the root was rolled over, what RFC 7030 4.1.3 calls OldWithOld, OldWithNew and NewWithOld follow, of each
+    earlier generation that is still valid: a client that holds one root finds the way to the other by them.
+
+    Args:
+        now: aware.
 
     Raises:
         StateError: one of them is not there yet.
@@ -366,8 +373,29 @@ def ca_certificates(inventory: Inventory, name: str) -> tuple[bytes, ...]:
         if record.certificate_der is None:
             raise StateError(f"CA {record.id} has no certificate yet", fix=f"run: chargepki ca create {record.name}")
         found.append(record.certificate_der)
+        if record.issuer is None:
+            found += _root_updates(inventory, record, now)
         record = inventory.get_ca(record.issuer) if record.issuer else None
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def _root_updates(inventory: Inventory, root: CaRecord, now: datetime) -> Iterator[bytes]:
+    """Yield the other generations of a root that are valid, and what they certified of each other (RFC 9810 4.4)."""
+    others = [
+        each
+        for each in inventory.list_cas(name=root.name)
+        if each.certificate_der is not None
+        and each.state in (CaState.ACTIVE, CaState.RETIRED)
+        and each.not_after is not None
+        and now <= each.not_after
+    ]
+    generations = {each.id for each in others}
+    for each in others:
+        assert each.certificate_der is not None
+        yield each.certificate_der
+        for cross in cross_certificates_of(inventory, each, now):
+            if cross.ca in generations and cross.der is not None:
+                yield cross.der
 
 
 def _algorithm_of(certificate_der: bytes) -> str:

@@ -20,6 +20,7 @@ WRITES = {
     "ca create-hierarchy": [
         "ca", "create-hierarchy", "ocpp", "--prefix", "n", "--organization", "A", "--country", "DE",
     ],
+    "ca rollover": ["ca", "rollover", "t-cso-root"],
     "cert issue": [*ISSUE, "--csr", "station.csr", "--again", "--out", "leaf.pem", "--chain-out", "chain.pem"],
     "cert issue-batch": ["cert", "issue-batch", *ISSUE[2:], "--csr-dir", "requests", "--out-dir", "issued"],
     "cert renew": ["cert", "renew", "live.pem", "--out", "renewed.pem"],
