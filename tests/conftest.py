@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
-import hypothesis
 import pytest
 from _pytest.assertion import rewrite
 from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from testkit.effort import CAMPAIGN
-from testkit.quick import as_shipped, be_quick
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 BARE_PACKAGES = ("pki", "ocpp_security", "cli")
@@ -32,18 +32,27 @@ RUN_TOGETHER = frozenset(
     }
 )
 
-# An ordinary run tries the same examples each time: what it finds came with the change. Campaigns look for more.
-hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=True, database=None)
-hypothesis.settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
-hypothesis.settings.load_profile("campaign" if CAMPAIGN else "default")
-
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Say how properties look for examples, and prepare the modules; who only hands the tests out needs neither."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None and getattr(config.option, "numprocesses", None):
+        return
+    import hypothesis
+
+    # An ordinary run tries the same examples each time: what it finds came with the change. Campaigns look for more.
+    settings = hypothesis.settings
+    settings.register_profile("default", deadline=None, print_blob=True, derandomize=True, database=None)
+    settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
+    settings.load_profile("campaign" if CAMPAIGN else "default")
+    _rewrite_a_share(config, worker)
+
+
+def _rewrite_a_share(config: pytest.Config, worker: dict[str, Any] | None) -> None:
     """Let each process of a whole run prepare its share of the modules, or each would rewrite the assertions of all.
 
     They meet in the cache that pytest keeps anyway; what another has not got to yet is rewritten when it is imported.
     """
-    worker = getattr(config, "workerinput", None)
     if worker is None or sys.dont_write_bytecode or [Path(name).name for name in config.args] != ["tests"]:
         return
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
@@ -58,12 +67,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick() -> None:
+    from testkit.quick import be_quick
+
     be_quick()
 
 
 @pytest.fixture(autouse=True)
 def _as_shipped(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let a test marked ``as_shipped`` have the real migrations and the real price of a key file."""
+    from testkit.quick import as_shipped
+
     with as_shipped() if request.node.get_closest_marker("as_shipped") else contextlib.nullcontext():
         yield
 
@@ -84,15 +97,29 @@ def scope_of(nodeid: str) -> str:
     return file if file in RUN_TOGETHER else nodeid
 
 
+class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Hands out what `scope_of` puts together, and forgets what is done: its base counts all of it after each test."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        nodeid = self.registered_collections[node][item_index]
+        units = self.assigned_work[node]
+        unit = units[scope_of(nodeid)]
+        unit[nodeid] = True
+        if all(unit.values()):
+            del units[scope_of(nodeid)]
+        self._reschedule(node)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Spread the tests over the processes by `scope_of`.
 
     The xdist_group mark would do, but pytest-xdist 3.8 sets it on an attribute that pytest 9.2 no longer reads.
     """
-    scheduler = LoadScopeScheduling(config, log)
-    scheduler._split_scope = scope_of
-    return scheduler
+    return _Scheduler(config, log)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

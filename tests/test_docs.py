@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import click
 import pytest
 
+from testkit.commands import INSTALLED, forked_program
 from testkit.layout import ROOT, tracked_files
 from tools.make_reference import commands, pages
 
@@ -22,8 +23,11 @@ PAGES = tuple(path for path in tracked_files() if path.suffix == ".md")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
 
-# The front page shows the first ten minutes of three users; each is one block of commands, or several, run in turn.
+FRONT_PAGE = Path("README.md")
+# It shows the first ten minutes of three users; each is one block of commands, or several, run in turn.
 USERS = {"engineer", "csms-team", "auditor"}
+AS_INSTALLED = "engineer"
+"""The first block that a reader tries is tried as the reader does; elsewhere the commands are forks of one process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +142,15 @@ def test_make_targets_named_in_the_pages_exist() -> None:
 
 
 def test_front_page_has_commands_for_each_of_its_users() -> None:
-    assert {story.name for story in stories() if story.page == Path("README.md")} >= USERS
+    assert {story.name for story in stories() if story.page == FRONT_PAGE} >= USERS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("story", stories(), ids=lambda story: f"{story.page}:{story.name}")
 def test_commands_of_the_page_run(story: Story, tmp_path: Path) -> None:
+    program = INSTALLED if story.name == AS_INSTALLED else forked_program()
     environment = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join((str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"])),
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.commands import command_server
 from testkit.crash import Place, Runner
 from testkit.crash_postgresql import PostgresqlServer
 from testkit.crash_scenarios import build_template
@@ -30,12 +31,10 @@ def fast_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def runner(fast_folder: Path) -> Iterator[Runner]:
+def runner(fast_folder: Path) -> Runner:
     """Run commands of ours, hundreds if need be."""
     (fast_folder / "runs").mkdir()
-    running = Runner(fast_folder / "runs")
-    yield running
-    running.close()
+    return Runner(fast_folder / "runs", command_server())
 
 
 @pytest.fixture

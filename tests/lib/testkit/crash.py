@@ -8,16 +8,13 @@ kills before every call are all the states that other processes can ever see.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +25,9 @@ from pathlib import Path
 
 import pytest
 
+from testkit.commands import CommandServer
 from testkit.effort import CAMPAIGN
-from testkit.layout import ROOT
+from testkit.preloaded import Request
 
 __all__ = [
     "CHANGING_CALLS",
@@ -170,31 +168,9 @@ class Runner:
     """Runs commands: forked from a preloaded process, or (``real=True``) as the installed ``chargepki`` program."""
 
     folder: Path
-    _server: subprocess.Popen[bytes] = field(init=False)
+    server: CommandServer
     _numbers: Iterator[int] = field(init=False, default_factory=lambda: iter(range(1 << 30)))
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        # Socket paths end at 107 bytes, and pytest's folders can be longer.
-        self._sockets = Path(tempfile.mkdtemp(prefix="crash-"))
-        self._address = str(self._sockets / "s")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "testkit.preloaded", self._address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        assert self._server.stdout is not None
-        assert self._server.stdout.readline() == b"ready\n", "the preloaded process did not start"
-
-    def close(self) -> None:
-        """End the preloaded process."""
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait(60)
-        self._server.stdout.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def run(
         self,
@@ -248,25 +224,26 @@ class Runner:
         options: Sequence[str] | None,
         meanwhile: Callable[[int, Path], None] | None,
     ) -> int:
-        request = {
+        request: Request = {
             "arguments": list(arguments),
             "folder": str(place.root),
+            "umask": 0o022,
             "environment": _environment(place),
-            "stdin": os.devnull,
-            "stdout": str(scratch / "stdout"),
-            "stderr": str(scratch / "stderr"),
             "traced": options is not None,
+            "quick": False,
         }
-        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answers:
-            connection.connect(self._address)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            pid = int(answers.readline())
-            with _attached(pid, options):
-                if options is not None:
-                    os.kill(pid, signal.SIGUSR1)
-                if meanwhile is not None:
-                    meanwhile(pid, scratch / "strace")
-                return int(answers.readline())
+        with (
+            open(os.devnull, "rb") as nothing,
+            (scratch / "stdout").open("wb") as out,
+            (scratch / "stderr").open("wb") as error,
+            self.server.start(request, [nothing.fileno(), out.fileno(), error.fileno()]) as command,
+            _attached(command.pid, options),
+        ):
+            if options is not None:
+                os.kill(command.pid, signal.SIGUSR1)
+            if meanwhile is not None:
+                meanwhile(command.pid, scratch / "strace")
+            return command.wait()
 
     @staticmethod
     def _run_program(place: Place, arguments: Sequence[str], scratch: Path, options: Sequence[str] | None) -> int:

@@ -1,7 +1,8 @@
 """A process that has imported the whole command line and forks a child per command: a test can afford hundreds.
 
-The children run the real `chargepki.cli.main.main` on real files; only the half second of interpreter start and
-imports is saved. Started as ``python -m testkit.preloaded SOCKET``; it ends when its standard input is closed.
+The children run the real `chargepki.cli.main.main` on real files, with their own process id, descriptors, signals and
+exit code; only the half second of interpreter start and imports is saved. ``python -m testkit.preloaded NAME`` returns
+at once, and leaves it running for as long as somebody uses it. `testkit.commands` talks to it.
 """
 
 from __future__ import annotations
@@ -9,20 +10,45 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
-import json
+import marshal
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypedDict
+
+from testkit.layout import module_names
+from testkit.quick import be_quick, cheapen_new_keys, prepare_migrated_file
+
+__all__ = ["Request"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_PTRACER = 0x59616D61  # "Yama": who may attach to this process
+
+
+class Request(TypedDict):
+    """A command, as it is sent (`marshal`) after its length in four bytes, along with its three descriptors.
+
+    A length of 0 asks for nothing: as long as such a connection is open, the server stays.
+    """
+
+    arguments: list[str]
+    folder: str
+    umask: int
+    environment: dict[str, str]
+    traced: bool
+    """Whether it waits for SIGUSR1 before it begins."""
+    quick: bool
+    """Whether it copies a migrated database in place of migrating a new one."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -62,28 +88,27 @@ def _warm_up() -> None:
             main(["cert", "revoke", "none:1", "--reason", "superseded"])
 
 
-def _cheapen_new_keys() -> None:
-    """Let new key files cost their reader a millisecond; a crash does not care how dear a guess of a passphrase is."""
-    from chargepki.pki import keys
-
-    keys.MIN_SCRYPT_N = 2**8  # type: ignore[misc]  # for this process alone
-    keys.encrypt_private_key.__defaults__ = (2**8,)
+def _import_everything() -> None:
+    """Import what a command imports late, so that no child has to; a new module costs nobody a line here."""
+    for name in module_names():
+        importlib.import_module(name)
 
 
-def _run(request: dict[str, Any]) -> NoReturn:
-    """Become the command that *request* describes."""
+def _become(request: Request, descriptors: list[int]) -> NoReturn:
+    """Become the command that *request* describes, with these as standard input, output and error."""
     os.setsid()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A tracer that is no ancestor may attach where the kernel is strict about it.
+    _prctl(_PR_SET_PTRACER, -1)
     os.chdir(request["folder"])
-    for fd, name, flags in (
-        (0, request["stdin"], os.O_RDONLY),
-        (1, request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, request["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-    ):
-        handle = os.open(name, flags, 0o644)
-        os.dup2(handle, fd)
-        os.close(handle)
+    os.umask(request["umask"])
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
     os.environ.clear()
     os.environ.update(request["environment"])
+    time.tzset()
+    sys.argv = ["chargepki", *request["arguments"]]
     # As the interpreter makes them when standard output is a file.
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
@@ -93,14 +118,20 @@ def _run(request: dict[str, Any]) -> NoReturn:
     try:
         from chargepki.cli.main import main
 
+        if request["quick"]:
+            be_quick()
         if request["traced"]:
             # Wait until the tracer is there; sigwait takes the signal without running a handler.
             signal.sigwait({signal.SIGUSR1})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         main(request["arguments"])
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 0
     except BaseException:
         traceback.print_exc()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -109,50 +140,118 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os._exit(code)
 
 
-def _handle(connection: socket.socket) -> None:
-    """Fork the command, say its process id, wait for it and say how it ended."""
-    # A test that is given up takes its command with it.
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    request = json.loads(connection.makefile("rb").readline())
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    pid = os.fork()
-    if pid == 0:
-        connection.close()
-        # A tracer that is no ancestor may attach where the kernel is strict about it.
-        _prctl(_PR_SET_PTRACER, -1)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        _run(request)
-    connection.sendall(f"{pid}\n".encode())
-    _, status = os.waitpid(pid, 0)
-    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+class _Server:
+    """Forks a command for each connection; says its process id, and when it has ended how."""
 
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
+        self._users: dict[int, socket.socket] = {}
+        self._processes: dict[int, tuple[int, socket.socket]] = {}
+        """Process id and connection of each command, by the descriptor of its process."""
+        self._callers: dict[int, int] = {}
+        """Process id by the descriptor of the connection, while somebody is there."""
 
-def serve(address: str) -> None:
-    """Answer one command a connection until standard input ends."""
-    sys.dont_write_bytecode = True
-    _warm_up()
-    _cheapen_new_keys()
-    gc.collect()
-    gc.freeze()
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the handlers
-    print("ready", flush=True)
-    while True:
-        readable, _, _ = select.select([listener.fileno(), 0], [], [])
-        if 0 in readable:
+    def serve(self) -> None:
+        """Go on until the last user has gone."""
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif descriptor in self._processes:
+                    self._tell_the_end(descriptor)
+                elif descriptor in self._callers:
+                    # Who asked was killed or has given up; the command and what it has started go as well.
+                    self._poll.unregister(descriptor)
+                    os.killpg(self._callers.pop(descriptor), signal.SIGKILL)
+                elif descriptor in self._users:
+                    self._poll.unregister(descriptor)
+                    self._users.pop(descriptor).close()
+                    if not self._users:
+                        return
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user != os.geteuid():  # an abstract address is open to every user of the machine
+            connection.close()
             return
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
+        size, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
+        if not any(size):
+            self._users[connection.fileno()] = connection
+            connection.sendall(b"ready\n")
+        else:
+            content = connection.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+            self._start(content, descriptors, connection)
+        self._poll.register(connection, 0)  # for its end: nothing more is read from it
+
+    def _start(self, content: bytes, descriptors: list[int], connection: socket.socket) -> None:
+        pid = os.fork()
+        if pid == 0:
             try:
-                _handle(connection)
+                held = [connection, *self._users.values(), *(other for _, other in self._processes.values())]
+                for one in (self._listener, *held):
+                    one.close()
+                for other in self._processes:
+                    os.close(other)
+                _become(marshal.loads(content), descriptors)
             finally:
-                os._exit(0)
+                os._exit(1)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        process = os.pidfd_open(pid)
+        self._processes[process] = pid, connection
+        self._callers[connection.fileno()] = pid
+        self._poll.register(process, select.POLLIN)
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{pid}\n".encode())
+
+    def _tell_the_end(self, process: int) -> None:
+        pid, connection = self._processes.pop(process)
+        _, status = os.waitpid(pid, 0)
+        self._poll.unregister(process)
+        os.close(process)
+        if self._callers.pop(connection.fileno(), None) is not None:
+            self._poll.unregister(connection)
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         connection.close()
+
+    def end_all(self) -> None:
+        """End every command that still runs."""
+        for pid, _ in self._processes.values():
+            os.killpg(pid, signal.SIGKILL)
+
+
+def main(address: str) -> None:
+    """Listen at an abstract *address*, and return; a fork of this process makes itself ready and serves."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(f"\0{address}")
+        except OSError:  # another one was faster
+            return
+        listener.listen(64)
+        if os.fork():
+            return
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+        sys.dont_write_bytecode = True
+        _import_everything()
+        _warm_up()
+        prepare_migrated_file()
+        cheapen_new_keys()
+        gc.collect()
+        gc.freeze()
+        # A command takes it for the sign to begin, maybe before it waits for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        server = _Server(listener)
+        server.serve()
+        server.end_all()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    main(sys.argv[1])

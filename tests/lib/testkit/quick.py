@@ -21,7 +21,7 @@ from chargepki.pki.inventory import migrate
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.engine import Database
 
-__all__ = ["as_shipped", "be_quick"]
+__all__ = ["as_shipped", "be_quick", "cheapen_new_keys", "prepare_migrated_file"]
 
 _AS_SHIPPED = migrate.migrate
 _COST = keys.MIN_SCRYPT_N
@@ -53,10 +53,20 @@ def _copy_or_migrate(database: Database) -> None:
     _AS_SHIPPED(database)
 
 
-def _set(migrations: Callable[[Database], None], cost: int) -> None:
-    migrate.migrate = migrations  # type: ignore[assignment]  # a function, which mypy takes for a constant
+def prepare_migrated_file() -> None:
+    """Migrate the file now, so that the forks of this process need not each do it."""
+    _migrated_file()
+
+
+def cheapen_new_keys(cost: int = _CHEAP) -> None:
+    """Let new key files cost their reader a millisecond, in this process."""
     keys.MIN_SCRYPT_N = cost  # type: ignore[misc]  # a constant, but for tests
     keys.encrypt_private_key.__defaults__ = (cost,)
+
+
+def _set(migrations: Callable[[Database], None], cost: int) -> None:
+    migrate.migrate = migrations  # type: ignore[assignment]  # a function, which mypy takes for a constant
+    cheapen_new_keys(cost)
 
 
 def be_quick() -> None:
