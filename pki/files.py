@@ -20,6 +20,7 @@ except ImportError:  # Windows has no flock; there one process publishes at a ti
 
 __all__ = [
     "NewFile",
+    "flush_folder",
     "locked",
     "make_folder",
     "make_private_folder",
@@ -61,7 +62,7 @@ def write_durable(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
         except OSError:
             _discard(temporary)
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
 
@@ -80,7 +81,7 @@ def write_stream(path: Path | str, chunks: Iterable[bytes], *, mode: int = 0o644
         except OSError:
             _discard(temporary)
             raise
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
 
@@ -103,7 +104,7 @@ def write_new(path: Path | str, data: bytes, *, mode: int = 0o600) -> None:
             os.link(temporary, path)
         finally:
             _discard(temporary)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except FileExistsError as exc:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
@@ -162,7 +163,7 @@ class NewFile:
             os.fsync(self._handle)
             # A link fails when the name is taken, where a rename would silently replace it.
             os.link(self._temporary, self._path)
-            _flush_folder(self._path.parent)
+            flush_folder(self._path.parent)
         except FileExistsError as exc:
             what = f"{self._path} exists already"
             raise Conflict(what, why="it is never overwritten", fix="choose another name") from exc
@@ -188,9 +189,9 @@ def move_new(source: Path | str, path: Path | str) -> None:
     try:
         if not (path.exists() and path.samefile(source)):
             os.link(source, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
         source.unlink()
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except FileExistsError as exc:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
@@ -206,7 +207,7 @@ def remove_durable(path: Path | str) -> None:
     path = Path(path)
     try:
         path.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as exc:
         raise UnavailableError(f"cannot remove {path}", why=exc.strerror or type(exc).__name__) from exc
 
@@ -245,7 +246,7 @@ def _discard(temporary: Path) -> None:
         temporary.unlink()
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in *folder* durable; a file system that cannot flush folders has nothing to flush."""
     if os.name != "posix":
         return
@@ -311,7 +312,7 @@ def make_private_folder(path: Path | str) -> Path:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in missing:
-            _flush_folder(folder.parent)  # or a crash could take the folder with everything durable in it
+            flush_folder(folder.parent)  # or a crash could take the folder with everything durable in it
         status = path.stat()
     except OSError as exc:
         raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
@@ -367,7 +368,7 @@ def make_folder(path: Path | str) -> Path:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
-            _flush_folder(folder.parent)
+            flush_folder(folder.parent)
     except OSError as exc:
         raise UnavailableError(f"cannot create the folder {path}", why=exc.strerror or type(exc).__name__) from exc
     return path

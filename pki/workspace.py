@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
 from chargepki.pki.config import CONFIG_FILE, Settings
-from chargepki.pki.errors import SignerError, UnavailableError
+from chargepki.pki.errors import SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.audit import AuditKey
@@ -79,6 +79,7 @@ class Workspace:
         access: Access = Access.CREATE,
         token_pin: Callable[[str], bytes] | None = None,
     ) -> None:
+        _check_no_restore(settings)
         self.settings = settings
         self.access = access
         self.actor = actor or os_actor()
@@ -217,6 +218,17 @@ class Workspace:
         """Close the inventory if it was opened."""
         if "inventory" in self.__dict__:
             self.inventory.close()
+
+
+def _check_no_restore(settings: Settings) -> None:
+    """Refuse a workspace whose files are partly those from before a restore."""
+    # Asked by every command, so the module that restores is not loaded for it.
+    if os.path.exists(settings.home / "restore.json"):  # noqa: PTH110 - a permission that is missing means no here, too
+        raise StateError(
+            f"a restore of the workspace {settings.home} was interrupted",
+            why="its files are partly the old ones, partly the new ones",
+            fix="complete it: chargepki restore --resume",
+        )
 
 
 def _absent(settings: Settings) -> UnavailableError:

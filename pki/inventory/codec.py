@@ -60,6 +60,7 @@ from chargepki.pki.inventory.records import (
     SecurityEventRecord,
     StationRecord,
 )
+from chargepki.pki.inventory.restoration_records import RestorationRecord
 from chargepki.pki.inventory.terms_records import StationTermsRecord
 from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootReportRecord, TrustRootRecord
 
@@ -354,6 +355,7 @@ PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
 SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord)
 IMPORT_RUN: Final = RowKind("import_run", ImportRunRecord)
 PROVENANCE: Final = RowKind("provenance", ProvenanceRecord, key=("certificate", "place"))
+RESTORATION: Final = RowKind("restoration", RestorationRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -397,6 +399,7 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     SAVED_QUERY,
     IMPORT_RUN,
     PROVENANCE,
+    RESTORATION,
 )
 """Every table whose rows the audit log accounts for."""
 

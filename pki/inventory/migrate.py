@@ -16,7 +16,7 @@ from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.faults import translate
 from chargepki.pki.inventory.schema import NEWEST, VERSIONS
 
-__all__ = ["alembic_config", "make_engine", "migrate"]
+__all__ = ["alembic_config", "make_engine", "migrate", "migrate_to"]
 
 # Any number does, as long as every chargepki uses the same: it names the advisory lock on PostgreSQL.
 _LOCK = 0x6368_6172_6765
@@ -67,6 +67,22 @@ def migrate(database: Database) -> None:
             # Somebody else may have done it while this process waited for the lock.
             if _version(connection, database.dialect) != NEWEST:
                 command.upgrade(alembic_config(connection), NEWEST)
+    except DBAPIError as exc:
+        raise translate(exc.orig or exc, database.address) from exc
+    finally:
+        engine.dispose()
+
+
+def migrate_to(database: Database, version: str) -> None:
+    """Bring an empty database to *version*, an older one as a rule: for rows that were written under it.
+
+    Raises:
+        UnavailableError: it is locked, full, read-only or cannot be reached.
+    """
+    engine = make_engine(database)
+    try:
+        with engine.connect() as connection, connection.begin():
+            command.upgrade(alembic_config(connection), version)
     except DBAPIError as exc:
         raise translate(exc.orig or exc, database.address) from exc
     finally:

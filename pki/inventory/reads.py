@@ -42,6 +42,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.inventory.restoration_reads import RestorationReads
 from chargepki.pki.inventory.terms_reads import TermsReads
 from chargepki.pki.inventory.trust_reads import TrustReads
 
@@ -67,6 +68,7 @@ class Reads(
     QueryReads,
     ImportReads,
     QuestionReads,
+    RestorationReads,
 ):
     """Every read of the inventory.
 

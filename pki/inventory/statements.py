@@ -43,6 +43,7 @@ from chargepki.pki.inventory import (
     import_tables,
     ocsp_tables,
     query_tables,
+    restoration_tables,
     tables,
     terms_tables,
     trust_tables,
@@ -59,6 +60,7 @@ from chargepki.pki.inventory.ocsp_statements import ocsp_statements
 from chargepki.pki.inventory.query_statements import query_statements
 from chargepki.pki.inventory.question_statements import question_statements
 from chargepki.pki.inventory.reads import MOST_OF_A_KEY
+from chargepki.pki.inventory.restoration_statements import restoration_statements
 from chargepki.pki.inventory.revocation_statements import revocation_statements
 from chargepki.pki.inventory.trust_statements import trust_statements
 
@@ -66,7 +68,7 @@ __all__ = ["compile_all"]
 
 _ALIKE: Final = (
     *(campaign_statements, contract_statements, enrolment_statements, firmware_statements),
-    *(query_statements, question_statements, trust_statements),
+    *(query_statements, question_statements, restoration_statements, trust_statements),
 )
 _HEAD_COLUMNS: Final = ("log_id", "count", "hash", "at", "key_id", "signature")
 
@@ -124,6 +126,7 @@ TABLES: Final[Mapping[str, Table]] = {
         query_tables.SavedQueryRow,
         import_tables.ImportRunRow,
         import_tables.ProvenanceRow,
+        restoration_tables.RestorationRow,
     )
 }
 

@@ -22,6 +22,7 @@ from chargepki.pki.inventory.query_reads import Make
 from chargepki.pki.inventory.query_writes import QueryWrites
 from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
+from chargepki.pki.inventory.restoration_writes import RestorationWrites
 from chargepki.pki.inventory.terms_writes import TermsWrites
 from chargepki.pki.inventory.trust_writes import TrustWrites
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
@@ -37,6 +38,7 @@ _STATUS: Final = ("state", "revoked_at", "revocation_reason")
 
 
 class Transaction(
+    RestorationWrites,
     CertificateWrites,
     RevocationWrites,
     StationWrites,

@@ -208,7 +208,9 @@ class RevocationWrites(Writes):
         """Return the number that the next CRL of this CA generation takes (1 for the first)."""
         complete = self._rows("crl_last_number", {"ca": ca})[0][0] or 0
         delta = self._rows("crl_delta_last_number", {"ca": ca})[0][0] or 0
-        return max(int(complete), int(delta)) + 1
+        # What was published after the backup that this inventory comes from is not known: go on far above it.
+        floor = self._rows("restoration_floor", {})[0][0] or 0
+        return max(int(complete), int(delta), int(floor)) + 1
 
     def add_crl(self, record: CrlRecord) -> None:
         """Store a signed complete CRL, and drop the bytes of the one whose place it takes.

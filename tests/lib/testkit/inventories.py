@@ -61,6 +61,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.inventory.restoration_records import RestorationRecord
 from chargepki.pki.inventory.trust_records import (
     StationRootRecord,
     StationRootReportRecord,
@@ -261,6 +262,8 @@ def fill(inventory: Inventory) -> None:
     _fill_contracts(inventory)
     do(inventory, lambda tx: tx.save_query(SavedQueryRecord("soon", "not_after < now + 30d", "alice", NOW)))
     do(inventory, lambda tx: tx.import_certificates([found_certificate()], import_run(), now=NOW))
+    restoration = RestorationRecord("rs1", NOW, "alice", "bk1", NOW, 1, 7)
+    do(inventory, lambda tx: tx.add_restoration(restoration))
 
 
 def import_run(name: str = "run-1") -> ImportRunRecord:
