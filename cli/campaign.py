@@ -202,7 +202,10 @@ def pause(state: GlobalState, name: str, why: str, dry_run: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would happen, change nothing.")
 @pass_state
 def resume(state: GlobalState, /, **options: Any) -> None:
-    """Go on with the campaign NAME after a pause or a stop, at the same pace or another one."""
+    """Go on with the campaign NAME after a pause or a stop, at the same pace or another one.
+
+    The share of failures is counted anew from here on: after a stop it takes --stop-after more stations to stop again.
+    """
     from chargepki.cli.campaigns import changed_pace, steer
 
     name, ends_in = options["name"], options["ends_in"]

@@ -39,6 +39,7 @@ from chargepki.pki.config import CONFIG_FILE
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.pem import pem_blocks
 from chargepki.pki.profiles import get_profile
+from chargepki.pki.workspace import Workspace
 
 __all__ = ["parse_plans", "serve_csms"]
 
@@ -73,15 +74,9 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     workspace = state.workspace
     host, port = parse_listen(options["listen"])
     check_upload_options(options)
-    try:
-        profiles = frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
-    except InputError as error:
-        raise click.UsageError(f"--security-profile: {error.what}; {error.fix}") from error
-    plans = parse_plans(options["issue_plans"])
+    profiles = _profiles(options)
+    plans = _usable_plans(workspace, options)
     provider = _provider(state, options)
-    for plan in plans.values():
-        get_profile(plan.profile)
-        workspace.inventory.get_ca(plan.ca)
     proxy = _proxy(options)
     metrics_at = (
         parse_listen(options["metrics_listen"], option="--metrics-listen") if options["metrics_listen"] else None
@@ -130,15 +125,36 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         if metrics_at is not None:
             where["metrics_port"] = await _serve_metrics(state, server, metrics_at, stack)
         _say_ready(state, options, where)
-        keeper = asyncio.create_task(_Keeper(state, given, options, loader, server, hangup).run())
-        await stop.wait()
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
+        await _keep_until(stop, _Keeper(state, given, options, loader, server, hangup))
     await issuer.aclose()
     if provider is not None:
         provider.close()
     state.output.say("stopped")
+
+
+def _profiles(options: Mapping[str, Any]) -> frozenset[int]:
+    try:
+        return frozenset(int(profile) for profile in parse_profiles(options["profiles"]))
+    except InputError as error:
+        raise click.UsageError(f"--security-profile: {error.what}; {error.fix}") from error
+
+
+def _usable_plans(workspace: Workspace, options: Mapping[str, Any]) -> dict[CertificateUse, IssuePlan]:
+    """Return what CSRs become; refuse what names no profile or no CA."""
+    plans = parse_plans(options["issue_plans"])
+    for plan in plans.values():
+        get_profile(plan.profile)
+        workspace.inventory.get_ca(plan.ca)
+    return plans
+
+
+async def _keep_until(stop: asyncio.Event, keeper: _Keeper) -> None:
+    """Let *keeper* look after what ends and changes until *stop* is set."""
+    keeping = asyncio.create_task(keeper.run())
+    await stop.wait()
+    keeping.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeping
 
 
 def _follow_signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -16,8 +16,8 @@ from chargepki.cli.contracting import read_exi
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import rfc3339
 from chargepki.cli.simulating_vehicle import VehiclePlan
+from chargepki.cli.stations import read_password
 from chargepki.cli.values import format_duration
-from chargepki.ocpp_security.passwords import parse_operator_password
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.fleet import FleetMember
@@ -29,7 +29,6 @@ from chargepki.pki.hashdata_defects import HashDefect
 
 __all__ = ["StationPlant", "simulate", "tell_progress"]
 
-_MAX_PASSWORD_BYTES = 1024
 _MAX_TRUST_BYTES = 1 << 20
 _TRIES = 3
 """So often the CSMS may answer 401 before that counts as its last word."""
@@ -80,7 +79,7 @@ class StationPlant:
         self.store = Path(options["store"])
         self._trust = _read(options["trust"], "trust file")
         self._manufacturer_trust = _read(options["manufacturer_trust"], "manufacturer trust file")
-        self._password = None if options["password_file"] is None else _read_password(Path(options["password_file"]))
+        self._password = None if options["password_file"] is None else read_password(Path(options["password_file"]))
         self._policy = _trust_policy(options)
         self._exchange = _exchange(options)
         self._vehicle = VehiclePlan.of(options)
@@ -119,7 +118,7 @@ class StationPlant:
             store.set_trust(self._trust)
         password = self._password
         if options["password_dir"]:
-            password = _read_password(Path(options["password_dir"]) / member.identity)
+            password = read_password(Path(options["password_dir"]) / member.identity)
         if password is not None:
             store.set_password(password)
         if self._manufacturer_trust is not None:
@@ -154,10 +153,6 @@ class StationPlant:
 
 def _read(path: str | None, what: str) -> bytes | None:
     return None if path is None else files.read_limited(path, _MAX_TRUST_BYTES, what)
-
-
-def _read_password(path: Path) -> bytes:
-    return parse_operator_password(files.read_limited(path, _MAX_PASSWORD_BYTES, "password file"))
 
 
 def _exchange(options: Mapping[str, Any]) -> EvExchange | None:

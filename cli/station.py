@@ -23,7 +23,6 @@ __all__ = ["station"]
 _COLUMNS = ("id", "serial_number", "security_profile", "state", "connected", "protocol", "last_seen_at")
 _FAULTS = ("refuse", "download", "corrupt", "verification", "installation", "silent")
 _USES = ("charging-station", "v2g", "v2g20", "combined")
-_MAX_PASSWORD_BYTES = 1024
 
 
 @group("station", example="chargepki station add CS-0001 --organization 'Acme Charging'")
@@ -417,9 +416,6 @@ def _row(state: GlobalState, record: StationRecord) -> dict[str, Any]:
 
 
 def _read_password(path: str | None) -> bytes | None:
-    if path is None:
-        return None
-    from chargepki.ocpp_security.passwords import parse_operator_password
-    from chargepki.pki import files
+    from chargepki.cli.stations import read_password
 
-    return parse_operator_password(files.read_limited(path, _MAX_PASSWORD_BYTES, "password file"))
+    return None if path is None else read_password(path)

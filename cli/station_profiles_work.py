@@ -10,12 +10,13 @@ from typing import Any
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.rooting import record_root
 from chargepki.cli.station_rows import operation_row, station_row
-from chargepki.cli.stations import operation_store, record_profile, wait_for
+from chargepki.cli.stations import operation_store, read_password, record_profile, wait_for
 from chargepki.ocpp_security.campaign_profile import NO_ROOT, may_be_lowered
 from chargepki.ocpp_security.campaign_roots import find_root
 from chargepki.ocpp_security.operation_store import new_operation_id
-from chargepki.ocpp_security.operations import OperationKind, new_password
+from chargepki.ocpp_security.operations import OperationKind, PasswordSecret, new_password
 from chargepki.ocpp_security.operations_profile import profile_parameters
+from chargepki.ocpp_security.passwords import check_password, hash_password
 from chargepki.ocpp_security.profile_readiness import (
     describe_steps,
     find_csms_root,
@@ -50,6 +51,10 @@ def record_or_order(state: GlobalState, options: Mapping[str, Any]) -> None:
     station, now = inventory.get_station(options["station_id"]), utc_now()
     presence = inventory.find_presence(station.id)
     _check_direction(station, presence, profile, downgrade=options["allow_downgrade"])
+    given = options["password_file"]
+    secret = _slot_password(station, presence, profile, given) if given is not None else None
+    if secret is None and needs_password(station, profile):
+        secret = new_password()
     root = _root(state, options["root"], presence, profile)
     parameters = profile_parameters(
         profile, url=options["url"], slot=options["slot"], root=root, downgrade=options["allow_downgrade"]
@@ -62,7 +67,6 @@ def record_or_order(state: GlobalState, options: Mapping[str, Any]) -> None:
         )
     for obstacle in find_obstacles(inventory, station, presence, profile, now, root=root):
         state.output.say(f"notice: {obstacle.why}{'; it is fetched first' if obstacle.is_fetched else ''}")
-    secret = new_password() if needs_password(station, profile) else None
     steps = describe_steps(inventory, station, presence, parameters, now, with_password=secret is not None)
     operation = operation_store(workspace).create(
         OperationKind.SET_PROFILE,
@@ -80,6 +84,24 @@ def record_or_order(state: GlobalState, options: Mapping[str, Any]) -> None:
         state.output.fields("chargepki/operation", operation_row(operation) | {"steps": steps})
         return
     wait_for(state, operation, wait=options["wait"], no_wait=options["no_wait"])
+
+
+def _slot_password(station: StationRecord, presence: PresenceRecord | None, profile: int, path: str) -> PasswordSecret:
+    """Return what a new slot gets as its own password.
+
+    Raises:
+        StateError: there is no such password in the station's version, or on profile 3.
+    """
+    if profile not in (1, 2) or presence is None or presence.protocol != OcppVersion.V21.value:
+        raise StateError(
+            f"station {station.id} cannot be given a password with its configuration slot",
+            why="slots have their own in OCPP 2.1, on profiles 1 and 2 (B09.FR.14); it was last seen with "
+            + (presence.protocol if presence is not None else "no version"),
+            fix=f"change its password by itself: chargepki station set-password {station.id} --password-file {path}",
+        )
+    password = read_password(path)
+    check_password(password, OcppVersion.V21)
+    return PasswordSecret(password, hash_password(password))
 
 
 def _check_direction(station: StationRecord, presence: PresenceRecord | None, profile: int, *, downgrade: bool) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,10 +21,10 @@ from chargepki.ocpp_security.identity import check_serial_number
 from chargepki.ocpp_security.log_store import register_log
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
-from chargepki.ocpp_security.passwords import hash_password
+from chargepki.ocpp_security.passwords import hash_password, parse_operator_password
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.ocpp_security.wire_time import wire_time
-from chargepki.pki import names
+from chargepki.pki import files, names
 from chargepki.pki.authority import utc_now
 from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory import Transaction
@@ -38,6 +39,7 @@ __all__ = [
     "await_outcome",
     "confirm_removal",
     "operation_store",
+    "read_password",
     "record_password",
     "record_profile",
     "remove_station",
@@ -55,6 +57,7 @@ CERTIFICATE_USES = {
 }
 _DEFAULT_WAIT = timedelta(seconds=60)
 _POLL_SECONDS = 0.2
+_MAX_PASSWORD_BYTES = 1024
 
 
 def add_stations(state: GlobalState, names: Sequence[str], **told: Any) -> list[StationRecord]:
@@ -113,27 +116,7 @@ def add_station(
     )
 
     def work(tx: Transaction) -> StationRecord:
-        existing = tx.find_station(station_id)
-        if existing is not None and existing.state is StationState.ACTIVE:
-            raise Conflict(
-                f"station {station_id} is registered already",
-                why="identities are unique",
-                fix=f"look at it with: chargepki station show {station_id}",
-            )
-        if existing is None:
-            tx.add_station(record)
-            added = record
-        else:
-            added = tx.update_station(
-                station_id,
-                state=StationState.ACTIVE,
-                serial_number=record.serial_number,
-                organization=organization,
-                security_profile=security_profile,
-                password_hash=hashed,
-                pending_password_hash=None,
-                password_changed_at=record.password_changed_at,
-            )
+        added = _put_station(tx, record)
         # One that is brought back starts without the exceptions it had.
         fresh = {field.name: field.default for field in dataclasses.fields(StationTermsRecord)[1:]}
         kept = tx.find_station_terms(station_id)
@@ -147,6 +130,40 @@ def add_station(
         return added
 
     return workspace.inventory.write(work)
+
+
+def _put_station(tx: Transaction, record: StationRecord) -> StationRecord:
+    """Store a new station, or bring back a removed one with what *record* says."""
+    existing = tx.find_station(record.id)
+    if existing is not None and existing.state is StationState.ACTIVE:
+        raise Conflict(
+            f"station {record.id} is registered already",
+            why="identities are unique",
+            fix=f"look at it with: chargepki station show {record.id}",
+        )
+    if existing is None:
+        tx.add_station(record)
+        return record
+    return tx.update_station(
+        record.id,
+        state=StationState.ACTIVE,
+        serial_number=record.serial_number,
+        organization=record.organization,
+        security_profile=record.security_profile,
+        password_hash=record.password_hash,
+        pending_password_hash=None,
+        password_changed_at=record.password_changed_at,
+    )
+
+
+def read_password(path: str | Path) -> bytes:
+    """Return the password that a file holds; ``-`` is stdin.
+
+    Raises:
+        InputError: it holds none that any version takes.
+        UnavailableError: it cannot be read.
+    """
+    return parse_operator_password(files.read_limited(path, _MAX_PASSWORD_BYTES, "password file"))
 
 
 def confirm_removal(state: GlobalState, station_id: str, *, yes: bool) -> None:

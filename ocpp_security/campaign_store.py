@@ -281,6 +281,7 @@ class CampaignStore:
             campaign=campaign,
             pace=Pace.from_json(campaign.pace),
             counts=inventory.count_campaign_stations(campaign.id),
+            judged=inventory.count_campaign_ended(campaign.id, campaign.changed_at) if is_running else {},
             ended=ended,
             turn=inventory.list_campaign_turn(campaign, now=now, seen_since=seen_since, limit=BATCH)
             if is_running

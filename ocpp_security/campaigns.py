@@ -68,7 +68,8 @@ class Pace:
     between_waves_seconds: int = 0
     """How long a wave is observed after its last station before the next one is opened."""
     stop_percent: int | None = 20
-    """Share of failures among the stations that succeeded or failed at which nothing more begins; ``None``: never."""
+    """Share of failures among the stations that succeeded or failed, since the campaign was last begun or resumed, at
+    which nothing more begins; ``None``: never."""
     stop_after: int = 5
     """Number of such stations from which on the share counts."""
     deadline_seconds: int = 3600
@@ -115,6 +116,9 @@ class CampaignView:
     pace: Pace
     counts: Mapping[int, Mapping[CampaignStationState, int]]
     """Stations by wave and state."""
+    judged: Mapping[CampaignStationState, int] = field(default_factory=dict)
+    """Stations by state that ended since the campaign was begun, resumed or tried again: what happened before that has
+    been looked at by whoever let it go on."""
     ended: Sequence[tuple[CampaignStationRecord, Settlement]] = ()
     """Running stations whose operation has been settled."""
     turn: Sequence[CampaignStationRecord] = ()
@@ -245,8 +249,8 @@ def _go_on(view: CampaignView, waiting: int, running: int, now: datetime) -> tup
 
 def _stop_condition(view: CampaignView) -> str | None:
     """Return why the campaign stops by itself, if it does."""
-    failed = _count(view, CampaignStationState.FAILED)
-    judged = failed + _count(view, CampaignStationState.DONE)
+    failed = view.judged.get(CampaignStationState.FAILED, 0)
+    judged = failed + view.judged.get(CampaignStationState.DONE, 0)
     share = view.pace.stop_percent
     if share is None or not failed or judged < view.pace.stop_after or failed * 100 < share * judged:
         return None

@@ -237,7 +237,7 @@ class OperationStore:
             if step.password is not None:
                 _apply(tx, operation.station, step.password, now)
             if step.lets_in is not None:
-                _let_in(tx, operation, step.lets_in, actor=self._actor, now=now)
+                _expect(tx, operation, step.lets_in, actor=self._actor, now=now)
             tx.audit(
                 self._actor,
                 "operation.attempt",
@@ -390,9 +390,10 @@ def end_operation(
     """
     if step.password is not None:
         _apply(tx, operation.station, step.password, now)
-    if step.security_profile is not None:
+    shown = step.security_profile if step.security_profile is not None else _shown_profile(tx, operation, step)
+    if shown is not None:
         expected = tx.get_station(operation.station).security_profile
-        tx.update_station(operation.station, security_profile=max(expected, step.security_profile))
+        _expect(tx, operation, max(expected, shown), actor=actor, now=now)
     finished = tx.finish_operation(operation.id, operation.fence, step.state, step.outcome)
     if operation.kind == OperationKind.GET_LOG:
         close_log(tx, operation)
@@ -414,7 +415,23 @@ def _about_roots(operation: OperationRecord) -> OperationRecord | None:
     return root_order(operation) if operation.kind == OperationKind.SET_PROFILE else None
 
 
-def _let_in(tx: Transaction, operation: OperationRecord, profile: int, *, actor: Actor, now: datetime) -> None:
+def _shown_profile(tx: Transaction, operation: OperationRecord, step: Finish) -> int | None:
+    """Return what a station that was to be lowered is expected on when nothing has shown that it was.
+
+    With the reset the lower profile was let in. One that ends without having seen the station there, by its deadline
+    for one, expects what the last connection was made on. A station that is lowered after all keeps its old slot
+    behind the new one (B10.FR.03), and comes back on it.
+
+    Clause: A05.FR.07.
+    """
+    is_lowering = operation.kind == OperationKind.SET_PROFILE and bool(operation.parameters.get("downgrade"))
+    if not is_lowering or step.state is OperationState.DONE:
+        return None
+    presence = tx.find_presence(operation.station)
+    return presence.security_profile if presence is not None else None
+
+
+def _expect(tx: Transaction, operation: OperationRecord, profile: int, *, actor: Actor, now: datetime) -> None:
     before = tx.get_station(operation.station).security_profile
     if before != profile:
         tx.update_station(operation.station, security_profile=profile)

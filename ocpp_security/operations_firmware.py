@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chargepki.ocpp_security.firmware_flow import (
     FINAL_FAILURES,
@@ -16,14 +16,12 @@ from chargepki.ocpp_security.firmware_flow import (
     follows,
     update_action,
 )
+from chargepki.ocpp_security.operation_steps import Finish, SendAttempt, Snapshot, Step, Wait
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.firmware_records import FirmwareReleaseRecord, FirmwareStatusRecord
 from chargepki.pki.inventory.records import AttemptRecord, OperationState
-
-if TYPE_CHECKING:
-    from chargepki.ocpp_security.operations import Snapshot, Step
 
 __all__ = ["FirmwareFacts", "check_firmware_parameters", "firmware_step"]
 
@@ -83,8 +81,6 @@ def _instant(value: object) -> datetime:
 
 def firmware_step(snapshot: Snapshot, now: datetime) -> Step:
     """Say what to do next; see `operations.next_step`."""
-    from chargepki.ocpp_security.operations import Finish, Wait
-
     facts = snapshot.firmware
     assert facts is not None
     if facts.replaced_by is not None:
@@ -109,8 +105,6 @@ def firmware_step(snapshot: Snapshot, now: datetime) -> Step:
 
 def _read_back(snapshot: Snapshot, facts: FirmwareFacts, sent: list[AttemptRecord], now: datetime) -> Step:
     """An unanswered request is sent again only when the station has said that it does nothing."""
-    from chargepki.ocpp_security.operations import SendAttempt, Wait
-
     last, deadline = snapshot.attempts[-1], snapshot.operation.deadline
     idle = any(record.status == FirmwareStatus.IDLE and record.at >= sent[-1].sent_at for record in facts.statuses)
     if idle and len(sent) < _MAX_ATTEMPTS:
@@ -125,8 +119,6 @@ def _read_back(snapshot: Snapshot, facts: FirmwareFacts, sent: list[AttemptRecor
 
 
 def _send(snapshot: Snapshot, facts: FirmwareFacts, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish, SendAttempt
-
     parameters, release = snapshot.operation.parameters, facts.release
     if facts.refused is not None or release is None or facts.location is None:
         return Finish(OperationState.FAILED, _told(facts, why=facts.refused or "there is no release and location"))
@@ -148,8 +140,6 @@ def _send(snapshot: Snapshot, facts: FirmwareFacts, now: datetime) -> Step:
 
 def _shown(facts: FirmwareFacts) -> Step | None:
     """Read the outcome from the last status."""
-    from chargepki.ocpp_security.operations import Finish
-
     reported = [record for record in facts.statuses if record.status != FirmwareStatus.IDLE]
     if not reported:
         return None

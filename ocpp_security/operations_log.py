@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chargepki.ocpp_security.log_requests import LogStatus, build_get_log, is_failure, outcome_of
+from chargepki.ocpp_security.operation_steps import Finish, SendAttempt, Snapshot, Step, Wait
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.event_records import RequestedLogRecord
 from chargepki.pki.inventory.records import OperationState
-
-if TYPE_CHECKING:
-    from chargepki.ocpp_security.operations import Snapshot, Step
 
 __all__ = ["log_step"]
 
@@ -24,8 +22,6 @@ _LAST_WORD = timedelta(seconds=20)
 
 def log_step(snapshot: Snapshot, now: datetime) -> Step:
     """Ask for the log, then wait for it and for the station's last word about it (N01)."""
-    from chargepki.ocpp_security.operations import Finish, Wait
-
     log, deadline = snapshot.log, snapshot.operation.deadline
     if log is None:
         return Finish(OperationState.FAILED, {"why": "the request is not on record"})
@@ -61,8 +57,6 @@ def log_step(snapshot: Snapshot, now: datetime) -> Step:
 
 
 def _ask_for_log(snapshot: Snapshot, log: RequestedLogRecord) -> Step:
-    from chargepki.ocpp_security.operations import Finish, SendAttempt
-
     if snapshot.log_location is None:
         why = "the CSMS process of this station takes no uploads; start csms serve with --upload-listen"
         return Finish(OperationState.FAILED, {"why": why})

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from chargepki.ocpp_security.operation_steps import Finish, SendAttempt, Snapshot, Step, Wait
 from chargepki.ocpp_security.profile_needs import (
     ASK_AGAIN_AFTER,
     MAX_ATTEMPTS,
@@ -21,25 +22,20 @@ from chargepki.ocpp_security.profile_needs import (
     read_need_answer,
     with_password_on_record,
 )
+from chargepki.ocpp_security.profile_slots import BY_VARIABLES, read_slot_answer, with_slot_password, write_slot
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory.records import AttemptRecord, OperationState
 
-if TYPE_CHECKING:
-    from chargepki.ocpp_security.operations import Finish, SendAttempt, Snapshot, Step
-
 __all__ = ["check_profile_parameters", "profile_parameters", "profile_step", "read_profile_answer"]
 
 _REBOOT: Final = timedelta(minutes=10)
 """How long a station that accepted a reset may take until it boots; a lost link meanwhile shows nothing."""
-_MESSAGE_TIMEOUT_SECONDS: Final = 60
 _MAX_URL: Final = 512
 _SLOTS: Final = range(1, 100)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_OCPP_VERSION: Final = {OcppVersion.V201: "OCPP20", OcppVersion.V21: "OCPP21"}
-"""The enumeration of 2.0.1 has no value for itself: OCPP20 is used (fact sheet 3.5)."""
 _CHANGES: Final = frozenset({"ChangeConfiguration", "GetVariables", "SetNetworkProfile"})
 """With one of these the change itself has begun; attempts of what comes first carry labels of their own."""
 _ALLOWED: Final = {"component": {"name": "SecurityCtrlr"}, "variable": {"name": "AllowSecurityProfileDowngrade"}}
@@ -108,6 +104,8 @@ def read_profile_answer(version: OcppVersion, label: str, payload: Mapping[str, 
     need = read_need_answer(version, label, payload)
     if need is not None:
         return need
+    if label == BY_VARIABLES:
+        return read_slot_answer(payload)
     for name, value in (("setVariableResult", None), ("getVariableResult", "attributeValue")):
         results = payload.get(name)
         if isinstance(results, list):
@@ -121,9 +119,7 @@ def read_profile_answer(version: OcppVersion, label: str, payload: Mapping[str, 
 
 def profile_step(snapshot: Snapshot, now: datetime) -> Step:
     """Say what to do next; see `operations.next_step`."""
-    from chargepki.ocpp_security.operations import Finish
-
-    step = with_password_on_record(_step(snapshot, now), snapshot)
+    step = with_slot_password(with_password_on_record(_step(snapshot, now), snapshot), snapshot)
     if isinstance(step, Finish) and step.security_profile is None and snapshot.operation.parameters.get("downgrade"):
         # It was not lowered: what was opened for it with the reset is closed again.
         return replace(step, security_profile=snapshot.security_profile)
@@ -131,8 +127,6 @@ def profile_step(snapshot: Snapshot, now: datetime) -> Step:
 
 
 def _step(snapshot: Snapshot, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish
-
     parameters = snapshot.operation.parameters
     wanted, downgrade = int(str(parameters["profile"])), bool(parameters.get("downgrade"))
     if snapshot.security_profile == wanted or (snapshot.security_profile > wanted and not downgrade):
@@ -151,8 +145,6 @@ def _allowance(snapshot: Snapshot, now: datetime) -> Step | None:
 
     Clause: A05.FR.08 to FR.10 with their errata; 1.6 A05.FR.01 knows no such exception.
     """
-    from chargepki.ocpp_security.operations import Finish, SendAttempt
-
     if snapshot.version is OcppVersion.V16 or snapshot.security_profile != 3:
         why = "only a station of OCPP 2.x may be lowered, and only from profile 3 to 2 (A05.FR.08)"
         return Finish(OperationState.FAILED, {"profile": "unchanged", "why": why})
@@ -172,8 +164,6 @@ def _allowance(snapshot: Snapshot, now: datetime) -> Step | None:
 
 
 def _step_16(snapshot: Snapshot, wanted: int, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import SendAttempt, Wait
-
     change = SendAttempt("ChangeConfiguration", {"key": "SecurityProfile", "value": str(wanted)})
     last = _last(snapshot.attempts, change.action)
     status = _status(last)
@@ -198,8 +188,6 @@ def _step_16(snapshot: Snapshot, wanted: int, now: datetime) -> Step:
 
 
 def _step_2x(snapshot: Snapshot, wanted: int, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish, SendAttempt
-
     url, attempts = snapshot.operation.parameters.get("url"), snapshot.attempts
     if url is None:
         why = "a station of OCPP 2.x is told a URL with its profile"
@@ -216,10 +204,10 @@ def _step_2x(snapshot: Snapshot, wanted: int, now: datetime) -> Step:
     after = [slot, *(item for item in before if item != slot)]
     # Each of these may be repeated: the same slot, the same order, in place of themselves (B09.FR.01, B10.FR.01).
     for call, good in (
-        (_network_profile(snapshot.version, slot, str(url), wanted), {"Accepted"}),
+        (write_slot(snapshot, attempts, slot, str(url), wanted), {"Accepted"}),
         (_order_of(after), {"Accepted", "RebootRequired"}),
     ):
-        done = _last(attempts, call.action, before="Reset")
+        done = _last(attempts, call.recorded or call.action, before="Reset")
         if done is None or _status(done) is None:
             return ask(snapshot, call, done, now)
         if _status(done) not in good:
@@ -247,8 +235,6 @@ def _until_it_boots(snapshot: Snapshot, reset: SendAttempt, asked: AttemptRecord
     message, or before its last transaction ended. A station that was reset sends BootNotification (B01.FR.01,
     B10.FR.10); one that boots for another reason has tried the new order as well (B10.FR.04).
     """
-    from chargepki.ocpp_security.operations import Wait
-
     deadline = snapshot.operation.deadline
     if snapshot.sent_here:
         return Wait("the station resets and comes back on the new profile", deadline)
@@ -267,23 +253,7 @@ def _until_it_boots(snapshot: Snapshot, reset: SendAttempt, asked: AttemptRecord
     return Wait("the station has not booted yet", until) if now < until else None
 
 
-def _network_profile(version: OcppVersion, slot: int, url: str, profile: int) -> SendAttempt:
-    from chargepki.ocpp_security.operations import SendAttempt
-
-    data = {
-        "ocppVersion": _OCPP_VERSION[version],
-        "ocppTransport": "JSON",
-        "ocppCsmsUrl": url,
-        "messageTimeout": _MESSAGE_TIMEOUT_SECONDS,
-        "securityProfile": profile,
-        "ocppInterface": "Wired0",
-    }
-    return SendAttempt("SetNetworkProfile", {"configurationSlot": slot, "connectionData": data})
-
-
 def _order_of(slots: Sequence[int]) -> SendAttempt:
-    from chargepki.ocpp_security.operations import SendAttempt
-
     value = ",".join(map(str, slots))
     return SendAttempt("SetVariables", {"setVariableData": [{**_PRIORITY, "attributeValue": value}]})
 
@@ -331,16 +301,12 @@ def _slots(value: object) -> list[int]:
 
 
 def _refused(why: str, status: str) -> Finish:
-    from chargepki.ocpp_security.operations import Finish
-
     # A05.FR.02 and FR.03 (1.6: FR.02 to FR.04): the answer does not say which precondition is missing.
     fix = "see which precondition is missing: a CSMS root, a certificate, a password, or room for a slot"
     return Finish(OperationState.FAILED, {"profile": "unchanged", "status": status, "why": why, "fix": fix})
 
 
 def _fell_back(snapshot: Snapshot) -> Finish:
-    from chargepki.ocpp_security.operations import Finish
-
     why = f"the station accepted the change and came back on profile {snapshot.security_profile}"
     # Where it was to be lowered, what was opened for it is closed again.
     again = snapshot.security_profile if snapshot.operation.parameters.get("downgrade") else None

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from chargepki.ocpp_security import pnc_transfer
+from chargepki.ocpp_security.operation_steps import Finish, SendAttempt, Snapshot, Step, Wait
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.trust_messages import (
     HASH_FIELDS,
@@ -30,9 +31,6 @@ from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.hashdata_oracle import Diagnosis, KnownCertificate, Match, diagnose_hash_data
 from chargepki.pki.inventory.records import AttemptRecord, OperationState
 from chargepki.pki.pem import to_pem
-
-if TYPE_CHECKING:
-    from chargepki.ocpp_security.operations import Snapshot, Step
 
 __all__ = ["TrustFacts", "asked_uses", "check_trust_parameters", "listed_by", "read_trust_answer", "trust_step"]
 
@@ -126,8 +124,6 @@ def listed_by(attempt: AttemptRecord) -> tuple[ListedCertificate, ...] | None:
 
 def trust_step(snapshot: Snapshot, now: datetime) -> Step:
     """Say what to do next; see `operations.next_step`."""
-    from chargepki.ocpp_security.operations import Finish
-
     steps = {"list-roots": _list_step, "install-root": _install_step, "delete-root": _delete_step}
     try:
         return steps[snapshot.operation.kind](snapshot, now)
@@ -136,8 +132,6 @@ def trust_step(snapshot: Snapshot, now: datetime) -> Step:
 
 
 def _list_step(snapshot: Snapshot, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish
-
     uses = [RootUse(use) for use in snapshot.operation.parameters.get("uses", ())]
     total = 0
     for each in list_rounds(snapshot.version, uses):
@@ -161,8 +155,6 @@ def _no_listing(last: AttemptRecord) -> dict[str, object]:
 
 def _read(snapshot: Snapshot, now: datetime, uses: tuple[RootUse, ...], tried: Sequence[AttemptRecord]) -> Step | None:
     """Ask for a listing, which is always safe; ``None`` when the station will not give one."""
-    from chargepki.ocpp_security.operations import Wait
-
     if tried:
         last = tried[-1]
         error = (last.answer or {}).get("error")
@@ -176,8 +168,6 @@ def _read(snapshot: Snapshot, now: datetime, uses: tuple[RootUse, ...], tried: S
 
 
 def _install_step(snapshot: Snapshot, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish
-
     facts, use = _facts(snapshot), RootUse(str(snapshot.operation.parameters["use"]))
     if facts.target is None:
         return Finish(OperationState.FAILED, {"why": "the certificate is not on record any more"})
@@ -213,8 +203,6 @@ def _before_install(
     snapshot: Snapshot, facts: TrustFacts, use: RootUse, listed: Sequence[ListedCertificate] | None
 ) -> Step | None:
     """Check what would make the station refuse, without sending the certificate (M05.FR.03, FR.06, FR.10, FR.11)."""
-    from chargepki.ocpp_security.operations import Finish
-
     asked = _of(snapshot, _SETTINGS)
     # 2.x tells its capacity in a report alone, so there the settings decide about CSMS roots only.
     if not asked and use is not RootUse.CSMS and snapshot.version is not OcppVersion.V16:
@@ -242,8 +230,6 @@ def _before_install(
 
 
 def _delete_step(snapshot: Snapshot, now: datetime) -> Step:
-    from chargepki.ocpp_security.operations import Finish
-
     facts, parameters = _facts(snapshot), snapshot.operation.parameters
     use = RootUse(str(parameters["use"]))
     deletes = _of(snapshot, _DELETE)
@@ -283,8 +269,6 @@ def _send_delete(
     snapshot: Snapshot, use: RootUse, entry: ListedCertificate, facts: TrustFacts, deletes: Sequence[AttemptRecord]
 ) -> Step:
     """Send the form that is next: what the station listed, then what would be right, for one that mixes them up."""
-    from chargepki.ocpp_security.operations import Finish
-
     forms = _forms(entry, facts)
     not_found = sum(_status(attempt) == "NotFound" for attempt in deletes)
     unanswered = sum(attempt.answer is None for attempt in deletes)
@@ -378,8 +362,6 @@ def _label(action: str, uses: tuple[RootUse, ...]) -> str:
 
 
 def _send(call: WireCall, label: str) -> Step:
-    from chargepki.ocpp_security.operations import SendAttempt
-
     # Serial numbers in decimal are longer than the schema allows, for one.
     lenient = label.startswith((_LIST, _DELETE))
     return SendAttempt(call.action, call.payload, recorded=label, unchecked=lenient)

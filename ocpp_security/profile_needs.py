@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from chargepki.ocpp_security import wire
+from chargepki.ocpp_security.operation_steps import (
+    Finish,
+    PasswordChange,
+    PasswordStep,
+    SendAttempt,
+    Snapshot,
+    Step,
+    Wait,
+)
+from chargepki.ocpp_security.operations_renewal import renewal_step
 from chargepki.ocpp_security.operations_trust import read_trust_answer, trust_step
 from chargepki.ocpp_security.passwords import check_password
+from chargepki.ocpp_security.profile_slots import gives_slot_password
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import PasswordAnswer, RootUse
 from chargepki.pki.errors import InputError
-from chargepki.pki.inventory.records import AttemptRecord, CertificateRecord, CertificateState, Delivery, OperationState
-
-if TYPE_CHECKING:
-    from chargepki.ocpp_security.operations import Finish, SendAttempt, Snapshot, Step
-    from chargepki.pki.inventory.records import OperationRecord
+from chargepki.pki.inventory.records import (
+    AttemptRecord,
+    CertificateRecord,
+    CertificateState,
+    Delivery,
+    OperationRecord,
+    OperationState,
+)
 
 __all__ = [
     "ASK_AGAIN_AFTER",
@@ -77,8 +91,6 @@ def fetch_first(snapshot: Snapshot, wanted: int, now: datetime) -> Step | None:
 
 
 def _root_first(snapshot: Snapshot, wanted: int, now: datetime) -> Step | None:
-    from chargepki.ocpp_security.operations import Finish
-
     order = root_order(snapshot.operation)
     if order is None:
         return None
@@ -99,10 +111,8 @@ def _cannot_install(last: AttemptRecord) -> bool:
 
 def _password_first(snapshot: Snapshot, wanted: int, now: datetime) -> Step | None:
     """Give the station the sealed password; a connection that uses none cannot be locked out by it."""
-    from chargepki.ocpp_security.operations import Finish, PasswordChange, PasswordStep, SendAttempt
-
     secret = snapshot.secret
-    if secret is None or snapshot.station.password_hash == secret.password_hash:
+    if secret is None or snapshot.station.password_hash == secret.password_hash or gives_slot_password(snapshot):
         return None
     need = f"profile {wanted} needs a password first"
     try:
@@ -128,8 +138,6 @@ def _password_first(snapshot: Snapshot, wanted: int, now: datetime) -> Step | No
 
 def with_password_on_record(step: Step, snapshot: Snapshot) -> Step:
     """Put the password that the station has taken on record with whatever comes next (A01.FR.03)."""
-    from chargepki.ocpp_security.operations import Finish, PasswordChange, PasswordStep, SendAttempt
-
     last, secret = _last_password(snapshot), snapshot.secret
     taken = last is not None and (last.answer or {}).get("meaning") == PasswordAnswer.ACCEPTED
     if secret is None or not taken or snapshot.station.password_hash == secret.password_hash:
@@ -151,8 +159,6 @@ def is_expiring(certificate: CertificateRecord, now: datetime) -> bool:
 
 def _certificate_first(snapshot: Snapshot, now: datetime) -> Step | None:
     """Have the station fetch the certificate that profile 3 needs (A05.FR.03, 1.6 A05.FR.04); ``None``: it has one."""
-    from chargepki.ocpp_security.operations import Finish, renewal_step
-
     held = (Delivery.DELIVERED, Delivery.IN_USE)
     for item in snapshot.certificates:
         is_valid = item.state is CertificateState.ISSUED and item.not_before <= now < item.not_after
@@ -176,8 +182,6 @@ def _of(snapshot: Snapshot, labels: tuple[str, ...]) -> tuple[AttemptRecord, ...
 
 def ask(snapshot: Snapshot, call: SendAttempt, last: AttemptRecord | None, now: datetime) -> Step:
     """Send *call*, or wait for what an unanswered one has done."""
-    from chargepki.ocpp_security.operations import Wait
-
     if last is None:
         return call
     again_at = last.sent_at + ASK_AGAIN_AFTER

@@ -143,7 +143,8 @@ def describe_steps(
         steps.append("ask whether it may be lowered: AllowSecurityProfileDowngrade (A05.FR.08)")
     if root is not None:
         steps.append(f"read its CSMS roots, and install {str(root)[:16]}… unless it lists that (M03, M05)")
-    if with_password:
+    has_own = with_password and profile < 3 and presence is not None and presence.protocol == OcppVersion.V21.value
+    if with_password and not has_own:
         steps.append("give it a password of its own (A01)")
     if profile == 3 and any(item.kind in _CERTIFICATE for item in _certificate(reads, station, now)):
         steps.append("have it fetch a certificate (A02)")
@@ -151,7 +152,10 @@ def describe_steps(
         steps.append(f"set SecurityProfile to {profile}, after which it reconnects (1.6 A05.FR.05 to FR.07)")
     else:
         slot = parameters.get("slot") or "the first free slot"
-        steps.append(f"write profile {profile} at {parameters.get('url')} to {slot}, and put that first (B09, B10)")
+        own = ", with a password of its own" if has_own else ""
+        steps.append(
+            f"write profile {profile} at {parameters.get('url')} to {slot}{own}, and put that first (B09, B10)"
+        )
         steps.append("reset it when it is idle (A05)")
     steps.append(f"wait until it comes in on profile {profile}; from then on nothing lower is let in (A05.FR.07)")
     return tuple(steps)

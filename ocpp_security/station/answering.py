@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["StationAnswers"]
 
+_REPORTED_AT_ONCE: Final = 20
 # What this station says to messages that it need not act on; everything else is NotSupported.
 _FIXED_ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "CancelReservation": {"status": "Rejected"},
     "ChangeAvailability": {"status": "Accepted"},
     "ClearCache": {"status": "Accepted"},
-    "GetBaseReport": {"status": "NotSupported"},
     "GetReport": {"status": "NotSupported"},
     "RemoteStartTransaction": {"status": "Rejected"},
     "RemoteStopTransaction": {"status": "Rejected"},
@@ -67,8 +67,10 @@ class StationAnswers:
                 return await self._certificate_signed(payload)
             case "ChangeConfiguration" if payload["key"] == PROFILE:
                 return self._raise_profile(str(payload["value"]))
-            case "SetNetworkProfile":
-                return Reply(station.network.set_profile(payload))
+            case "SetNetworkProfile" if not station.conduct.does(Misbehaviour.NETWORK_BY_VARIABLES):
+                answer = station.network.set_profile(payload)
+                station.network_changed()
+                return Reply(answer)
             case "ChangeConfiguration":
                 status, password = station.device.change_configuration(payload)
                 return self._configured({"status": status}, password)
@@ -87,6 +89,8 @@ class StationAnswers:
                 return Reply(station.authorizer.take_list(payload))
             case "GetLocalListVersion" if station.version is not OcppVersion.V16:
                 return Reply({"versionNumber": station.authorizer.list_version})
+            case "GetBaseReport":
+                return self._report(payload)
             case "GetLog":
                 return self._logs.asked(payload)
             case "Reset":
@@ -95,6 +99,22 @@ class StationAnswers:
             return Reply(_FIXED_ANSWERS[event.action])
         answer_no = CallErrorAnswer(RpcErrorCode.NOT_SUPPORTED, "this station does not support it")
         raise OcppRefusal(f"{event.action} is not supported", answer=answer_no)
+
+    def _report(self, payload: dict[str, Any]) -> Reply:
+        """Answer GetBaseReport, and send the report in parts (B07.FR.01 to FR.09)."""
+        base, session, at = payload["reportBase"], self._session, self._station.wire_now()
+        if base == "SummaryInventory":
+            return Reply({"status": "NotSupported"})
+        items = self._station.device.report(settable_only=base == "ConfigurationInventory")
+        parts = [items[start : start + _REPORTED_AT_ONCE] for start in range(0, len(items), _REPORTED_AT_ONCE)]
+
+        async def send() -> None:
+            for number, part in enumerate(parts):
+                report = {"requestId": payload["requestId"], "generatedAt": at, "seqNo": number, "reportData": part}
+                with suppress(ChargePkiError):
+                    await session.call("NotifyReport", {**report, "tbc": number + 1 < len(parts)})
+
+        return Reply({"status": "Accepted"}, send)
 
     def _raise_profile(self, value: str) -> Reply:
         """Answer the ChangeConfiguration of SecurityProfile (1.6)."""
@@ -172,6 +192,7 @@ class StationAnswers:
             return Reply(answer)
         # Checked by the device model already; the old one stays until this one has opened a connection.
         station.store.offer_password(station.read_password(password))
+        station.network.forget_password()
         station.raise_event(SecurityEvent.RECONFIGURATION_OF_SECURITY_PARAMETERS, "Basic authentication password")
         station.tell(Milestone.PASSWORD_OFFERED, "the CSMS set a new password")
         return Reply(answer, self._reconnecting("a new password is to be used"))

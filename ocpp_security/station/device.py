@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chargepki.ocpp_security.station.network import SLOTS
+from chargepki.ocpp_security.station.slot_variables import COMPONENT, SlotVariables, Written
 from chargepki.pki.errors import InputError
 
 __all__ = [
     "ATTEMPTS",
     "FIELD_LENGTH",
+    "IDENTITY",
+    "MAY_BE_LOWERED",
     "PASSWORD",
     "PNC",
     "PRIORITY",
@@ -49,13 +53,16 @@ PRIORITY = "NetworkConfigurationPriority"
 ATTEMPTS = "NetworkProfileConnectionAttempts"
 FIELD_LENGTH = "FieldLength"
 PNC = "ISO15118Ctrlr.PnCEnabled"
+IDENTITY = "Identity"
+MAY_BE_LOWERED = "AllowSecurityProfileDowngrade"
 
 _VARIABLES: tuple[Variable, ...] = (
     Variable("OrganizationName", "SecurityCtrlr", "CpoName"),
     Variable("BasicAuthPassword", "SecurityCtrlr", "AuthorizationKey", readable=False),
     # 1.6 raises the profile by writing it (A05); 2.x by a slot.
     Variable(PROFILE, "SecurityCtrlr", PROFILE, writable=False, writable_16=True),
-    Variable("Identity", "SecurityCtrlr", None, writable=False),
+    Variable(IDENTITY, "SecurityCtrlr", None, writable=False),
+    Variable(MAY_BE_LOWERED, "SecurityCtrlr", None),
     Variable("CertSigningWaitMinimum", "SecurityCtrlr", "CertSigningWaitMinimum"),
     Variable("CertSigningRepeatTimes", "SecurityCtrlr", "CertSigningRepeatTimes"),
     Variable("MaxCertificateChainSize", "SecurityCtrlr", "CertificateSignedMaxChainSize", writable=False),
@@ -79,7 +86,8 @@ _VARIABLES: tuple[Variable, ...] = (
 _WHOLE_NUMBERS = frozenset({"CertSigningWaitMinimum", "CertSigningRepeatTimes", "HeartbeatInterval", ATTEMPTS})
 _BOOLEANS = frozenset(
     {
-        PNC, "ISO15118Ctrlr.ContractValidationOffline", "ISO15118Ctrlr.CentralContractValidationAllowed",
+        MAY_BE_LOWERED, PNC,
+        "ISO15118Ctrlr.ContractValidationOffline", "ISO15118Ctrlr.CentralContractValidationAllowed",
         "AuthCtrlr.LocalAuthorizeOffline", "AuthCtrlr.OfflineTxForUnknownIdEnabled",
     }
 )  # fmt: skip
@@ -110,14 +118,21 @@ class DeviceModel:
         *,
         takes_password: Callable[[str], bool],
         takes_order: Callable[[str], bool] = lambda value: False,
+        takes_identity: Callable[[str], bool] | None = None,
     ) -> None:
         """Set up.
 
         Args:
             takes_password: whether a password's wire value is one that this station can use.
             takes_order: whether an order of configuration slots is one.
+            takes_identity: 2.1: whether a new identity is one; other versions cannot change it.
         """
         self._checks = {PASSWORD: takes_password, PRIORITY: takes_order}
+        self._also_writable = frozenset({IDENTITY}) if takes_identity is not None else frozenset[str]()
+        if takes_identity is not None:
+            self._checks[IDENTITY] = takes_identity
+        self.slots: SlotVariables | None = None
+        """2.1: the component NetworkConfiguration."""
         self._values = {variable.name: values.get(variable.name, "") for variable in _VARIABLES}
 
     def values(self) -> dict[str, str]:
@@ -173,23 +188,40 @@ class DeviceModel:
         """
         results, password = [], None
         for item in payload["setVariableData"]:
-            status, variable = _find(item)
-            if variable is not None:
-                value = str(item["attributeValue"])
-                if not variable.writable or not self._is_well_formed(variable, value):
-                    status = "Rejected"
-                else:
-                    status, new = self._accept(variable, value)
-                    password = new if new is not None else password
-            results.append({"attributeStatus": status, "component": item["component"], "variable": item["variable"]})
+            written, new = self._set_variable(item)
+            password = new if new is not None else password
+            result = {"attributeStatus": written.status, "component": item["component"], "variable": item["variable"]}
+            if written.reason is not None:
+                result["attributeStatusInfo"] = {"reasonCode": written.reason, "additionalInfo": written.text}
+            results.append(result)
         return {"setVariableResult": results}, password
+
+    def _set_variable(self, item: Mapping[str, Any]) -> tuple[Written, str | None]:
+        if self.slots is not None and item["component"]["name"] == COMPONENT:
+            return self.slots.set(item), None
+        status, variable = _find(item)
+        if variable is None:
+            return Written(status), None
+        value = str(item["attributeValue"])
+        if not variable.writable and variable.name not in self._also_writable:
+            return Written("Rejected", "ReadOnly", "it is not for the CSMS to write"), None
+        if not self._is_well_formed(variable, value):
+            # B10.FR.02, B09.FR.34: which of the slots it is, and why, cannot be said in a code.
+            reason = "InvalidNetworkConf" if variable.name == PRIORITY else "InvalidValue"
+            return Written("Rejected", reason, "the station does not take this value"), None
+        status, new = self._accept(variable, value)
+        return Written(status), new
 
     def get_variables(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Answer GetVariables of 2.x; a write-only variable is Rejected (B06.FR.09)."""
         results = []
         for item in payload["getVariableData"]:
-            status, variable = _find(item)
             entry: dict[str, Any] = {"component": item["component"], "variable": item["variable"]}
+            if self.slots is not None and item["component"]["name"] == COMPONENT:
+                status, value = self.slots.get(item)
+                results.append({"attributeStatus": status, **entry, **({"attributeValue": value} if value else {})})
+                continue
+            status, variable = _find(item)
             if variable is not None and variable.instance is not None and not self._values[variable.name]:
                 status = "UnknownVariable"
             elif variable is not None and not variable.readable:
@@ -198,6 +230,35 @@ class DeviceModel:
                 entry["attributeValue"] = self._values[variable.name]
             results.append({"attributeStatus": status, **entry})
         return {"getVariableResult": results}
+
+    def report(self, *, settable_only: bool) -> list[dict[str, Any]]:
+        """Return the entries of NotifyReport for a base report of 2.x (B07, B09.FR.08).
+
+        Args:
+            settable_only: leave out what the CSMS cannot write (ConfigurationInventory).
+        """
+        found: list[dict[str, Any]] = []
+        for item in _VARIABLES:
+            writable = item.writable or item.name in self._also_writable
+            if (
+                item.component is None
+                or (settable_only and not writable)
+                or (item.instance is not None and not self._values[item.name])
+            ):
+                continue
+            attribute = {"mutability": ("ReadWrite" if writable else "ReadOnly") if item.readable else "WriteOnly"}
+            if item.readable:
+                attribute["value"] = self._values[item.name]
+            name = {"name": item.wire_name, **({"instance": item.instance} if item.instance is not None else {})}
+            found.append(
+                {
+                    "component": {"name": item.component},
+                    "variable": name,
+                    "variableAttribute": [attribute],
+                    "variableCharacteristics": _characteristics(item.name),
+                }
+            )
+        return [*found, *(self.slots.report(settable_only=settable_only) if self.slots is not None else ())]
 
     def _is_well_formed(self, variable: Variable, value: str) -> bool:
         if variable.name in _WHOLE_NUMBERS:
@@ -214,6 +275,14 @@ class DeviceModel:
             return "Accepted", value
         self._values[variable.name] = value
         return "Accepted", None
+
+
+def _characteristics(name: str) -> dict[str, Any]:
+    if name == PRIORITY:
+        # The slots there are (B09.FR.05).
+        return {"dataType": "SequenceList", "valuesList": ",".join(map(str, SLOTS)), "supportsMonitoring": False}
+    data_type = "integer" if name in _WHOLE_NUMBERS else "boolean" if name in _BOOLEANS else "string"
+    return {"dataType": data_type, "supportsMonitoring": False}
 
 
 def _find(item: Mapping[str, Any]) -> tuple[str, Variable | None]:

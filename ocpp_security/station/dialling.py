@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Credentials", "Dialler"]
 
+_T = TypeVar("_T")
 _MAX_MESSAGE_BYTES = 262_144
 _OPEN_SECONDS = 20
 _PING_SECONDS = 60
@@ -38,7 +40,8 @@ class Credentials:
     """What one attempt to connect is made with."""
 
     profile: int
-    password: bytes | None = None
+    identity: str
+    password: bytes | None = field(default=None, repr=False)
     certificate: InstalledCertificate | None = None
 
 
@@ -59,16 +62,17 @@ class Dialler:
         self._station, self._enrol_again = station, enrol_again
         self._gate = gate or contextlib.nullcontext()
         self._on_fallback = False
-        self._password_turn = 0
+        self._turn = 0
+        """Which of several identities and passwords is tried: the next one, each time that they are refused."""
         self._refusals: tuple[str, int] = ("", 0)
 
     def lost_certificate(self, certificate: InstalledCertificate) -> bool:
         """Say whether the CSMS refuses *certificate* for good and the station goes back to its password."""
         return self._enrol_again and self._refusals[0] == certificate.sha256 and self._refusals[1] >= _REFUSALS
 
-    def address(self) -> str:
+    def address(self, identity: str) -> str:
         """Return where the next attempt goes to."""
-        return parse_endpoint(self._station.network.profile.url, self._station.identity)
+        return parse_endpoint(self._station.network.profile.url, identity)
 
     def choose_credentials(self) -> Credentials:
         """Return what the next attempt is made with.
@@ -79,14 +83,14 @@ class Dialler:
         station = self._station
         profile = station.network.profile
         if not profile.url.startswith("wss:"):
-            return Credentials(1, self._password())
+            return self._by_password(1)
         certificate = station.flow.client_certificate(station.clock())
         if profile.security_profile == 3 and not (certificate and self.lost_certificate(certificate)):
             # Without its certificate it fails, as every station of profile 3 does, and goes on to the next slot.
-            return Credentials(3, certificate=certificate)
+            return Credentials(3, self._chosen(self._identities()), certificate=certificate)
         if profile.security_profile == 2 or certificate is None or self.lost_certificate(certificate):
-            return Credentials(2, self._password())
-        return Credentials(3, certificate=certificate)
+            return self._by_password(2)
+        return Credentials(3, self._chosen(self._identities()), certificate=certificate)
 
     async def connect(self, credentials: Credentials) -> ClientConnection | None:
         """Connect, with the fallback root too where there is one; ``None`` when it failed, which has been told."""
@@ -101,8 +105,7 @@ class Dialler:
         """Take the report that these credentials work."""
         if credentials.certificate is not None:
             self._refusals = ("", 0)
-        if credentials.password is not None:
-            self._password_turn = 0
+        self._turn = 0
 
     def tls(self, certificate: InstalledCertificate | None, *, fallback: bool = False) -> ssl.SSLContext:
         """Return the context for a connection with *certificate*, or without one."""
@@ -115,9 +118,9 @@ class Dialler:
         """Open a WebSocket; raises what `websockets` and `ssl` raise."""
         station, headers = self._station, {}
         if credentials.password is not None:
-            headers["Authorization"] = build_authorization(station.identity, credentials.password)
+            headers["Authorization"] = build_authorization(credentials.identity, credentials.password)
         return await NoRedirect(
-            self.address(),
+            self.address(credentials.identity),
             subprotocols=[Subprotocol(station.version.value)],
             additional_headers=headers,
             ssl=self.tls(credentials.certificate, fallback=fallback) if credentials.profile > 1 else None,
@@ -132,15 +135,30 @@ class Dialler:
 
     # Parts
 
-    def _password(self) -> bytes:
+    def _identities(self) -> Sequence[str]:
+        """Return the identities to try: that of the slot, or those of SecurityCtrlr (B09.FR.16, FR.18)."""
+        network = self._station.network
+        return (network.profile.identity,) if network.profile.identity is not None else network.identities
+
+    def _chosen(self, among: Sequence[_T]) -> _T:
+        return among[self._turn % len(among)]
+
+    def _by_password(self, profile: int) -> Credentials:
+        identity, password = self._chosen([(name, word) for name in self._identities() for word in self._passwords()])
+        return Credentials(profile, identity, password)
+
+    def _passwords(self) -> Sequence[bytes]:
+        own = self._station.network.profile.password
+        if own is not None and not self._station.conduct.does(Misbehaviour.SLOT_PASSWORD_IGNORED):
+            return (own.encode(),)
         passwords = self._station.store.passwords()
         if not passwords:
             raise InputError(
                 f"station {self._station.identity} has neither a certificate nor a password", fix="pass --password-file"
             )
         if self._station.conduct.does(Misbehaviour.PASSWORD_FORGOTTEN):
-            return passwords[-1]
-        return passwords[self._password_turn % len(passwords)]
+            return passwords[-1:]
+        return passwords
 
     async def _try(self, credentials: Credentials, *, fallback: bool) -> ClientConnection | None:
         station = self._station
@@ -184,12 +202,11 @@ class Dialler:
                 station.raise_event(event, text)
         else:
             text = f"the CSMS refused the connection: HTTP {status}" if status else "the CSMS hung up without an answer"
-        if not isinstance(exc, ssl.SSLCertVerificationError):
-            if credentials.certificate is not None:
-                station.flow.connection_failed(credentials.certificate.sha256, station.clock())
-                if status == 403 or isinstance(exc, ssl.SSLError):
-                    sha256 = credentials.certificate.sha256
-                    self._refusals = (sha256, self._refusals[1] + 1 if self._refusals[0] == sha256 else 1)
-            elif status == 401:
-                self._password_turn += 1
+        if credentials.certificate is not None and not isinstance(exc, ssl.SSLCertVerificationError):
+            station.flow.connection_failed(credentials.certificate.sha256, station.clock())
+            if status == 403 or isinstance(exc, ssl.SSLError):
+                sha256 = credentials.certificate.sha256
+                self._refusals = (sha256, self._refusals[1] + 1 if self._refusals[0] == sha256 else 1)
+        if status == 401 or (status == 403 and len(self._identities()) > 1):
+            self._turn += 1
         station.tell(Milestone.REFUSED, text, status=status)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chargepki.ocpp_security.station.device import ATTEMPTS, PNC
+from chargepki.ocpp_security.station.device import ATTEMPTS, MAY_BE_LOWERED, PNC
 from chargepki.ocpp_security.station.misbehaviour import Conduct, Misbehaviour
 from chargepki.ocpp_security.station.store import QueuedEvent
 from chargepki.ocpp_security.versions import OcppVersion
@@ -60,6 +60,7 @@ def first_variables(identity: str, organization: str | None, variables: Mapping[
         "AdditionalRootCertificateCheck": "false",
         "HeartbeatInterval": "300",
         ATTEMPTS: "3",
+        MAY_BE_LOWERED: "false",
         PNC: "true",
         "ISO15118Ctrlr.ContractValidationOffline": "false",
         "ISO15118Ctrlr.CentralContractValidationAllowed": "true",

@@ -47,6 +47,8 @@ class Misbehaviour(StrEnum):
     PASSWORD_FORGOTTEN = "password-forgotten"  # noqa: S105 (the name of a mistake)
     PASSWORD_HEX = "password-hex"  # noqa: S105 (the name of a mistake)
     PROFILE_FORGOTTEN = "profile-forgotten"
+    NETWORK_BY_VARIABLES = "network-by-variables"
+    SLOT_PASSWORD_IGNORED = "slot-password-ignored"  # noqa: S105 (the name of a mistake)
     BOOT_OTHER_SERIAL = "boot-other-serial"
     EVENTS_EARLY = "events-early"
     EVENTS_TWICE = "events-twice"
@@ -84,6 +86,8 @@ _MEANINGS: Final[Mapping[Misbehaviour, str]] = MappingProxyType(
         Misbehaviour.PASSWORD_FORGOTTEN: "a new password is Accepted, and the old one is used",
         Misbehaviour.PASSWORD_HEX: "1.6: the hexadecimal text of AuthorizationKey is taken for the password",
         Misbehaviour.PROFILE_FORGOTTEN: "a raised security profile is Accepted, and the old one is used",
+        Misbehaviour.NETWORK_BY_VARIABLES: "SetNetworkProfile is NotSupported; 2.1 has the slots as variables",
+        Misbehaviour.SLOT_PASSWORD_IGNORED: "2.1: a slot's own password is Accepted, and SecurityCtrlr's is used",
         Misbehaviour.BOOT_OTHER_SERIAL: "BootNotification tells another serial number than the certificate",
         Misbehaviour.EVENTS_EARLY: "security events are sent before the boot is accepted",
         Misbehaviour.EVENTS_TWICE: "every security event is sent twice",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
 
+from chargepki.ocpp_security.basic_auth import check_identity
+from chargepki.ocpp_security.passwords import password_from_wire
 from chargepki.ocpp_security.security_profile import DEMANDS, SecurityProfile, judge_change
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki import files
@@ -36,6 +38,12 @@ class NetworkProfile:
     """``ws://`` or ``wss://``, without the identity."""
     security_profile: int | None = None
     """``None`` in the slot of the commissioning: 1 over ``ws``, else what the store has credentials for."""
+    interface: str = "Any"
+    message_timeout: int = 30
+    """In seconds; read and written, this station has its own."""
+    identity: str | None = None
+    """2.1: its own; without one that of SecurityCtrlr is used (B09.FR.16, FR.18), as for the password."""
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class NetworkFacts:
     has_password: Callable[[], bool]
     attempts: Callable[[], int]
     """NetworkProfileConnectionAttempts, for each entry of the order."""
+    may_be_lowered: Callable[[], bool] = lambda: False
+    """AllowSecurityProfileDowngrade: opens 3 to 2, and nothing else."""
 
 
 class StationNetwork:
@@ -60,11 +70,19 @@ class StationNetwork:
     """
 
     def __init__(
-        self, folder: Path, version: OcppVersion, url: str, facts: NetworkFacts, *, secure_url: str | None = None
+        self,
+        folder: Path,
+        version: OcppVersion,
+        url: str,
+        facts: NetworkFacts,
+        *,
+        identity: str,
+        secure_url: str | None = None,
     ) -> None:
         """Take up the slots of *folder*, or begin with *url* in slot 1 where it was commissioned with another one.
 
         Args:
+            identity: of the commissioning; 2.1 may change it (SecurityCtrlr.Identity), and give slots their own.
             secure_url: 1.6: the endpoint for profiles 2 and 3; without it the same host and port over TLS.
 
         Raises:
@@ -78,6 +96,8 @@ class StationNetwork:
         self.slots: dict[int, NetworkProfile] = {SLOTS[0]: NetworkProfile(url)}
         self.order: tuple[int, ...] = (SLOTS[0],)
         self.active = SLOTS[0]
+        self.identities: tuple[str, ...] = (identity,)
+        """What SecurityCtrlr.Identity is; while a new one has not opened a connection, the one before as well."""
         self._load()
         self._turns: deque[int] = deque()
         self.restarted()
@@ -107,8 +127,8 @@ class StationNetwork:
         self._turns.popleft()
         _ = self.current
 
-    def connected(self, profile: int) -> str | None:
-        """Take the report that the present slot opened a connection on *profile*.
+    def connected(self, profile: int, identity: str | None = None) -> str | None:
+        """Take the report that the present slot opened a connection on *profile* as *identity*.
 
         A raised profile takes every lower slot away (A05.FR.06). A station of 1.6 that is back on its old profile
         forgets the one that it could not use (1.6 A05.FR.08).
@@ -116,7 +136,9 @@ class StationNetwork:
         Returns:
             What changed, in words; ``None`` when nothing did.
         """
-        slot, before = self.current, (dict(self.slots), self.order, self.active)
+        slot, before = self.current, (dict(self.slots), self.order, self.active, self.identities)
+        if self.slots[slot].identity is None and identity in self.identities:
+            self.identities = (identity,)
         lower = [number for number, each in self.slots.items() if _least(each) < profile and number != slot]
         fell_back = self._version is OcppVersion.V16 and slot != self.order[0]
         gone = set(lower) | (set(self.slots) - {slot} if fell_back else set())
@@ -124,7 +146,7 @@ class StationNetwork:
         self.order = tuple(number for number in self.order if number not in gone) or (slot,)
         self.active = slot
         self._turns = deque([slot] * self._facts.attempts() + list(self._round()))
-        if (self.slots, self.order, self.active) == before:
+        if (self.slots, self.order, self.active, self.identities) == before:
             return None
         self._save()
         removed = f"; removed {', '.join(f'slot {number}' for number in sorted(gone))}" if gone else ""
@@ -141,19 +163,56 @@ class StationNetwork:
         if slot not in SLOTS:
             return _refusal("InvalidConfSlot", f"slots are {SLOTS[0]} to {SLOTS[-1]}")
         profile = int(data["securityProfile"])
-        if 0 < profile < self._facts.profile():
+        if self.is_downgrade(profile):
             return _refusal("NoSecurityDowngrade", "the security profile is never lowered")
         why = self._unusable(data, profile)
         if why is not None:
             return _refusal("InvalidNetworkConf", why)
+        new = NetworkProfile(
+            str(data["ocppCsmsUrl"]), profile, str(data["ocppInterface"]), int(data["messageTimeout"]),
+            data.get("identity"), data.get("basicAuthPassword"),
+        )  # fmt: skip
+        return {"status": "Accepted" if self.put(slot, new) else "Failed"}
+
+    def put(self, slot: int, profile: NetworkProfile) -> bool:
+        """Store the content of a slot; ``False``, and nothing changed, when it cannot be stored (B09.FR.03)."""
         before = self.slots
-        self.slots = {**self.slots, slot: NetworkProfile(str(data["ocppCsmsUrl"]), profile)}
+        self.slots = {**self.slots, slot: profile}
         try:
             self._save()
         except UnavailableError:
             self.slots = before
-            return {"status": "Failed"}
-        return {"status": "Accepted"}
+            return False
+        return True
+
+    def is_downgrade(self, profile: int) -> bool:
+        """Say whether *profile* is a lower one than the station may go to (A05.FR.08 to FR.10, B09.FR.31)."""
+        if profile not in (1, 2, 3):
+            return False
+        verdict = judge_change(
+            self._facts.profile(),
+            SecurityProfile(profile),
+            csms_root_installed=True,
+            station_certificate_installed=True,
+            downgrade_allowed=self._facts.may_be_lowered(),
+        )
+        return not verdict.accepted
+
+    def identity(self) -> str:
+        """Return what SecurityCtrlr.Identity reads as: that of the slot in use where it has its own (B09.FR.28)."""
+        return self.slots[self.active].identity or self.identities[0]
+
+    def set_identity(self, value: str) -> None:
+        """Store a new SecurityCtrlr.Identity, and let the slot in use have none of its own any more (B09.FR.26)."""
+        self.identities = tuple(dict.fromkeys((value, *self.identities)))[:2]
+        self.slots = {**self.slots, self.active: replace(self.slots[self.active], identity=None)}
+        self._save()
+
+    def forget_password(self) -> None:
+        """Let the slot in use have no password of its own any more: SecurityCtrlr has got one (B09.FR.27)."""
+        if self.slots[self.active].password is not None:
+            self.slots = {**self.slots, self.active: replace(self.slots[self.active], password=None)}
+            self._save()
 
     def _unusable(self, data: Mapping[str, Any], profile: int) -> str | None:
         """Say why a slot's content cannot be used (B09.FR.02)."""
@@ -163,14 +222,15 @@ class StationNetwork:
             return f"this station speaks {self._version.value} over JSON"
         if "apn" in data or "vpn" in data:
             return "this station has neither APN nor VPN"
-        if "identity" in data or "basicAuthPassword" in data:
-            return "this station has one identity and one password for all slots"
         try:
-            scheme = urlsplit(parse_endpoint(str(data["ocppCsmsUrl"]), "X")).scheme
+            if "identity" in data:
+                check_identity(str(data["identity"]))
+            if "basicAuthPassword" in data:
+                password_from_wire(str(data["basicAuthPassword"]), self._version)
+            parse_endpoint(str(data["ocppCsmsUrl"]), "X")
         except InputError as error:
             return error.what
-        secured = DEMANDS[SecurityProfile(profile)].tls
-        return None if secured == (scheme == "wss") else f"profile {profile} does not fit {scheme}://"
+        return _misfit(str(data["ocppCsmsUrl"]), profile)
 
     def takes_order(self, value: str) -> bool:
         """Say whether *value* is an order of slots that all can be used.
@@ -180,6 +240,8 @@ class StationNetwork:
         order = _parse_order(value)
         if order is None:
             return False
+        if set(order) < set(self.order) and [number for number in self.order if number in order] == list(order):
+            return True  # B09.FR.20: it only leaves slots out
         return all(number in self.slots and self._allows(self.slots[number]) for number in order)
 
     def set_order(self, value: str) -> None:
@@ -223,6 +285,8 @@ class StationNetwork:
         return [number for number in self.order for _ in range(self._facts.attempts())]
 
     def _allows(self, profile: NetworkProfile) -> bool:
+        if not profile.url or _misfit(profile.url, profile.security_profile) is not None:
+            return False  # written variable by variable, and not all of them
         reached = _least(profile)
         if profile.security_profile is None and reached == 2 and self._facts.has_certificate():
             reached = 3
@@ -231,6 +295,7 @@ class StationNetwork:
             SecurityProfile(reached),
             csms_root_installed=self._facts.has_root(),
             station_certificate_installed=self._facts.has_certificate(),
+            downgrade_allowed=self._facts.may_be_lowered(),
         )
         return verdict.accepted
 
@@ -240,11 +305,12 @@ class StationNetwork:
             "schema_version": 1,
             "commissioned": self._commissioned,
             "slots": {
-                str(number): {"url": each.url, "security_profile": each.security_profile}
+                str(number): {key: value for key, value in asdict(each).items() if value is not None}
                 for number, each in self.slots.items()
             },
             "order": self.order,
             "active": self.active,
+            "identities": self.identities,
         }
         files.write_durable(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2), mode=0o600)
 
@@ -255,17 +321,15 @@ class StationNetwork:
             document = orjson.loads(files.read_limited(self._path, _MAX_BYTES, "network.json"))
             if document["commissioned"] != self._commissioned:
                 return  # whoever names another CSMS commissions the station anew
-            slots = {
-                int(number): NetworkProfile(str(each["url"]), each["security_profile"])
-                for number, each in document["slots"].items()
-            }
+            slots = {int(number): NetworkProfile(**each) for number, each in document["slots"].items()}
             order = tuple(int(number) for number in document["order"])
             active = int(document["active"])
             if not order or not {active, *order} <= set(slots):
                 raise ValueError("a slot is named that is not there")
-            for each in slots.values():
-                parse_endpoint(each.url, "X")
+            for number in {active, *order}:
+                parse_endpoint(slots[number].url, "X")
             self.slots, self.order, self.active = slots, order, active
+            self.identities = tuple(map(str, document.get("identities") or self.identities))
         except (ValueError, KeyError, TypeError, InputError) as exc:
             why = type(exc).__name__
             raise InputError(f"{self._path} cannot be read", why=why, fix="remove it: the station begins anew") from exc
@@ -290,6 +354,14 @@ def parse_endpoint(url: str, identity: str) -> str:
         raise InputError(f"not the URL of a CSMS: {url[:100]!r}", fix="use ws://HOST:PORT or wss://HOST:PORT")
     path = parts.path.rstrip("/") or "/ocpp"
     return f"{parts.scheme}://{parts.netloc}{path}/{quote(identity, safe='')}"
+
+
+def _misfit(url: str, profile: int | None) -> str | None:
+    """Say why *profile* cannot be used with *url*; ``None``: it can."""
+    scheme = urlsplit(url).scheme
+    if profile is None or DEMANDS[SecurityProfile(profile)].tls == (scheme == "wss"):
+        return None
+    return f"profile {profile} does not fit {scheme}://"
 
 
 def _least(profile: NetworkProfile) -> int:

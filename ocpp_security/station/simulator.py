@@ -24,7 +24,15 @@ from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.connecting import RetryPolicy
 from chargepki.ocpp_security.station.csr import CsrForgery
-from chargepki.ocpp_security.station.device import ATTEMPTS, FIELD_LENGTH, PNC, PRIORITY, DeviceModel
+from chargepki.ocpp_security.station.device import (
+    ATTEMPTS,
+    FIELD_LENGTH,
+    IDENTITY,
+    MAY_BE_LOWERED,
+    PNC,
+    PRIORITY,
+    DeviceModel,
+)
 from chargepki.ocpp_security.station.dialling import Credentials, Dialler
 from chargepki.ocpp_security.station.driver import Authorizer, Contract, Decision, DriverFacts, Token
 from chargepki.ocpp_security.station.ev_contract import EvExchange
@@ -36,6 +44,7 @@ from chargepki.ocpp_security.station.network import NetworkFacts, StationNetwork
 from chargepki.ocpp_security.station.progress import Milestone, Progress
 from chargepki.ocpp_security.station.roots import StationRoots
 from chargepki.ocpp_security.station.session import StationSession
+from chargepki.ocpp_security.station.slot_variables import SlotVariables
 from chargepki.ocpp_security.station.status_asking import Call, Staples, issued_pairs
 from chargepki.ocpp_security.station.store import QueuedEvent, StationStore
 from chargepki.ocpp_security.station.vehicle_chain import VehicleChain
@@ -137,14 +146,12 @@ class StationSimulator:
         self.forgery = forgery or conduct.forgery
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
-        self._progress = progress
-        self.ev = ev
+        self._progress, self.ev = progress, ev
         state = store.begin(identity, serial_number or identity, first_variables(identity, organization, variables))
         self.about = StationFacts(self.version, state.serial_number, vendor, model)
         self._policy = conduct.policy(trust_policy or TrustPolicy())
         self.conduct = replace(conduct, hash_defects=self._policy.hash_defects)
         self._take_up(url, secure_url)
-        self.device.put(FIELD_LENGTH, str(ev.takes) if ev is not None and ev.takes else "")
         self.firmware = StationFirmware(
             FirmwareStore(store.folder, firmware_version), self._firmware_hooks(), conduct.firmware
         )
@@ -161,11 +168,18 @@ class StationSimulator:
     def _take_up(self, url: str, secure_url: str | None) -> None:
         """Set up what the store holds: variables, roots, certificates, configuration slots."""
         store, state = self.store, self.store.state
+        has_slots = self.version is OcppVersion.V21
         self.device = DeviceModel(
             state.variables,
             takes_password=self._takes_password,
             takes_order=lambda value: self.network.takes_order(value),
+            takes_identity=_is_identity if has_slots else None,
         )
+        self.network = StationNetwork(
+            store.folder, self.version, url, self._network_facts(), identity=self.identity, secure_url=secure_url
+        )
+        if has_slots:
+            self.device.slots = SlotVariables(self.network)
         self.roots = StationRoots(
             store.folder,
             self.version,
@@ -178,11 +192,11 @@ class StationSimulator:
         self.flow = StationCertificateFlow(
             self.version, self._config(), pending=state.pending, installed=state.installed
         )
-        self.network = StationNetwork(store.folder, self.version, url, self._network_facts(), secure_url=secure_url)
-        self._network_changed()
+        self.network_changed()
 
     def _take_up_vehicles(self, vehicle_chain: Sequence[bytes]) -> None:
         """Set up what decides about drivers, and what is known of certificates."""
+        self.device.put(FIELD_LENGTH, str(self.ev.takes) if self.ev is not None and self.ev.takes else "")
         facts = DriverFacts(self.device.is_on, lambda: self.roots.of(RootUse.MO, RootUse.V2G), self.clock)
         self.authorizer = Authorizer(self.store.folder, self.version, self.conduct, facts)
         self.staples = Staples(self.store.folder)
@@ -306,6 +320,8 @@ class StationSimulator:
     def take_variables(self) -> None:
         """Keep changed variables, and let the certificate flow and the network follow them."""
         self.network.set_order(self.device.values()[PRIORITY])
+        if self.device.values()[IDENTITY] != self.network.identity():
+            self.network.set_identity(self.device.values()[IDENTITY])
         self.store.set_variables(self.device.values())
         self.flow.config = self._config()
 
@@ -337,7 +353,10 @@ class StationSimulator:
                     self.network.restarted()
             credentials = self.dialler.choose_credentials()
             self._profile = credentials.profile
-            self.tell(Milestone.CONNECTING, f"connecting to {self.dialler.address()} (profile {credentials.profile})")
+            self.tell(
+                Milestone.CONNECTING,
+                f"connecting to {self.dialler.address(credentials.identity)} (profile {credentials.profile})",
+            )
             socket = await self.dialler.connect(credentials)
             if socket is None:
                 failures += 1
@@ -352,10 +371,12 @@ class StationSimulator:
     async def _serve(self, socket: ClientConnection, credentials: Credentials) -> None:
         certificate = credentials.certificate
         self.dialler.opened(credentials)
-        self.store.set_profile(credentials.profile)
+        # A slot that says so was judged when it was written; the password of one that does not is a way of coming in.
+        lowered = self.network.profile.security_profile == credentials.profile and self.device.is_on(MAY_BE_LOWERED)
+        self.store.set_profile(credentials.profile, lowered=lowered)
         self.device.put("SecurityProfile", str(credentials.profile))
-        changed = self.network.connected(credentials.profile)
-        self._network_changed()
+        changed = self.network.connected(credentials.profile, credentials.identity)
+        self.network_changed()
         if changed is not None:
             self.tell(Milestone.NETWORK, changed)
         self.tell(Milestone.CONNECTED, f"connected on security profile {credentials.profile}")
@@ -380,11 +401,14 @@ class StationSimulator:
             has_certificate=lambda: self.flow.client_certificate(self.clock()) is not None,
             has_password=lambda: bool(self.store.passwords()),
             attempts=lambda: int(self.device.values()[ATTEMPTS] or "3"),
+            may_be_lowered=lambda: self.device.is_on(MAY_BE_LOWERED),
         )
 
-    def _network_changed(self) -> None:
+    def network_changed(self) -> None:
+        """Let the variables follow the slots."""
         self.device.put(PRIORITY, self.network.order_text())
         self.device.put("ActiveNetworkProfile", str(self.network.active))
+        self.device.put(IDENTITY, self.network.identity())
 
     def _firmware_hooks(self) -> FirmwareHooks:
         def reported() -> None:
@@ -441,3 +465,11 @@ class StationSimulator:
         except InputError:
             return False
         return True
+
+
+def _is_identity(value: str) -> bool:
+    try:
+        check_identity(value)
+    except InputError:
+        return False
+    return True

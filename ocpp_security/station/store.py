@@ -114,9 +114,13 @@ class StationStore:
         if dict(self.state.variables) != dict(variables):
             self._save(replace(self.state, variables=dict(variables)))
 
-    def set_profile(self, profile: int) -> None:
-        """Keep the highest security profile that has opened a connection; it is never lowered (A00.FR.005)."""
-        if profile > self.state.security_profile:
+    def set_profile(self, profile: int, *, lowered: bool = False) -> None:
+        """Keep the highest security profile that has opened a connection; it is never lowered (A00.FR.005).
+
+        Args:
+            lowered: the station was brought to this one, as the errata allow (A05.FR.08).
+        """
+        if profile > self.state.security_profile or (lowered and profile != self.state.security_profile):
             self._save(replace(self.state, security_profile=profile))
 
     # Trust

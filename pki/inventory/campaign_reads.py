@@ -120,6 +120,11 @@ class CampaignReads:
         rows = self._rows("campaign_begun_since", {"campaign": campaign, "since": encode_time(since)})
         return int(rows[0][0])
 
+    def count_campaign_ended(self: _Rows, campaign: str, since: datetime) -> dict[CampaignStationState, int]:
+        """Return how many stations ended in each state after *since*."""
+        rows = self._rows("campaign_ended_since", {"campaign": campaign, "since": encode_time(since)})
+        return {CampaignStationState(state): int(count) for state, count in rows}
+
     def list_campaigns_of_station(self: _Rows, station: str) -> tuple[CampaignStationRecord, ...]:
         """Return where *station* stands in each campaign that it is part of."""
         return tuple(map(CAMPAIGN_STATION.decode, self._rows("campaigns_of_station", {"station": station})))

@@ -57,6 +57,10 @@ def campaign_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
         .order_by(item.c.position),
         "campaign_latest": select(func.max(item.c.began_at), func.max(item.c.ended_at)).where(mine),
         "campaign_begun_since": select(func.count()).where(mine, item.c.began_at > bindparam("since")),
+        "campaign_ended_since": select(item.c.state, func.count())
+        .where(mine, item.c.ended_at > bindparam("since"))
+        .group_by(item.c.state)
+        .order_by(item.c.state),
         "campaigns_of_station": record("campaign_station")
         .where(item.c.station == bindparam("station"))
         .order_by(item.c.campaign),

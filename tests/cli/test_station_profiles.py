@@ -99,6 +99,19 @@ def test_a_station_is_lowered_only_where_the_errata_allow_it_and_only_when_told_
     assert [(item["verdict"], "A05.FR.08" in item["why"]) for item in planned] == [("skipped", True)]
 
 
+def test_a_slot_of_2_1_gets_a_password_of_its_own_and_no_other_version(fleet: CommandLine, tmp_path: Path) -> None:
+    """B09.FR.14; TC_B_100."""
+    words = ("2", "--url", URL, "--root", "none", "--password-file", tmp_path / "password", "--dry-run")
+    refused = fleet.run("station", "set-profile", "NEW", *words).check_one_error(3).stderr
+    assert "2.1" in refused and "station set-password NEW" in refused
+    seen(fleet, "NEW", "ocpp2.1", 1)
+    steps = fleet("station", "set-profile", "NEW", *words, "--json").json()["steps"]
+    assert [step.split()[0] for step in steps] == ["write", "reset", "wait"]
+    assert "with a password of its own" in steps[0]
+    (tmp_path / "password").write_text("too-short")
+    fleet.run("station", "set-profile", "NEW", *words).check_one_error(3)
+
+
 def test_the_migration_plan_tells_what_would_be_fetched(fleet: CommandLine) -> None:
     rows = fleet("station", "migrate", "--plan", "--to", "2", "--json").json()["stations"]
     assert {row["station"]: row["verdict"] for row in rows} == {

@@ -45,7 +45,8 @@ def view(
     record = CampaignRecord(
         "c", "get-log", {}, {}, state, "alice", NOW, NOW + timedelta(days=1), NOW, wave, NOW - timedelta(hours=1)
     )
-    return replace(CampaignView(record, Pace(), counts), **more)  # type: ignore[arg-type]  # by name
+    judged = {key: sum(each.get(key, 0) for each in counts.values()) for key in (S.DONE, S.FAILED)}
+    return replace(CampaignView(record, Pace(), counts, judged), **more)  # type: ignore[arg-type]  # fields of the view
 
 
 def test_stations_begin_up_to_the_number_in_flight() -> None:
@@ -82,8 +83,13 @@ def test_failures_are_settled_before_anything_begins_and_stop_the_campaign_after
     ended = (replace(WAITING[0], state=S.RUNNING), Settlement(S.FAILED, {"why": "x"}))
     busy = view({1: {S.DONE: 4, S.RUNNING: 1, S.WAITING: 3}}, ended=[ended], turn=WAITING, has_connected=True)
     assert next_campaign_steps(busy, NOW) == (Settle("CS-1", ended[1]),)
-    after = replace(busy, ended=(), counts={1: {S.DONE: 4, S.FAILED: 1, S.WAITING: 3}})
+    after = view({1: {S.DONE: 4, S.FAILED: 1, S.WAITING: 3}}, turn=WAITING, has_connected=True)
     assert next_campaign_steps(after, NOW) == (Stop("1 of 5 stations failed, which reaches 20 %"),)
+
+
+def test_what_failed_before_a_person_let_it_go_on_stops_no_campaign_again() -> None:
+    found = view({1: {S.DONE: 4, S.FAILED: 5, S.WAITING: 1}}, judged={}, turn=WAITING[:1], has_connected=True)
+    assert next_campaign_steps(found, NOW) == (Begin(("CS-1",)),)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from chargepki.ocpp_security.operations import (
     next_step,
     read_answer,
 )
+from chargepki.ocpp_security.operations_profile import profile_parameters
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import Conflict, NotFound, SignerError, StateError
@@ -31,6 +32,7 @@ from chargepki.pki.inventory.records import (
     ActorKind,
     OperationRecord,
     OperationState,
+    PresenceRecord,
     StationRecord,
 )
 from testkit.databases import database_url, postgresql_server, postgresql_url, sqlite_url
@@ -112,6 +114,33 @@ def test_a_password_is_changed_from_request_to_record(rig: Rig) -> None:
     assert (rig.station.password_hash, rig.station.pending_password_hash) == ("$new", None)
     assert rig.station.password_changed_at == NOW
     assert finished.state is OperationState.DONE and finished.sealed is None, "the secret is erased"
+
+
+@pytest.mark.parametrize(("seen_on", "expected"), [(3, 3), (2, 2)])
+def test_a_lowering_that_runs_out_expects_what_the_station_was_last_seen_on(
+    rig: Rig, seen_on: int, expected: int
+) -> None:
+    presence = PresenceRecord("CS1", True, "csms-1", "l1", "ocpp2.0.1", seen_on, None, "127.0.0.1", NOW, NOW)
+
+    def is_on_3(tx: Transaction) -> None:
+        tx.update_station("CS1", security_profile=3)
+        tx.audit(ACTOR, "station.add", "CS1", now=NOW)
+        tx.set_presence(presence)
+
+    rig.inventory.write(is_on_3)
+    operation = rig.first.create(
+        OperationKind.SET_PROFILE, "CS1", profile_parameters(2, url="wss://csms.example", downgrade=True),
+        operation_id="op-1", actor=ACTOR, now=NOW, deadline=NOW + MINUTE,
+    )  # fmt: skip
+    rig.first.begin_attempt(lease(rig.first), SendAttempt("Reset", {"type": "OnIdle"}, lets_in=2), NOW)
+    assert rig.station.security_profile == 2, "let in from the reset on"
+    # The station does not come back in time, and is offline.
+    rig.inventory.write(lambda tx: tx.clear_presence("CS1", "l1", now=NOW))
+    (expired,) = rig.second.expire_due(NOW + 2 * MINUTE)
+    assert (expired.id, expired.state) == (operation.id, OperationState.EXPIRED)
+    assert rig.station.security_profile == expected
+    told = [entry.details for entry in rig.inventory.list_audit() if entry.action == "station.change"]
+    assert [item["security_profile"] for item in told if item] == ([2] if expected == 2 else [2, 3])
 
 
 def test_no_secret_is_stored_in_the_clear(rig: Rig, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chargepki.ocpp_security.campaign_store import ROLE, CampaignStore
-from chargepki.ocpp_security.campaigns import Begin, Pace, next_campaign_steps
+from chargepki.ocpp_security.campaigns import Begin, CampaignStep, Pace, Settle, Settlement, next_campaign_steps
 from chargepki.pki.errors import Conflict, NotFound, StateError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.campaign_records import CampaignRecord, CampaignState, CampaignStationState
@@ -146,6 +146,37 @@ def test_a_cancelled_campaign_withdraws_what_was_not_sent(rig: Rig) -> None:
     assert rig.inventory.get_operation(operation.id).sealed is None
     with pytest.raises(StateError, match="is cancelled"):
         store(rig).resume("cancelled", now=now)
+
+
+def test_a_campaign_that_stopped_and_was_resumed_goes_on_until_so_many_have_failed_again(rig: Rig) -> None:
+    stations = [f"STOP-{number}" for number in range(1, 7)]
+    for station in stations:
+        rig.add_station(station)
+    start(rig, "stops", stations, kind="set-password", pace=Pace(stop_percent=50, stop_after=2))
+    fence, now = lead(rig), datetime.now(UTC)
+
+    def fail(*names: str) -> None:
+        nonlocal now
+        now += timedelta(seconds=1)
+        steps: tuple[CampaignStep, ...] = (
+            Begin(names),
+            *(Settle(name, Settlement(S.FAILED, {"why": "broken"})) for name in names),
+        )
+        store(rig).perform(rig.inventory.get_campaign("stops"), steps, fence=fence, now=now)
+        carry_on(rig, "stops", fence, now=now)
+
+    fail(*stations[:2])
+    assert state(rig, "stops") is CampaignState.STOPPED
+    store(rig).resume("stops", now=now)
+    carry_on(rig, "stops", fence, now=now)
+    assert state(rig, "stops") is CampaignState.RUNNING, "what was looked at does not stop it once more"
+    fail(stations[2])
+    assert state(rig, "stops") is CampaignState.RUNNING
+    fail(stations[3])
+    assert state(rig, "stops") is CampaignState.STOPPED
+    assert rig.inventory.get_campaign("stops").why == "2 of 2 stations failed, which reaches 50 %"
+    store(rig).cancel("stops", "end of test", now=now)
+    carry_on(rig, "stops", fence, now=now)
 
 
 def lead(rig: Rig) -> int:

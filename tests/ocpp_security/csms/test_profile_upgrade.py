@@ -14,9 +14,11 @@ import websockets
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
-from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
 from chargepki.ocpp_security.operations_profile import profile_parameters
+from chargepki.ocpp_security.passwords import hash_password, verify_password
 from chargepki.ocpp_security.station import Milestone, RetryPolicy, StationSimulator, StationStore
+from chargepki.ocpp_security.station.misbehaviour import HONEST, Conduct, Misbehaviour
 from chargepki.ocpp_security.trust_facts import add_root, known_certificates
 from chargepki.ocpp_security.trust_reconcile import reconcile
 from chargepki.pki.inventory import Transaction
@@ -29,17 +31,20 @@ VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
 URL = "wss://csms.example/ocpp"
 
 
-def order(rig: Rig, station: str, profile: int, version: str, url: str = URL) -> str:
+def order(
+    rig: Rig, station: str, profile: int, version: str, url: str = URL, *, secret: bytes | None = None, **more: Any
+) -> str:
     store = OperationStore(rig.inventory, rig.sealing_key, owner="test", actor=ACTOR)
     now = datetime.now(UTC)
     return store.create(
         OperationKind.SET_PROFILE,
         station,
-        profile_parameters(profile, url=None if version == "ocpp1.6" else url),
+        profile_parameters(profile, url=None if version == "ocpp1.6" else url, **more),
         operation_id=new_operation_id(),
         actor=ACTOR,
         now=now,
         deadline=now + timedelta(minutes=1),
+        secret=PasswordSecret(secret, hash_password(secret)) if secret is not None else None,
     ).id
 
 
@@ -246,6 +251,77 @@ def test_tc_083_and_tc_a_19_our_station_goes_from_profile_1_to_3_and_stays_there
 
     run_on("asyncio", story())
     assert rig.inventory.get_station(identity).security_profile == 3
+
+
+@pytest.mark.parametrize("by", ["message", "variables"])
+def test_tc_b_100_a_slot_with_its_own_password_opens_the_next_profile(rig: Rig, by: str) -> None:
+    """B09.FR.14, FR.18 from both ends: SetNetworkProfile, or NetworkConfiguration where that is not known."""
+    identity, secret = f"SLOT-{by}", b"the-password-of-slot-2"
+    rig.add_station(identity, profile=1)
+
+    async def story() -> None:
+        async with rig.server(1) as plain, rig.server(2) as secure:
+            conduct = Conduct(frozenset({Misbehaviour.NETWORK_BY_VARIABLES})) if by == "variables" else HONEST
+            station = our_station(rig, identity, rig.url_of(plain), "ocpp2.1", enrol=False, conduct=conduct)
+            async with running(station):
+                operation = order(rig, identity, 2, "ocpp2.1", rig.url_of(secure), secret=secret)
+                await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final, seconds=80)
+                assert rig.inventory.get_operation(operation).state is OperationState.DONE
+            assert station.network.slots[2].password == secret.decode()
+            sent = [each.action for each in rig.inventory.list_attempts(operation)]
+            assert ("SetVariables(slot)" in sent) is (by == "variables")
+            with pytest.raises(websockets.InvalidStatus):
+                await open_socket(rig.url_of(secure), identity, password=PASSWORD, tls=rig.client_tls())
+
+    run_on("asyncio", story())
+    record = rig.inventory.get_station(identity)
+    assert record.security_profile == 2 and record.pending_password_hash is None
+    assert record.password_hash is not None and verify_password(record.password_hash, secret)
+
+
+def test_a_station_that_ignores_the_password_of_its_slot_keeps_the_one_on_record(rig: Rig) -> None:
+    """It comes in all the same, and nothing is accepted beside what it uses."""
+    rig.add_station("IGNORES", profile=1)
+
+    async def story() -> None:
+        async with rig.server(1) as plain, rig.server(2) as secure:
+            conduct = Conduct(frozenset({Misbehaviour.SLOT_PASSWORD_IGNORED}))
+            station = our_station(rig, "IGNORES", rig.url_of(plain), "ocpp2.1", enrol=False, conduct=conduct)
+            async with running(station):
+                operation = order(rig, "IGNORES", 2, "ocpp2.1", rig.url_of(secure), secret=b"the-password-of-slot-2")
+                await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final, seconds=80)
+            outcome = rig.inventory.get_operation(operation)
+            assert outcome.state is OperationState.DONE and "old password" in str(outcome.outcome)
+
+    run_on("asyncio", story())
+    record = rig.inventory.get_station("IGNORES")
+    assert record.pending_password_hash is None and verify_password(str(record.password_hash), PASSWORD)
+
+
+def test_a05_fr_08_our_station_is_lowered_from_3_to_2_and_comes_back_on_it(rig: Rig) -> None:
+    """A05.FR.08 from both ends; without its AllowSecurityProfileDowngrade nothing changes (A05.FR.10)."""
+    rig.add_station("DOWN")
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            url = rig.url_of(server)
+            station = our_station(rig, "DOWN", url, "ocpp2.1")
+            async with running(station):
+                await wait_for(lambda: station.store.state.security_profile == 3, seconds=80)
+                await done("DOWN", 3, url, OperationState.DONE)
+                await done("DOWN", 2, url, OperationState.FAILED)
+                station.device.put("AllowSecurityProfileDowngrade", "true")
+                await done("DOWN", 2, url, OperationState.DONE)
+            assert station.device.values()["SecurityProfile"] == "2"
+
+    async def done(identity: str, profile: int, url: str, expected: OperationState) -> None:
+        operation = order(rig, identity, profile, "ocpp2.1", url, downgrade=profile == 2)
+        await wait_for(lambda: rig.inventory.get_operation(operation).state.is_final, seconds=80)
+        assert rig.inventory.get_operation(operation).state is expected, rig.inventory.get_operation(operation)
+        is_lowered = expected is OperationState.DONE and profile == 2
+        assert rig.inventory.get_station(identity).security_profile == (2 if is_lowered else 3)
+
+    run_on("asyncio", story())
 
 
 @pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.0.1"])

@@ -221,8 +221,9 @@ ELSEWHERE = {
     Misbehaviour.SIGNED_FORGOTTEN, Misbehaviour.SIGNED_STAYS, Misbehaviour.LIST_CHILDREN_REVERSED,
     Misbehaviour.STATUS_JOINED_URLS, Misbehaviour.STATUS_PRIVATE_URL,
     Misbehaviour.AUTHORIZE_BOTH, Misbehaviour.AUTHORIZE_WITH_ROOT, Misbehaviour.AUTHORIZE_UNORDERED,
+    Misbehaviour.NETWORK_BY_VARIABLES, Misbehaviour.SLOT_PASSWORD_IGNORED,
 }  # fmt: skip
-"""They need certificates: see test_refusals and test_plug_and_charge."""
+"""They need certificates, or a second endpoint: see test_refusals, test_plug_and_charge, csms/test_profile_upgrade."""
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -28,6 +28,7 @@ class Facts:
     has_certificate: bool = True
     has_password: bool = True
     attempts: int = 2
+    may_be_lowered: bool = False
 
     def read(self) -> NetworkFacts:
         return NetworkFacts(
@@ -36,13 +37,14 @@ class Facts:
             has_certificate=lambda: self.has_certificate,
             has_password=lambda: self.has_password,
             attempts=lambda: self.attempts,
+            may_be_lowered=lambda: self.may_be_lowered,
         )
 
 
 def network(
     folder: Path, version: OcppVersion = V201, url: str = PLAIN, facts: Facts | None = None, **options: Any
 ) -> StationNetwork:
-    return StationNetwork(folder, version, url, (facts or Facts()).read(), **options)
+    return StationNetwork(folder, version, url, (facts or Facts()).read(), identity="CS-1", **options)
 
 
 def slot(number: int = 2, profile: int = 2, url: str = SECURE, **more: Any) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def test_b09_fr_01_and_fr_06_every_slot_takes_a_profile(tmp_path: Path, number: 
         slot(ocppVersion="OCPP16"),
         slot(vpn={"server": "x"}),
         slot(apn={"apn": "x"}),
-        slot(identity="OTHER"),
-        slot(basicAuthPassword="0123456789abcdef"),
+        slot(identity="half:half"),
+        slot(basicAuthPassword="too-short"),
     ],
     ids=lambda payload: "-".join(sorted(map(str, payload["connectionData"].values())))[:60],
 )

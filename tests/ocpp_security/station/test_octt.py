@@ -193,7 +193,7 @@ def test_row_55_and_1_6_l01_fr_20_what_the_secure_messages_replace_is_not_suppor
 ) -> None:
     """UpdateFirmware of 1.6 beside SignedUpdateFirmware; GetDiagnostics is answered alike."""
     station = StationSimulator("ws://localhost:1", "OLD", StationStore(tmp_path), OcppVersion.V16)
-    session = StationSession(station, cast(ClientConnection, object()), Credentials(1))
+    session = StationSession(station, cast(ClientConnection, object()), Credentials(1, "OLD"))
     payload: dict[str, object] = {"location": "https://images.example/a.img", "retrieveDate": "2026-06-01T12:00:00Z"}
     with pytest.raises(OcppRefusal) as refused:
         asyncio.run(session._answers.answer(CallReceived("1", action, payload)))
