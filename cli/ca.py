@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.ca_chain import add_chain
+from chargepki.cli.ca_keys import add_keys
 from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
@@ -264,4 +265,5 @@ def _counts(inventory: Inventory, record: CaRecord) -> dict[str, int]:
 
 
 add_chain(ca)
+add_keys(ca)
 add_rollover(ca)

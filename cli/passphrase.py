@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chargepki.pki.errors import InputError, StateError
 
-__all__ = ["ask_token_pin", "passphrase_source", "read_passphrase"]
+__all__ = ["ask_token_pin", "passphrase_source", "read_new_passphrase", "read_passphrase"]
 
 _MAX_BYTES = 4096
 
@@ -39,6 +39,33 @@ def read_passphrase(path: str, *, warn: Callable[[str], None] | None = None) -> 
         UnavailableError: the file cannot be read.
     """
     return _checked(_read(path, warn))
+
+
+def read_new_passphrase(path: str | None, *, old_file: str | None, warn: Callable[[str], None]) -> bytes:
+    """Return a new passphrase: from the file *path*, or typed twice on a terminal.
+
+    Raises:
+        InputError: it is empty, was typed in two ways, or comes from where the old one came from.
+        StateError: there is no file and no terminal.
+    """
+    if path is not None:
+        if path == old_file:
+            raise InputError(
+                f"{path} is named for both passphrases",
+                why="one of them would be changed into itself",
+                fix="use two files",
+            )
+        return read_passphrase(path, warn=warn)
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateError(
+            "no new passphrase", why="there is no terminal to ask on", fix="pass --new-passphrase-file PATH"
+        )
+    import getpass
+
+    first = _checked(getpass.getpass("New passphrase: ", stream=sys.stderr).encode())
+    if getpass.getpass("The same once more: ", stream=sys.stderr).encode() != first:
+        raise InputError("the two are not the same", fix="repeat the command")
+    return first
 
 
 def _read(setting: str | None, warn: Callable[[str], None] | None) -> bytes:

@@ -86,7 +86,7 @@ def _resume(state: GlobalState) -> None:
     home = state.settings.home
     if not home.is_dir() or read_journal(home) is None:
         raise StateError(f"no restore was interrupted in {home}", fix="look with: chargepki audit show --last 5")
-    with files.locked(home / "restore.lock"):
+    with files.locked(home / "restore.lock", mode=0o600):
         journal = read_journal(home)
         if journal is not None:  # else another process has completed it meanwhile
             carry_out(home, journal, state.settings.database)

@@ -375,10 +375,13 @@ def make_folder(path: Path | str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path | str) -> Iterator[None]:
+def locked(path: Path | str, *, mode: int = 0o644) -> Iterator[None]:
     """Hold an exclusive lock on the file *path* (created when absent) against other processes of this machine.
 
     The kernel releases the lock when the process ends, however it ends.
+
+    Args:
+        mode: permissions of a file that is created, less the umask.
 
     Raises:
         UnavailableError: the file cannot be created.
@@ -387,7 +390,7 @@ def locked(path: Path | str) -> Iterator[None]:
     try:
         # Whoever can write to the folder must not choose with a link which file we create.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-        handle = os.open(path, flags, 0o644)
+        handle = os.open(path, flags, mode)
     except OSError as exc:
         raise _unwritable(path, exc) from exc
     try:

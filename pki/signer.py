@@ -13,11 +13,13 @@ from chargepki.pki import files, keys
 from chargepki.pki.errors import Conflict, InputError, SignerError, UnavailableError
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, PublicKey
 
-__all__ = ["KeyOpener", "KeyStore", "KeyStores", "Passphrase", "Signer", "SoftwareKeyStore"]
+__all__ = ["KEYS_LOCK", "KeyOpener", "KeyStore", "KeyStores", "Passphrase", "Signer", "SoftwareKeyStore"]
 
 Passphrase: TypeAlias = Callable[[], bytes]
 """Gives the passphrase when it is first needed; called at most once by each store."""
 
+KEYS_LOCK: Final = "keys.lock"
+"""Beside the folder of the keys; held by whoever needs all of them to have one passphrase."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,119}\Z", re.ASCII)
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.ASCII)
 
@@ -79,7 +81,8 @@ class SoftwareKeyStore:
         self._folder = folder
         self._ask = passphrase
         self._passphrase: bytes | None = None
-        self._proven = False  # the passphrase has opened a key of this folder
+        self._proof: tuple[Path, int, int] | None = None
+        """The key file that the passphrase has opened, as it was then: another process may change the passphrase."""
         self._opened: dict[str, Signer] = {}
         self._lock = threading.RLock()
 
@@ -118,10 +121,12 @@ class SoftwareKeyStore:
                     f"the key {path} exists already", why="a key is never overwritten", fix="use a new label"
                 )
             files.make_private_folder(self._folder)
-            self._prove_passphrase()
-            private_key = keys.generate_private_key(algorithm)
-            files.write_new(path, keys.encrypt_private_key(private_key, self._secret()), mode=0o600)
-            self._proven = True
+            # Or the passphrase might be changed after it was proven, and the new key alone keep the old one.
+            with files.locked(self._folder.parent / KEYS_LOCK, mode=0o600):
+                self._prove_passphrase()
+                private_key = keys.generate_private_key(algorithm)
+                files.write_new(path, keys.encrypt_private_key(private_key, self._secret()), mode=0o600)
+            self._remember(path)
             self._opened[uri] = Signer.of(uri, private_key)
         return uri
 
@@ -173,13 +178,27 @@ class SoftwareKeyStore:
             private_key = keys.decrypt_private_key(pem, self._secret())
         except SignerError as exc:
             raise SignerError(f"cannot open the key {path}", why=exc.why or exc.what, fix=exc.fix) from exc
-        self._proven = True
+        self._remember(path)
         return private_key
+
+    def _remember(self, path: Path) -> None:
+        self._proof = _as_it_is(path)
 
     def _prove_passphrase(self) -> None:
         """Open one existing key first: a mistyped passphrase would otherwise lock the new key away for good."""
-        if not self._proven and (existing := sorted(self._folder.glob("*.key"))):
+        if self._proof is not None and self._proof == _as_it_is(self._proof[0]):
+            return
+        if existing := sorted(self._folder.glob("*.key")):
             self._decrypt(existing[0])
+
+
+def _as_it_is(path: Path) -> tuple[Path, int, int] | None:
+    """Return what changes when the file is written anew; ``None`` when it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return path, status.st_ino, status.st_mtime_ns
 
 
 def _present(path: Path) -> bool:

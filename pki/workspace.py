@@ -23,6 +23,7 @@ from chargepki.pki.signer import KeyStores, SoftwareKeyStore
 if TYPE_CHECKING:
     from chargepki.pki.authority.external import EnrolOutside
     from chargepki.pki.inventory.records import CaRecord
+    from chargepki.pki.passphrase import ChangedPassphrase
     from chargepki.pki.policy_settings import PolicySettings
 
 __all__ = ["Access", "Workspace", "os_actor"]
@@ -172,6 +173,16 @@ class Workspace:
             ChargePkiError: there is none, or it opens no key of this workspace.
         """
         self._software_keys.check_passphrase()
+
+    def passphrase(self) -> bytes:
+        """Ask for the passphrase of the software keys."""
+        return self._passphrase()
+
+    def change_passphrase(self, old: bytes, new: bytes, *, rehearse: bool) -> ChangedPassphrase:
+        """Do as `passphrase.change_passphrase`, for the keys of this workspace."""
+        from chargepki.pki.passphrase import change_passphrase
+
+        return change_passphrase(self.settings.home / "keys", old, new, rehearse=rehearse)
 
     @cached_property
     def authority(self) -> Authority:

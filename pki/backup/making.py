@@ -26,14 +26,13 @@ from chargepki.pki.inventory.codec import encode_time
 from chargepki.pki.inventory.dump import dump_parts
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.inventory.schema import NEWEST
+from chargepki.pki.signer import KEYS_LOCK
 
-__all__ = ["HEADER", "JOURNAL", "KEYS_LOCK", "Backup", "make_backup"]
+__all__ = ["HEADER", "JOURNAL", "Backup", "make_backup"]
 
 HEADER: Final = "backup.json"
 JOURNAL: Final = "restore.json"
 """A restore that has begun to replace; see `replacing`."""
-KEYS_LOCK: Final = "keys.lock"
-"""Held by whoever needs all key files to belong together: a backup, a change of the passphrase."""
 _CHUNK: Final = 1 << 18
 
 
@@ -78,7 +77,7 @@ def make_backup(
     inventory.write(lambda tx: tx.audit(actor, "workspace.backup", backup_id, now=now, details=details))
     run = _Run(inventory, settings, backup_id, actor, now)
     # Key files that are read while the passphrase is changed would be under two passphrases.
-    with files.locked(settings.home / KEYS_LOCK):
+    with files.locked(settings.home / KEYS_LOCK, mode=0o600):
         encrypt(run.archive(), write, recipients)
     assert run.head is not None, "the archive was written to its end"
     return Backup(backup_id, now, run.head, recipients.names, run.files, run.rows, tuple(run.left_out))

@@ -112,7 +112,7 @@ def restore(stream: IO[bytes], order: RestoreOrder) -> Restored:
     # Rows that will be a file must be prepared in its folder: it can be moved within one file system only.
     rows = staging / "rows.db" if database.path is None else database.path.absolute().parent / f".restore-{token}.db"
     try:
-        with files.locked(home / "restore.lock"):
+        with files.locked(home / "restore.lock", mode=0o600):
             if (home / JOURNAL).exists():
                 raise StateError("a restore was interrupted here", fix="complete it first: chargepki restore --resume")
             _remove_leftovers(home, rows.parent, token)

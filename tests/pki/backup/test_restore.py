@@ -55,7 +55,7 @@ def test_a_backup_of_either_database_is_restored_into_the_other(
     with backup.open("rb") as stream:
         done = restore(stream, world.order(target))
     assert (target.home / "keys" / "t@1.key").read_bytes() == b"an encrypted key"
-    assert {path.stat().st_mode & 0o077 for path in target.home.rglob("*") if path.name != "restore.lock"} == {0}
+    assert {path.stat().st_mode & 0o077 for path in target.home.rglob("*")} == {0}
     assert (target.home / "audit.key").read_bytes() == (settings.home / "audit.key").read_bytes()
     with world.open(target) as inventory:
         assert log_findings(inventory, target.home) == []
@@ -160,7 +160,7 @@ def test_a_damaged_backup_is_one_clear_refusal_and_touches_nothing(
         with backup.open("rb") as stream, pytest.raises(error, match=word):
             restore(stream, world.order(settings, replace=replace))
     assert not (tmp_path / "new").exists()
-    assert snapshot(home).items() - before.items() <= {(str(home / "restore.lock"), (0o100644, b""))}
+    assert snapshot(home).items() - before.items() <= {(str(home / "restore.lock"), (0o100600, b""))}
 
 
 def test_another_identity_does_not_open_it(world: World, backed_up: tuple[Path, Path], tmp_path: Path) -> None:
