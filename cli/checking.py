@@ -16,12 +16,14 @@ from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, pass_state
 
 if TYPE_CHECKING:
-    from chargepki.pki.checking import CheckReport, CheckRun, RangeJudge
+    from chargepki.pki.checking import CheckReport, CheckRun, KeptCheck, RangeJudge
     from chargepki.pki.inventory.filters import Filter
     from chargepki.pki.lint.settings import LintSettings
 
-__all__ = ["add_check", "check_everything"]
+__all__ = ["LAST_FILE", "add_check", "check_everything", "check_settings"]
 
+LAST_FILE = "inventory-check-last.json"
+"""Of the workspace: what the last check of everything found."""
 _KEPT_FILE = "inventory-check.json"
 _SAVE_SECONDS = 5.0
 _RANGES_A_PROCESS = 4
@@ -63,7 +65,14 @@ def check(
     path = Path(keep) if keep is not None else state.settings.home / _KEPT_FILE
     question = f"{where!r} {query!r} {at!r}"
     report = check_everything(
-        state, wanted, question=question, at=at, jobs=jobs, examples=examples, path=path, fresh=fresh
+        *(state, wanted),
+        question=question,
+        at=at,
+        jobs=jobs,
+        examples=examples,
+        path=path,
+        fresh=fresh,
+        keep_result=where is None and query is None,
     )
     if form == "sarif":
         state.output.text(report.to_sarif(version("chargepki")))
@@ -85,23 +94,27 @@ def check_everything(
     at: datetime | None,
     jobs: int | None,
     examples: int,
-    path: Path,
-    fresh: bool,
+    path: Path | None = None,
+    fresh: bool = False,
+    keep_result: bool,
 ) -> CheckReport:
-    """Return what a check finds; where it stands is kept in *path* until it is done."""
+    """Return what a check finds; where it stands is kept in *path* until it is done.
+
+    Args:
+        path: by default a file of the workspace.
+        keep_result: keep what was found in the workspace, for reports: only where everything is checked.
+    """
     from chargepki.ocpp_security.estate_findings import estate_findings
     from chargepki.pki import files
-    from chargepki.pki.checking import CheckReport, CheckRun, Tally, load_run, run_key
+    from chargepki.pki.checking import CheckReport, CheckRun, KeptCheck, Tally, load_run, run_key
     from chargepki.pki.config import CONFIG_FILE
     from chargepki.pki.lint.settings import load_lint_settings
     from chargepki.pki.questions import CliffRule
 
+    path = path or state.settings.home / _KEPT_FILE
     settings = load_lint_settings(state.settings.home / CONFIG_FILE)
     head = state.workspace.inventory.audit_head()
-    key = run_key(
-        *(head.log_id if head else "", version("chargepki"), question, str(examples)),
-        *(repr(sorted(settings.severity.items())), repr(settings.unverified), repr(settings.data.available)),
-    )
+    key = run_key(head.log_id if head else "", check_settings(settings), question, str(examples))
     run = None if fresh else load_run(path, key, examples)
     if run is None:
         run = CheckRun(key, at or datetime.now(UTC), Tally(examples))
@@ -114,7 +127,32 @@ def check_everything(
         run.tally.add(name, finding)
     if path.exists():
         files.remove_durable(path)
-    return CheckReport(run.at, run.judged, run.paths, run.tally.groups())
+    report = CheckReport(run.at, run.judged, run.paths, run.tally.groups())
+    if keep_result and head is not None:
+        count = None if run.resumed else head.count
+        _keep_result(state, KeptCheck(report, head.log_id, count, check_settings(settings)))
+    return report
+
+
+def check_settings(settings: LintSettings) -> str:
+    """Return a digest of all that decides what a check finds, besides the inventory."""
+    from chargepki.pki.checking import run_key
+
+    return run_key(
+        version("chargepki"),
+        *(repr(sorted(settings.severity.items())), repr(settings.unverified), repr(settings.data.available)),
+    )
+
+
+def _keep_result(state: GlobalState, kept: KeptCheck) -> None:
+    from chargepki.pki.checking import keep_check
+    from chargepki.pki.errors import ChargePkiError
+
+    try:
+        keep_check(state.settings.home / LAST_FILE, kept)
+    except ChargePkiError as error:
+        # An auditor may have no folder to write to: the check is no worse for it.
+        state.output.reason(f"what the check found cannot be kept for reports: {error}")
 
 
 def _judge(

@@ -17,6 +17,7 @@ import orjson
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import jsonable
 from chargepki.pki.errors import InputError
+from chargepki.pki.spreadsheets import FORMULA_STARTS, quoted_cell
 
 if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
@@ -28,8 +29,6 @@ __all__ = ["Form", "export_chunks", "write_chunks"]
 _BATCH: Final = 1000
 _SCHEMA: Final = b'{"schema":"chargepki/inventory-export","schema_version":1'
 _MOST_IN_PKCS12: Final = 10_000
-_FORMULA: Final = frozenset("=+-@\t\r")
-"""A spreadsheet takes a cell that begins so for a formula, and runs it."""
 _MAYBE_FORMULA: Final = re.compile(r'[,\n"][=+@\t-]')
 """Where in a text of lines such a cell may begin; carriage returns, which end each line too, are counted instead."""
 
@@ -158,13 +157,13 @@ def _csv(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]]) -> Iterator[b
             writer.writerows(rows_to_write)
             # Most batches hold no such cell, and looking at each would cost as much as all the rest.
             text = buffer.getvalue()
-            if text.count("\r") == len(batch) and not _MAYBE_FORMULA.search(text) and text[:1] not in _FORMULA:
+            if text.count("\r") == len(batch) and not _MAYBE_FORMULA.search(text) and text[:1] not in FORMULA_STARTS:
                 break
         yield text.encode()
 
 
 def _cell(value: Cell) -> Cell:
-    return f"'{value}" if value.__class__ is str and value[:1] in _FORMULA and value else value
+    return quoted_cell(value) if isinstance(value, str) else value
 
 
 def _pem(ders: Iterable[bytes]) -> Iterator[bytes]:

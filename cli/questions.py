@@ -224,15 +224,24 @@ def orphans(state: GlobalState) -> None:
     )
 
 
+@filter_options
 @click.option("--ca", metavar="NAME", help="Only revocations of this CA.")
 @click.option("--unpublished", is_flag=True, help="Only those that relying parties cannot know of yet.")
-@click.option("--at", type=INSTANT, metavar="TIME", help="What was published by then; now by default.")
 @_LIMIT
 @pass_state
-def revocations(state: GlobalState, ca: str | None, unpublished: bool, at: datetime | None, limit: int) -> None:
-    """Say of each revocation which published list was the first to tell it, and how long that took.
+def revocations(
+    state: GlobalState,
+    where: str | None,
+    query: str | None,
+    at: datetime | None,
+    ca: str | None,
+    unpublished: bool,
+    limit: int,
+) -> None:
+    """Say of each revocation which published list told it first, how long that took, and when it took effect.
 
-    unpublished: no list tells it. stale-answer: a prepared OCSP response denies it. needless: it expired before.
+    With --at, what was published by then. unpublished: no list tells it. stale-answer: a prepared OCSP response denies
+    it. needless: it expired before. It is effective when the last list that is silent about it has ended.
     """
     from itertools import islice
 
@@ -243,7 +252,9 @@ def revocations(state: GlobalState, ca: str | None, unpublished: bool, at: datet
     if ca is not None:
         inventory.get_ca(ca)
     bad = (Publication.UNPUBLISHED, Publication.STALE_ANSWER)
-    effects = revocation_effects(inventory, instant, ca=ca)
+    parts = wanted_of(state, where, query, at)
+    wanted = combined(parts) if parts else None
+    effects = revocation_effects(inventory, instant, ca=ca, wanted=wanted)
     chosen = (each for each in effects if not unpublished or each.publication in bad)
     rows = [
         {
@@ -255,12 +266,13 @@ def revocations(state: GlobalState, ca: str | None, unpublished: bool, at: datet
             "publication": each.publication,
             "published_at": each.published_at,
             "list_number": each.list_number,
-            "latency_seconds": None if each.latency is None else int(each.latency.total_seconds()),
+            "latency_seconds": _seconds(each.latency),
+            "effective_at": each.effective_at,
         }
         for each in islice(chosen, limit)
     ]
-    columns = ("certificate", "reason", "revoked_at", "publication", "published_at", "latency_seconds")
-    summary = summarise_revocations(revocation_effects(inventory, instant, ca=ca), instant)
+    columns = ("certificate", "reason", "revoked_at", "publication", "published_at", "effective_at", "latency_seconds")
+    summary = summarise_revocations(revocation_effects(inventory, instant, ca=ca, wanted=wanted), instant)
     figures = {
         "at": instant,
         "revoked": summary.revoked,
@@ -270,6 +282,8 @@ def revocations(state: GlobalState, ca: str | None, unpublished: bool, at: datet
         "median_latency_seconds": _seconds(summary.median_latency),
         "latency_95_seconds": _seconds(summary.latency_95),
         "longest_latency_seconds": _seconds(summary.longest_latency),
+        "not_yet_effective": summary.pending,
+        "median_effect_seconds": _seconds(summary.median_effect),
     }
     if state.output.is_json and not state.output.is_json_lines:
         state.output.document("chargepki/revocation-effects", {**figures, "revocations": rows})

@@ -58,6 +58,14 @@ class Tally:
         if number < self.most:
             self._examples[key].append(Example(name, finding.message, finding.where))
 
+    def take(self, group: FindingGroup) -> None:
+        """Add what is counted already, with the first of its examples."""
+        key = group.rule, group.severity.value
+        self._counts[key] = self._counts.get(key, 0) + group.count
+        self._texts.setdefault(key, (group.clause, group.hint))
+        kept = self._examples.setdefault(key, [])
+        kept += group.examples[: max(0, self.most - len(kept))]
+
     def merge(self, other: Sequence[Mapping[str, Any]]) -> None:
         """Add what another tally counted, as `to_json` gives it; its objects come behind those of this one."""
         for each in other:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -135,14 +135,17 @@ def _imported(reads: Reads) -> Iterator[tuple[str, bytes, bool]]:
 
 
 def issuers_of_imported(
-    reads: Reads, authorities: Sequence[AuthorityCertificate]
+    reads: Reads, authorities: Sequence[AuthorityCertificate], *, only: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[CaRecord, AuthorityCertificate | None]]:
     """Yield each issuer of imported certificates with the certificate whose key it has; ``None`` where nobody knows it.
 
     Imported certificates are kept by name and key identifier of their issuer: one of them stands for all.
+
+    Args:
+        only: says of an issuer's id whether it is asked for.
     """
     for ca in reads.list_cas(foreign=True):
-        if ca.state is not CaState.FOREIGN:
+        if ca.state is not CaState.FOREIGN or (only is not None and not only(ca.id)):
             continue
         sample = next(
             (der for page in reads.scan_certificates(Compare(FIELDS["ca"], "=", ca.id), ("id", "der"), size=1)

@@ -12,10 +12,10 @@ from typing import Final
 from chargepki.pki.inventory.filter_fields import FIELDS, Step
 from chargepki.pki.inventory.filters import And, Filter
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.questions.algorithms import algorithms_of
+from chargepki.pki.questions.algorithms import Algorithms, algorithms_of
 from chargepki.pki.questions.timeline import valid_at
 
-__all__ = ["CENSUS_BY", "Census", "CensusRow", "take_census"]
+__all__ = ["CENSUS_BY", "Census", "CensusRow", "take_algorithm_censuses", "take_census"]
 
 _EVERYTHING: Final = And(())
 _BY_DER: Final = ("key", "signature")
@@ -81,23 +81,43 @@ def take_census(
         raise ValueError(f"a census is not taken by {by}")
     chosen = valid_at(at, wanted) if only_valid else wanted
     if by in _BY_DER:
-        counts = _read_all(reads, chosen, by, progress)
+        counts = _read_all(reads, chosen, progress)[_BY_DER.index(by)]
     else:
         field = FIELDS[_FIELD.get(by, by)]
         found = reads.count_groups(chosen, (field,), step=Step.YEAR)
         counts = Counter({None if value is None else str(value): number for (value,), number in found})
+    return _census(by, at, counts, only_valid=only_valid)
+
+
+def take_algorithm_censuses(
+    reads: Reads, at: datetime, *, wanted: Filter = _EVERYTHING, progress: Callable[[int], None] | None = None
+) -> tuple[Census, Census]:
+    """Count what is valid by ``key`` and by ``signature``, reading each certificate once for both."""
+    counts = _read_all(reads, valid_at(at, wanted), progress)
+    key, signature = (_census(by, at, each, only_valid=True) for by, each in zip(_BY_DER, counts, strict=True))
+    return key, signature
+
+
+def _census(by: str, at: datetime, counts: Counter[str | None], *, only_valid: bool) -> Census:
     rows = sorted(counts.items(), key=lambda each: (-each[1], each[0] is None, each[0] or ""))
     return Census(by, at, only_valid, sum(counts.values()), tuple([CensusRow(*row) for row in rows]))
 
 
-def _read_all(reads: Reads, chosen: Filter, by: str, progress: Callable[[int], None] | None) -> Counter[str | None]:
-    counts: Counter[str | None] = Counter()
+def _read_all(
+    reads: Reads, chosen: Filter, progress: Callable[[int], None] | None
+) -> tuple[Counter[str | None], Counter[str | None]]:
+    """Return the counts by key and by signature."""
+    both: Counter[Algorithms | None] = Counter()
     done = 0
-    position = _BY_DER.index(by)
     for page in reads.scan_certificates(chosen, ("id", "der")):
         # A reservation has no certificate yet: it lacks the value.
-        counts.update(None if der is None else algorithms_of(bytes(der))[position] for _, der in page)
+        both.update(None if der is None else algorithms_of(bytes(der)) for _, der in page)
         done += len(page)
         if progress is not None:
             progress(done)
-    return counts
+    keys: Counter[str | None] = Counter()
+    signatures: Counter[str | None] = Counter()
+    for found, number in both.items():
+        keys[None if found is None else found.key] += number
+        signatures[None if found is None else found.signature] += number
+    return keys, signatures

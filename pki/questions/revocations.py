@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from chargepki.pki.inventory.filter_fields import FIELDS
+from chargepki.pki.inventory.filters import And, Compare, Filter
 from chargepki.pki.inventory.question_reads import PublishedList, RevocationRow
 from chargepki.pki.inventory.reads import Reads
 
@@ -48,6 +50,11 @@ class RevocationEffect:
     """Of the first list that told it; ``None`` while none does."""
     published_at: datetime | None
     """thisUpdate of that list."""
+    effective_at: datetime | None = None
+    """When the last list that is silent about it ends: from then on nobody can believe one that was signed before.
+
+    Not before `published_at`; ``None`` while no list tells it. OCSP tells it at once.
+    """
 
     @property
     def latency(self) -> timedelta | None:
@@ -74,9 +81,15 @@ class RevocationSummary:
     latency_95: timedelta | None
     """95 of 100 were published within this time."""
     longest_latency: timedelta | None
+    pending: int = 0
+    """Published, but lists that are silent about it have not ended yet."""
+    median_effect: timedelta | None = None
+    """From the revocation date until it was effective; ``None`` where nothing was published."""
 
 
-def revocation_effects(reads: Reads, at: datetime, *, ca: str | None = None) -> Iterator[RevocationEffect]:
+def revocation_effects(
+    reads: Reads, at: datetime, *, ca: str | None = None, wanted: Filter | None = None
+) -> Iterator[RevocationEffect]:
     """Yield what became of each revocation, by CA and id.
 
     A revocation is published by the first list of the certificate's own scope (the shard that its distribution point
@@ -85,22 +98,28 @@ def revocation_effects(reads: Reads, at: datetime, *, ca: str | None = None) -> 
 
     Args:
         ca: only one CA: a generation ``NAME@N``, or ``NAME`` for all of its generations.
+        wanted: only certificates that this filter asks for.
     """
     stale = frozenset(reads.list_stale_answers())
+    chosen = None if wanted is None else _revoked_ids(reads, wanted)
     for record in reads.list_cas():
         if ca is not None and ca not in (record.id, record.name):
             continue
         shelf = _Shelf([each for each in reads.list_published(record.id) if each.this_update <= at])
         for row in reads.list_revocations(record.id):
-            if row.revoked_at > at:
+            if row.revoked_at > at or (chosen is not None and row.certificate not in chosen):
                 continue
-            effect = _effect(record.id, row, shelf.first(row), at, is_stale=row.certificate in stale)
+            effect = _effect(record.id, row, shelf, at, is_stale=row.certificate in stale)
             yield replace(effect, publication=Publication.EXTERNAL) if record.is_external else effect
 
 
-def _effect(
-    ca: str, row: RevocationRow, published: PublishedList | None, at: datetime, *, is_stale: bool
-) -> RevocationEffect:
+def _revoked_ids(reads: Reads, wanted: Filter) -> frozenset[str]:
+    revoked = And((Compare(FIELDS["state"], "=", "revoked"), wanted))
+    return frozenset(str(name) for page in reads.scan_certificates(revoked, ("id",)) for (name,) in page)
+
+
+def _effect(ca: str, row: RevocationRow, shelf: _Shelf, at: datetime, *, is_stale: bool) -> RevocationEffect:
+    published = shelf.first(row)
     if is_stale and row.not_after >= at:
         publication = Publication.STALE_ANSWER
     elif published is not None:
@@ -111,6 +130,7 @@ def _effect(
         *(row.certificate, ca, row.profile, row.subject, row.station, row.reason, row.revoked_at, publication),
         list_number=None if published is None else published.number,
         published_at=None if published is None else published.this_update,
+        effective_at=None if published is None else max(published.this_update, shelf.silent_until(row, published)),
     )
 
 
@@ -120,7 +140,12 @@ class _Shelf:
     def __init__(self, lists: Sequence[PublishedList]) -> None:
         self._numbered: dict[int, tuple[list[int], list[PublishedList]]] = {}
         self._old: dict[int, list[PublishedList]] = {}
+        self._ends: dict[int, tuple[list[int], list[datetime]]] = {}
         for each in lists:
+            # In the order of their numbers; each place has the latest end of all lists up to there.
+            numbers, ends = self._ends.setdefault(each.shard, ([], []))
+            numbers.append(each.number)
+            ends.append(max(each.next_update, ends[-1]) if ends else each.next_update)
             if each.changes is None:
                 self._old.setdefault(each.shard, []).append(each)
                 continue
@@ -141,6 +166,12 @@ class _Shelf:
         old = next((each for each in self._old.get(row.shard, ()) if each.this_update >= row.revoked_at), None)
         return old or numbered
 
+    def silent_until(self, row: RevocationRow, first: PublishedList) -> datetime:
+        """Return the latest nextUpdate of the lists before *first*, or its thisUpdate where there are none."""
+        numbers, ends = self._ends[row.shard]
+        position = bisect_left(numbers, first.number)
+        return ends[position - 1] if position else first.this_update
+
 
 def summarise_revocations(
     effects: Iterator[RevocationEffect] | Sequence[RevocationEffect], at: datetime
@@ -148,7 +179,8 @@ def summarise_revocations(
     """Return the figures over *effects*: constant memory but for one number each."""
     reasons: dict[str, int] = {}
     latencies: list[timedelta] = []
-    unpublished = stale = total = 0
+    delays: list[timedelta] = []
+    unpublished = stale = total = pending = 0
     for each in effects:
         total += 1
         reasons[each.reason] = reasons.get(each.reason, 0) + 1
@@ -156,10 +188,18 @@ def summarise_revocations(
         stale += each.publication is Publication.STALE_ANSWER
         if each.latency is not None:
             latencies.append(each.latency)
+        if each.effective_at is not None:
+            pending += each.effective_at > at
+            delays.append(max(each.effective_at - each.revoked_at, timedelta(0)))
     latencies.sort()
+    delays.sort()
     median, most, longest = (_quantile(latencies, share) for share in _QUANTILES)
     by_reason = sorted(reasons.items(), key=lambda each: (-each[1], each[0]))
-    return RevocationSummary(at, total, unpublished, stale, tuple(by_reason), median, most, longest)
+    return RevocationSummary(
+        *(at, total, unpublished, stale, tuple(by_reason), median, most, longest),
+        pending=pending,
+        median_effect=_quantile(delays, 0.5),
+    )
 
 
 def _quantile(ordered: Sequence[timedelta], share: float) -> timedelta | None:

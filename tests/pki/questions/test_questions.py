@@ -186,6 +186,8 @@ def test_effect_of_revocations_agrees(both: tuple[Inventory, Inventory], at: dat
         numbers[change.certificate] = max(change.seq, numbers.get(change.certificate, 0))
     lists = [(each.number, each.shard or 0, each.changes, each.this_update, each.ca) for each in LISTS]
     lists += [(each.number, 0, each.changes, each.this_update, each.ca) for each in DELTAS]
+    ends = {each.number: (each.next_update, each.shard or 0) for each in LISTS}
+    ends |= {each.number: (each.next_update, 0) for each in DELTAS}
     expected = {}
     for row in CERTIFICATES:
         if row.state is not CertificateState.REVOKED or row.revoked_at is None or row.revoked_at > at:
@@ -212,9 +214,23 @@ def test_effect_of_revocations_agrees(both: tuple[Inventory, Inventory], at: dat
                 assert each.publication is (Publication.NEEDLESS if is_over else Publication.UNPUBLISHED)
             else:
                 assert each.publication is Publication.PUBLISHED
+                silent = [
+                    end
+                    for name, (end, shard) in ends.items()
+                    if row.ca == "s@1" and shard == (row.shard or 0) and name < (each.list_number or 0)
+                ]
+                assert each.effective_at == max([each.published_at, *silent])
+            assert (each.effective_at is None) == (each.published_at is None)
+        keyed = [each for each in effects if each.reason == "keyCompromise"]
+        compromised = parse_filter("revocation_reason = 'keyCompromise'", now=at)
+        assert list(revocation_effects(inventory, at, wanted=compromised)) == keyed
         summary = summarise_revocations(effects, at)
         latencies = sorted(each.latency for each in effects if each.latency is not None)
         assert summary.revoked == len(effects) == sum(number for _, number in summary.by_reason)
+        told = [each for each in effects if each.effective_at is not None]
+        assert summary.pending == sum(each.effective_at > at for each in told if each.effective_at)
+        delays = sorted(max(each.effective_at - each.revoked_at, timedelta(0)) for each in told if each.effective_at)
+        assert summary.median_effect == (delays[(len(delays) + 1) // 2 - 1] if delays else None)
         assert summary.longest_latency == (latencies[-1] if latencies else None)
         assert summary.median_latency == (latencies[(len(latencies) + 1) // 2 - 1] if latencies else None)
 
