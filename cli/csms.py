@@ -56,9 +56,9 @@ def csms() -> None:
 @click.option("--ocsp-allow", "ocsp_allow", multiple=True, metavar="URL", help="Responder or CRL to ask; repeatable.")
 @click.option("--ocsp-network", "ocsp_networks", multiple=True, metavar="NET", help="Private range they may be in.")
 @click.option("--status-trust", metavar="F", help="CA certificates of others whose answers are verified (PEM).")
-@click.option("--contract-trust", metavar="F", help="MO and V2G roots (PEM): judge contract certificates of Authorize.")
-@click.option("--contract-sub-cas", metavar="F", help="Sub-CAs below them (PEM), for stations that send hashes alone.")
-@click.option("--contract-token-status", type=click.Choice(_TOKENS), help="What tokens count as; Unknown by default.")
+@click.option("--contract-trust", metavar="F", help="Roots for contracts (PEM) beside those on record.")
+@click.option("--contract-sub-cas", metavar="F", help="Sub-CAs of MOs (PEM), for stations that send hashes alone.")
+@click.option("--contract-token-status", type=click.Choice(_TOKENS), help="What contracts of others count as.")
 @click.option("--contract-ca", "contract_cas", multiple=True, metavar="CA", help="Answer vehicles: issues contracts.")
 @click.option("--cps-ca", "cps_cas", multiple=True, metavar="CA", help="Sub-CA of the provisioning service.")
 @click.option(

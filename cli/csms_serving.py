@@ -220,11 +220,8 @@ def _provider(state: GlobalState, options: Mapping[str, Any]) -> PkiContractProv
     return PkiContractProvider(provisioner)
 
 
-def _contracts(options: Mapping[str, Any]) -> ContractTrust | None:
-    if options["contract_trust"] is None:
-        if options["contract_sub_cas"] is not None:
-            raise click.UsageError("--contract-sub-cas needs --contract-trust")
-        return None
+def _contracts(options: Mapping[str, Any]) -> ContractTrust:
+    """Return what judges contract certificates beside the inventory; the file has no source and no confirmation."""
     try:
         status = TokenStatus(options["contract_token_status"])
     except ValueError:

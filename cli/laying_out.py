@@ -66,10 +66,7 @@ def write_layout(state: GlobalState, layout: Layout, *, prefix: str, out: str, l
     found = lay_out(layout, material)
     for record in exported.values():
         _audit(state, record, layout, now)
-    for each in found:
-        path = folder / each.path
-        files.make_private_folder(path.parent)
-        files.write_new(path, each.content, mode=0o600 if each.secret else 0o644)
+    files.write_new_folder(folder, ((each.path, each.content, 0o600 if each.secret else 0o644) for each in found))
     state.output.say(f"wrote {counted(len(found), 'file')} to {folder}")
     secret = [str(each.path) for each in found if each.secret and each.content]
     if secret:

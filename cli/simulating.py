@@ -18,6 +18,7 @@ from chargepki.cli.output import rfc3339
 from chargepki.cli.simulating_vehicle import VehiclePlan
 from chargepki.cli.stations import read_password
 from chargepki.cli.values import format_duration
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.station.fleet import FleetMember
@@ -138,6 +139,7 @@ class StationPlant:
             conduct=member.conduct,
             firmware_version=options["firmware_version"],
             trust_policy=self._policy,
+            dialect=Dialect.OLDER if options["older_dialect"] else Dialect.OCA,
             ev=self._exchange,
             uses=self._vehicle.uses_of(member.version),
             variables=self._vehicle.variables,
@@ -165,7 +167,7 @@ def _exchange(options: Mapping[str, Any]) -> EvExchange | None:
     def keep(exi: bytes, number: int) -> None:
         files.write_durable(Path(response if number == 1 else f"{response}.{number}"), exi)
 
-    return EvExchange(read_exi(request, "request"), keep, older_dialect=options["ev_older_dialect"])
+    return EvExchange(read_exi(request, "request"), keep)
 
 
 def _trust_policy(options: Mapping[str, Any]) -> TrustPolicy:

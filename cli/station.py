@@ -383,7 +383,7 @@ add_root_commands(station)
 @click.option("--vehicle-chain", metavar="F", help="2.1: a vehicle's chain (PEM): ask for its status (M07).")
 @click.option("--ev-request", metavar="F", help="EXI of a vehicle's request for its contract, to pass on once.")
 @click.option("--ev-response", metavar="F", help="File for the answer; further ones get .2, .3 appended.")
-@click.option("--ev-older-dialect", is_flag=True, help="In 1.6, ask by the DataTransfer of has.to.be.")
+@click.option("--older-dialect", is_flag=True, help="In 1.6, speak of vehicles by the DataTransfer of has.to.be.")
 @click.option("--until", metavar="MILESTONE", help="Stop at this milestone, for example certificate-proven.")
 @click.option("--timeout", type=DURATION, metavar="60s", help="Give up when --until is not reached in this time.")
 @pass_state

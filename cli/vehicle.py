@@ -13,6 +13,19 @@ __all__ = ["vehicle"]
 _ROOT_COLUMNS = ("use", "subject", "state", "manufacturers", "source", "sha256")
 
 
+def _stand_in(command: Any) -> Any:
+    """Add the options that stand in for what a vehicle has."""
+    roots = click.option(
+        "--v2g-root",
+        "v2g_roots",
+        multiple=True,
+        required=True,
+        metavar="F",
+        help="V2G root that the vehicle has; repeatable.",
+    )
+    return click.option("--key", required=True, metavar="F", help="The private key of --cert.")(roots(command))
+
+
 @group("vehicle", example="chargepki vehicle import WAUABC12345678901D.pem")
 def vehicle() -> None:
     """Keep vehicles by the PCID of their provisioning certificate, and stand in for one without a car."""
@@ -77,7 +90,7 @@ def remove(state: GlobalState, pcid: str, dry_run: bool) -> None:
 )
 @click.argument("file", metavar="FILE")
 @click.option(
-    "--use", type=click.Choice(("oem", "v2g")), default="oem", show_default=True, help="What it is believed for."
+    "--use", type=click.Choice(("oem", "v2g", "mo")), default="oem", show_default=True, help="What it is believed for."
 )
 @click.option("--fingerprint", required=True, metavar="HEX", help="SHA-256, as its owner told it on another way.")
 @click.option("--source", required=True, metavar="TEXT", help="Where file and fingerprint came from.")
@@ -91,7 +104,10 @@ def remove(state: GlobalState, pcid: str, dry_run: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Judge it, change nothing.")
 @pass_state
 def add_root(state: GlobalState, /, **options: Any) -> None:
-    """Believe the root certificate in FILE; roots of ours are believed without."""
+    """Believe the root certificate in FILE; roots of ours are believed without.
+
+    An oem root certifies vehicles, an mo root contracts, a v2g root both. `csms serve` follows at once.
+    """
     from chargepki.cli.vehicle_work import add_root
 
     add_root(state, options)
@@ -112,7 +128,7 @@ def roots(state: GlobalState) -> None:
 @click.option("--dry-run", is_flag=True, help="Judge it, change nothing.")
 @pass_state
 def withdraw_root(state: GlobalState, sha256: str, dry_run: bool) -> None:
-    """Believe the root with this fingerprint no more; vehicles below it get no contract from now on."""
+    """Believe the root with this fingerprint no more; what is below it is refused from now on."""
     from chargepki.cli.vehicle_work import withdraw_root
 
     withdraw_root(state, sha256, dry_run=dry_run)
@@ -128,15 +144,7 @@ def withdraw_root(state: GlobalState, sha256: str, dry_run: bool) -> None:
     metavar="F",
     help="Provisioning certificate, or contract with --update; PEM, leaf first, with sub-CAs.",
 )
-@click.option("--key", required=True, metavar="F", help="Its private key.")
-@click.option(
-    "--v2g-root",
-    "v2g_roots",
-    multiple=True,
-    required=True,
-    metavar="F",
-    help="V2G root that the vehicle has; repeatable.",
-)
+@_stand_in
 @click.option(
     "--maximum", type=click.IntRange(0, 255), default=1, help="Contracts that it has room for (-20); 1 by default."
 )
@@ -163,15 +171,7 @@ def request(state: GlobalState, /, **options: Any) -> None:
 )
 @click.argument("response", metavar="FILE|-")
 @click.option("--cert", required=True, metavar="F", help="The certificate that the request was signed with.")
-@click.option("--key", required=True, metavar="F", help="Its private key.")
-@click.option(
-    "--v2g-root",
-    "v2g_roots",
-    multiple=True,
-    required=True,
-    metavar="F",
-    help="V2G root that the vehicle has; repeatable.",
-)
+@_stand_in
 @click.option("--key-out", metavar="F", help="File for the contract key; not overwritten.")
 @click.option("--chain-out", metavar="F", help="File for the contract chain, PEM, leaf first.")
 @pass_state

@@ -18,8 +18,9 @@ from chargepki.pki import files, keys, provisioning
 from chargepki.pki.authority import utc_now
 from chargepki.pki.chain import Revocation
 from chargepki.pki.errors import ChargePkiError, InputError, NotFound, PolicyRefusal
-from chargepki.pki.identifiers import EvccId, Pcid
+from chargepki.pki.identifiers import EvccId
 from chargepki.pki.inventory.contract_records import (
+    ContractOfferRecord,
     OfferState,
     ProvisioningCertificateRecord,
     RoleRootRecord,
@@ -78,8 +79,7 @@ def _import(
     inventory, actor = state.workspace.inventory, state.workspace.actor
     if provisioning.is_vehicle_certificate(chain[0]):
         client = provisioning.admit_vehicle_certificate(inventory, chain, actor=actor, now=now, evidence=evidence)
-        stored = provisioning.store_vehicle_certificate(inventory, client, actor=actor, now=now)
-        return _client_row(stored), client.notices
+        return _row(state, provisioning.store_vehicle(inventory, client, actor=actor, now=now)), client.notices
     admission = provisioning.admit_vehicle(
         inventory, chain, actor=actor, now=now, crls=evidence.crls, ocsp_responses=evidence.ocsp_responses
     )
@@ -88,32 +88,24 @@ def _import(
 
 def vehicle_rows(state: GlobalState) -> Iterator[dict[str, Any]]:
     """Return the rows of ``vehicle list``: provisioning certificates, then vehicle certificates."""
-    for record in state.workspace.inventory.list_provisioning_certificates():
-        yield _row(state, record)
-    yield from map(_client_row, state.workspace.inventory.list_vehicle_certificates())
+    inventory = state.workspace.inventory
+    for provisioned in inventory.list_provisioning_certificates():
+        yield _row(state, provisioned)
+    for client in inventory.list_vehicle_certificates():
+        yield _row(state, client)
 
 
-def _client_row(record: VehicleCertificateRecord) -> dict[str, Any]:
+def _row(state: GlobalState, record: ProvisioningCertificateRecord | VehicleCertificateRecord) -> dict[str, Any]:
+    """Return what is told of a certificate; contracts are offered to the PCID of a provisioning certificate."""
+    names: dict[str, Any]
+    if isinstance(record, VehicleCertificateRecord):
+        offers: tuple[ContractOfferRecord, ...] = ()
+        names = {"pcid": None, "evccid": record.evccid, "standard": "iso15118-20"}
+    else:
+        names = {"pcid": record.vehicle, "evccid": None, "standard": record.standard}
+        offers = state.workspace.inventory.list_offers_to(record.vehicle)
     return {
-        "pcid": None,
-        "evccid": record.evccid,
-        "standard": "iso15118-20",
-        "state": record.state,
-        "subject": record.subject,
-        "not_after": record.not_after,
-        "sha256": record.id,
-        "contracts": [],
-        "added_by": record.added_by,
-        "added_at": record.added_at,
-    }
-
-
-def _row(state: GlobalState, record: ProvisioningCertificateRecord) -> dict[str, Any]:
-    offers = state.workspace.inventory.list_offers_to(record.vehicle)
-    return {
-        "pcid": record.vehicle,
-        "evccid": None,
-        "standard": record.standard,
+        **names,
         "state": record.state,
         "subject": record.subject,
         "not_after": record.not_after,
@@ -124,50 +116,33 @@ def _row(state: GlobalState, record: ProvisioningCertificateRecord) -> dict[str,
     }
 
 
-def _is_evccid(text: str) -> bool:
-    try:
-        EvccId.parse(text)
-    except InputError:
-        return False
-    return True
-
-
-def show_vehicle(state: GlobalState, pcid: str) -> None:
+def show_vehicle(state: GlobalState, name: str) -> None:
     """Carry out ``vehicle show``."""
-    if _is_evccid(pcid):
-        _show_client(state, EvccId.parse(pcid).normalised)
-        return
-    inventory, vehicle = state.workspace.inventory, Pcid.parse(pcid).normalised
-    known = inventory.list_provisioning_certificates(vehicle)
+    inventory, found = state.workspace.inventory, provisioning.identify_vehicle(name)
+    vehicle, is_client = found.normalised, isinstance(found, EvccId)
+    known = (
+        inventory.list_vehicle_certificates(vehicle) if is_client else inventory.list_provisioning_certificates(vehicle)
+    )
     if not known:
         raise NotFound(f"there is no vehicle {vehicle}", fix="list them with: chargepki vehicle list")
-    offers = [
-        {"contract": offer.contract, "state": offer.state, "priority": offer.priority, "offered_at": offer.offered_at}
-        for offer in inventory.list_offers_to(vehicle)
-    ]
     certificates = [
         {name: value for name, value in _row(state, record).items() if name not in _NAMES} for record in known
     ]
-    state.output.fields("chargepki/vehicle", {"pcid": vehicle, "certificates": certificates, "offers": offers})
+    content: dict[str, Any] = {"evccid" if is_client else "pcid": vehicle, "certificates": certificates}
+    if not is_client:
+        content["offers"] = [
+            {name: getattr(offer, name) for name in ("contract", "state", "priority", "offered_at")}
+            for offer in inventory.list_offers_to(vehicle)
+        ]
+    state.output.fields("chargepki/vehicle", content)
 
 
-def _show_client(state: GlobalState, evccid: str) -> None:
-    known = state.workspace.inventory.list_vehicle_certificates(evccid)
-    if not known:
-        raise NotFound(f"there is no vehicle {evccid}", fix="list them with: chargepki vehicle list")
-    certificates = [
-        {name: value for name, value in _client_row(record).items() if name not in _NAMES} for record in known
-    ]
-    state.output.fields("chargepki/vehicle", {"evccid": evccid, "certificates": certificates})
-
-
-def remove_vehicle(state: GlobalState, pcid: str, *, dry_run: bool) -> None:
+def remove_vehicle(state: GlobalState, name: str, *, dry_run: bool) -> None:
     """Carry out ``vehicle remove``."""
     if dry_run:
         state.rehearse()
-    remove = provisioning.remove_vehicle_certificates if _is_evccid(pcid) else provisioning.remove_vehicle
-    remove(state.workspace.inventory, pcid, actor=state.workspace.actor, now=utc_now())
-    show_vehicle(state, pcid)
+    provisioning.remove_vehicle(state.workspace.inventory, name, actor=state.workspace.actor, now=utc_now())
+    show_vehicle(state, name)
 
 
 def add_root(state: GlobalState, options: Mapping[str, Any]) -> None:

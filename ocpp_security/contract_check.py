@@ -13,36 +13,46 @@ from cryptography import x509
 
 from chargepki.ocpp_security.contract import ChainFinding, ContractFacts, RevocationFinding, TokenStatus
 from chargepki.ocpp_security.status import CertificateWord, StatusGateway, StatusSource
-from chargepki.pki.chain import AnchorUse, ChainVerifier, PathRefusal, Purpose, TrustAnchor
+from chargepki.pki.chain import AnchorUse, PathRefusal, Purpose, TrustAnchor
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.hashdata import CertificateHashData, hashed_parts
 from chargepki.pki.identifiers import Emaid
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.contract_records import ContractRecord, ContractState
 from chargepki.pki.ocsp import issuer_hashes
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.role_roots import Believed, Roots
 from chargepki.pki.status_addresses import status_addresses
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.offload import Offload
 
-__all__ = ["ContractChecker", "ContractTrust"]
+__all__ = ["ContractChecker", "ContractTrust", "names_contract"]
 
 _MAX_PEM_BYTES: Final = 65_536
 _MAX_CERTIFICATES: Final = 8
 _USES: Final = frozenset({AnchorUse.MO, AnchorUse.V2G})
+_EMAID: Final = "emaid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTrust:
-    """What contract certificates are judged by."""
+    """What contract certificates are judged by.
 
-    anchors: tuple[bytes, ...]
-    """DER of the roots that contracts may lead to: MO roots, and V2G roots under which MOs are certified."""
+    The inventory counts first: its roots for contracts (MO and V2G roots of ours, and those of others whose source and
+    confirmation are on record), its sub-CAs of mobility operators, and its contracts. It is read for each question, so
+    what is added, withdrawn or ended there holds at once.
+    """
+
+    anchors: tuple[bytes, ...] = ()
+    """DER of further roots that contracts may lead to: MO roots, and V2G roots under which MOs are certified."""
     intermediates: tuple[bytes, ...] = ()
-    """DER of sub-CAs, for stations that send hash data alone, or leave sub-CAs out."""
+    """DER of further sub-CAs, for stations that send hash data alone, or leave sub-CAs out."""
     token_status: TokenStatus = TokenStatus.UNKNOWN
-    """What is said about a token when nobody is asked."""
+    """What is said about the eMAID of a contract that is not ours when nobody is asked."""
     ask_token: Callable[[str, str], Awaitable[TokenStatus]] | None = None
-    """Asked for the status of a token (its text and its type) where the CSMS has no handler of its own."""
+    """Asked for the status of any token (its text and its type) where the CSMS has no handler of its own; then the
+    contracts of the inventory do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +69,51 @@ class ContractChecker:
     """Judges Authorize requests of 2.x, and of 1.6 out of their DataTransfer; for one event loop."""
 
     def __init__(
-        self, trust: ContractTrust, gateway: StatusGateway, offload: Offload, *, clock: Callable[[], datetime]
+        self,
+        trust: ContractTrust,
+        inventory: Inventory,
+        gateway: StatusGateway,
+        offload: Offload,
+        *,
+        clock: Callable[[], datetime],
     ) -> None:
         self.trust, self._gateway, self._offload, self._clock = trust, gateway, offload, clock
+        self._inventory = inventory
         anchors = [TrustAnchor(der, _USES) for der in trust.anchors]
-        self._verifier = ChainVerifier(anchors, trust.intermediates)
+        self._roots = Roots(
+            inventory, uses=_USES, anchors=anchors, sub_cas=trust.intermediates, with_contract_sub_cas=True
+        )
 
     async def token(self, payload: Mapping[str, Any]) -> TokenStatus:
-        """Return what is said about the token alone."""
-        if self.trust.ask_token is None:
-            return self.trust.token_status
+        """Return what is said about the token of a message of 2.x alone.
+
+        Raises:
+            UnavailableError: the inventory cannot be read.
+        """
         token = payload["idToken"]
-        return TokenStatus(await self.trust.ask_token(str(token["idToken"]), str(token["type"])))
+        return await self.token_status(str(token["idToken"]), str(token["type"]))
+
+    async def token_status(self, text: str, kind: str, *, otherwise: TokenStatus | None = None) -> TokenStatus:
+        """Return what is said about a token by whoever is asked, else by its contract here, else by configuration.
+
+        Args:
+            kind: IdTokenEnumType; contracts are known by their eMAID alone.
+            otherwise: in place of what is configured.
+        """
+        if self.trust.ask_token is not None:
+            return TokenStatus(await self.trust.ask_token(text, kind))
+        contract = await self._offload.run(self._find_contract, text) if kind.lower() == _EMAID else None
+        if contract is None:
+            return otherwise or self.trust.token_status
+        return _status_of(contract, self._clock())
+
+    def _find_contract(self, text: str) -> ContractRecord | None:
+        try:
+            wanted = Emaid.parse(text)
+        except InputError:
+            return None
+        found = self._inventory.find_contract(wanted.account)
+        return found if found is not None and Emaid.parse(found.emaid).same(wanted) else None
 
     async def facts(self, payload: Mapping[str, Any], token: TokenStatus) -> ContractFacts:
         """Return what is true of an Authorize request that passed its schema; never raises for what a peer sent.
@@ -102,7 +145,8 @@ class ContractChecker:
             if not 0 < len(blocks) <= _MAX_CERTIFICATES:
                 return ChainFinding.BROKEN, ()
             leaf, others = blocks[0], blocks[1:]
-            verified = self._verifier.verify(leaf, others, purpose=Purpose.CONTRACT, at=now)
+            verifier = self._roots.verifier()
+            verified = verifier.verify(leaf, others, purpose=Purpose.CONTRACT, at=now)
             return ChainFinding.VALID, verified.certificates
         except PathRefusal as refusal:
             if refusal.rule != "expired":
@@ -112,7 +156,7 @@ class ContractChecker:
         try:
             # Whether it is expired alone shows at the last instant at which all of it was valid.
             ended = min(x509.load_der_x509_certificate(der).not_valid_after_utc for der in blocks)
-            verified = self._verifier.verify(leaf, others, purpose=Purpose.CONTRACT, at=ended)
+            verified = verifier.verify(leaf, others, purpose=Purpose.CONTRACT, at=ended)
             return ChainFinding.EXPIRED, verified.certificates
         except (ChargePkiError, ValueError):
             return ChainFinding.BROKEN, ()
@@ -139,35 +183,63 @@ class ContractChecker:
 
     async def _by_hashes(self, hashes: Sequence[Mapping[str, Any]], token: TokenStatus) -> ContractFacts:
         now = self._clock()
-        finding = await self._offload.run(self._judge_issuers, hashes, now)
+        finding, issuers = await self._offload.run(self._judge_issuers, hashes, now)
         revocation = RevocationFinding.UNKNOWN
         if finding is ChainFinding.VALID:
-            revocation = await self._ask([_Question(each, [str(each["responderURL"])]) for each in hashes])
+            pairs = zip(hashes, issuers, strict=True)
+            revocation = await self._ask([_Question(each, _urls(each), issuer=issuer) for each, issuer in pairs])
         return ContractFacts(finding, revocation, is_same_contract=True, token=token)
 
-    def _judge_issuers(self, hashes: Sequence[Mapping[str, Any]], now: datetime) -> ChainFinding:
+    def _judge_issuers(
+        self, hashes: Sequence[Mapping[str, Any]], now: datetime
+    ) -> tuple[ChainFinding, Sequence[bytes]]:
         """Each issuer has to be known and to lead to a root; the certificates themselves are not here to be seen."""
-        for each in hashes:
-            try:
-                issuer = self._issuer(CertificateHashData.from_wire(each))
+        issuers: list[bytes] = []
+        try:
+            believed = self._roots.now()
+            anchors = [each.der for each in believed.anchors]
+            for each in hashes:
+                issuer = _issuer(believed, anchors, CertificateHashData.from_wire(each))
                 if issuer is None:
-                    return ChainFinding.BROKEN
-                if issuer not in self.trust.anchors:
-                    self._verifier.verify(issuer, at=now)
-            except PathRefusal as refusal:
-                return ChainFinding.EXPIRED if refusal.rule == "expired" else ChainFinding.BROKEN
-            except ChargePkiError:
-                return ChainFinding.BROKEN
-        return ChainFinding.VALID
+                    return ChainFinding.BROKEN, ()
+                if issuer not in anchors:
+                    believed.verifier.verify(issuer, at=now)
+                issuers.append(issuer)
+        except PathRefusal as refusal:
+            return (ChainFinding.EXPIRED if refusal.rule == "expired" else ChainFinding.BROKEN), ()
+        except ChargePkiError:
+            return ChainFinding.BROKEN, ()
+        return ChainFinding.VALID, issuers
 
-    def _issuer(self, wanted: CertificateHashData) -> bytes | None:
-        normal = wanted.normalised()
-        for der in (*self.trust.anchors, *self.trust.intermediates):
-            _, _, subject, spki = hashed_parts(der)
-            name, key = issuer_hashes(wanted.hash_algorithm.lower(), subject, spki)
-            if (name.hex(), key.hex()) == (normal.issuer_name_hash, normal.issuer_key_hash):
-                return der
-        return None
+
+def names_contract(payload: Mapping[str, Any]) -> bool:
+    """Say whether the token of a message of 2.x is the eMAID of a contract."""
+    token = payload.get("idToken")
+    return isinstance(token, Mapping) and str(token.get("type", "")).lower() == _EMAID
+
+
+def _urls(hash_data: Mapping[str, Any]) -> list[str]:
+    """Return where to ask; an empty responderURL stands for none."""
+    url = str(hash_data["responderURL"])
+    return [url] if url else []
+
+
+def _status_of(contract: ContractRecord, now: datetime) -> TokenStatus:
+    """Return what the life of a contract makes of its eMAID; not Accepted is ContractCancelled (C07.FR.13)."""
+    if contract.state is not ContractState.ACTIVE:
+        return TokenStatus.BLOCKED
+    is_over = contract.ends_at is not None and contract.ends_at <= now
+    return TokenStatus.EXPIRED if is_over else TokenStatus.ACCEPTED
+
+
+def _issuer(believed: Believed, anchors: Sequence[bytes], wanted: CertificateHashData) -> bytes | None:
+    normal = wanted.normalised()
+    for der in (*anchors, *believed.sub_cas):
+        _, _, subject, spki = hashed_parts(der)
+        name, key = issuer_hashes(wanted.hash_algorithm.lower(), subject, spki)
+        if (name.hex(), key.hex()) == (normal.issuer_name_hash, normal.issuer_key_hash):
+            return der
+    return None
 
 
 def _is_for(der: bytes, token: str) -> bool:

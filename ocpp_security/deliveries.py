@@ -1,7 +1,8 @@
 """What a certificate record keeps of its delivery, so that any process at any time can hand it over (A02, A03).
 
 The note is ``verdict["delivery"]`` of the record and of the queued request before it: plain JSON data with ``use``,
-``typed``, ``request_id``, ``version``, ``received_at``, and from the first CALL on ``attempts``.
+``typed``, ``request_id``, ``version``, ``received_at``, of a CSR in a DataTransfer its ``dialect``, and from the first
+CALL on ``attempts``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.sign_certificate import IssuePlan, PendingDelivery, SigningOrder
 from chargepki.ocpp_security.station_chain import chain_for_station, root_use_of
 from chargepki.ocpp_security.versions import OcppVersion
@@ -33,6 +35,7 @@ def delivery_note(order: SigningOrder, version: OcppVersion) -> dict[str, object
         "request_id": order.request_id,
         "version": version.value,
         "received_at": order.received_at.isoformat(),
+        **({"dialect": order.dialect.value} if order.dialect is not None else {}),
     }
 
 
@@ -152,6 +155,7 @@ def _pending(
         received_at=received_at(record),
         typed=bool(note.get("typed", True)),
         request_id=request_id if isinstance(request_id, int) else None,
+        dialect=next((each for each in Dialect if each.value == note.get("dialect")), None),
         attempts=_attempts(record),
         given_up="given_up" in note or _attempts(record) >= MAX_ATTEMPTS,
         superseded_by=superseded_by,

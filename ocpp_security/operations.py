@@ -171,7 +171,11 @@ def read_answer(
         return {"status": status, "meaning": meaning.value}
     if operation.kind == OperationKind.SET_PROFILE:
         return read_profile_answer(version, recorded, payload)
-    answer: dict[str, object] = {"status": wire.read_status(payload)}
+    status = wire.read_status(payload)
+    if operation.kind == OperationKind.TRIGGER_RENEWAL:
+        use = CertificateUse(str(operation.parameters["use"]))
+        status = wire.read_status(wire.unwrap_answer(wire.build_trigger(version, use), payload))
+    answer: dict[str, object] = {"status": status}
     filename = payload.get("filename")
     if operation.kind == OperationKind.GET_LOG and isinstance(filename, str):
         answer["filename"] = printable(filename)[:255]

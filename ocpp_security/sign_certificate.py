@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki import names
 from chargepki.pki.csr import CertificateRequest
@@ -132,6 +133,8 @@ class SigningOrder:
     """Whether the CSR named its certificateType; the answer names it exactly then (A02.FR.14)."""
     request_id: int | None = None
     """The station's requestId (2.1), copied into the answer (A02.FR.25)."""
+    dialect: Dialect | None = None
+    """1.6: of the DataTransfer that the CSR came in; the certificate goes in one as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class PendingDelivery:
     received_at: datetime
     typed: bool
     request_id: int | None = None
+    dialect: Dialect | None = None
     attempts: int = 0
     """CALLs that were begun; after the first one the station may have it."""
     given_up: bool = False

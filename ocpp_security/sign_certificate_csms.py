@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
     Issue,
@@ -30,6 +31,8 @@ from chargepki.ocpp_security.signed_chain import chain_to_send
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import (
     CertificateUse,
+    CsrReceived,
+    WireCall,
     build_certificate_signed,
     build_trigger,
     max_chain_characters,
@@ -156,9 +159,12 @@ class CsmsCertificateFlow:
         A02.FR.25 (requestId), 1.6 A02.FR.13 (O).
         """
         _require_aware(now)
-        received = parse_sign_certificate(self.version, payload)
-        use = self._use_planned(received.use)
+        use: CertificateUse | None = None
+        words = self.version
         try:
+            received = parse_sign_certificate(self.version, payload)
+            words = self.version if received.dialect is None else OcppVersion.V201
+            use = self._use_planned(received.use)
             plan = self._plan_for(use)
             request = self._judge(received.csr, use, plan)
             open_entry = self._find_open(place_of(use, request))
@@ -168,10 +174,9 @@ class CsmsCertificateFlow:
             # Every refusal below is a status; a CALLERROR would be the RPC layer's.
             told = error.answer if isinstance(error.answer, StatusAnswer) else StatusAnswer("Rejected")
             refusal = RecordRefusal(use, error.what, error.why, error.fix)
-            return status_answer(self.version, told), [refusal]
-        typed = received.use is not CertificateUse.COMBINED  # always in 1.6, which has one use alone
+            return status_answer(words, told), [refusal]
         if open_entry is not None and open_entry.order.request.der == request.der:
-            return {"status": "Accepted"}, self._repeat(open_entry, received.request_id, now, typed=typed)
+            return {"status": "Accepted"}, self._repeat(open_entry, received, now)
         place = place_of(use, request)
         effects = self._replace_open(place)
         self._count += 1
@@ -183,8 +188,9 @@ class CsmsCertificateFlow:
             request=request,
             subject_defaults=self._defaults(use, plan),
             received_at=now,
-            typed=typed,
+            typed=_is_typed(received),
             request_id=received.request_id,
+            dialect=received.dialect,
         )
         self._entries[order.id] = _Entry(order)
         self._open[place] = order.id
@@ -353,6 +359,7 @@ class CsmsCertificateFlow:
             received_at=item.received_at,
             typed=item.typed,
             request_id=item.request_id,
+            dialect=item.dialect,
         )
         entry = _Entry(
             order, _Phase.READY, certificate_id=item.certificate_id, doubtful=item.attempts > 0, resumed=True
@@ -433,9 +440,15 @@ class CsmsCertificateFlow:
         order_id = self._open.get(place)
         return None if order_id is None else self._entries[order_id]
 
-    def _repeat(self, entry: _Entry, request_id: int | None, now: datetime, *, typed: bool) -> list[CsmsEffect]:
+    def _repeat(self, entry: _Entry, received: CsrReceived, now: datetime) -> list[CsmsEffect]:
         """Continue with the same CSR: the newest requestId is answered, and what was lost is sent again."""
-        entry.order = replace(entry.order, request_id=request_id, typed=typed, received_at=now)
+        entry.order = replace(
+            entry.order,
+            request_id=received.request_id,
+            typed=_is_typed(received),
+            dialect=received.dialect,
+            received_at=now,
+        )
         return [self._deliver(entry)] if entry.phase in _AT_REST else []
 
     def _replace_open(self, place: Place) -> list[CsmsEffect]:
@@ -460,18 +473,25 @@ class CsmsCertificateFlow:
         """Put the chain to send into *entry*, or return why it cannot be sent."""
         try:
             entry.chain_pem = chain_to_send(chain, entry.order.request.spki_der, self._max_chain)
+            self._call(entry)  # the older dialect of 1.6 has less room
         except InputError as error:
             return error.what
         return None
 
     def _deliver(self, entry: _Entry, *, resumed: bool = False) -> SendCall:
         entry.phase = _Phase.SENT
+        call = self._call(entry)
+        return SendCall(call.action, call.payload, entry.order, entry.certificate_id, resumed)
+
+    def _call(self, entry: _Entry) -> WireCall:
         order = entry.order
         use = order.use if order.typed else CertificateUse.COMBINED
         if not supports_use(self.version, use):
             use = order.use  # 1.6 names no type
-        call = build_certificate_signed(self.version, use, entry.chain_pem, request_id=order.request_id)
-        return SendCall(call.action, call.payload, order, entry.certificate_id, resumed)
+        dialect = order.dialect or Dialect.OCA
+        return build_certificate_signed(
+            self.version, use, entry.chain_pem, request_id=order.request_id, dialect=dialect
+        )
 
     def _undelivered(self, order: SigningOrder, certificate_id: str, why: str) -> MarkUndelivered:
         return MarkUndelivered(order, certificate_id, why, self._revoke_refused)
@@ -486,6 +506,10 @@ class CsmsCertificateFlow:
         place = place_of(entry.order.use, entry.order.request)
         if self._open.get(place) == entry.order.id:
             del self._open[place]
+
+
+def _is_typed(received: CsrReceived) -> bool:
+    return received.use is not CertificateUse.COMBINED  # always in 1.6, which has no combined one
 
 
 def _invalid_csr(told: str, *, operator: str = "", why: str = "", fix: str = "") -> OcppRefusal:

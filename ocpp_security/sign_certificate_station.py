@@ -15,6 +15,7 @@ from chargepki.ocpp_security.certificate_checks import (
 )
 from chargepki.ocpp_security.errors import StatusAnswer
 from chargepki.ocpp_security.events import SecurityEvent
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.sign_certificate import (
     CertificateProven,
     DiscardCertificate,
@@ -65,6 +66,8 @@ class StationCertificateConfig:
     """CertSigningRepeatTimes: the number of doublings, so one resend more than that."""
     root_hash: Callable[[], Mapping[str, str] | None] = lambda: None
     """2.1: hashRootCertificate of the V2G root that shall issue (A02.FR.27)."""
+    dialect: Dialect = Dialect.OCA
+    """1.6 only: of the DataTransfer that CSRs for V2G leaves travel in."""
     keep_old: timedelta = timedelta(days=30)
     """1.6 only: how long the old certificate stays as a fallback (1.6 A02.FR.10)."""
 
@@ -350,6 +353,7 @@ class StationCertificateFlow:
             request.csr_pem,
             request_id=request.number,
             root_hash=self.config.root_hash() if names_root else None,
+            dialect=self.config.dialect,
         )
         return SendRequest(call.action, call.payload, request)
 

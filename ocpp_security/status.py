@@ -21,6 +21,7 @@ from chargepki.pki.errors import ChargePkiError, InputError, NotFound, Unavailab
 from chargepki.pki.evidence import StatusEvidence, verify_crl_status, verify_ocsp_status
 from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.contract_records import RoleRootState
 from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.ocsp import SingleAnswer, build_cert_id, build_single_request, issuer_hashes
 
@@ -178,7 +179,8 @@ class StatusGateway:
                 return ca.certificate_der, ca
         if found:
             return found[0].certificate_der, ours[0] if ours else None
-        others = (*self._issuers, *(root.der for root in self._inventory.list_trust_roots()))
+        confirmed = (root.der for root in self._inventory.list_role_roots() if root.state is RoleRootState.TRUSTED)
+        others = (*self._issuers, *confirmed, *(root.der for root in self._inventory.list_trust_roots()))
         return next((der for der in others if _hashes(hash_name, der) == hashes), None), None
 
     def _own(self, ca: CaRecord, wanted: CertificateHashData, now: datetime) -> StatusResult:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from chargepki.ocpp_security import schemas
+from chargepki.ocpp_security import pnc_transfer, schemas
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode, StatusAnswer
+from chargepki.ocpp_security.pnc_transfer import Dialect, Transfer
 from chargepki.ocpp_security.schemas import Kind
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
@@ -37,6 +38,8 @@ __all__ = [
     "root_use_name",
     "status_answer",
     "supports_use",
+    "unwrap_answer",
+    "words_of",
 ]
 
 
@@ -92,6 +95,8 @@ class CsrReceived:
     """2.1: to be copied into CertificateSigned (A02.FR.25)."""
     root_hash: Mapping[str, str] | None = None
     """2.1: hashRootCertificate, the root that shall issue (A02.FR.27)."""
+    dialect: Dialect | None = None
+    """1.6: of the DataTransfer that it came in, whose answer and certificate go in one as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class BootReceived:
 
 _USES: Mapping[OcppVersion, frozenset[CertificateUse]] = MappingProxyType(
     {
-        OcppVersion.V16: frozenset({CertificateUse.CHARGING_STATION}),
+        OcppVersion.V16: frozenset({CertificateUse.CHARGING_STATION, CertificateUse.V2G}),
         OcppVersion.V201: frozenset({CertificateUse.CHARGING_STATION, CertificateUse.V2G, CertificateUse.COMBINED}),
         OcppVersion.V21: frozenset(CertificateUse),
     }
@@ -158,8 +163,13 @@ _ROOTS: Mapping[OcppVersion, Mapping[RootUse, str]] = MappingProxyType(
 
 
 def supports_use(version: OcppVersion, use: CertificateUse) -> bool:
-    """Say whether *version* has certificates of this use (1.6 natively only the station's own)."""
+    """Say whether *version* has certificates of this use; in 1.6, V2G leaves travel in a DataTransfer."""
     return use in _USES[version]
+
+
+def words_of(version: OcppVersion, use: CertificateUse) -> OcppVersion:
+    """Return the version in whose words a message about *use* is written: 2.0.1's inside a DataTransfer of 1.6."""
+    return OcppVersion.V201 if version is OcppVersion.V16 and use is CertificateUse.V2G else version
 
 
 def build_trigger(version: OcppVersion, use: CertificateUse, *, evse: int | None = None) -> WireCall:
@@ -174,16 +184,23 @@ def build_trigger(version: OcppVersion, use: CertificateUse, *, evse: int | None
     _check_use(version, use)
     if evse is not None and (version is OcppVersion.V16 or use is CertificateUse.CHARGING_STATION):
         raise InputError("an EVSE can be named for V2G certificates of OCPP 2.x only")
-    if version is OcppVersion.V16:
+    if version is OcppVersion.V16 and use is CertificateUse.CHARGING_STATION:
         return WireCall("ExtendedTriggerMessage", {"requestedMessage": _TRIGGER_16})
     payload: dict[str, object] = {"requestedMessage": _TRIGGERS_2X[use]}
     if evse is not None:
         payload["evse"] = {"id": evse}
-    return WireCall("TriggerMessage", payload)
+    return _wrapped(version, use, "TriggerMessage", payload)
 
 
 def find_trigger_use(version: OcppVersion, action: str, payload: Mapping[str, object]) -> CertificateUse | None:
-    """Return the use whose CSR a received trigger asks for, or ``None`` if it asks for something else."""
+    """Return the use whose CSR a received trigger asks for, or ``None`` if it asks for something else.
+
+    A DataTransfer of 1.6 may have one inside.
+    """
+    transfer = _transfer(version, action == "DataTransfer", payload)
+    if transfer is not None:
+        wants = transfer.payload.get("requestedMessage") if transfer.message == "TriggerMessage" else None
+        return CertificateUse.V2G if wants == _TRIGGERS_2X[CertificateUse.V2G] else None
     requested = payload.get("requestedMessage")
     if version is OcppVersion.V16:
         wanted = action == "ExtendedTriggerMessage" and requested == _TRIGGER_16
@@ -210,11 +227,13 @@ def build_sign_certificate(
     *,
     request_id: int | None = None,
     root_hash: Mapping[str, str] | None = None,
+    dialect: Dialect = Dialect.OCA,
 ) -> WireCall:
     """Return the SignCertificate call of a station.
 
     Args:
         csr: PEM.
+        dialect: of the DataTransfer that a CSR for a V2G leaf travels in, in 1.6.
         request_id: 2.1 only; dropped elsewhere, where the schema has no place for it.
         root_hash: 2.1 only; dropped elsewhere.
 
@@ -229,15 +248,22 @@ def build_sign_certificate(
             payload["requestId"] = request_id
         if root_hash is not None:
             payload["hashRootCertificate"] = dict(root_hash)
-    return WireCall("SignCertificate", payload)
+    return _wrapped(version, use, "SignCertificate", payload, dialect)
 
 
 def parse_sign_certificate(version: OcppVersion, payload: Mapping[str, object]) -> CsrReceived:
-    """Read a SignCertificate request that has passed its schema.
+    """Read a SignCertificate request that has passed its schema, or the DataTransfer of 1.6 that has one inside.
+
+    Raises:
+        OcppRefusal: the DataTransfer has something else inside, or a request for another use than V2G.
 
     >>> parse_sign_certificate(OcppVersion.V201, {"csr": "x"}).use
     <CertificateUse.COMBINED: 'Combined'>
     """
+    transfer = _transfer(version, "vendorId" in payload, payload)
+    if transfer is not None:
+        use = _transferred_use(transfer, "SignCertificate")
+        return CsrReceived(use=use, csr=_text(transfer.payload, "csr"), dialect=transfer.dialect)
     root_hash = payload.get("hashRootCertificate")
     return CsrReceived(
         use=_read_type(version, payload) or CertificateUse.COMBINED,
@@ -248,16 +274,22 @@ def parse_sign_certificate(version: OcppVersion, payload: Mapping[str, object]) 
 
 
 def build_certificate_signed(
-    version: OcppVersion, use: CertificateUse, chain: str, *, request_id: int | None = None
+    version: OcppVersion,
+    use: CertificateUse,
+    chain: str,
+    *,
+    request_id: int | None = None,
+    dialect: Dialect = Dialect.OCA,
 ) -> WireCall:
     """Return the CertificateSigned call for an issued certificate.
 
     Args:
         chain: PEM, leaf first, without the root.
         request_id: as the CSR carried it (2.1, A02.FR.25); dropped in versions without the field.
+        dialect: of the DataTransfer that the CSR for a V2G leaf came in, in 1.6.
 
     Raises:
-        InputError: *version* has no such use.
+        InputError: *version* has no such use, or the dialect no room for the chain.
         OcppRefusal: the chain is longer than the wire allows; nothing may be sent.
     """
     _check_use(version, use)
@@ -273,11 +305,19 @@ def build_certificate_signed(
     _put_type(payload, version, use)
     if version is OcppVersion.V21 and request_id is not None:
         payload["requestId"] = request_id
-    return WireCall("CertificateSigned", payload)
+    return _wrapped(version, use, "CertificateSigned", payload, dialect)
 
 
 def parse_certificate_signed(version: OcppVersion, payload: Mapping[str, object]) -> SignedReceived:
-    """Read a CertificateSigned request that has passed its schema."""
+    """Read a CertificateSigned request that has passed its schema, or the DataTransfer of 1.6 that has one inside.
+
+    Raises:
+        OcppRefusal: the DataTransfer has something else inside, or a certificate for another use than V2G.
+    """
+    transfer = _transfer(version, "vendorId" in payload, payload)
+    if transfer is not None:
+        use = _transferred_use(transfer, "CertificateSigned")
+        return SignedReceived(use, _text(transfer.payload, "certificateChain"))
     return SignedReceived(
         use=_read_type(version, payload),
         chain=_text(payload, "certificateChain"),
@@ -372,6 +412,21 @@ def parse_boot_notification(version: OcppVersion, payload: Mapping[str, object])
     )
 
 
+def unwrap_answer(call: WireCall, answer: Mapping[str, object]) -> Mapping[str, object]:
+    """Return an answer to *call*; where that was a DataTransfer, the answer inside.
+
+    A peer that does not know the DataTransfer has not acted on it: its status is NotSupported then, as a CALLERROR's
+    code would be.
+    """
+    if call.action != "DataTransfer":
+        return answer
+    inner = pnc_transfer.read_transfer_answer(str(call.payload.get("messageId")), answer)
+    if inner is not None:
+        return inner
+    unknown = read_status(answer) in ("UnknownVendorId", "UnknownMessageId")
+    return {"status": RpcErrorCode.NOT_SUPPORTED.value if unknown else "Rejected"}
+
+
 def read_status(payload: Mapping[str, object]) -> str:
     """Return the ``status`` member of an answer, empty when it has none."""
     status = payload.get("status")
@@ -393,12 +448,35 @@ def _check_use(version: OcppVersion, use: CertificateUse) -> None:
     if not supports_use(version, use):
         raise InputError(
             f"{version.value} has no {use.value}",
-            why="1.6 knows only the station's own certificate; V2G20Certificate came with 2.1",
+            why="1.6 knows the station's own and, by DataTransfer, V2G leaves; V2G20Certificate came with 2.1",
         )
 
 
+def _wrapped(
+    version: OcppVersion, use: CertificateUse, action: str, payload: dict[str, object], dialect: Dialect = Dialect.OCA
+) -> WireCall:
+    """Return the call itself, or in 1.6 the DataTransfer that has it inside."""
+    if words_of(version, use) is version:
+        return WireCall(action, payload)
+    return WireCall("DataTransfer", pnc_transfer.wrap(action, payload, dialect))
+
+
+def _transfer(version: OcppVersion, is_one: bool, payload: Mapping[str, object]) -> Transfer | None:
+    return pnc_transfer.read_transfer(payload) if is_one and version is OcppVersion.V16 else None
+
+
+def _transferred_use(transfer: Transfer, message: str) -> CertificateUse:
+    if transfer.message != message or transfer.payload.get("certificateType") != CertificateUse.V2G.value:
+        raise OcppRefusal(
+            f"the DataTransfer has no {message} for a V2G certificate inside",
+            answer=StatusAnswer("Rejected", "UnsupportedRequest", "V2GCertificate alone travels in a DataTransfer"),
+            why="1.6 has messages of its own for the station's certificate",
+        )
+    return CertificateUse.V2G
+
+
 def _put_type(payload: dict[str, object], version: OcppVersion, use: CertificateUse) -> None:
-    if version is not OcppVersion.V16 and use is not CertificateUse.COMBINED:
+    if words_of(version, use) is not OcppVersion.V16 and use is not CertificateUse.COMBINED:
         payload["certificateType"] = use.value
 
 

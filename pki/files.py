@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, Final
 
 from chargepki.pki.errors import Conflict, InputError, SignerError, StateError, UnavailableError
@@ -30,6 +32,7 @@ __all__ = [
     "remove_durable",
     "write_durable",
     "write_new",
+    "write_new_folder",
     "write_stream",
 ]
 
@@ -196,6 +199,56 @@ def move_new(source: Path | str, path: Path | str) -> None:
         raise Conflict(f"{path} exists already", why="it is never overwritten", fix="choose another name") from exc
     except OSError as exc:
         raise _unwritable(path, exc) from exc
+
+
+def write_new_folder(path: Path | str, entries: Iterable[tuple[PurePath, bytes, int]]) -> None:
+    """Create the folder *path* with everything that is in it, durably, or not at all; never adds to one with content.
+
+    The files are written into a folder ``.NAME.partial`` beside it, which is then renamed. What a crash leaves of that
+    folder is removed by the next call for the same *path*, and is private to its owner until then.
+
+    Args:
+        entries: relative paths, contents, and modes less the umask; folders between are for the owner alone.
+
+    Raises:
+        Conflict: *path* has content, or another process is writing it.
+        StateError: the folder beside it is another user's.
+        UnavailableError: the folder above is missing or not writable, or the disk is full; *path* does not exist.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    make_private_folder(partial)
+    with _locked_folder(partial):
+        try:
+            for leftover in partial.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+            for name, data, mode in entries:
+                write_new(make_private_folder((partial / name).parent) / name.name, data, mode=mode)
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            partial.rename(path)
+            _flush_folder(path.parent)
+        except BaseException as exc:  # what gives the entries may fail in any way
+            shutil.rmtree(partial, ignore_errors=True)
+            if not isinstance(exc, OSError):
+                raise
+            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise Conflict(f"{path} exists already", why="it is not empty", fix="choose another name") from exc
+            raise _unwritable(path, exc) from exc
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes of this machine; the kernel releases it when the process ends."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise Conflict(f"another process is writing {folder}", fix="wait until it is done") from exc
+        yield
 
 
 def remove_durable(path: Path | str) -> None:

@@ -11,18 +11,14 @@ from typing import Any, cast
 
 from websockets.asyncio.server import ServerConnection
 
-from chargepki.ocpp_security import pnc_transfer
-from chargepki.ocpp_security.contract_check import ContractChecker
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
-from chargepki.ocpp_security.csms.authorization import authorize, concerns_contract
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
-from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
 from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_status
 from chargepki.ocpp_security.csms.journal import Incident
+from chargepki.ocpp_security.csms.plug_and_charge import PlugAndCharge
 from chargepki.ocpp_security.csms.restricted import begin_renewal, check_allowed, pending_answer
 from chargepki.ocpp_security.csms.services import Services, station_actor
-from chargepki.ocpp_security.csms.status_answers import answer_chain_status, answer_status
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.ev_certificate import build_length_question, read_length_answer
 from chargepki.ocpp_security.event_store import Occurrence, record_event
@@ -37,7 +33,7 @@ from chargepki.ocpp_security.throttle import WindowCounter
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
 from chargepki.ocpp_security.wire_time import wire_time
-from chargepki.pki.errors import InputError, printable
+from chargepki.pki.errors import printable
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import PresenceRecord
 
@@ -81,6 +77,7 @@ class StationConnection:
             services, self.station, version, plans_for(services.config.plans, admitted.issue)
         )
         self.renewal.embedding = embedding
+        self._vehicles = PlugAndCharge(self, services)
         self.attempted: set[str] = set()
         """Operations with an attempt over this connection; a later one over another would have displaced this."""
         self.password_sent = False
@@ -99,8 +96,6 @@ class StationConnection:
         self.has_booted = False
         """Whether it sent BootNotification here, rather than taking up an earlier session."""
         self._has_requested = False
-        self._told_characters: int | None = None
-        """How long an exiResponse the station takes, if it tells."""
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
         self._violations = WindowCounter(timedelta(minutes=1), _MAX_VIOLATIONS)
@@ -177,7 +172,8 @@ class StationConnection:
     async def _learn_length(self) -> None:
         """Ask before a vehicle does: while its request waits for an answer, the station may not answer ours."""
         with contextlib.suppress(CallRefused, CallUnanswered):
-            self._told_characters = read_length_answer(await self.call("GetVariables", build_length_question()))
+            told = await self.call("GetVariables", build_length_question())
+            self._vehicles.told_characters = read_length_answer(told)
 
     # What the station sends
 
@@ -217,78 +213,20 @@ class StationConnection:
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})
             case "Heartbeat":
                 await self._refresh_presence(now, _PRESENCE_REFRESH)
-            case "Authorize" if self.version is not OcppVersion.V16 and concerns_contract(payload):
-                contracts = self._services.contracts
-                if contracts is not None:
-                    return await self._authorize_contract(event, contracts)
-            case "DataTransfer" if self.version is OcppVersion.V16 and pnc_transfer.concerns_vehicle(payload):
-                # A CSMS with a handler for DataTransfer has it for messages of other vendors.
-                if self._services.config.provider is not None and (told := await self._transferred(payload)):
-                    return Reply(told)
+            case "Authorize" | "DataTransfer":
+                reply = await self._vehicles.answer_first(event, now)
+                if reply is not None:
+                    return reply
         if self.embedding is None or not self.embedding.handles(event.action):
-            answer = await self._plug_and_charge(event.action, payload, now)
-            if answer is not None:
-                return Reply(answer)
+            reply = await self._vehicles.answer(event.action, payload, now)
+            if reply is not None:
+                return reply
         if self.embedding is not None:
             return await self._ask_embedding(event)
         answer = plain_answer(self.version, event.action, payload, now)
         if answer is None:
             raise _not_served(event.action)
         return Reply(answer)
-
-    async def _plug_and_charge(self, action: str, payload: dict[str, Any], now: datetime) -> dict[str, Any] | None:
-        """Answer what is asked about certificates, in 1.6 from inside its DataTransfer; ``None`` for anything else."""
-        gateway, station = self._services.status, self.station.id
-        if action == "GetCertificateStatus":
-            return await answer_status(gateway, self.version, payload, station)
-        if action == "GetCertificateChainStatus":
-            return await answer_chain_status(gateway, payload, station, now)
-        if action == "Get15118EVCertificate" and self._services.config.provider is not None:
-            return await self._ev_certificate(self.version, payload)
-        if action == "DataTransfer" and self.version is OcppVersion.V16:
-            return await self._transferred(payload)
-        return None
-
-    async def _ev_certificate(self, version: OcppVersion, payload: dict[str, Any]) -> dict[str, Any]:
-        services = self._services
-        assert services.config.provider is not None
-        return await answer_ev_certificate(
-            services.config.provider,
-            services.status,
-            version,
-            payload,
-            self.station.id,
-            configured_characters=services.config.exi_response_characters,
-            told_characters=self._told_characters,
-        )
-
-    async def _authorize_contract(self, event: CallReceived, contracts: ContractChecker) -> Reply:
-        """Let a CSMS that knows its tokens answer first, and judge the certificate in any case."""
-        told = None
-        if self.embedding is not None and self.embedding.handles(event.action):
-            told = await self.embedding.answer(event)
-        answer = await authorize(contracts, event.payload, self.station.id, told.payload if told is not None else None)
-        return Reply(answer, told.then if told is not None else None)
-
-    async def _transferred(self, payload: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            found = pnc_transfer.read_transfer(payload)
-            older = pnc_transfer.read_older_transfer(payload)
-        except InputError as error:
-            self.note(Incident("bad-data-transfer", f"Plug & Charge DataTransfer: {error}"))
-            return {"status": "Rejected"}
-        contracts, provider = self._services.contracts, self._services.config.provider
-        if provider is not None and older is not None:
-            answer = await self._ev_certificate(OcppVersion.V16, older)
-            return pnc_transfer.wrap_answer({name: answer[name] for name in ("status", "exiResponse")})
-        if provider is not None and found is not None and found[0] == "Get15118EVCertificate":
-            return pnc_transfer.wrap_answer(await self._ev_certificate(OcppVersion.V16, found[1]))
-        if found is not None and found[0] == "GetCertificateStatus":
-            answer = await answer_status(self._services.status, OcppVersion.V201, found[1], self.station.id)
-            return pnc_transfer.wrap_answer(answer)
-        if found is not None and found[0] == "Authorize" and contracts is not None:
-            return pnc_transfer.wrap_answer(await authorize(contracts, found[1], self.station.id))
-        return None
 
     async def _ask_embedding(self, event: CallReceived, default: dict[str, Any] | None = None) -> Reply:
         if self.embedding is not None and self.embedding.handles(event.action):

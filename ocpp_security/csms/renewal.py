@@ -31,7 +31,7 @@ from chargepki.ocpp_security.sign_certificate import (
 from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
 from chargepki.ocpp_security.station_chain import chain_for_station, root_use_of
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.ocpp_security.wire import CertificateUse, WireCall, read_status, unwrap_answer
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
 from chargepki.pki.errors import ChargePkiError, InputError, StateError
 from chargepki.pki.inventory import Transaction
@@ -264,7 +264,7 @@ class Renewal:
                 self._note("delivery-withdrawn", cause, "", None)
                 return self.flow.withdrawn(order, services.clock())
             answer = await connection.call(effect.action, effect.payload)
-            status = str(answer.get("status"))
+            status = read_status(unwrap_answer(WireCall(effect.action, effect.payload), answer))
         except CallRefused as exc:
             # An answer that we could not read proves nothing about what the station did.
             status = exc.rpc_code if exc.origin is Origin.PEER else None

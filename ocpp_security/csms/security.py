@@ -88,7 +88,7 @@ class CsmsSecurity:
         )
         contracts = None
         if config.contract is not None:
-            contracts = ContractChecker(config.contract, gateway, self._offload, clock=config.clock)
+            contracts = ContractChecker(config.contract, inventory, gateway, self._offload, clock=config.clock)
         self.services = Services(
             config=config,
             inventory=inventory,

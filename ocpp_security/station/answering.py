@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from chargepki.ocpp_security import pnc_transfer
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
 from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.firmware_flow import update_action
@@ -17,7 +18,7 @@ from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.pki.errors import ChargePkiError
+from chargepki.pki.errors import ChargePkiError, InputError
 
 if TYPE_CHECKING:
     from chargepki.ocpp_security.station.session import StationSession
@@ -83,7 +84,9 @@ class StationAnswers:
                 return Reply(station.device.get_variables(payload))
             case "SignedUpdateFirmware" | "UpdateFirmware" if event.action == update_action(station.version):
                 return Reply({"status": station.firmware.requested(payload)}, self._session.send_events)
-            case "InstallCertificate" | "DeleteCertificate" | "GetInstalledCertificateIds" | "DataTransfer":
+            case "DataTransfer":
+                return await self._transferred(payload)
+            case "InstallCertificate" | "DeleteCertificate" | "GetInstalledCertificateIds":
                 return self._about_roots(event.action, payload)
             case "SendLocalList" if station.version is not OcppVersion.V16:
                 return Reply(station.authorizer.take_list(payload))
@@ -126,6 +129,20 @@ class StationAnswers:
         after = self._reconnecting("the security profile is raised", rebooted=True)
         return Reply({"status": status}, after if status == "Accepted" else None)
 
+    async def _transferred(self, payload: dict[str, Any]) -> Reply:
+        """Answer what 1.6 wraps: triggers and certificates for V2G leaves here, roots in the trust store."""
+        try:
+            found = pnc_transfer.read_transfer(payload) if self._station.version is OcppVersion.V16 else None
+        except InputError:
+            return Reply({"status": "Rejected"})
+        if found is None or found.message not in ("CertificateSigned", "TriggerMessage"):
+            return self._about_roots("DataTransfer", payload)
+        if found.message == "TriggerMessage":
+            reply = self._triggered("DataTransfer", payload)
+        else:
+            reply = await self._certificate_signed(payload)
+        return Reply(pnc_transfer.wrap_answer(found, reply.payload), reply.then)
+
     def _about_roots(self, action: str, payload: dict[str, Any]) -> Reply:
         station = self._station
         now, over_tls = station.clock(), station.is_secured
@@ -148,7 +165,7 @@ class StationAnswers:
         if payload.get("requestedMessage") == "FirmwareStatusNotification":
             return Reply({"status": "Accepted"}, session.tell_firmware)
         others: dict[str, dict[str, Any]] = {"BootNotification": station.boot_payload(), "Heartbeat": {}}
-        requested = str(payload["requestedMessage"])
+        requested = str(payload.get("requestedMessage"))
         if requested in others:
 
             async def send() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.station.misbehaviour import Conduct, Misbehaviour
 from chargepki.ocpp_security.station.status_asking import Call, issued_pairs, question, send_to_csms
 from chargepki.ocpp_security.versions import OcppVersion
@@ -80,12 +81,20 @@ class DriverFacts:
 class Authorizer:
     """Decides about drivers, online and offline; the list and the cache of the station are on disk."""
 
-    def __init__(self, folder: Path, version: OcppVersion, conduct: Conduct, facts: DriverFacts) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        version: OcppVersion,
+        conduct: Conduct,
+        facts: DriverFacts,
+        dialect: Dialect = Dialect.OCA,
+    ) -> None:
         """Take up what *folder* holds.
 
         Raises:
             InputError: the file cannot be read.
         """
+        self._dialect = dialect
         self._path, self._version, self._conduct, self._facts = folder / "authorization.json", version, conduct, facts
         self.listed: dict[str, str] = {}
         self.cached: dict[str, str] = {}
@@ -121,7 +130,7 @@ class Authorizer:
             answer = await call("Authorize", {"idTag": who.text[:20]})
             status = str(answer["idTagInfo"]["status"])
             return Decision(status == "Accepted", f"the CSMS says {status}")
-        return self._conclude(who, await send_to_csms(self._version, call, "Authorize", payload))
+        return self._conclude(who, await send_to_csms(self._version, call, "Authorize", payload, self._dialect))
 
     # Online
 

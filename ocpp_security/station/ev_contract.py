@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chargepki.ocpp_security import pnc_transfer
+from chargepki.ocpp_security.pnc_transfer import Dialect
+from chargepki.ocpp_security.station.status_asking import send_to_csms
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 from chargepki.pki.exi import MessageSet, decode
@@ -20,6 +21,7 @@ _NAMESPACES: Final = {
     MessageSet.ISO15118_20: "urn:iso:std:iso:15118:-20:CommonMessages",
 }
 _MOST: Final = 255
+_ACTION: Final = "Get15118EVCertificate"
 
 Call = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -31,18 +33,21 @@ class EvExchange:
     Attributes:
         request: EXI of CertificateInstallationReq or CertificateUpdateReq.
         keep: called with the EXI of each answer, and its number from 1 on.
-        older_dialect: in 1.6, that of has.to.be in place of the application note's.
         takes: characters of exiResponse that the station says it takes, if it tells (2.x, FieldLength).
     """
 
     request: bytes
     keep: Callable[[bytes, int], None]
-    older_dialect: bool = False
     takes: int | None = None
 
 
-async def ask_for_contracts(exchange: EvExchange, version: OcppVersion, call: Call) -> AsyncIterator[int]:
+async def ask_for_contracts(
+    exchange: EvExchange, version: OcppVersion, call: Call, dialect: Dialect = Dialect.OCA
+) -> AsyncIterator[int]:
     """Ask until nothing remains, keep each answer, and yield how many remain after it.
+
+    Args:
+        dialect: of the DataTransfer that it travels in, in 1.6.
 
     Raises:
         InputError: the CSMS has no contract for the vehicle, or its answer cannot be read.
@@ -53,7 +58,7 @@ async def ask_for_contracts(exchange: EvExchange, version: OcppVersion, call: Ca
     payload = _payload(exchange.request, message.message_set, message.tree, version)
     number, remaining = 0, 1
     while remaining and number < _MOST:
-        answer = await _ask(exchange, version, payload, call)
+        answer = await send_to_csms(version, call, _ACTION, payload, dialect)
         if answer.get("status") != "Accepted":
             info = answer.get("statusInfo") or {}
             raise InputError(
@@ -83,19 +88,3 @@ def _payload(request: bytes, message_set: MessageSet, tree: Mapping[str, Any], v
         if wanted:
             payload["prioritizedEMAIDs"] = wanted
     return payload
-
-
-async def _ask(exchange: EvExchange, version: OcppVersion, payload: dict[str, Any], call: Call) -> dict[str, Any]:
-    action = "Get15118EVCertificate"
-    if version is not OcppVersion.V16:
-        return await call(action, payload)
-    if exchange.older_dialect:
-        wrapped = pnc_transfer.wrap_older(payload["exiRequest"], payload["iso15118SchemaVersion"])
-    else:
-        wrapped = pnc_transfer.wrap(action, payload)
-    answer = await call("DataTransfer", wrapped)
-    # Both dialects answer with the members of 2.0.1.
-    inner = pnc_transfer.read_transfer_answer(action, answer)
-    if inner is None:
-        raise InputError(f"the CSMS does not serve this DataTransfer: {answer.get('status')}")
-    return inner

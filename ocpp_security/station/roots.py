@@ -113,9 +113,10 @@ class StationRoots:
             found = pnc_transfer.read_transfer(payload)
         except InputError:
             return {"status": "Rejected"}
-        if found is None or found[0] not in _ACTIONS:
+        if found is None or found.message not in _ACTIONS:
             return {"status": "UnknownMessageId"}
-        return pnc_transfer.wrap_answer(self._answer(OcppVersion.V201, *found, now, over_tls))
+        answer = self._answer(OcppVersion.V201, found.message, found.payload, now, over_tls)
+        return pnc_transfer.wrap_answer(found, answer)
 
     def _answer(
         self, version: OcppVersion, action: str, payload: Mapping[str, Any], now: datetime, over_tls: bool

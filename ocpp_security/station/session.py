@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import orjson
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidHandshake
 
@@ -38,7 +39,7 @@ from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.station.status_asking import Pair, StatusOutcome, question, send_to_csms
 from chargepki.ocpp_security.versions import OcppVersion, Role
-from chargepki.ocpp_security.wire import CertificateUse
+from chargepki.ocpp_security.wire import CertificateUse, WireCall, unwrap_answer
 from chargepki.pki.errors import ChargePkiError, InputError
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key
 
@@ -150,7 +151,7 @@ class StationSession:
         answer: dict[str, Any] = {}
         try:
             payload = {"ocspRequestData": question(pair, station.conduct)}
-            answer = await send_to_csms(station.version, self.call, "GetCertificateStatus", payload)
+            answer = await send_to_csms(station.version, self.call, "GetCertificateStatus", payload, station.dialect)
             why = str(answer.get("status"))
         except (CallRefused, InputError) as exc:
             why = exc.what
@@ -183,7 +184,7 @@ class StationSession:
             return
         exchange, station.ev = station.ev, None
         try:
-            async for remaining in ask_for_contracts(exchange, station.version, self.call):
+            async for remaining in ask_for_contracts(exchange, station.version, self.call, station.dialect):
                 station.tell(Milestone.CONTRACT, f"the vehicle got a contract; {remaining} remain")
         except (CallRefused, ChargePkiError) as exc:
             station.tell(Milestone.CONTRACT_REFUSED, str(exc))
@@ -344,17 +345,13 @@ class StationSession:
                 await self.send_events()
 
     async def _send_request(self, effect: SendRequest) -> Sequence[StationEffect]:
-        station, payload = self.station, dict(effect.payload)
-        if station.forgery is not None:
-            key = station.store.private_key(effect.request.spki_sha256)
-            payload["csr"] = forge_csr(effect.request.csr_pem, key, station.forgery)
-        if station.conduct.does(Misbehaviour.CSR_UNTYPED):
-            payload.pop("certificateType", None)
+        station, payload = self.station, self._written(effect)
         station.tell(Milestone.CSR_SENT, "sent a certificate signing request")
         status: str | None = None
         detail = ""
         try:
-            answer = await self.call(effect.action, payload)
+            sent = WireCall(effect.action, payload)
+            answer = unwrap_answer(sent, await self.call(effect.action, payload))
             status = str(answer["status"])
             info = cast("dict[str, Any]", answer.get("statusInfo") or {})
             detail = ", ".join(str(info[name]) for name in ("reasonCode", "additionalInfo") if name in info)
@@ -373,6 +370,18 @@ class StationSession:
                 Milestone.CSR_REFUSED, f"the CSMS refused the request: {status}" + (f" ({detail})" if detail else "")
             )
         return station.flow.sign_answered(effect.request, status, station.clock())
+
+    def _written(self, effect: SendRequest) -> dict[str, Any]:
+        """Return the payload as this station writes it, wrongly where it misbehaves; in 1.6 V2G CSRs are inside."""
+        station, payload = self.station, dict(effect.payload)
+        inner = payload if effect.action == "SignCertificate" else orjson.loads(str(payload["data"]))
+        if station.forgery is not None:
+            key = station.store.private_key(effect.request.spki_sha256)
+            inner["csr"] = forge_csr(effect.request.csr_pem, key, station.forgery)
+        if station.conduct.does(Misbehaviour.CSR_UNTYPED):
+            inner.pop("certificateType", None)
+            inner.pop("typeOfCertificate", None)
+        return payload if inner is payload else {**payload, "data": orjson.dumps(inner).decode()}
 
     # What the CSMS sends
 

@@ -20,6 +20,7 @@ from chargepki.ocpp_security.events import MAX_TECH_INFO, SecurityEvent, event_n
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
 from chargepki.ocpp_security.link import CallRefused
 from chargepki.ocpp_security.passwords import password_from_wire
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.sign_certificate import InstalledCertificate
 from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station.connecting import RetryPolicy
@@ -85,6 +86,7 @@ class StationSimulator:
         vendor: what BootNotification tells, as for *model*.
         firmware_version: what a new store begins with.
         trust_policy: how it decides about roots.
+        dialect: 1.6: of the DataTransfer that the messages of Plug & Charge travel in.
         ev: a vehicle that is plugged in, whose request for its contract is passed on once.
         driver: who wants to charge, once, after the boot; with `drives_in_offline` before the station connects.
         vehicle_chain: 2.1: the chain of a vehicle (DER, leaf first) whose status is asked for after the boot.
@@ -124,6 +126,7 @@ class StationSimulator:
         model: str = _MODEL,
         firmware_version: str = "1.0.0",
         trust_policy: TrustPolicy | None = None,
+        dialect: Dialect = Dialect.OCA,
         ev: EvExchange | None = None,
         driver: Contract | Token | None = None,
         drives_in_offline: bool = False,
@@ -146,7 +149,7 @@ class StationSimulator:
         self.forgery = forgery or conduct.forgery
         self.key_algorithm, self.clock = key_algorithm, clock
         self._retry = retry or RetryPolicy()
-        self._progress, self.ev = progress, ev
+        self._progress, self.ev, self.dialect = progress, ev, dialect
         state = store.begin(identity, serial_number or identity, first_variables(identity, organization, variables))
         self.about = StationFacts(self.version, state.serial_number, vendor, model)
         self._policy = conduct.policy(trust_policy or TrustPolicy())
@@ -198,7 +201,7 @@ class StationSimulator:
         """Set up what decides about drivers, and what is known of certificates."""
         self.device.put(FIELD_LENGTH, str(self.ev.takes) if self.ev is not None and self.ev.takes else "")
         facts = DriverFacts(self.device.is_on, lambda: self.roots.of(RootUse.MO, RootUse.V2G), self.clock)
-        self.authorizer = Authorizer(self.store.folder, self.version, self.conduct, facts)
+        self.authorizer = Authorizer(self.store.folder, self.version, self.conduct, facts, self.dialect)
         self.staples = Staples(self.store.folder)
         self.vehicle_chain = tuple(vehicle_chain)
         self.vehicle = VehicleChain(self.vehicle_chain, self.roots.of(RootUse.OEM, RootUse.V2G), self.conduct)
@@ -443,6 +446,7 @@ class StationSimulator:
             root_hash=self._root_hash,
             wait_minimum=timedelta(seconds=int(wait)) if wait else None,
             repeat_times=int(repeat) if repeat else None,
+            dialect=self.dialect,
         )
 
     def _root_hash(self) -> dict[str, str] | None:

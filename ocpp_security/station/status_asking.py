@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from chargepki.ocpp_security import pnc_transfer
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.station.misbehaviour import Conduct, Misbehaviour
 from chargepki.ocpp_security.trust_store import is_signed_by
 from chargepki.ocpp_security.versions import OcppVersion
@@ -81,15 +82,17 @@ def question(pair: Pair, conduct: Conduct) -> dict[str, str]:
     return {**write_wrongly(certificate, issuer, conduct.hash_defects), "responderURL": url}
 
 
-async def send_to_csms(version: OcppVersion, call: Call, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+async def send_to_csms(
+    version: OcppVersion, call: Call, action: str, payload: dict[str, Any], dialect: Dialect = Dialect.OCA
+) -> dict[str, Any]:
     """Send a message of Plug & Charge; in 1.6 inside a DataTransfer, and return what is in the answer.
 
     Raises:
-        InputError: the CSMS does not serve it.
+        InputError: the CSMS does not serve it, or the dialect has no place for it.
     """
     if version is not OcppVersion.V16:
         return await call(action, payload)
-    answer = await call("DataTransfer", pnc_transfer.wrap(action, payload))
+    answer = await call("DataTransfer", pnc_transfer.wrap(action, payload, dialect))
     inner = pnc_transfer.read_transfer_answer(action, answer)
     if inner is None:
         raise InputError(f"the CSMS does not serve {action} in a DataTransfer: {answer.get('status')}")

@@ -68,7 +68,7 @@ class RoleRootRecord:
     id: str
     """SHA-256 of the DER, lower-case hex."""
     use: str
-    """``oem`` or ``v2g``."""
+    """``oem``, ``v2g`` or ``mo``."""
     der: bytes
     subject: str
     source: str

@@ -10,26 +10,13 @@ from chargepki.pki.provisioning.contracts import (
 )
 from chargepki.pki.provisioning.cps import CpsSigner, CpsSource, FixedCps, IssuedCps
 from chargepki.pki.provisioning.judgement import Examined, UnknownVehicle
+from chargepki.pki.provisioning.keeping import Admission, identify_vehicle, remove_vehicle, store_vehicle
 from chargepki.pki.provisioning.request import RequestKind, SignedRequest, verify_request
 from chargepki.pki.provisioning.response import AnswerTooLong
 from chargepki.pki.provisioning.service import Answer, Channel, NoContract, Provisioner, Replayed
 from chargepki.pki.provisioning.trust import Question, Standing
-from chargepki.pki.provisioning.vehicle_certificates import (
-    VehicleAdmission,
-    admit_vehicle_certificate,
-    is_vehicle_certificate,
-    remove_vehicle_certificates,
-    store_vehicle_certificate,
-)
-from chargepki.pki.provisioning.vehicles import (
-    Admission,
-    RoleRoot,
-    add_root,
-    admit_vehicle,
-    remove_vehicle,
-    store_vehicle,
-    withdraw_root,
-)
+from chargepki.pki.provisioning.vehicle_certificates import admit_vehicle_certificate, is_vehicle_certificate
+from chargepki.pki.provisioning.vehicles import RoleRoot, add_root, admit_vehicle, withdraw_root
 
 __all__ = [
     "Admission",
@@ -51,19 +38,17 @@ __all__ = [
     "SignedRequest",
     "Standing",
     "UnknownVehicle",
-    "VehicleAdmission",
     "add_root",
     "admit_vehicle",
     "admit_vehicle_certificate",
     "create_contract",
+    "identify_vehicle",
     "is_vehicle_certificate",
     "list_live",
     "offer_contract",
     "remove_vehicle",
-    "remove_vehicle_certificates",
     "revoke_contract",
     "store_vehicle",
-    "store_vehicle_certificate",
     "verify_request",
     "withdraw_offer",
     "withdraw_root",

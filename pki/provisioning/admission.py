@@ -11,7 +11,8 @@ from chargepki.pki.chain import Purpose, Revocation, Status, TrustAnchor, Verifi
 from chargepki.pki.errors import PolicyRefusal, RevocationError, StateError
 from chargepki.pki.identifiers import EvccId, Pcid
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.provisioning.trust import manufacturers_of, open_questions, role_anchors
+from chargepki.pki.provisioning.trust import open_questions
+from chargepki.pki.role_roots import manufacturers_of, role_anchors
 
 __all__ = ["verify_admission"]
 

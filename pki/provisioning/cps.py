@@ -19,7 +19,7 @@ from chargepki.pki.exi import MessageSet
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.provisioning.request import RootName
-from chargepki.pki.provisioning.trust import role_anchors
+from chargepki.pki.role_roots import role_anchors
 
 __all__ = ["CpsSigner", "CpsSource", "FixedCps", "IssuedCps", "standard_of"]
 

@@ -20,7 +20,8 @@ from chargepki.pki.inventory.contract_records import VehicleState
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.pem import pem_blocks
 from chargepki.pki.provisioning.request import RequestKind, SignedRequest
-from chargepki.pki.provisioning.trust import UNREADABLE, Question, Roots, manufacturers_of, open_questions
+from chargepki.pki.provisioning.trust import UNREADABLE, Question, open_questions
+from chargepki.pki.role_roots import Roots, manufacturers_of
 
 __all__ = ["Examined", "UnknownVehicle", "examine"]
 

@@ -49,7 +49,8 @@ from chargepki.pki.provisioning.response import (
     signing_leaf,
 )
 from chargepki.pki.provisioning.rounds import Turn, next_turn
-from chargepki.pki.provisioning.trust import Question, Roots, Standing
+from chargepki.pki.provisioning.trust import Question, Standing
+from chargepki.pki.role_roots import Roots
 from chargepki.pki.template import largest_certificate
 
 __all__ = ["INTERRUPTED_AFTER", "Answer", "Channel", "NoContract", "Provisioner", "Replayed"]

@@ -1,8 +1,7 @@
-"""Whom a request is believed from: roots by role, and the status of the certificates below them."""
+"""What is known of the revocation of those who ask, and of whom it has to be asked."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from typing import Final
 
 from cryptography import x509
 
-from chargepki.pki.chain import AnchorUse, ChainVerifier, TrustAnchor
 from chargepki.pki.errors import RevocationError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.contract_records import RoleRootState
-from chargepki.pki.inventory.records import CaState, CertificateState
+from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.status_addresses import status_addresses
 
-__all__ = ["UNREADABLE", "Question", "Roots", "Standing", "manufacturers_of", "open_questions", "role_anchors"]
+__all__ = ["UNREADABLE", "Question", "Standing", "open_questions"]
 
 UNREADABLE: Final = (
     ValueError,
@@ -28,12 +25,6 @@ UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
 )
 """What the library raises for an extension that is absent or unreadable; the chain is judged by a reader of our own."""
-_ROLES: Final = {
-    "oem-root": AnchorUse.OEM,
-    "v2g-root": AnchorUse.V2G,
-    "mo-root": AnchorUse.MO,
-    "emsp-root": AnchorUse.MO,
-}
 
 
 class Standing(StrEnum):
@@ -53,46 +44,6 @@ class Question:
     issuer: bytes
     responders: tuple[str, ...]
     lists: tuple[str, ...]
-
-
-def role_anchors(inventory: Inventory) -> tuple[TrustAnchor, ...]:
-    """Return the roots that are believed, each with its role: ours, and those of others that somebody confirmed."""
-    own = [
-        TrustAnchor(ca.certificate_der, frozenset({_ROLES[role]}))
-        for ca in inventory.list_cas()
-        if ca.issuer is None
-        and ca.certificate_der is not None
-        and ca.state in (CaState.ACTIVE, CaState.RETIRED)
-        and (role := ca.profile.rpartition("/")[2]) in _ROLES
-    ]
-    others = [
-        TrustAnchor(root.der, frozenset({AnchorUse(root.use)}))
-        for root in inventory.list_role_roots()
-        if root.state is RoleRootState.TRUSTED
-    ]
-    return (*own, *others)
-
-
-def manufacturers_of(inventory: Inventory, anchor: bytes) -> frozenset[str]:
-    """Return whose vehicles a root may certify, by world manufacturer identifier; empty: anybody's."""
-    found = inventory.find_role_root(hashlib.sha256(anchor).hexdigest())
-    return frozenset(found.manufacturers.split()) if found is not None else frozenset()
-
-
-class Roots:
-    """The believed roots as a verifier, made anew only when they have changed; for one thread at a time or many."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._known: tuple[tuple[TrustAnchor, ...], ChainVerifier] | None = None
-
-    def verifier(self) -> ChainVerifier:
-        """Return the verifier for the roots of now."""
-        anchors = role_anchors(self._inventory)
-        known = self._known
-        if known is None or known[0] != anchors:
-            known = self._known = anchors, ChainVerifier(anchors)
-        return known[1]
 
 
 def open_questions(inventory: Inventory, path: Sequence[bytes]) -> tuple[Question, ...]:

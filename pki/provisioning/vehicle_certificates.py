@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -13,31 +12,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
 from chargepki.pki import names
 from chargepki.pki.certificate_view import view_certificate
-from chargepki.pki.chain import Purpose, Revocation, VerifiedChain
-from chargepki.pki.errors import InputError, NotFound, PolicyRefusal
+from chargepki.pki.chain import Purpose, Revocation
+from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.identifiers import EvccId
-from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.contract_records import VehicleCertificateRecord, VehicleState
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning.admission import verify_admission
+from chargepki.pki.provisioning.keeping import Admission
 
-__all__ = [
-    "VehicleAdmission",
-    "admit_vehicle_certificate",
-    "is_vehicle_certificate",
-    "remove_vehicle_certificates",
-    "store_vehicle_certificate",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class VehicleAdmission:
-    """A vehicle certificate that passed the checks; only `admit_vehicle_certificate` makes it."""
-
-    record: VehicleCertificateRecord
-    chain: VerifiedChain
-    notices: tuple[str, ...]
+__all__ = ["admit_vehicle_certificate", "is_vehicle_certificate"]
 
 
 def is_vehicle_certificate(leaf: bytes) -> bool:
@@ -56,7 +41,7 @@ def is_vehicle_certificate(leaf: bytes) -> bool:
 
 def admit_vehicle_certificate(
     inventory: Inventory, chain: Sequence[bytes], *, actor: Actor, now: datetime, evidence: Revocation
-) -> VehicleAdmission:
+) -> Admission[VehicleCertificateRecord]:
     """Judge a vehicle certificate; nothing is written.
 
     Args:
@@ -90,46 +75,7 @@ def admit_vehicle_certificate(
         added_by=actor.name,
         added_at=now,
     )
-    return VehicleAdmission(record, verified, (banned,) if evccid.has_banned_letters else ())
-
-
-def store_vehicle_certificate(
-    inventory: Inventory, admission: VehicleAdmission, *, actor: Actor, now: datetime
-) -> VehicleCertificateRecord:
-    """Keep an admitted vehicle certificate; doing it again changes nothing."""
-    record = admission.record
-
-    def work(tx: Transaction) -> VehicleCertificateRecord:
-        known = tx.find_vehicle_certificate(record.id)
-        if known is not None and known.state is VehicleState.ACTIVE:
-            return known
-        stored = tx.put_vehicle_certificate(record)
-        details = {"certificate": record.id}
-        tx.audit(actor, "vehicle.import", record.evccid, now=now, artefact_sha256=record.id, details=details)
-        return stored
-
-    return inventory.write(work)
-
-
-def remove_vehicle_certificates(
-    inventory: Inventory, evccid: str, *, actor: Actor, now: datetime
-) -> tuple[VehicleCertificateRecord, ...]:
-    """Hold the certificates of a vehicle for current no more.
-
-    Raises:
-        NotFound: there is no such vehicle.
-    """
-    vehicle = EvccId.parse(evccid).normalised
-
-    def work(tx: Transaction) -> tuple[VehicleCertificateRecord, ...]:
-        known = tx.list_vehicle_certificates(vehicle)
-        if not known:
-            raise NotFound(f"there is no vehicle {vehicle}", fix="list them with: chargepki vehicle list")
-        removed = tuple(tx.remove_vehicle_certificate(each.id) for each in known)
-        tx.audit(actor, "vehicle.remove", vehicle, now=now)
-        return removed
-
-    return inventory.write(work)
+    return Admission(record, verified, (banned,) if evccid.has_banned_letters else ())
 
 
 def _check_key(leaf: bytes) -> None:

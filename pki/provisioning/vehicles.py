@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448
 
 from chargepki.pki import names
 from chargepki.pki.certificate_view import view_certificate
-from chargepki.pki.chain import Purpose, Revocation, RevocationMode, VerifiedChain
-from chargepki.pki.errors import InputError, NotFound, PolicyRefusal
+from chargepki.pki.chain import Purpose, Revocation, RevocationMode
+from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.exi import MessageSet
 from chargepki.pki.identifiers import Pcid
 from chargepki.pki.inventory import Inventory, Transaction
@@ -33,11 +33,12 @@ from chargepki.pki.inventory.contract_records import (
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning.admission import verify_admission
+from chargepki.pki.provisioning.keeping import Admission
 from chargepki.pki.provisioning.trust import UNREADABLE
 
-__all__ = ["Admission", "RoleRoot", "add_root", "admit_vehicle", "remove_vehicle", "store_vehicle", "withdraw_root"]
+__all__ = ["RoleRoot", "add_root", "admit_vehicle", "withdraw_root"]
 
-_USES: Final = ("oem", "v2g")
+_USES: Final = ("oem", "v2g", "mo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RoleRoot:
     """A root of somebody else, as an operator wants it believed.
 
     Attributes:
-        use: ``oem`` or ``v2g``.
+        use: ``oem``, ``v2g`` or ``mo`` (in ISO 15118-20: eMSP).
         fingerprint: SHA-256 in hex, as it was confirmed on a second channel; colons are ignored.
         source: where it came from, for people.
         manufacturers: world manufacturer identifiers whose vehicles it may certify; empty: any.
@@ -56,15 +57,6 @@ class RoleRoot:
     fingerprint: str
     source: str
     manufacturers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A provisioning certificate that passed the checks; only `admit_vehicle` makes it."""
-
-    record: ProvisioningCertificateRecord
-    chain: VerifiedChain
-    notices: tuple[str, ...]
 
 
 def add_root(inventory: Inventory, root: RoleRoot, *, actor: Actor, now: datetime) -> RoleRootRecord:
@@ -83,7 +75,9 @@ def add_root(inventory: Inventory, root: RoleRoot, *, actor: Actor, now: datetim
         )
     view = view_certificate(root.der)
     if root.use not in _USES or view.issuer != view.subject:
-        raise InputError("a root is self-signed, and is for oem or v2g", fix="give the root of the hierarchy")
+        raise InputError("a root is self-signed, and is for oem, v2g or mo", fix="give the root of the hierarchy")
+    if root.use == "mo" and root.manufacturers:
+        raise InputError("a root for contracts certifies no vehicles", fix="leave the manufacturers out")
     wrong = [each for each in root.manufacturers if len(each) != 3 or not each.isascii() or not each.isalnum()]
     if wrong:
         raise InputError(f"{wrong[0]!r} is no world manufacturer identifier", fix="three letters or digits (ISO 3780)")
@@ -125,7 +119,7 @@ def admit_vehicle(
     now: datetime,
     crls: tuple[bytes, ...] = (),
     ocsp_responses: tuple[bytes, ...] = (),
-) -> Admission:
+) -> Admission[ProvisioningCertificateRecord]:
     """Judge an OEM provisioning certificate; nothing is written.
 
     Args:
@@ -159,47 +153,6 @@ def admit_vehicle(
         added_at=now,
     )
     return Admission(record, verified, notices)
-
-
-def store_vehicle(
-    inventory: Inventory, admission: Admission, *, actor: Actor, now: datetime
-) -> ProvisioningCertificateRecord:
-    """Keep an admitted provisioning certificate; doing it again changes nothing."""
-    record = admission.record
-
-    def work(tx: Transaction) -> ProvisioningCertificateRecord:
-        known = tx.find_provisioning_certificate(record.id)
-        if known is not None and known.state is VehicleState.ACTIVE:
-            return known
-        stored = tx.put_provisioning_certificate(record)
-        details = {"certificate": record.id, "standard": record.standard}
-        tx.audit(actor, "vehicle.import", record.vehicle, now=now, artefact_sha256=record.id, details=details)
-        return stored
-
-    return inventory.write(work)
-
-
-def remove_vehicle(
-    inventory: Inventory, pcid: str, *, actor: Actor, now: datetime
-) -> tuple[ProvisioningCertificateRecord, ...]:
-    """Provision nothing more to a vehicle, by its PCID, and withdraw what is offered to it.
-
-    Raises:
-        NotFound: there is no such vehicle.
-    """
-    vehicle = Pcid.parse(pcid).normalised
-
-    def work(tx: Transaction) -> tuple[ProvisioningCertificateRecord, ...]:
-        known = tx.list_provisioning_certificates(vehicle)
-        if not known:
-            raise NotFound(f"there is no vehicle {vehicle}", fix="list them with: chargepki vehicle list")
-        removed = tuple(tx.remove_provisioning_certificate(each.id) for each in known)
-        for offer in tx.list_offers_to(vehicle):
-            tx.withdraw_offer(offer.contract, vehicle)
-        tx.audit(actor, "vehicle.remove", vehicle, now=now)
-        return removed
-
-    return inventory.write(work)
 
 
 def _read_leaf(leaf: bytes) -> tuple[Pcid, MessageSet, tuple[str, ...]]:

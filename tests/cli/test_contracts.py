@@ -116,6 +116,11 @@ def test_roots_of_others_are_added_by_fingerprint_and_withdrawn(shop: tuple[Comm
     assert run(*words, "--fingerprint", digest, "--manufacturer", "wau", "--json").json()["manufacturers"] == ["WAU"]
     assert [row["state"] for row in run("vehicle", "roots", "--json").json()["roots"]] == ["trusted"]
     assert run("vehicle", "withdraw-root", digest, "--json").json()["state"] == "withdrawn"
+    for_contracts = ("vehicle", "add-root", pem, "--use", "mo", "--source", "letter", "--fingerprint", digest)
+    contracts = run(*for_contracts, "--json").json()
+    assert (contracts["use"], contracts["source"]) == ("mo", "letter")
+    assert "certifies no vehicles" in run.run(*for_contracts, "--manufacturer", "WAU").check_one_error(3).stderr
+    run("vehicle", "withdraw-root", digest)
 
 
 def test_what_does_not_belong_together_is_refused(shop: tuple[CommandLine, Path], tmp_path: Path) -> None:

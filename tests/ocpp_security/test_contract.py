@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -41,6 +42,8 @@ from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.ocsp import parse_ocsp_request
 from chargepki.pki.pem import to_pem
+from chargepki.pki.provisioning import RoleRoot, add_root, create_contract, revoke_contract, withdraw_root
+from testkit.authorities import ACTOR
 from testkit.chains import AT, DAY, Made, make
 from testkit.csms_rig import PASSWORD, Rig, run_on
 from testkit.ocpp_peers import Credential, foreign_station
@@ -171,7 +174,7 @@ def answer(
     trust = ContractTrust(
         anchors=tuple(each.der for each in anchors), intermediates=tuple(each.der for each in intermediates)
     )
-    checker = ContractChecker(trust, gateway, offload, clock=lambda: AT)
+    checker = ContractChecker(trust, inventory, gateway, offload, clock=lambda: AT)
     request = {"idToken": {"idToken": emaid, "type": "eMAID"}, **payload}
     verdict = decide(asyncio.run(checker.facts(request, TokenStatus.ACCEPTED)))
     return verdict.certificate and verdict.certificate.value, verdict.token.value
@@ -235,6 +238,46 @@ def test_hash_data_are_judged_under_known_issuers_alone(
     """C07.FR.02, FR.05, FR.16; TC_C_50, TC_C_51."""
     payload = {"iso15118CertificateHashData": hashes_of(*made)}
     assert answer(rig.inventory, offload, payload, **options) == wanted
+
+
+def test_a_root_on_record_counts_while_it_is_trusted_and_for_its_use_alone(rig: Rig, offload: Offload) -> None:
+    """Roots by role, each with its source and confirmation; nothing is given by configuration."""
+
+    def judged() -> list[tuple[str | None, str]]:
+        by_hash = {"iso15118CertificateHashData": hashes_of(SUB1)}
+        return [answer(rig.inventory, offload, payload, anchors=()) for payload in ({"certificate": WHOLE}, by_hash)]
+
+    digest = hashlib.sha256(MO.der).hexdigest()
+    for use, wanted in (("oem", BROKEN), ("mo", GOOD)):
+        assert judged() == [BROKEN, BROKEN]
+        add_root(rig.inventory, RoleRoot(MO.der, use, digest, "a letter"), actor=ACTOR, now=AT)
+        assert judged() == [wanted, wanted]
+        withdraw_root(rig.inventory, digest, actor=ACTOR, now=AT)
+    assert judged() == [BROKEN, BROKEN]
+
+
+def test_the_life_of_our_own_contract_decides_about_its_emaid(rig: Rig, offload: Offload) -> None:
+    account, ended, over = "DE8AAA1B2C3D4E", "DE8AAENDED0001", "DE8AAOVER00001"
+    for emaid, ends_at in ((account, None), (ended, None), (over, AT + DAY / 2)):
+        create_contract(rig.inventory, emaid, ends_at=ends_at, actor=ACTOR, now=AT - DAY)
+    revoke_contract(rig.authority, ended, "cessationOfOperation")
+
+    def said(text: str, kind: str = "eMAID", at: datetime = AT, **options: Any) -> TokenStatus:
+        trust = ContractTrust(token_status=TokenStatus.NO_CREDIT, **options)
+        gateway = StatusGateway(rig.inventory, offload, Responder(), clock=lambda: at)
+        checker = ContractChecker(trust, rig.inventory, gateway, offload, clock=lambda: at)
+        return asyncio.run(checker.token({"idToken": {"idToken": text, "type": kind}}))
+
+    assert [said(each) for each in (account, ended, over)] == [T.ACCEPTED, T.BLOCKED, T.ACCEPTED]
+    assert said(over, at=AT + DAY) is T.EXPIRED
+    assert said("de-8aa-a1b2c3d4e", kind="emaid") is T.ACCEPTED
+    # Another contract, no eMAID, another kind of token: configuration; and whoever is asked comes before the contract.
+    assert [said("DE8AAOTHER0001"), said("junk"), said(account, kind="Central")] == [T.NO_CREDIT] * 3
+
+    async def ask(_text: str, _kind: str) -> TokenStatus:
+        return T.BLOCKED
+
+    assert said(account, ask_token=ask) is T.BLOCKED
 
 
 def test_with_both_the_certificates_count(rig: Rig, offload: Offload) -> None:

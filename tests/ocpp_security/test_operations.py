@@ -154,9 +154,26 @@ def test_a02_a_renewal_begins_with_the_trigger_of_the_version(version: OcppVersi
 
 
 def test_a_use_that_the_version_does_not_have_fails_the_operation() -> None:
+    later = operation(OperationKind.TRIGGER_RENEWAL, parameters={"use": CertificateUse.V2G20.value})
+    step = next_step(renewal(version=V16, operation=later), NOW)
+    assert isinstance(step, Finish) and step.state is OperationState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ({"status": "Accepted", "data": '{"status":"Accepted"}'}, "Accepted"),
+        ({"status": "Accepted", "data": '{"status":"NotImplemented"}'}, "NotImplemented"),
+        ({"status": "Accepted", "data": "{}"}, "Rejected"),
+        ({"status": "UnknownVendorId"}, "NotSupported"),
+        ({"status": "Rejected"}, "Rejected"),
+    ],
+)
+def test_of_a_trigger_in_a_data_transfer_the_answer_inside_counts(answer: dict[str, str], wanted: str) -> None:
     v2g = operation(OperationKind.TRIGGER_RENEWAL, parameters={"use": CertificateUse.V2G.value})
     step = next_step(renewal(version=V16, operation=v2g), NOW)
-    assert isinstance(step, Finish) and step.state is OperationState.FAILED
+    assert isinstance(step, SendAttempt) and step.action == "DataTransfer"
+    assert read_answer(v2g, V16, answer) == {"status": wanted}
 
 
 def test_a_renewal_is_done_when_the_certificate_was_delivered() -> None:

@@ -64,7 +64,7 @@ class ModelStation:
         if step.action == "DataTransfer":
             found = read_transfer(payload)
             assert found is not None
-            return wrap_answer(self._answer(OcppVersion.V201, *found))
+            return wrap_answer(found, self._answer(OcppVersion.V201, found.message, found.payload))
         return self._answer(self.version, step.action, payload)
 
     def _answer(self, version: OcppVersion, action: str, payload: Mapping[str, Any]) -> dict[str, Any]:

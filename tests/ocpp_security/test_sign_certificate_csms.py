@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from chargepki.ocpp_security.certificate_checks import build_csr
 from chargepki.ocpp_security.errors import OcppRefusal
+from chargepki.ocpp_security.pnc_transfer import Dialect, wrap
 from chargepki.ocpp_security.schemas import Kind, check_payload
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
@@ -129,6 +130,23 @@ def test_an_untyped_csr_is_for_a_combined_certificate_where_one_is_planned() -> 
     plans = {**PLANS, CertificateUse.COMBINED: IssuePlan("t-cpo-sub2", "iso15118-2/secc", {"C": "DE"})}
     flow = CsmsCertificateFlow(V201, station_record(), plans)
     assert accept(flow, request(V201, csr(), None)).use is CertificateUse.COMBINED
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_in_1_6_a_v2g_leaf_goes_back_in_the_dialect_that_asked(dialect: Dialect) -> None:
+    flow = make_flow(V16)
+    text = csr("CN=DEABCEA00001,O=Example CSO,C=DE,DC=CPO")
+    order = accept(flow, wrap("SignCertificate", {"csr": text, "certificateType": "V2GCertificate"}, dialect))
+    assert (order.use, order.dialect) == (CertificateUse.V2G, dialect)
+    call = deliver(flow, order)
+    assert (call.action, call.payload["vendorId"]) == ("DataTransfer", dialect.value)
+    # Another process takes it up in the same dialect.
+    (again,) = make_flow(V16).reconnected([waiting(order, dialect=order.dialect)], NOW)
+    assert isinstance(again, SendCall) and again.payload["vendorId"] == dialect.value
+    for kind in ("ChargingStationCertificate", None):
+        inner = {"csr": text, **({"certificateType": kind} if kind else {})}
+        answer, (refusal,) = make_flow(V16).sign_requested(wrap("SignCertificate", inner, dialect), NOW)
+        assert answer["status"] == "Rejected" and isinstance(refusal, RecordRefusal)
 
 
 @pytest.mark.parametrize("version", OcppVersion)
@@ -339,7 +357,7 @@ def test_a02_fr_22_a_renewal_is_triggered_in_the_words_of_the_version(
 
 def test_a_trigger_that_the_version_or_the_plans_do_not_have_is_refused() -> None:
     with pytest.raises(InputError):
-        make_flow(V16).trigger(CertificateUse.V2G)
+        make_flow(V16).trigger(CertificateUse.V2G, evse_id=1)
     with pytest.raises(OcppRefusal, match="no CA is set"):
         make_flow(V21).trigger(CertificateUse.V2G20)
 

@@ -41,7 +41,7 @@ def check(version: OcppVersion, call: WireCall) -> None:
 
 
 def test_uses_came_with_the_versions() -> None:
-    assert [sum(version is v for v, _ in PAIRS) for version in OcppVersion] == [1, 3, 4]
+    assert [sum(version is v for v, _ in PAIRS) for version in OcppVersion] == [2, 3, 4]
     assert not supports_use(V201, CertificateUse.V2G20)
 
 
@@ -72,7 +72,7 @@ def test_triggers_for_other_messages_ask_for_no_certificate() -> None:
 
 def test_uses_that_a_version_lacks_are_refused() -> None:
     with pytest.raises(InputError):
-        build_trigger(V16, CertificateUse.V2G)
+        build_trigger(V16, CertificateUse.V2G20)
     with pytest.raises(InputError):
         build_trigger(V201, CertificateUse.V2G20)
     with pytest.raises(InputError):

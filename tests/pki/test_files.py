@@ -8,7 +8,9 @@ import os
 import stat
 import sys
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 
@@ -289,6 +291,52 @@ def test_a_lock_is_not_made_where_a_planted_link_leads(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError), files.locked(tmp_path / ".lock"):
         pytest.fail("the lock was taken")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("dies_at", range(3))
+def test_a_folder_appears_whole_and_what_a_crash_left_of_it_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    entries = [(PurePath("a/b.pem"), b"1", 0o644), (PurePath("key"), b"2", 0o600)]
+    out, partial, steps = tmp_path / "out", tmp_path / ".out.partial", []
+    write_new = files.write_new
+
+    def step(*arguments: Any, **options: Any) -> None:
+        steps.append(1)
+        if len(steps) > dies_at:
+            raise KeyboardInterrupt
+        write_new(*arguments, **options)
+
+    def rename(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # A death at each file, or at the renaming; the dead tidy nothing up.
+    with monkeypatch.context() as dying:
+        dying.setattr(files, "write_new", step)
+        dying.setattr(Path, "rename", rename)
+        dying.setattr("shutil.rmtree", lambda *_, **_options: None)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_new_folder(out, entries)
+    assert not out.exists() and partial.stat().st_mode & 0o777 == 0o700
+    (partial / "stale").mkdir()
+    (partial / "planted").symlink_to(tmp_path)
+    out.mkdir()
+    files.write_new_folder(out, entries)
+    assert {str(each.relative_to(out)) for each in out.rglob("*")} == {"a", "a/b.pem", "key"}
+    assert (out / "key").stat().st_mode & 0o777 == 0o600 and not partial.exists()
+    with pytest.raises(Conflict):
+        files.write_new_folder(out, entries)
+    assert (out / "a/b.pem").read_bytes() == b"1" and not partial.exists()
+
+
+def test_two_who_write_one_folder_do_not_mix(tmp_path: Path) -> None:
+    def entries() -> Iterator[tuple[PurePath, bytes, int]]:
+        with pytest.raises(Conflict, match="another process"):
+            files.write_new_folder(tmp_path / "out", [(PurePath("theirs"), b"", 0o644)])
+        yield PurePath("ours"), b"", 0o644
+
+    files.write_new_folder(tmp_path / "out", entries())
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["ours"]
 
 
 def test_a_new_file_appears_whole_or_not_at_all_and_never_over_another(tmp_path: Path) -> None:

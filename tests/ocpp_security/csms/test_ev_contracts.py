@@ -32,6 +32,7 @@ from chargepki.ocpp_security.ev_certificate import (
 from chargepki.ocpp_security.ev_provider import PkiContractProvider
 from chargepki.ocpp_security.fetch import Fetcher, FetchPolicy
 from chargepki.ocpp_security.passwords import hash_password
+from chargepki.ocpp_security.pnc_transfer import Dialect
 from chargepki.ocpp_security.station import Milestone, Progress, StationSimulator, StationStore
 from chargepki.ocpp_security.station.ev_contract import EvExchange
 from chargepki.ocpp_security.status import StatusGateway
@@ -104,7 +105,8 @@ def exchange(
                 store,
                 version,
                 enrol=False,
-                ev=EvExchange(request, lambda exi, _number: kept.append(exi), older_dialect=older, takes=takes),
+                ev=EvExchange(request, lambda exi, _number: kept.append(exi), takes=takes),
+                dialect=Dialect.OLDER if older else Dialect.OCA,
                 progress=told.append,
             )
             over = (Milestone.CONTRACT_REFUSED,)
@@ -338,10 +340,11 @@ def test_an_action_that_is_not_the_requests_is_refused(world: ContractWorld) -> 
 def test_data_of_the_older_dialect_that_are_none_are_refused(data: object) -> None:
     transfer = {"vendorId": pnc_transfer.OLDER_VENDOR, "messageId": "Get15118EVCertificate", "data": data}
     with pytest.raises(InputError):
-        pnc_transfer.read_older_transfer(transfer)
-    assert pnc_transfer.read_older_transfer({**transfer, "vendorId": "other"}) is None
-    good = pnc_transfer.wrap_older(base64.b64encode(b"\x80").decode(), "urn:x")
-    assert pnc_transfer.read_older_transfer(good) == {"exiRequest": "gA==", "15118SchemaVersion": "urn:x"}
+        pnc_transfer.read_transfer(transfer)
+    assert pnc_transfer.read_transfer({**transfer, "vendorId": "other"}) is None
+    asked = {"exiRequest": "gA==", "iso15118SchemaVersion": "urn:x", "action": "Install"}
+    good = pnc_transfer.read_transfer(pnc_transfer.wrap("Get15118EVCertificate", asked, Dialect.OLDER))
+    assert good is not None and good.payload == {"exiRequest": "gA==", "15118SchemaVersion": "urn:x"}
 
 
 def test_an_update_goes_the_same_way_and_replaces_the_certificate(world: ContractWorld, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from chargepki.ocpp_security.contract import TokenStatus
 from chargepki.ocpp_security.contract_check import ContractTrust
+from chargepki.ocpp_security.operations import OperationKind
+from chargepki.ocpp_security.pnc_transfer import Dialect, read_transfer
 from chargepki.ocpp_security.sign_certificate import IssuePlan
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
 from chargepki.ocpp_security.station.driver import Authorizer, Contract, DriverFacts, Token
@@ -28,8 +29,12 @@ from chargepki.pki.authority.creation import CaOrder
 from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.errors import InputError
 from chargepki.pki.hashdata import CertificateHashData
+from chargepki.pki.inventory.records import Delivery, OperationState
 from chargepki.pki.pem import to_pem
+from chargepki.pki.provisioning import create_contract
+from testkit.authorities import ACTOR
 from testkit.csms_rig import PASSWORD, Rig, run_on, wait_for
+from testkit.station_files import queue_operation
 
 V16, V201, V21 = OcppVersion
 VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
@@ -98,13 +103,19 @@ def reaches(milestone: Milestone, text: str = "") -> Callable[[Progress], bool]:
 # --- V2G certificates and their status -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", ["ocpp2.0.1", "ocpp2.1"])
+@pytest.mark.parametrize(
+    ("version", "dialect"),
+    [("ocpp1.6", Dialect.OCA), ("ocpp1.6", Dialect.OLDER), ("ocpp2.0.1", Dialect.OCA), ("ocpp2.1", Dialect.OCA)],
+)
 def test_tc_a_12_and_tc_m_24_cs_a_v2g_certificate_comes_and_its_whole_chain_is_stapled(
-    world: World, version: str
+    world: World, version: str, dialect: Dialect
 ) -> None:
-    """A02.FR.13, A02.FR.27; M06.FR.06, FR.07; M03.FR.05."""
-    identity = f"SECC-{version}"
+    """A02.FR.13, A02.FR.27; M06.FR.06, FR.07; M03.FR.05; in 1.6 inside a DataTransfer, each way."""
+    identity = f"SECC-{version}-{dialect.name}"
     world.rig.add_station(identity)
+    is_triggered = (version, dialect) == ("ocpp1.6", Dialect.OCA)
+    if is_triggered:
+        queue_operation(world.rig, OperationKind.TRIGGER_RENEWAL, identity, {"use": V2G.value})
     sent: list[dict[str, Any]] = []
 
     async def story() -> None:
@@ -112,8 +123,9 @@ def test_tc_a_12_and_tc_m_24_cs_a_v2g_certificate_comes_and_its_whole_chain_is_s
         async with world.rig.server(2, plans=world.plans, ocsp_signers=signers) as server:
             told: list[Progress] = []
             station = world.station(
-                world.rig.url_of(server), identity, version, enrol=True, uses=frozenset({V2G}), progress=told.append
-            )
+                world.rig.url_of(server), identity, version, enrol=not is_triggered, uses=frozenset({V2G}),
+                progress=told.append, dialect=dialect,
+            )  # fmt: skip
             send = station.flow._send
             station.flow._send = lambda request: _kept(sent, send(request))  # type: ignore[method-assign]  # looked at
             running = asyncio.create_task(station.run())
@@ -130,6 +142,15 @@ def test_tc_a_12_and_tc_m_24_cs_a_v2g_certificate_comes_and_its_whole_chain_is_s
 
     run_on("asyncio", story())
     (payload,) = sent
+    operations = world.rig.inventory.list_operations(station=identity)
+    assert [each.state for each in operations] == [OperationState.DONE] * is_triggered
+    record = world.rig.inventory.list_certificates(station=identity)
+    assert [each.delivery for each in record] == [Delivery.DELIVERED]
+    if version == "ocpp1.6":
+        assert payload["vendorId"] == dialect.value
+        transfer = read_transfer(payload)
+        assert transfer is not None
+        payload = transfer.payload
     csr = x509.load_pem_x509_csr(str(payload["csr"]).encode())
     assert "CN=DEABCEA00001" in csr.subject.rfc4514_string() and "DC=CPO" in csr.subject.rfc4514_string()
     assert payload["certificateType"] == "V2GCertificate"
@@ -169,8 +190,8 @@ def test_without_a_secc_id_the_trigger_is_rejected(world: World) -> None:
     )
     assert (answer["status"], effects) == ("Rejected", [])
     assert answer["statusInfo"]["reasonCode"] == "MissingDevModelInfo"  # type: ignore[index]  # an object
-    with pytest.raises(InputError, match="has no V2GCertificate"):
-        world.station("ws://localhost:1", "NO-V2G", "ocpp1.6", uses=frozenset({V2G}))
+    with pytest.raises(InputError, match="has no V2G20Certificate"):
+        world.station("ws://localhost:1", "NO-V2G20", "ocpp1.6", uses=frozenset({CertificateUse.V2G20}))
 
 
 def test_a02_fr_21_a_rejected_v2g_request_switches_plug_and_charge_off(world: World) -> None:
@@ -209,11 +230,11 @@ def test_tc_m_25_cs_what_does_not_verify_never_replaces_an_answer(world: World, 
 def test_tc_c_50_to_tc_c_53_cs_a_contract_is_judged_here_or_by_the_csms(world: World, version: str) -> None:
     """C07.FR.01, FR.02, FR.06; C08.FR.01."""
     name = f"DRIVER-{version}"
-    for each in ("", "-C", "-N", "-T", "-S"):
+    for each in ("", "-C", "-N", "-O", "-OC", "-T", "-S"):
         world.rig.add_station(name + each)
-    driver = Contract(EMAID, world.contract)
-    subs = world.contract[1:]
-    trust = ContractTrust(anchors=(world.mo_root,), intermediates=subs, token_status=TokenStatus.ACCEPTED)
+    driver, trust = Contract(EMAID, world.contract), ContractTrust()
+    if world.rig.inventory.find_contract(EMAID) is None:
+        create_contract(world.rig.inventory, EMAID, actor=ACTOR, now=now_utc())
 
     async def story() -> None:
         signers = OcspAuthority(world.rig.authority)
@@ -226,9 +247,15 @@ def test_tc_c_50_to_tc_c_53_cs_a_contract_is_judged_here_or_by_the_csms(world: W
                 assert found is not None
                 return found
 
+            # Root, sub-CAs and contract are on record here; nothing else was configured.
             # With the root, by hash data; without it, by the chain, unless that is forbidden.
             here = await decided(name, driver=driver)
             assert here.milestone is Milestone.AUTHORIZED, here
+            if version == "ocpp1.6":
+                older = await decided(f"{name}-O", driver=driver, dialect=Dialect.OLDER)
+                assert older.milestone is Milestone.AUTHORIZED, older
+                central = await decided(f"{name}-OC", driver=driver, mo=None, dialect=Dialect.OLDER)
+                assert "hash data alone" in central.text
             central = await decided(f"{name}-C", driver=driver, mo=None)
             assert central.milestone is Milestone.AUTHORIZED, central
             no = {"ISO15118Ctrlr.CentralContractValidationAllowed": "false"}

@@ -456,7 +456,7 @@ def test_a_chain_of_another_root_is_refused(
 ) -> None:
     """The certificate on record and its key are right; only the root is believed no more."""
     fresh = world.new_provisioner()
-    monkeypatch.setattr("chargepki.pki.provisioning.trust.role_anchors", lambda _inventory: ())
+    monkeypatch.setattr("chargepki.pki.role_roots.role_anchors", lambda _inventory: ())
     with pytest.raises(ChainError):
         fresh.examine(vehicle.request())
 

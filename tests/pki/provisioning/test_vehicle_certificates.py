@@ -20,8 +20,8 @@ from chargepki.pki.provisioning import (
     add_root,
     admit_vehicle_certificate,
     is_vehicle_certificate,
-    remove_vehicle_certificates,
-    store_vehicle_certificate,
+    remove_vehicle,
+    store_vehicle,
     withdraw_root,
 )
 from testkit.authorities import ACTOR, MemoryKeyStore, make_authority, open_inventory
@@ -55,7 +55,7 @@ def issue(
 def admit(world: ContractWorld, chain: tuple[bytes, ...]) -> VehicleCertificateRecord:
     inventory, now = world.authority.inventory, world.clock.now
     admission = admit_vehicle_certificate(inventory, chain, actor=ACTOR, now=now, evidence=NOTHING)
-    return store_vehicle_certificate(inventory, admission, actor=ACTOR, now=now)
+    return store_vehicle(inventory, admission, actor=ACTOR, now=now)
 
 
 def test_a_vehicle_certificate_of_ours_is_kept_by_its_evccid_until_it_is_let_go_of(world: ContractWorld) -> None:
@@ -67,11 +67,11 @@ def test_a_vehicle_certificate_of_ours_is_kept_by_its_evccid_until_it_is_let_go_
     assert (record.evccid, record.state) == ("WMIV1234567890ABCDE1", VehicleState.ACTIVE)
     assert inventory.list_vehicle_certificates(record.evccid) == (record,)
     assert record in inventory.list_vehicle_certificates()
-    (removed,) = remove_vehicle_certificates(inventory, "wmi-v1234567890abcde-1", actor=ACTOR, now=world.clock.now)
-    assert removed.state is VehicleState.REMOVED
+    assert remove_vehicle(inventory, "wmi-v1234567890abcde-1", actor=ACTOR, now=world.clock.now) == 1
+    assert [each.state for each in inventory.list_vehicle_certificates(record.evccid)] == [VehicleState.REMOVED]
     assert admit(world, chain).state is VehicleState.ACTIVE
     with pytest.raises(NotFound):
-        remove_vehicle_certificates(inventory, "WMIV000000000000000X", actor=ACTOR, now=world.clock.now)
+        remove_vehicle(inventory, "WMIV000000000000000X", actor=ACTOR, now=world.clock.now)
 
 
 def test_a_revoked_or_expired_vehicle_certificate_is_refused(world: ContractWorld) -> None:

@@ -177,7 +177,8 @@ def test_an_imported_vehicle_stays_once_and_goes_with_its_offers(world: Contract
     admission = admit_vehicle(inventory, vehicle.chain, actor=ACTOR, now=now)
     assert store_vehicle(inventory, admission, actor=ACTOR, now=now).state is VehicleState.ACTIVE
     assert len(inventory.list_audit(limit=10_000)) == entries
-    (removed,) = remove_vehicle(inventory, vehicle.pcid.lower(), actor=ACTOR, now=now)
+    assert remove_vehicle(inventory, vehicle.pcid.lower(), actor=ACTOR, now=now) == 1
+    (removed,) = inventory.list_provisioning_certificates(vehicle.pcid)
     assert removed.state is VehicleState.REMOVED
     (offer,) = inventory.list_offers_to(vehicle.pcid)
     assert offer.state is OfferState.WITHDRAWN
