@@ -227,7 +227,7 @@ def write_new_folder(path: Path | str, entries: Iterable[tuple[PurePath, bytes, 
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
             partial.rename(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
         except BaseException as exc:  # what gives the entries may fail in any way
             shutil.rmtree(partial, ignore_errors=True)
             if not isinstance(exc, OSError):
