@@ -9,6 +9,7 @@ import click
 
 from chargepki.cli.ca_chain import add_chain
 from chargepki.cli.ca_keys import add_keys
+from chargepki.cli.ca_plan import add_plan
 from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
@@ -267,3 +268,4 @@ def _counts(inventory: Inventory, record: CaRecord) -> dict[str, int]:
 add_chain(ca)
 add_keys(ca)
 add_rollover(ca)
+add_plan(ca)

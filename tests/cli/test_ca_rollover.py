@@ -21,6 +21,10 @@ def test_a_rollover_from_the_dry_run_to_the_chain_for_an_old_station(run: Comman
     assert row["new_with_old"].startswith("t-cso-root@1:") and row["old_with_new"].startswith("t-cso-root@2:")
     again = run("ca", "rollover", "t-cso-root")
     assert "has certified nothing yet" in again.stderr
+    plan = run("ca", "rollover-plan", "t-cso-root", "--json").json()
+    assert (plan["schema"], plan["breaks"], plan["unknown_count"]) == ("chargepki/rollover-plan", False, 2)
+    assert [step["kind"] for step in plan["steps"]] == ["ask-stations", "move-sub-ca"]
+    assert "chargepki ca rollover t-cso-sub" in run("ca", "rollover-plan", "t-cso-root").out
     run("ca", "rollover", "t-cso-sub")
     (usual,) = [run("ca", "chain", "t-cso-sub").stdout]
     assert len(x509.load_pem_x509_certificates(usual)) == 2
