@@ -12,20 +12,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from benchmarks.bulk import loading
 from benchmarks.material import ACTOR
 from chargepki.pki import keys, names
 from chargepki.pki.authority import Authority, CaOrder
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.audit import AuditKey
 from chargepki.pki.inventory.codec import CERTIFICATE, CRL, REVOCATION_CHANGE, STATION
-from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.records import (
     CertificateRecord,
     CertificateState,
@@ -47,6 +47,7 @@ AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 SEED = 20261101
 _PASSPHRASE = b"benchmark"
 _CHUNK = 1000
+_CHUNKS_A_COMMIT = 25
 _URL = "http://pki.cso.eu"
 _VENDORS = ("Acme Charging", "Volt AG", "Ladewerk", "Borne SA", "Chargely", "Ampere Ltd", "Kwik", "Elbil")
 _COUNTRIES = ("DE", "FR", "NL", "NO", "IT", "ES", "AT", "SE")
@@ -88,7 +89,7 @@ def size(default: int) -> int:
 
 
 def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | None = None) -> Inventory:
-    """Put an estate of *count* certificates into the empty database at *url*, and return it opened."""
+    """Put an estate of *count* certificates into the empty SQLite database at *url*, and return it opened."""
     inventory = Inventory.open(url, log_key=AuditKey.load_or_create(folder / "audit.key"))
     store = SoftwareKeyStore(folder / "keys", lambda: _PASSPHRASE)
     start = AT - timedelta(days=100)
@@ -98,8 +99,7 @@ def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | No
         if profile.startswith("iso"):
             subject.append(("DC", {"e-cpo": "CPO", "e-mo-": "MO"}.get(name[:5], "V2G")))
         authority.create_ca(CaOrder(name, profile, issuer=issuer, subject=tuple(subject)))
-    database = Database(DatabaseAddress.parse(url))
-    with database.session() as session:
+    with loading(url) as session:
         stations = max(1, count // 4)
         for first in range(0, stations, 10_000):
             rows = [STATION.encode(_station(number)) for number in range(first, min(stations, first + 10_000))]
@@ -107,10 +107,13 @@ def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | No
             session.run_many("station_insert", rows)
             session.commit()
         changes: dict[str, int] = {}
-        for chunk in _chunks(_issuers(inventory, folder / "keys"), count, seed, stations, jobs or os.cpu_count() or 1):
+        chunks = _chunks(_issuers(inventory, folder / "keys"), count, seed, stations, jobs or os.cpu_count() or 1)
+        # Many in one transaction: ids are random, so that each writes to nearly every page.
+        while several := list(islice(chunks, _CHUNKS_A_COMMIT)):
             session.begin_write()
-            session.run_many("certificate_insert", chunk)
-            session.run_many("revocation_change_insert", _changes(chunk, changes))
+            for chunk in several:
+                session.run_many("certificate_insert", chunk)
+                session.run_many("revocation_change_insert", _changes(chunk, changes))
             session.commit()
         session.begin_write()
         for ca, last in changes.items():
@@ -119,10 +122,6 @@ def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | No
             crl = CrlRecord(f"{ca}/9", ca, 9, made, made + timedelta(days=7), last, "00" * 32, b"crl")
             session.run("crl_insert", {**CRL.encode(crl), "changes": max(0, last - 3)})
         session.commit()
-        if inventory.dialect is Dialect.POSTGRESQL:
-            # As autovacuum would within a minute.
-            session.execute("VACUUM ANALYZE")
-    database.close()
     return inventory
 
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from chargepki.pki.inventory.exporting import Cell
     from chargepki.pki.inventory.filters import Filter
 
-__all__ = ["Form", "export_chunks", "write_chunks"]
+__all__ = ["Form", "csv_chunks", "export_chunks", "write_chunks"]
 
 _BATCH: Final = 1000
 _SCHEMA: Final = b'{"schema":"chargepki/inventory-export","schema_version":1'
 _MOST_IN_PKCS12: Final = 10_000
-_MAYBE_FORMULA: Final = re.compile(r'[,\n"][=+@\t-]')
-"""Where in a text of lines such a cell may begin; carriage returns, which end each line too, are counted instead."""
+_EMPTY: Final = '""'
+_FORMULA: Final = re.compile(f'"[{re.escape("".join(sorted(FORMULA_STARTS)))}]')
+"""Where in lines of quoted values one begins that a spreadsheet would run."""
 
 
 class Form(StrEnum):
@@ -56,10 +57,10 @@ def export_chunks(
     Raises:
         InputError: more certificates than a PKCS#12 file should hold.
     """
-    from chargepki.pki.inventory.exporting import exported_columns, stream_certificates
+    from chargepki.pki.inventory.exporting import exported_columns, stream_certificates, stream_csv
 
     if form is Form.CSV:
-        return _csv(exported_columns(), stream_certificates(inventory, wanted))
+        return csv_chunks(exported_columns(), stream_csv(inventory, wanted))
     if form in (Form.PEM, Form.PKCS12):
         found = (row[-1] for row in stream_certificates(inventory, wanted, with_der=True))
         ders = (der for der in found if isinstance(der, bytes))
@@ -143,27 +144,30 @@ def _json(lists: dict[str, Iterable[dict[str, Any]]]) -> Iterator[bytes]:
     yield b"}\n"
 
 
-def _csv(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]]) -> Iterator[bytes]:
-    """Yield comma-separated values (RFC 4180) in UTF-8; what a spreadsheet would run is quoted with an apostrophe."""
+def csv_chunks(columns: Sequence[str], lines: Iterator[str]) -> Iterator[bytes]:
+    """Yield comma-separated values (RFC 4180) in UTF-8; what a spreadsheet would run is quoted with an apostrophe.
+
+    Args:
+        lines: each value in quotes, those within doubled; without the end of the line.
+    """
+    yield f"{','.join(columns)}\r\n".encode()
+    quotes = 2 * len(columns)
+    while batch := list(islice(lines, _BATCH)):
+        text = "\n".join([*batch, ""])
+        # Most batches hold nothing of the kind, and looking at each value would cost as much as all the rest.
+        is_plain = text.count('"') == quotes * len(batch) and text.count("\n") == len(batch)
+        if is_plain and not _FORMULA.search(text):
+            yield text.replace(_EMPTY, "").replace("\n", "\r\n").encode()
+        else:
+            yield _guarded(text)
+
+
+def _guarded(text: str) -> bytes:
+    """Write lines anew, each value looked at."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(columns)
-    source = iter(rows)
-    yield buffer.getvalue().encode()
-    while batch := list(islice(source, _BATCH)):
-        for rows_to_write in (batch, ([_cell(value) for value in row] for row in batch)):
-            buffer.seek(0)
-            buffer.truncate()
-            writer.writerows(rows_to_write)
-            # Most batches hold no such cell, and looking at each would cost as much as all the rest.
-            text = buffer.getvalue()
-            if text.count("\r") == len(batch) and not _MAYBE_FORMULA.search(text) and text[:1] not in FORMULA_STARTS:
-                break
-        yield text.encode()
-
-
-def _cell(value: Cell) -> Cell:
-    return quoted_cell(value) if isinstance(value, str) else value
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    csv.writer(buffer).writerows([quoted_cell(cell) for cell in row] for row in rows)
+    return buffer.getvalue().encode()
 
 
 def _pem(ders: Iterable[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ Only commands with a filter load SQLAlchemy; all other statements are compiled b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ __all__ = [
     "EXPORTED",
     "content_statement",
     "count_statement",
+    "csv_statement",
     "export_statement",
     "group_statement",
     "key_member_statement",
@@ -93,23 +94,48 @@ def page_statement(
 
 def export_statement(found: Filter, dialect: Dialect, *, with_der: bool) -> tuple[str, Mapping[str, object]]:
     """Return SQL and parameters for the `EXPORTED` values of all certificates that a filter asks for, by id."""
-    columns: list[ColumnElement[Any]] = []
+    columns = [value.label(name) for name, value in _exported()]
+    if with_der:
+        columns.append(_C.der.label("der"))
+    return _text(_from_all(select(*columns), found, dialect), dialect)
+
+
+def csv_statement(found: Filter, dialect: Dialect) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for the same values as one text a certificate: comma-separated, each in quotes.
+
+    The database writes them in a third of the time that it takes to fetch each here and join them.
+    """
+    values = [value for _, value in _exported()]
+    if dialect is Dialect.SQLITE:
+        # printf's %w doubles the quotes within.
+        line = func.printf(",".join(['"%w"'] * len(values)), *(func.coalesce(value, "") for value in values))
+    else:
+        # A missing value is empty.
+        line = func.format(",".join(['"%s"'] * len(values)), *(_doubled(value) for value in values))
+    return _text(_from_all(select(line), found, dialect), dialect)
+
+
+def _exported() -> Iterator[tuple[str, ColumnElement[Any]]]:
+    """Yield what an export tells of a certificate."""
     for name in EXPORTED:
         if name == "issuer":
-            columns.append(_CA.c.subject.label("issuer"))
-            continue
-        if name == "origin":
-            columns.append(_ORIGIN.label("origin"))
-            continue
-        value: ColumnElement[Any] = _C[_NAMED.get(name, name)]
-        if name in _TIMES:
+            yield name, _CA.c.subject
+        elif name == "origin":
+            yield name, _ORIGIN
+        elif name in _TIMES:
             # RFC 3339 to the second: cut off by the database, which is cheaper than reading each instant here.
-            value = func.substr(value, 1, 19).concat("Z")
-        columns.append(value.label(name))
-    if with_der:
-        columns.append(_C.der)
+            yield name, func.substr(_C[name], 1, 19).concat("Z")
+        else:
+            yield name, _C[_NAMED.get(name, name)]
+
+
+def _doubled(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    return value if isinstance(value.type, Integer) else func.replace(value, '"', '""')
+
+
+def _from_all(wanted: Select[Any], found: Filter, dialect: Dialect) -> Select[Any]:
     joined = _CERTIFICATE.join(_CA, _CA.c.id == _C.ca)
-    return _text(select(*columns).select_from(joined).where(_condition(found, dialect)).order_by(_C.id), dialect)
+    return wanted.select_from(joined).where(_condition(found, dialect)).order_by(_C.id)
 
 
 def count_statement(

@@ -26,6 +26,7 @@ from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.migrate import migrate
 
 __all__ = [
+    "create_database",
     "database_url",
     "end_all_connections",
     "end_connections",
@@ -34,6 +35,7 @@ __all__ = [
     "postgresql_server",
     "postgresql_url",
     "server_folder",
+    "server_uri",
     "sqlite_url",
 ]
 
@@ -54,8 +56,8 @@ def server_folder(prefix: str) -> Path:
 
 
 @functools.cache
-def _server_uri() -> str:
-    """Start the server of this process; it is stopped when the process ends.
+def server_uri() -> str:
+    """Start the PostgreSQL server of this process and return its libpq URI; it is stopped when the process ends.
 
     Its folder is short and its own: socket paths end at 107 bytes, and the servers of xdist workers must not meet.
     """
@@ -74,10 +76,10 @@ def _server_uri() -> str:
 @pytest.fixture(scope="session")
 def postgresql_server() -> str:
     """Give the libpq URI of a PostgreSQL server on a Unix socket, one for this pytest process."""
-    return _server_uri()
+    return server_uri()
 
 
-def _create(server: str, name: str, template: str) -> str:
+def create_database(server: str, name: str, template: str) -> str:
     """Create a database and return its SQLAlchemy URL."""
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'".encode())
@@ -89,7 +91,7 @@ def _create(server: str, name: str, template: str) -> str:
 def _migrated(server: str) -> str:
     """Return the name of a database that was migrated as shipped, for this process to copy."""
     name = f"migrated_{os.getpid()}"
-    database = Database(DatabaseAddress.parse(_create(server, name, "template0")))
+    database = Database(DatabaseAddress.parse(create_database(server, name, "template0")))
     migrate(database)
     database.close()
     return name
@@ -110,7 +112,7 @@ def postgresql_url(postgresql_server: str, request: pytest.FixtureRequest) -> It
 def fresh_database(server: str, *, is_blank: bool = False) -> Iterator[str]:
     """Make a database, yield its SQLAlchemy URL, and drop it; without *is_blank* it has the tables already."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    yield _create(server, name, "template0" if is_blank else _migrated(server))
+    yield create_database(server, name, "template0" if is_blank else _migrated(server))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
