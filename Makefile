@@ -21,7 +21,7 @@ unexport VIRTUAL_ENV
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup judges demo pnc-e2e test check bench campaign reference wheel sbom requirements clean
+.PHONY: help setup judges demo pnc-e2e test check bench campaign million reference wheel sbom requirements clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,14 @@ check: $(ENV) ## lint, format, types, import contract, doctests, docs
 bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
 	$(BIN)/python -m benchmarks $(BENCH)
 
-campaign: $(ENV) ## what takes longer than CI allows: the tests marked so, and every property with more examples
+campaign: $(ENV) ## what takes longer than CI allows: marked tests, properties with more examples, a million certificates
 	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --timeout=3600 $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory million
+
+million: $(ENV) ## measure the inventory at a million certificates on both databases (an hour or more, 20 GB of disk)
+	@mkdir -p benchmarks/results/estate
+	CHARGEPKI_BENCH_CERTIFICATES=1000000 CHARGEPKI_BENCH_FOLDER=$(CURDIR)/benchmarks/results/estate \
+	  $(BIN)/python -m benchmarks reads takeover checking
 
 reference: $(ENV) ## write the generated pages of docs/reference anew
 	$(BIN)/python -m tools.make_reference

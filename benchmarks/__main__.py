@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.harness import RESULTS, Comparison, Limit, Timing, table
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"__init__", "__main__", "estate", "fleet", "fleet_servers", "harness", "material", "renewals"}
+NOT_BENCHMARKS = {"__init__", "__main__", "bulk", "estate", "fleet", "fleet_servers", "harness", "material", "renewals"}
 
 
 def names() -> list[str]:

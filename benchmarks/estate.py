@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -40,7 +42,7 @@ from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import SoftwareKeyStore
 from chargepki.pki.template import IssuerInfo, Window, assemble_certificate, build_tbs
 
-__all__ = ["AT", "SEED", "Kind", "fill", "size"]
+__all__ = ["AT", "SEED", "Kind", "Made", "fill", "made", "size"]
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 """The present of the estate."""
@@ -86,6 +88,44 @@ _CAS = (
 def size(default: int) -> int:
     """Return how many certificates to make: ``CHARGEPKI_BENCH_CERTIFICATES``, or *default*."""
     return int(os.environ.get("CHARGEPKI_BENCH_CERTIFICATES", default))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An estate in a folder that is a workspace."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "inventory.db"
+
+    @property
+    def log_key(self) -> AuditKey:
+        """The key of its audit log."""
+        return AuditKey.load_or_create(self.folder / "audit.key")
+
+    def open(self) -> Inventory:
+        """Return it opened."""
+        return Inventory.open(f"sqlite:///{self.database}", log_key=self.log_key)
+
+
+@contextmanager
+def made(count: int) -> Iterator[Made]:
+    """Lend an estate of *count* certificates.
+
+    Where ``CHARGEPKI_BENCH_FOLDER`` names a folder, it is kept there, and made only once: a million takes minutes.
+    """
+    kept = os.environ.get("CHARGEPKI_BENCH_FOLDER")
+    with tempfile.TemporaryDirectory(dir=kept) as temporary:
+        estate = Made(Path(kept or temporary) / f"estate-{count}-{SEED}")
+        if not estate.folder.exists():
+            new = Made(Path(temporary) / "new")
+            new.folder.mkdir(mode=0o700)
+            fill(f"sqlite:///{new.database}", new.folder, count).close()
+            new.folder.rename(estate.folder)
+        yield estate
 
 
 def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | None = None) -> Inventory:

@@ -124,6 +124,7 @@ def compare(
     limit: Limit | None = None,
     rounds: int = 7,
     seconds: float = 0.4,
+    warms_up: bool = True,
     note: str = "",
 ) -> Comparison:
     """Measure *subject* and *reference* in alternating rounds after one warm-up call of each.
@@ -131,9 +132,11 @@ def compare(
     Args:
         question: what the figure answers, in a sentence.
         seconds: CPU seconds that each round of each case takes at least.
+        warms_up: without, the first call counts: for what takes minutes.
     """
-    subject.run()
-    reference.run()
+    if warms_up:
+        subject.run()
+        reference.run()
     samples: dict[str, list[tuple[float, float, int]]] = {"subject": [], "reference": []}
     for number in range(rounds):
         order = [("subject", subject), ("reference", reference)]

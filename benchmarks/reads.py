@@ -1,20 +1,17 @@
 """How long does a person wait for a page of certificates, and for the number of those that expire soon?
 
-Asked of a real inventory on SQLite, made from a seed, and of one on PostgreSQL where ``CHARGEPKI_BENCH_POSTGRESQL``
-is the URL of an empty database. ``CHARGEPKI_BENCH_CERTIFICATES`` sets the size (100,000 by default; a million in a
-campaign). The reference is the promise itself, 50 ms on the clock.
+Asked of a real inventory on SQLite, made from a seed, and of a copy on PostgreSQL. ``CHARGEPKI_BENCH_CERTIFICATES``
+sets the size (100,000 by default; a million in a campaign). The reference is the promise itself, 50 ms on the clock.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from time import perf_counter, process_time
 
-from benchmarks.estate import AT, fill, size
+from benchmarks.bulk import copy_to_postgresql, postgresql_url
+from benchmarks.estate import AT, made, size
 from benchmarks.harness import Comparison, Limit, Timing, main
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.filter_parser import parse_filter
@@ -69,18 +66,11 @@ def ask(question: str, run: Callable[[], object]) -> Comparison:
 def measure() -> Sequence[Comparison]:
     """Ask each database every question."""
     found: list[Comparison] = []
-    with tempfile.TemporaryDirectory() as folder:
-        urls = {"SQLite": f"sqlite:///{folder}/inventory.db"}
-        if (url := os.environ.get("CHARGEPKI_BENCH_POSTGRESQL")) is not None:
-            urls["PostgreSQL"] = url
-        for name, url in urls.items():
-            home = Path(folder) / name
-            home.mkdir(mode=0o700)
-            inventory = fill(url, home, CERTIFICATES)
-            try:
-                found += [ask(f"{question}, {name}", run) for question, run in questions(inventory)]
-            finally:
-                inventory.close()
+    with made(CERTIFICATES) as estate:
+        with estate.open() as inventory:
+            found += [ask(f"{question}, SQLite", run) for question, run in questions(inventory)]
+        with copy_to_postgresql(estate.database, postgresql_url("reads"), estate.log_key) as inventory:
+            found += [ask(f"{question}, PostgreSQL", run) for question, run in questions(inventory)]
     return found
 
 
