@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("campaign", deadline=None, print_blob=True, max_examples=5000)
     settings.load_profile("campaign" if CAMPAIGN else "default")
     _rewrite_a_share(config, worker)
+    from testkit.quick import be_quick
+
+    be_quick()
 
 
 def _rewrite_a_share(config: pytest.Config, worker: dict[str, Any] | None) -> None:
@@ -65,16 +68,9 @@ def _rewrite_a_share(config: pytest.Config, worker: dict[str, Any] | None) -> No
                 rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, source_hash, cached)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _quick() -> None:
-    from testkit.quick import be_quick
-
-    be_quick()
-
-
 @pytest.fixture(autouse=True)
 def _as_shipped(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let a test marked ``as_shipped`` have the real migrations and the real price of a key file."""
+    """Let a test marked ``as_shipped`` have the real migrations and the real price of a key file and a hash."""
     from testkit.quick import as_shipped
 
     with as_shipped() if request.node.get_closest_marker("as_shipped") else contextlib.nullcontext():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -24,7 +25,6 @@ from chargepki.pki.services.failures import Leave, SharedFailures
 __all__ = ["AccountGuard", "TooManyFailures", "hash_account_password", "network_of", "parse_basic"]
 
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
-_NOBODY: Final = _HASHER.hash("nobody has this password, and a wrong one costs as much")
 _MIN_PASSWORD_BYTES: Final = 16
 _MAX_PASSWORD_BYTES: Final = 256
 _MAX_WAITING: Final = 64
@@ -81,6 +81,8 @@ class AccountGuard:
         self._users: dict[tuple[str, str], int] = {}
         """How many wait for their turn, or have it."""
         self._waiting = 0
+        # Unknown accounts are verified against this, so that they take the time of known ones.
+        self._nobody = _HASHER.hash(secrets.token_bytes(32))
 
     async def verify(self, stored: str | None, password: bytes, *, account: str, peer: str, now: float) -> bool:
         """Return whether *password* is the one of the hash *stored*; ``None`` costs as much and is never right.
@@ -116,12 +118,19 @@ class AccountGuard:
         right = False
         try:
             loop = asyncio.get_running_loop()
-            right = await loop.run_in_executor(self._executor, _matches, stored, password)
+            right = await loop.run_in_executor(self._executor, self._matches, stored, password)
         finally:
             self._failures.end(*key, now, right=right)
         if right and stored is not None:
             self._failures.keep_proof(*key, stored, password)
         return right
+
+    def _matches(self, stored: str | None, password: bytes) -> bool:
+        try:
+            _HASHER.verify(stored or self._nobody, password[: _MAX_PASSWORD_BYTES + 1])
+        except (VerificationError, InvalidHashError):
+            return False
+        return stored is not None
 
     def _recall(self, key: tuple[str, str], stored: str | None, password: bytes, why: str) -> bool:
         if stored is not None and self._failures.is_proven(*key, stored, password):
@@ -146,11 +155,3 @@ def network_of(peer: str) -> str:
     if isinstance(address, IPv4Address):
         return str(address)
     return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
-
-
-def _matches(stored: str | None, password: bytes) -> bool:
-    try:
-        _HASHER.verify(stored or _NOBODY, password[: _MAX_PASSWORD_BYTES + 1])
-    except (VerificationError, InvalidHashError):
-        return False
-    return stored is not None

@@ -7,7 +7,6 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,12 +37,6 @@ T = TypeVar("T")
 ACTOR = Actor("tester", ActorKind.OS_USER, authenticated=False)
 PASSWORD = b"correct-horse-16"
 ORGANIZATION = "Example CSO"
-
-
-@cache
-def _hash(password: bytes) -> str:
-    """Return one hash for all stations with this password: slow hashes were a good part of what tests cost."""
-    return hash_password(password)
 
 
 def run_on(loop: str, work: Coroutine[Any, Any, T]) -> T:
@@ -171,7 +164,7 @@ class Rig:
             security_profile=profile,
             state=StationState.ACTIVE,
             created_at=datetime.now(UTC),
-            password_hash=None if password is None else _hash(password),
+            password_hash=None if password is None else hash_password(password),
         )
 
         def work(tx: Any) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from testkit.layout import module_names
-from testkit.quick import be_quick, cheapen_new_keys, prepare_migrated_file
+from testkit.quick import be_quick, cheapen_secrets, prepare_migrated_file
 
 __all__ = ["Request"]
 
@@ -243,7 +243,7 @@ def main(address: str) -> None:
         _import_everything()
         _warm_up()
         prepare_migrated_file()
-        cheapen_new_keys()
+        cheapen_secrets()
         gc.collect()
         gc.freeze()
         # A command takes it for the sign to begin, maybe before it waits for it.

@@ -1,8 +1,8 @@
-"""What is dear and comes out the same in nearly every test: the migrations of a new inventory, and costly key files.
+"""What is dear and comes out the same in nearly every test: migrations of a new inventory, key files, password hashes.
 
-Migrating an empty database takes 150 ms of CPU and opening a key file 60 ms, some thousand times in a run. So a test
-process migrates one database as shipped and copies it from then on, and new key files ask for little work. A test that
-is about either of them is marked ``as_shipped``.
+Migrating an empty database takes 150 ms of CPU, opening a key file 60 ms, and hashing a password 20 ms, each some
+thousand times in a run. So a test process migrates one database as shipped and copies it from then on, and new key
+files and password hashes ask for little work. A test that is about one of them is marked ``as_shipped``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from argon2 import PasswordHasher
+from argon2.low_level import Type
+
+from chargepki.ocpp_security import passwords
 from chargepki.pki import keys
 from chargepki.pki.inventory import migrate
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.engine import Database
+from chargepki.pki.services import accounts
 
-__all__ = ["as_shipped", "be_quick", "cheapen_new_keys", "prepare_migrated_file"]
+__all__ = ["as_shipped", "be_quick", "cheapen_secrets", "prepare_migrated_file"]
 
 _AS_SHIPPED = migrate.migrate
 _COST = keys.MIN_SCRYPT_N
 _CHEAP = 2**8
+_HASHER = passwords._HASHER
+_CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
 
 
 @functools.cache
@@ -58,26 +65,32 @@ def prepare_migrated_file() -> None:
     _migrated_file()
 
 
-def cheapen_new_keys(cost: int = _CHEAP) -> None:
-    """Let new key files cost their reader a millisecond, in this process."""
+def cheapen_secrets() -> None:
+    """Let new key files cost their reader a millisecond, and new hashes of passwords less, in this process."""
+    _set_costs(_CHEAP, _CHEAP_HASHER)
+
+
+def _set_costs(cost: int, hasher: PasswordHasher) -> None:
+    passwords._HASHER = accounts._HASHER = hasher  # type: ignore[misc]  # constants, but for tests
     keys.MIN_SCRYPT_N = cost  # type: ignore[misc]  # a constant, but for tests
     keys.encrypt_private_key.__defaults__ = (cost,)
 
 
-def _set(migrations: Callable[[Database], None], cost: int) -> None:
+def _set_migrations(migrations: Callable[[Database], None]) -> None:
     migrate.migrate = migrations  # type: ignore[assignment]  # a function, which mypy takes for a constant
-    cheapen_new_keys(cost)
 
 
 def be_quick() -> None:
-    """Copy migrated databases and write cheap key files from now on, in this process."""
-    _set(_copy_or_migrate, _CHEAP)
+    """Copy migrated databases, and write cheap key files and hashes from now on, in this process."""
+    _set_migrations(_copy_or_migrate)
+    cheapen_secrets()
 
 
 @contextlib.contextmanager
 def as_shipped() -> Iterator[None]:
-    """Migrate and write key files as an installation does, while this lasts."""
-    _set(_AS_SHIPPED, _COST)
+    """Migrate, write key files and hash passwords as an installation does, while this lasts."""
+    _set_migrations(_AS_SHIPPED)
+    _set_costs(_COST, _HASHER)
     try:
         yield
     finally:

@@ -96,6 +96,7 @@ def test_all_401_answers_are_alike_in_text_and_headers(rig: Rig) -> None:
     assert len(run_on("asyncio", story())) == 1
 
 
+@pytest.mark.as_shipped
 def test_an_unknown_identity_takes_the_time_of_a_wrong_password(rig: Rig) -> None:
     rig.add_station("TIMED")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import Literal
 
 import pytest
+from argon2 import PasswordHasher
 
+from chargepki.pki.services import accounts
 from chargepki.pki.services.accounts import AccountGuard, TooManyFailures, hash_account_password, network_of
 from chargepki.pki.services.failures import FAILURES, Leave, SharedFailures
 
@@ -93,6 +96,33 @@ def test_over_the_limit_the_password_that_was_right_from_there_is_let_in_and_no_
         guard.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.as_shipped
+def test_a_password_is_stored_as_a_slow_salted_hash() -> None:
+    again = hash_account_password(PASSWORD)
+    assert again != hash_account_password(PASSWORD)
+    assert again.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+def test_an_unknown_account_costs_one_verification_as_a_known_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[str] = []
+
+    class Counted(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:
+            verified.append(str(hash).rpartition("$")[0].rpartition("$")[0])
+            return super().verify(hash, password)
+
+    monkeypatch.setattr(accounts, "_HASHER", Counted(time_cost=1, memory_cost=8, parallelism=1))
+
+    async def run() -> None:
+        guard = AccountGuard()
+        for number, stored in enumerate((None, hash_account_password(PASSWORD))):
+            assert not await guard.verify(stored, b"a guess", account=f"{number}", peer="192.0.2.9", now=1.0)
+        guard.close()
+
+    asyncio.run(run())
+    assert len(verified) == 2 and len(set(verified)) == 1
 
 
 def test_all_addresses_of_one_ipv6_network_are_one_guesser() -> None:
