@@ -12,7 +12,18 @@ from pathlib import Path
 from benchmarks.harness import RESULTS, Comparison, Limit, Timing, table
 
 FOLDER = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"__init__", "__main__", "bulk", "estate", "fleet", "fleet_servers", "harness", "material", "renewals"}
+NOT_BENCHMARKS = {
+    "__init__",
+    "__main__",
+    "bulk",
+    "estate",
+    "fleet",
+    "fleet_servers",
+    "harness",
+    "issuance_peers",
+    "material",
+    "renewals",
+}
 
 
 def names() -> list[str]:

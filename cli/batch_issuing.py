@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["issue_folder"]
 
 _CHUNK: Final = 64
-"""Files that share their two commits; as many as an interrupted run repeats at most in each process."""
+"""Files that share their two commits at least; as many as an interrupted run repeats at most in each process."""
+_MOST_CHUNK: Final = 256
+"""Files that share their two commits in a large folder, where repeating some is the smaller cost."""
+_CHUNKS_A_PROCESS: Final = 8
+"""More than this many, so that all processes end at about the same time and progress is seen."""
 _MIN_FILES_A_PROCESS: Final = 2 * _CHUNK
 """Fewer are done before another process would have begun."""
 _MAX_JOBS: Final = 64
@@ -93,12 +97,13 @@ def _jobs(wanted: int | None, requests: int) -> int:
     return min(jobs, _MAX_JOBS, -(-requests // _CHUNK))
 
 
-def _chunks(requests: Sequence[Path]) -> list[Sequence[Path]]:
-    return [requests[start : start + _CHUNK] for start in range(0, len(requests), _CHUNK)]
+def _chunks(requests: Sequence[Path], jobs: int) -> list[Sequence[Path]]:
+    size = max(_CHUNK, min(_MOST_CHUNK, len(requests) // (jobs * _CHUNKS_A_PROCESS)))
+    return [requests[start : start + size] for start in range(0, len(requests), size)]
 
 
 def _in_this_process(issuer: FolderIssuer, requests: Sequence[Path], work: FolderWork) -> Answers:
-    for chunk in _chunks(requests):
+    for chunk in _chunks(requests, 1):
         yield work(issuer, chunk)
 
 
@@ -109,7 +114,7 @@ def _in_processes(
     # A connection that two processes share would mix their statements; each opens its own.
     workspace.forget_inventory()
     forked = multiprocessing.get_context("fork")
-    chunks = _chunks(requests)
+    chunks = _chunks(requests, jobs)
     readers: list[Connection] = []
     processes: list[ForkProcess] = []
     for number in range(jobs):

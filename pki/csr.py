@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from chargepki.pki import der, der_writer, keys, names, oids
+from chargepki.pki.csr_usual import UsualRequest, read_usual
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm, PublicKey
 
@@ -21,6 +22,7 @@ __all__ = [
     "build_csr",
     "check_possession",
     "parse_csr",
+    "plain_der",
 ]
 
 CSR_LABELS: Final = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
@@ -83,6 +85,29 @@ def parse_csr(data: bytes | str, *, max_bytes: int = MAX_CSR_BYTES) -> Certifica
     encoded = _plain_pem(data) if len(data) <= max_bytes else None
     if encoded is None:
         encoded = der.decode_der_or_pem(data, CSR_LABELS, "certificate request", max_bytes)
+    usual = read_usual(encoded)
+    return _read(encoded) if usual is None else _decoded(encoded, usual)
+
+
+def _decoded(encoded: bytes, usual: UsualRequest) -> CertificateRequest:
+    """Decode what is in the fields of a request of the usual shape; says what `_read` says of the same octets."""
+    public_key = keys.load_public_key(usual.spki)
+    return CertificateRequest(
+        der=encoded,
+        info_der=usual.info,
+        subject_der=usual.subject,
+        subject=_subject(der.parse(usual.subject)),
+        spki_der=usual.spki,
+        public_key=public_key,
+        key_algorithm=KeyAlgorithm.SECP256R1,
+        extensions=_extensions(usual.attributes),
+        signature_algorithm_der=usual.algorithm,
+        signature=usual.signature,
+    )
+
+
+def _read(encoded: bytes) -> CertificateRequest:
+    """Decode any request, element by element."""
     parts = der.parse(encoded).children(der.SEQUENCE)
     if len(parts) != 3:
         raise InputError(f"a certificate request has 3 parts, this has {len(parts)}", why="RFC 2986 4.2")
@@ -108,10 +133,17 @@ def parse_csr(data: bytes | str, *, max_bytes: int = MAX_CSR_BYTES) -> Certifica
         spki_der=spki_der,
         public_key=public_key,
         key_algorithm=keys.algorithm_of(public_key),
-        extensions=_extensions(attributes) if attributes is not None else (),
+        extensions=_extensions(attributes.raw) if attributes is not None else (),
         signature_algorithm_der=algorithm.raw,
         signature=signature,
     )
+
+
+def plain_der(data: bytes) -> bytes | None:
+    """Return the DER of a request that comes bare or in one PEM block as openssl writes it; ``None`` for all else."""
+    if len(data) > MAX_CSR_BYTES:
+        return None
+    return data if data[:1] == b"\x30" else _plain_pem(data)
 
 
 def _plain_pem(data: bytes) -> bytes | None:
@@ -169,8 +201,7 @@ def _read_rdn(rdn: bytes) -> tuple[tuple[str, str], ...]:
 _remembered_rdn = lru_cache(maxsize=1024)(_read_rdn)
 
 
-def _extensions(attributes: der.Tlv) -> tuple[RequestedExtension, ...]:
-    raw = attributes.raw
+def _extensions(raw: bytes) -> tuple[RequestedExtension, ...]:
     return (_remembered_extensions if len(raw) <= _MAX_REMEMBERED_BYTES else _read_extensions)(raw)
 
 

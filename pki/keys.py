@@ -241,6 +241,15 @@ def load_public_key(spki: bytes) -> PublicKey:
 
 
 _EC_TYPES: Final[dict[type, bool]] = {}
+_EC_PRIVATE_TYPES: Final[dict[type, bool]] = {}
+
+
+def _is_private_ec(key: object) -> TypeIs[ec.EllipticCurvePrivateKey]:
+    """Whether *key* is an EC private key; see `_is_ec`."""
+    found = _EC_PRIVATE_TYPES.get(type(key))
+    if found is None:
+        found = _EC_PRIVATE_TYPES[type(key)] = isinstance(key, ec.EllipticCurvePrivateKey)
+    return found
 
 
 def _is_ec(key: object) -> TypeIs[ec.EllipticCurvePublicKey]:
@@ -293,7 +302,7 @@ def signature_algorithm(algorithm: KeyAlgorithm) -> SignatureAlgorithm:
 
 def sign(private_key: PrivateKey, data: bytes) -> bytes:
     """Return the signature over *data* that `signature_algorithm` names for this key (ECDSA: DER of r and s)."""
-    if isinstance(private_key, ec.EllipticCurvePrivateKey):
+    if _is_private_ec(private_key):
         scheme = _ECDSA_BY_CURVE.get(private_key.curve.name)
         if scheme is None:
             raise _unsupported(f"curve {private_key.curve.name}")

@@ -20,13 +20,17 @@ __all__ = [
     "Criticality",
     "IssuerInfo",
     "Pointers",
+    "Template",
     "Window",
     "assemble_certificate",
     "build_tbs",
     "choose_pointers",
     "choose_window",
+    "encode_window",
     "fit_pointers",
+    "is_critical",
     "largest_certificate",
+    "load_template",
     "tbs_of",
 ]
 
@@ -59,7 +63,7 @@ class IssuerInfo:
     key_algorithm: KeyAlgorithm
 
 
-class _Template(NamedTuple):
+class Template(NamedTuple):
     """The parts of a TBS that do not change while profile, issuer, pointers and kind of subject key stay the same."""
 
     algorithm_and_issuer: bytes
@@ -68,6 +72,29 @@ class _Template(NamedTuple):
     before_ski: bytes
     after_ski: bytes
     san_critical: bool
+    ski_bytes: int
+
+    def fill(
+        self, serial: int, window_der: bytes, subject_der: bytes, spki_der: bytes, bits: bytes, san: bytes = b""
+    ) -> bytes:
+        """Return the to-be-signed certificate with these variable parts; nothing is checked here.
+
+        Args:
+            serial: positive, at most 159 bits.
+            window_der: what `encode_window` gives.
+            bits: the subject's public key, the value of the BIT STRING in *spki_der*.
+            san: the whole extension; only for a profile that has one.
+        """
+        # An identifier, not a signature: RFC 5280 4.2.1.2 names SHA-1, and nothing rests on collisions being hard.
+        digest = hashlib.sha1(bits, usedforsecurity=False).digest()
+        ski = digest if self.ski_bytes == 20 else bytes((0x40 | (digest[12] & 0x0F),)) + digest[13:]
+        if san:
+            extensions = der.explicit(3, der.sequence(self.before_ski, ski, self.after_ski, san))
+        else:
+            extensions = self.extensions_open + ski + self.after_ski
+        return der.sequence(
+            _V3, der.integer(serial), self.algorithm_and_issuer, window_der, subject_der, spki_der, extensions
+        )
 
 
 class _KeyForm(NamedTuple):
@@ -109,24 +136,12 @@ def build_tbs(
     if serial <= 0 or serial.bit_length() > _MAX_SERIAL_BITS:
         raise ValueError("a serial number is positive and has at most 159 bits")
     algorithm, bits = _key_bits(spki_der)
-    template = _compile(profile, issuer, pointers, algorithm, criticality)
-    # An identifier, not a signature: RFC 5280 4.2.1.2 names SHA-1, and nothing rests on collisions being hard.
-    digest = hashlib.sha1(bits, usedforsecurity=False).digest()
-    ski = digest if profile.ski_bytes == 20 else bytes((0x40 | (digest[12] & 0x0F),)) + digest[13:]
+    template = load_template(profile, issuer, pointers, algorithm, criticality)
+    san = b""
     if dns_names or profile.dns_names is not Presence.FORBIDDEN:
         san = _subject_alternative_name(profile, dns_names, critical=template.san_critical)
-        extensions = der.explicit(3, der.sequence(template.before_ski, ski, template.after_ski, san))
-    else:
-        extensions = template.extensions_open + ski + template.after_ski
-    return der.sequence(
-        _V3,
-        der.integer(serial),
-        template.algorithm_and_issuer,
-        _validity(window.not_before, window.not_after),
-        subject_der,
-        spki_der,
-        extensions,
-    )
+    window_der = encode_window(window.not_before, window.not_after)
+    return template.fill(serial, window_der, subject_der, spki_der, bits, san)
 
 
 def assemble_certificate(tbs: bytes, signature_algorithm_der: bytes, signature: bytes) -> bytes:
@@ -237,7 +252,8 @@ def _without_one(profile: Profile, pointers: Pointers) -> Pointers | None:
 
 
 @lru_cache(maxsize=256)
-def _validity(not_before: datetime, not_after: datetime) -> bytes:
+def encode_window(not_before: datetime, not_after: datetime) -> bytes:
+    """Return Validity in DER (RFC 5280 4.1.2.5)."""
     # Many certificates of one batch share both seconds.
     return der.sequence(der.time(not_before), der.time(not_after))
 
@@ -292,14 +308,37 @@ def _key_bits(spki_der: bytes) -> tuple[KeyAlgorithm, bytes]:
 
 
 @lru_cache(maxsize=_MAX_TEMPLATES)
+def load_template(
+    profile: Profile, issuer: IssuerInfo, pointers: Pointers, algorithm: KeyAlgorithm, criticality: Criticality
+) -> Template:
+    """Return the template of the certificates that *profile* describes; the same arguments give the same object.
+
+    Before it is used for the first time it is proven: what it makes is, octet for octet, what the library's own
+    builder makes (`template_proof`).
+
+    Args:
+        algorithm: of the subject's key, which decides on key usages.
+    """
+    from chargepki.pki.template_proof import prove
+
+    template = _compile(profile, issuer, pointers, algorithm, criticality)
+    prove(template, profile, issuer, pointers, algorithm, criticality)
+    return template
+
+
+def is_critical(profile: Profile, extension: Extension, criticality: Criticality) -> bool:
+    """Return whether *extension* is marked critical in a certificate of *profile*."""
+    rule = profile.extension_rule(extension)
+    if rule is None or (criticality == "rfc5280" and extension in _NEVER_CRITICAL_IN_RFC5280):
+        return False
+    return rule.critical
+
+
 def _compile(
     profile: Profile, issuer: IssuerInfo, pointers: Pointers, algorithm: KeyAlgorithm, criticality: Criticality
-) -> _Template:
+) -> Template:
     def critical(extension: Extension) -> bool:
-        rule = profile.extension_rule(extension)
-        if rule is None or (criticality == "rfc5280" and extension in _NEVER_CRITICAL_IN_RFC5280):
-            return False
-        return rule.critical
+        return is_critical(profile, extension, criticality)
 
     # The key identifier has a fixed length and changes with each key: everything around its octets is fixed.
     ski = _extension(
@@ -339,12 +378,13 @@ def _compile(
     if no_check is not None and no_check.presence in (Presence.REQUIRED, Presence.RECOMMENDED):
         after += _extension(oids.OCSP_NO_CHECK, der.null(), critical=no_check.critical)
     whole = der.explicit(3, der.sequence(before, bytes(profile.ski_bytes), after))
-    return _Template(
+    return Template(
         algorithm_and_issuer=keys.signature_algorithm(issuer.key_algorithm).der + issuer.name_der,
         extensions_open=whole[: len(whole) - len(after) - profile.ski_bytes],
         before_ski=before,
         after_ski=after,
         san_critical=critical(Extension.SUBJECT_ALTERNATIVE_NAME),
+        ski_bytes=profile.ski_bytes,
     )
 
 

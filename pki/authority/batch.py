@@ -20,10 +20,20 @@ from chargepki.pki.authority.issuance import (
     reserve,
 )
 from chargepki.pki.authority.issuers import IssuerCache, NotOurs
+from chargepki.pki.authority.lane import Lane, Quick
+from chargepki.pki.authority.lane_commit import (
+    Signed,
+    issue_quick,
+    link_stations,
+    reserve_quick,
+    sign_quick,
+    sort_out,
+)
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
 from chargepki.pki.authority.shards import ShardChooser, ShardTaken
 from chargepki.pki.errors import ChargePkiError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.bulk_writes import ReservationChanged
 from chargepki.pki.inventory.records import Actor, CaRecord, CertificateRecord, CertificateState
 from chargepki.pki.policy_settings import PolicySettings
 
@@ -56,6 +66,7 @@ class Batch:
     """The orders of one call and their answers.
 
     Args:
+        lane: what was learnt of earlier orders.
         publish_due: publishes those lists of a CA (by its id) that are missing.
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
         policy: which rules of the request policy warn and which refuse.
@@ -67,6 +78,7 @@ class Batch:
         *,
         inventory: Inventory,
         issuers: IssuerCache,
+        lane: Lane,
         publish_due: Callable[[str], object],
         external: ExternalCas | None,
         policy: PolicySettings,
@@ -76,6 +88,7 @@ class Batch:
         self._orders = orders
         self._inventory = inventory
         self._issuers = issuers
+        self._lane = lane
         self._publish_due = publish_due
         self._external = external
         self._policy = policy
@@ -85,7 +98,7 @@ class Batch:
 
     def run(self) -> list[Answer]:
         """Answer the orders in their order; a refused one is answered by its error and the rest go on."""
-        reservations = self._reserve_orders()
+        reservations, quick = self._reserve_orders()
         self._publish_new_shards({each.item.record.ca for each in reservations if self._opened_a_shard(each.item)})
         signed: list[tuple[_Reserved, bytes]] = []
         for each in reservations:
@@ -99,51 +112,76 @@ class Batch:
             except ChargePkiError as error:
                 # The reservation stays: the next run with a working key completes it, or voids it.
                 self._answers[each.position] = error
-        for (each, _), recorded in zip(signed, self._finish_all(signed), strict=True):
+        quickly: list[Signed] = []
+        for position, item in quick:
+            try:
+                quickly.append(sign_quick(position, item))
+            except ChargePkiError as error:
+                self._answers[position] = error  # as above
+        for (each, _), recorded in zip(signed, self._finish_all(signed, quickly), strict=True):
             self._answers[each.position] = recorded if isinstance(recorded, ChargePkiError) else each.release(recorded)
         return [answer for answer in self._answers if answer is not None]
 
-    def _reserve_orders(self) -> list[_Reserved]:
-        """Judge and reserve each order; a refused one is answered."""
+    def _reserve_orders(self) -> tuple[list[_Reserved], list[tuple[int, Quick]]]:
+        """Judge and reserve each order; a refused one is answered.
+
+        Returns:
+            what went the careful way, and what went the fast lane, with its places in the batch.
+        """
         opened: dict[str, Issuer] = {}
         reservations: list[_Reserved] = []
+        reserved_quick: list[tuple[int, Quick]] = []
         positions: Sequence[int] = range(len(self._orders))
         for _ in range(_SHARD_ROUNDS):
-            sound = self._prepare_all(positions, opened)
+            sound, quick = self._prepare_all(positions, opened)
             taken: list[int] = []
-            for (position, item), reserved in zip(sound, self._reserve_all(sound), strict=True):
+            for position, item, reserved in self._reserve_all(sound, quick):
                 if isinstance(reserved, ChargePkiError):
                     self._answers[position] = reserved
                     taken += [position] if isinstance(reserved, ShardTaken) else []
+                elif isinstance(item, Quick):
+                    reserved_quick.append((position, item))
                 else:
+                    assert reserved is not None
                     reservations.append(_Reserved(position, item, reserved))
-            positions = taken
+            positions = sorted(taken)
             if not positions:
                 break
-        return reservations
+        return reservations, reserved_quick
 
-    def _prepare_all(self, positions: Sequence[int], opened: dict[str, Issuer]) -> list[tuple[int, Prepared]]:
-        """Judge and build the certificates at *positions*.
+    def _prepare_all(
+        self, positions: Sequence[int], opened: dict[str, Issuer]
+    ) -> tuple[list[tuple[int, Prepared]], list[tuple[int, Quick]]]:
+        """Judge and build the certificates at *positions*, on the fast lane where they are of a known kind.
 
         Args:
             opened: CAs that were looked up for this batch; `reserve` asks again, in the transaction, whether they may
                 still issue.
         """
         sound: list[tuple[int, Prepared]] = []
+        quick: list[tuple[int, Quick]] = []
         shards = ShardChooser(self._inventory, self._now)
         for position in positions:
             order = self._orders[position]
             try:
                 issuer = opened.get(order.ca) or opened.setdefault(order.ca, self._issuers.open(order.ca))
+                known = self._lane.prepare(
+                    order, issuer, actor=self._actor, now=self._now, choose_shard=shards.choose, policy=self._policy
+                )
+                if known is not None:
+                    quick.append((position, known))
+                    continue
                 item = prepare(
                     order, issuer, self._inventory, actor=self._actor, now=self._now, shards=shards, policy=self._policy
                 )
+                self._lane.learn(item, actor=self._actor, now=self._now)
                 sound.append((position, item))
             except NotOurs as outside:
                 self._answers[position] = self._ask_outside(order, outside.ca)
             except ChargePkiError as error:
                 self._answers[position] = error
-        return sound
+        link_stations(self._inventory, [item for _, item in quick])
+        return sound, quick
 
     def _ask_outside(self, order: IssueOrder, ca: CaRecord) -> Answer:
         from chargepki.pki.authority.external import enrol_outside
@@ -168,28 +206,48 @@ class Batch:
             with contextlib.suppress(ChargePkiError):
                 self._publish_due(ca)
 
-    def _reserve_all(self, sound: Sequence[tuple[int, Prepared]]) -> list[CertificateRecord | ChargePkiError]:
-        if not sound:
+    def _reserve_all(
+        self, sound: Sequence[tuple[int, Prepared]], quick: Sequence[tuple[int, Quick]]
+    ) -> list[tuple[int, Prepared | Quick, CertificateRecord | ChargePkiError | None]]:
+        """Reserve all; return each with its place and its reservation, its error, or ``None`` on the fast lane."""
+        if not sound and not quick:
             return []
+        # Nobody else writes while this runs, so one look at a CA holds for all its reservations.
+        return self._inventory.write(lambda tx: self._reserve_in(tx, sound, quick))
 
-        def one(tx: Transaction, item: Prepared, may_issue: set[str]) -> CertificateRecord | ChargePkiError:
+    def _reserve_in(
+        self, tx: Transaction, sound: Sequence[tuple[int, Prepared]], quick: Sequence[tuple[int, Quick]]
+    ) -> list[tuple[int, Prepared | Quick, CertificateRecord | ChargePkiError | None]]:
+        answers: list[tuple[int, Prepared | Quick, CertificateRecord | ChargePkiError | None]] = []
+        stopped: dict[str, ChargePkiError] = {}
+        for ca in {item.record.ca for _, item in sound} | {item.issuer.ca.id for _, item in quick}:
             try:
-                if item.record.ca not in may_issue:
-                    check_may_issue(tx, item.record.ca)
-                    may_issue.add(item.record.ca)
-                return reserve(tx, item, actor=self._actor, now=self._now)
+                check_may_issue(tx, ca)
             except ChargePkiError as error:
-                return error
+                stopped[ca] = error
+        answers += [(place, item, stopped[item.issuer.ca.id]) for place, item in quick if item.issuer.ca.id in stopped]
+        quick = [each for each in quick if each[1].issuer.ca.id not in stopped]
+        careful = list(sound)
+        if quick:
+            found = sort_out(tx, quick, self._now)
+            refusals = reserve_quick(tx, found.plain, actor=self._actor, now=self._now)
+            answers += [(place, item, refused) for (place, item), refused in zip(found.plain, refusals, strict=True)]
+            careful += [(place, item.to_prepared()) for place, item in found.doubtful]
+        # In the order of the batch: of two orders with one key the first is the one that nothing is said of.
+        for place, item in sorted(careful, key=lambda each: each[0]):
+            try:
+                if item.record.ca in stopped:
+                    raise stopped[item.record.ca]
+                answers.append((place, item, reserve(tx, item, actor=self._actor, now=self._now)))
+            except ChargePkiError as error:
+                answers.append((place, item, error))
+        return answers
 
-        def work(tx: Transaction) -> list[CertificateRecord | ChargePkiError]:
-            # Nobody else writes while this runs, so one look at a CA holds for all its reservations.
-            may_issue: set[str] = set()
-            return [one(tx, item, may_issue) for _, item in sound]
-
-        return self._inventory.write(work)
-
-    def _finish_all(self, signed: Sequence[tuple[_Reserved, bytes]]) -> list[CertificateRecord | ChargePkiError]:
-        if not signed:
+    def _finish_all(
+        self, signed: Sequence[tuple[_Reserved, bytes]], quick: Sequence[Signed]
+    ) -> list[CertificateRecord | ChargePkiError]:
+        """Record all; those of the fast lane are answered here."""
+        if not signed and not quick:
             return []
 
         def one(tx: Transaction, record: CertificateRecord, der: bytes) -> CertificateRecord | ChargePkiError:
@@ -198,4 +256,23 @@ class Batch:
             except StateError as error:
                 return error
 
-        return self._inventory.write(lambda tx: [one(tx, each.record, der) for each, der in signed])
+        def work(tx: Transaction) -> list[CertificateRecord | ChargePkiError]:
+            if quick:
+                issue_quick(tx, quick, actor=self._actor, now=self._now)
+            return [one(tx, each.record, der) for each, der in signed]
+
+        try:
+            recorded = self._inventory.write(work)
+        except ReservationChanged:
+            # Somebody wrote to a reservation of the fast lane: look at each of them.
+            aside: list[tuple[_Reserved, bytes]] = []
+            for each in quick:
+                item = each.item.to_prepared()
+                aside.append((_Reserved(each.position, item, item.record), each.der))
+            both = self._finish_all([*signed, *aside], [])
+            for (held, _), found in zip(aside, both[len(signed) :], strict=True):
+                self._answers[held.position] = found if isinstance(found, ChargePkiError) else held.release(found)
+            return both[: len(signed)]
+        for done in quick:
+            self._answers[done.position] = done.release(self._now)
+        return recorded

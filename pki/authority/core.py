@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from chargepki.pki.authority.batch import Batch
 from chargepki.pki.authority.issuance import Issuer, check_may_issue
 from chargepki.pki.authority.issuers import IssuerCache
+from chargepki.pki.authority.lane import Lane
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
 from chargepki.pki.authority.shards import CrlSettings, configure_crls
 from chargepki.pki.errors import ChargePkiError, StateError
@@ -86,6 +87,7 @@ class Authority:
         self._publish_folder = publish_folder
         self._published: PublishFolder | None = None
         self._issuers = IssuerCache(inventory, keystore, public_url)
+        self._lane = Lane()
         self._files = threading.Lock()
 
     @property
@@ -152,6 +154,7 @@ class Authority:
             orders,
             inventory=self.inventory,
             issuers=self._issuers,
+            lane=self._lane,
             publish_due=self.publish_due,
             external=self._external,
             policy=self.policy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -60,6 +61,7 @@ __all__ = [
     "chain_of",
     "check_may_issue",
     "check_stored",
+    "choose_place",
     "complete",
     "finish",
     "issuer_info",
@@ -67,6 +69,8 @@ __all__ = [
     "new_serial",
     "prepare",
     "reserve",
+    "reserve_details",
+    "sign_reserved",
     "station_for",
 ]
 
@@ -149,9 +153,8 @@ def prepare(
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
-    pointers, shard = _choose_pointers(
-        profile, issuer, subject_der, spki, dns_names, shards or ShardChooser(inventory, now)
-    )
+    choose_shard = (shards or ShardChooser(inventory, now)).choose
+    pointers, shard = choose_place(profile, issuer, subject_der, spki, dns_names, choose_shard)
     serial = new_serial()
     tbs = build_tbs(
         profile,
@@ -194,18 +197,22 @@ def prepare(
     return Prepared(order, issuer, record, clamped, shard, policy)
 
 
-def _choose_pointers(
+def choose_place(
     profile: Profile,
     issuer: Issuer,
     subject_der: bytes,
     spki: bytes,
     dns_names: tuple[str, ...],
-    shards: ShardChooser,
+    choose_shard: Callable[[CaRecord], CrlShardRecord | None],
 ) -> tuple[Pointers, CrlShardRecord | None]:
-    """Return the URLs that fit into the certificate, and the shard of the list that they name."""
+    """Return the URLs that fit into the certificate, and the shard of the list that they name.
+
+    Raises:
+        PolicyRefusal: not even the ones that must be there fit.
+    """
     # Only what points to a list needs a place in one.
     pointed = choose_pointers(profile, issuer.ca.public_url, issuer.ca.id).crl is not None
-    shard = shards.choose(issuer.ca) if pointed else None
+    shard = choose_shard(issuer.ca) if pointed else None
     pointers = fit_pointers(
         profile,
         choose_pointers(profile, issuer.ca.public_url, issuer.ca.id, crl_url=shard.url if shard else None),
@@ -273,14 +280,19 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
         record.id,
         now=now,
         artefact_sha256=hashlib.sha256(record.tbs or b"").hexdigest(),
-        details={
-            "profile": record.profile,
-            "subject": record.subject,
-            "requester": record.requester,
-            **override_details(prepared.order.criticality),
-        },
+        details=reserve_details(prepared.order, record),
     )
     return record
+
+
+def reserve_details(order: IssueOrder, record: CertificateRecord) -> dict[str, str]:
+    """Return what the audit entry of a reservation says beside the digest of what will be signed."""
+    return {
+        "profile": record.profile,
+        "subject": record.subject,
+        "requester": record.requester,
+        **override_details(order.criticality),
+    }
 
 
 def judged_on_record(reader: Inventory | Transaction, prepared: Prepared, *, now: datetime) -> CertificateRecord:
@@ -331,12 +343,21 @@ def complete(record: CertificateRecord, issuer: Issuer) -> bytes:
     """
     if record.tbs is None:
         raise StateError(f"certificate {record.id} has no reserved bytes", fix="run: chargepki audit verify")
-    signature = issuer.signer.sign(record.tbs)
-    der = assemble_certificate(record.tbs, signature_algorithm(issuer.signer.algorithm).der, signature)
+    return sign_reserved(record.id, record.tbs, issuer)
+
+
+def sign_reserved(certificate_id: str, tbs: bytes, issuer: Issuer) -> bytes:
+    """Sign the bytes of a reservation that is durable, and return the certificate as DER.
+
+    Raises:
+        SignerError: the key is not the CA's, or what came back does not hold the reserved bytes.
+    """
+    signature = issuer.signer.sign(tbs)
+    der = assemble_certificate(tbs, signature_algorithm(issuer.signer.algorithm).der, signature)
     # Read it back with a parser that is not ours: what was signed must be, byte for byte, what was linted.
-    if x509.load_der_x509_certificate(der).tbs_certificate_bytes != record.tbs:
+    if x509.load_der_x509_certificate(der).tbs_certificate_bytes != tbs:
         raise SignerError(
-            f"the signed bytes of {record.id} differ from the reserved ones",
+            f"the signed bytes of {certificate_id} differ from the reserved ones",
             why="the signer or the encoder changed them",
             fix="do not use this CA key until the cause is known; the reservation is kept",
         )
@@ -473,8 +494,3 @@ def station_for(inventory: Inventory, named: str | None, profile: Profile, subje
 def _answers(record: CertificateRecord, now: datetime) -> bool:
     """Whether *record* still answers a repeat of its request: reserved or issued, unrevoked and in date."""
     return record.state in (CertificateState.RESERVED, CertificateState.ISSUED) and record.not_after >= now
-
-
-def with_public_url(ca: CaRecord, public_url: str | None) -> CaRecord:
-    """Return *ca* with the URL base that applies now: the setting of this process, else the one it was made with."""
-    return ca if public_url is None else replace(ca, public_url=public_url)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
-from chargepki.pki.authority.issuance import Issuer, chain_of, issuer_info, with_public_url
+from chargepki.pki.authority.issuance import Issuer, chain_of, issuer_info
 from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CaRecord, CaState
@@ -54,7 +55,8 @@ class IssuerCache:
         """
         record = self._inventory.get_ca(ca)
         _check_may_sign(record, for_crl=for_crl)
-        known = with_public_url(record, self._public_url)
+        # The setting of this process comes before what the CA was made with.
+        known = record if self._public_url is None else replace(record, public_url=self._public_url)
         with self._lock:
             opened = self._opened.get(record.id)
         # How its lists are cut may be changed while it is open.

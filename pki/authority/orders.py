@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from chargepki.pki.errors import InputError
+from chargepki.pki.inventory.codec import sha256_hex
 from chargepki.pki.inventory.records import CertificateRecord
 from chargepki.pki.template import Criticality
 
@@ -18,6 +19,7 @@ __all__ = [
     "IssueOrder",
     "IssuedCertificate",
     "content_digest",
+    "content_frame",
     "options_from_json",
     "options_to_json",
     "request_key_of",
@@ -81,6 +83,10 @@ def content_digest(order: IssueOrder, *, ca_id: str, csr_der: bytes | None) -> s
 
     The request enters as DER, so the same CSR in another PEM wrapping is the same request.
     """
+    return hashlib.sha256(_content(order, ca_id, None if csr_der is None else sha256_hex(csr_der))).hexdigest()
+
+
+def _content(order: IssueOrder, ca_id: str, csr_sha256: str | None) -> bytes:
     content = {
         "ca": ca_id,
         "profile": order.profile,
@@ -90,10 +96,17 @@ def content_digest(order: IssueOrder, *, ca_id: str, csr_der: bytes | None) -> s
         "dns": list(order.dns_names),
         "criticality": order.criticality,
         "station": order.station,
-        "csr": None if csr_der is None else hashlib.sha256(csr_der).hexdigest(),
-        "spki": None if order.spki is None else hashlib.sha256(order.spki).hexdigest(),
+        "csr": csr_sha256,
+        "spki": None if order.spki is None else sha256_hex(order.spki),
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def content_frame(order: IssueOrder, *, ca_id: str) -> tuple[bytes, bytes]:
+    """Return what `content_digest` hashes before and after the hex SHA-256 of the request, whatever that is."""
+    blank = "0" * 64
+    before, _, after = _content(order, ca_id, blank).partition(b'"csr":"' + blank.encode())
+    return before + b'"csr":"', after
 
 
 def request_key_of(order: IssueOrder, digest: str) -> str:

@@ -137,8 +137,11 @@ class ShardChooser:
         return _Open(shard, size - self._inventory.count_in_shard(ca.id, shard.number))
 
 
-def claim_shard(tx: Transaction, shard: CrlShardRecord) -> bool:
-    """Make sure, inside the transaction that reserves a certificate, that *shard* has a place; open it if it is new.
+def claim_shard(tx: Transaction, shard: CrlShardRecord, places: int = 1) -> bool:
+    """Make sure, inside the transaction that reserves certificates, that *shard* has places; open it if it is new.
+
+    Args:
+        places: how many, at least one; no more than a shard has.
 
     Returns:
         Whether it was opened.
@@ -155,6 +158,6 @@ def claim_shard(tx: Transaction, shard: CrlShardRecord) -> bool:
         return True
     if known.url != shard.url:
         raise ShardTaken(f"the shard {shard.id} was opened for {known.url}")
-    if tx.count_in_shard(shard.ca, shard.number) >= (ca.crl_shard_size or MAX_SHARD_SIZE):
+    if tx.count_in_shard(shard.ca, shard.number) + places > (ca.crl_shard_size or MAX_SHARD_SIZE):
         raise ShardTaken(f"the shard {shard.id} is full")
     return False

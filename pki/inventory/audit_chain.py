@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ __all__ = [
     "entry_hash",
     "genesis_hash",
     "make_entry",
+    "make_plain_entries",
 ]
 
 ENTRY_SCHEMA: Final = "chargepki.audit-entry/1"
@@ -256,7 +257,7 @@ def genesis_hash(log_id: str) -> str:
     return hashlib.sha256(orjson.dumps([GENESIS_SCHEMA, log_id])).hexdigest()
 
 
-def entry_hash(values: Sequence[object]) -> str:
+def entry_hash(values: Iterable[object]) -> str:
     """Return the hash of an entry given by its stored values in column order, without the hash column.
 
     Raises:
@@ -317,6 +318,51 @@ def make_entry(
         entry_hash=hashed,
     )
     return entry, values
+
+
+def make_plain_entries(
+    state: ChainState,
+    *,
+    actor: Actor,
+    action: str,
+    at: datetime,
+    entries: Iterable[tuple[str, str, str, str, str]],
+) -> tuple[list[dict[str, str | int | None]], ChainState]:
+    """Return the stored values of the entries that follow *state*, as `make_entry` has them, and where the log stands.
+
+    Args:
+        entries: subject, digest of the artefact, and the canonical JSON of details, effects and preconditions; texts
+            of our own making, which a database can hold.
+
+    Raises:
+        TypeError: *at* is naive.
+        InputError: the actor's name is no text that a database can hold.
+    """
+    instant = encode_time(at)
+    common: dict[str, str | int | None] = {
+        "seq": 0,
+        "at": instant,
+        "actor_name": encode_text(actor.name, "the actor's name"),
+        "actor_kind": actor.kind.value,
+        "actor_authenticated": 1 if actor.authenticated else 0,
+        "action": action,
+        "subject": "",
+        "outcome": "done",
+    }
+    made: list[dict[str, str | int | None]] = []
+    number, previous = state.count, state.hash
+    for subject, artefact, details, effects, preconditions in entries:
+        number += 1
+        values = {**common, "artefact_sha256": artefact, "details": details, "effects": effects}
+        values["seq"], values["subject"] = number, subject
+        values["preconditions"], values["previous_hash"] = preconditions, previous
+        previous = values["entry_hash"] = entry_hash(values.values())
+        # PostgreSQL wants a boolean where SQLite has 0 and 1; the hash is over the number.
+        values["actor_authenticated"] = actor.authenticated
+        made.append(values)
+    if not made:
+        return made, state
+    return made, ChainState(state.log_id, number, previous, instant)
 
 
 def decode_entry(values: Mapping[str, Any]) -> AuditEntry:

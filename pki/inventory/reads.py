@@ -11,6 +11,7 @@ from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory import codec
 from chargepki.pki.inventory.arrival_reads import ArrivalReads
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, decode_entry
+from chargepki.pki.inventory.bulk_reads import BulkReads
 from chargepki.pki.inventory.campaign_reads import CampaignReads
 from chargepki.pki.inventory.codec import RowKind, encode_time
 from chargepki.pki.inventory.contract_reads import ContractReads
@@ -69,6 +70,7 @@ class Reads(
     ImportReads,
     QuestionReads,
     RestorationReads,
+    BulkReads,
 ):
     """Every read of the inventory.
 

@@ -50,6 +50,7 @@ from chargepki.pki.inventory import (
 )
 from chargepki.pki.inventory.arrival_reads import ARRIVING_CERTIFICATE
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
+from chargepki.pki.inventory.bulk_statements import bulk_statements
 from chargepki.pki.inventory.campaign_statements import campaign_statements
 from chargepki.pki.inventory.contract_statements import contract_statements
 from chargepki.pki.inventory.enrolment_statements import enrolment_statements
@@ -407,6 +408,7 @@ def compile_all() -> dict[str, dict[str, object]]:
         )
         named |= event_statements(TABLES, name)
         named |= import_statements(TABLES, _record, name)
+        named |= bulk_statements(TABLES, _record, name)
         for statements in _ALIKE:
             named |= statements(TABLES, _record)
         compiled[name] = {

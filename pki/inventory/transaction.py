@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -11,7 +11,9 @@ from chargepki.pki.inventory.audit_chain import (
     AuditKey,
     ChainState,
     make_entry,
+    make_plain_entries,
 )
+from chargepki.pki.inventory.bulk_writes import BulkWrites, PlainEntry
 from chargepki.pki.inventory.campaign_writes import CampaignWrites
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
 from chargepki.pki.inventory.contract_writes import ContractWrites
@@ -52,6 +54,7 @@ class Transaction(
     ContractWrites,
     QueryWrites,
     ImportWrites,
+    BulkWrites,
 ):
     """What a work given to `Inventory.write` may do; valid only while that work runs.
 
@@ -99,12 +102,7 @@ class Transaction(
             StateError: this process holds no log key.
             TypeError: *now* is naive.
         """
-        if self._key is None:
-            raise StateError(
-                "this process holds no log key, so it cannot write to the inventory",
-                why="every change is appended to the audit log, whose head is signed with the workspace's log key",
-                fix="run in the workspace that made the inventory (--home)",
-            )
+        self._check_may_audit()
         entry, values = make_entry(
             self._chain,
             actor=actor,
@@ -122,6 +120,24 @@ class Transaction(
         self._effects.clear()
         self._found.clear()
         return entry
+
+    def audit_plainly(self, actor: Actor, action: str, entries: Iterable[PlainEntry], *, now: datetime) -> None:
+        """Append entries that say themselves which writes they account for; for groups (`BulkWrites`).
+
+        Raises:
+            StateError: this process holds no log key.
+        """
+        self._check_may_audit()
+        values, self._chain = make_plain_entries(self._chain, actor=actor, action=action, at=now, entries=entries)
+        self._entries += values
+
+    def _check_may_audit(self) -> None:
+        if self._key is None:
+            raise StateError(
+                "this process holds no log key, so it cannot write to the inventory",
+                why="every change is appended to the audit log, whose head is signed with the workspace's log key",
+                fix="run in the workspace that made the inventory (--home)",
+            )
 
     def finish(self) -> None:
         """Write what still waits, and refuse to end a work whose writes no audit entry explains.
@@ -151,6 +167,10 @@ class Transaction(
 
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
         return self._session.select(table, filters, order, limit)
+
+    def change_many(self, statement: str, parameters: Sequence[Mapping[str, object]]) -> int:
+        """Run a compiled statement once for each of *parameters*; see `BulkWrites`."""
+        return self._session.run_many(statement, parameters)
 
     def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> bool:
         if not self._session.change(f"{kind.table}_insert", values):

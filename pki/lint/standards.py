@@ -33,6 +33,8 @@ ISO20: Final = ISO20_2022 | ISO20_A1
 V2G: Final = ISO2 | ISO20
 OCPP: Final = frozenset({Standard.OCPP})
 
+_ADDRESS_HEAD: Final = re.compile(r"[0-9A-Fa-f]{0,4}[.:]")
+"""How every address begins: a first number of at most four digits, and what separates it from the next."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _BIT: Final = {bit: bit.bit for bit in KeyUsageBit}
 
@@ -69,8 +71,12 @@ def split_url(text: str) -> SplitResult | None:
 
 def is_ip_address(text: str) -> bool:
     """Whether *text* is an IPv4 or IPv6 address, brackets allowed."""
+    bare = text.strip("[]")
+    # What begins like neither is told apart without the library's two failed attempts and their exceptions.
+    if not _ADDRESS_HEAD.match(bare):
+        return False
     try:
-        ipaddress.ip_address(text.strip("[]"))
+        ipaddress.ip_address(bare)
     except ValueError:
         return False
     return True

@@ -1,0 +1,35 @@
+"""A certificate on its way through a group commit: its stored values, and what its digest covers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from chargepki.pki.inventory.codec import CERTIFICATE, Value
+
+__all__ = ["BulkRow"]
+
+_TABLE: Final = CERTIFICATE.table
+
+
+@dataclass(slots=True)
+class BulkRow:
+    """One row of ``certificate``, first as a reservation."""
+
+    values: dict[str, Value]
+    """Stored values of every column; texts are ones that both databases can hold."""
+    details: str
+    """Of the audit entry of the reservation: canonical JSON."""
+    covered: dict[str, object]
+    """What the digest is taken over, in the order of the columns: the values, but octets as ``{"sha256": hex}``, and
+    without the columns of later days that hold nothing (`codec.row_digest`)."""
+    digest: str = ""
+    """Of the reservation, once it is written."""
+
+    def digest_with(self, changes: Mapping[str, object]) -> str:
+        """Return the digest of the row with *changes*, as `codec.row_digest` takes it."""
+        return hashlib.sha256(orjson.dumps((_TABLE, {**self.covered, **changes}))).hexdigest()
