@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.ca_chain import add_chain
+from chargepki.cli.ca_importing import add_import
 from chargepki.cli.ca_keys import add_keys
 from chargepki.cli.ca_plan import add_plan
 from chargepki.cli.ca_rollover import add_rollover
@@ -266,6 +267,7 @@ def _counts(inventory: Inventory, record: CaRecord) -> dict[str, int]:
 
 
 add_chain(ca)
+add_import(ca)
 add_keys(ca)
 add_rollover(ca)
 add_plan(ca)

@@ -113,6 +113,9 @@ class SoftwareKeyStore:
             SignerError: the passphrase is empty, or is not the one that the folder's other keys have.
             UnavailableError: the file cannot be written.
         """
+        return self._store(label, lambda: keys.generate_private_key(algorithm))
+
+    def _store(self, label: str, obtain: Callable[[], PrivateKey]) -> str:
         uri = self.uri(label)
         path = self._path(uri)
         with self._lock:
@@ -124,11 +127,19 @@ class SoftwareKeyStore:
             # Or the passphrase might be changed after it was proven, and the new key alone keep the old one.
             with files.locked(self._folder.parent / KEYS_LOCK, mode=0o600):
                 self._prove_passphrase()
-                private_key = keys.generate_private_key(algorithm)
+                private_key = obtain()
                 files.write_new(path, keys.encrypt_private_key(private_key, self._secret()), mode=0o600)
             self._remember(path)
             self._opened[uri] = Signer.of(uri, private_key)
         return uri
+
+    def keep(self, label: str, private_key: PrivateKey) -> str:
+        """Store a key that was made elsewhere, as `create` stores its own, and return its URI.
+
+        Raises:
+            as `create`; InputError: an algorithm that is none of `KeyAlgorithm`.
+        """
+        return self._store(label, lambda: private_key)
 
     def open(self, uri: str) -> Signer:
         """Return the signer of a URI that `create` returned.
@@ -223,6 +234,16 @@ class KeyStores:
     def create(self, label: str, algorithm: KeyAlgorithm) -> str:
         """Make a key in the default store and return its URI; Conflict when the label is taken."""
         return self._default.create(label, algorithm)
+
+    def keep(self, label: str, private_key: PrivateKey) -> str:
+        """Store a key that was made elsewhere in the default store, and return its URI.
+
+        Raises:
+            SignerError: the default store takes none.
+        """
+        if not isinstance(self._default, SoftwareKeyStore):
+            raise SignerError("this key store takes no key that was made elsewhere")
+        return self._default.keep(label, private_key)
 
     def exists(self, label: str) -> bool:
         """Return whether the default store has a key of that label."""

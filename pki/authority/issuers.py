@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+from cryptography import x509
+
 from chargepki.pki.authority.issuance import Issuer, chain_of, issuer_info
 from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.inventory import Inventory
@@ -12,6 +14,7 @@ from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import spki_sha256
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import KeyStore
+from chargepki.pki.template import IssuerInfo
 
 __all__ = ["IssuerCache", "NotOurs"]
 
@@ -70,13 +73,24 @@ class IssuerCache:
             ca=known,
             profile=profile,
             signer=signer,
-            info=issuer_info(signer, record.subject_der, profile),
+            info=_named_as_certified(record, issuer_info(signer, record.subject_der, profile)),
             chain=chain_of(self._inventory, record),
         )
         _check_key(issuer)
         with self._lock:
             self._opened[record.id] = issuer
         return issuer
+
+
+def _named_as_certified(record: CaRecord, info: IssuerInfo) -> IssuerInfo:
+    """Return *info* with the key identifier of the CA's certificate: a CA that was imported may have any."""
+    assert record.certificate_der is not None, "a CA that may sign has one"
+    certificate = x509.load_der_x509_certificate(record.certificate_der)
+    try:
+        own = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        return info
+    return info if own == info.key_identifier else replace(info, key_identifier=own)
 
 
 def _check_may_sign(record: CaRecord, *, for_crl: bool) -> None:

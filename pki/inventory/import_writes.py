@@ -12,7 +12,7 @@ from typing import Final
 
 from chargepki.pki import names
 from chargepki.pki.der import DerError
-from chargepki.pki.errors import InputError, StateError
+from chargepki.pki.errors import Conflict, InputError, StateError
 from chargepki.pki.inventory.codec import CA, CERTIFICATE, IMPORT_RUN, PROVENANCE, dump_json
 from chargepki.pki.inventory.import_records import (
     ForeignRevocation,
@@ -79,6 +79,25 @@ class ImportWrites(Writes):
         self._insert_many(PROVENANCE, [PROVENANCE.encode(place) for place in places])
         tally.added, tally.places = len(records), len(places)
         return tally
+
+    def import_issued(self, records: Sequence[CertificateRecord]) -> int:
+        """Store certificates of a CA that has become ours; return how many were not on record yet.
+
+        Raises:
+            Conflict: a serial number is on record for another certificate.
+        """
+        wanted = dump_json([record.id for record in records], "ids")
+        taken = {str(row[0]) for row in self._rows("certificates_of_ids", {"wanted": wanted})}
+        for record in records:
+            if record.id in taken and record.der is not None and self.get_certificate(record.id).der != record.der:
+                raise Conflict(
+                    f"the serial {record.serial} of {record.ca} is on record for another certificate",
+                    why="no serial is used twice",
+                    fix="find out which of them the CA really issued",
+                )
+        fresh = [CERTIFICATE.encode(record) for record in records if record.id not in taken]
+        self._insert_many(CERTIFICATE, fresh)
+        return len(fresh)
 
     def _new_ids(self, fresh: Iterable[FoundCertificate], now: datetime) -> dict[str, str]:
         """Return an id for each new certificate, by digest, and store the CAs that are behind them.
