@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from chargepki.cli.main import main; main()"]
+from testkit.commands import INSTALLED, forked_program
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, program: Path = INSTALLED) -> subprocess.CompletedProcess[str]:
     """Run a command with an environment that holds nothing of the developer's."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"}
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
+        [program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
     )
 
 
@@ -40,16 +39,17 @@ def test_a_station_enrols_forged_requests_are_refused_and_a_revocation_bites(tmp
     assert "CS-0001" in reasons[1] and "A00.FR.405" in reasons[1]
 
     # What the story said is what the next command finds in the workspace that it left.
-    home = ("--home", str(kept / "home"))
-    listed = documents(
-        run(tmp_path, "cert", "list", "--profile", "ocpp/charging-station", "--json-lines", *home).stdout
-    )
+    def ask(*arguments: str) -> str:
+        done = run(tmp_path, *arguments, "--home", str(kept / "home"), program=forked_program())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = documents(ask("cert", "list", "--profile", "ocpp/charging-station", "--json-lines"))
     assert [(item["id"], item["state"], item["station"]) for item in listed] == [
         (facts["certificate"], "revoked", "CS-0001")
     ]
-    verified = run(tmp_path, "audit", "verify", *home)
-    assert verified.returncode == 0, verified.stdout
-    crl = documents(run(tmp_path, "crl", "show", str(kept / "www" / "crl" / "demo-cso-sub@1.crl"), "--json").stdout)
+    ask("audit", "verify")
+    crl = documents(ask("crl", "show", str(kept / "www" / "crl" / "demo-cso-sub@1.crl"), "--json"))
     assert [entry["serial"] for entry in crl[0]["entries"]] == [listed[0]["serial"]]
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,10 +23,10 @@ from chargepki.cli.csms_settings import SETTINGS, Secret, changed_settings, load
 from chargepki.ocpp_security.csms import CsmsLimits
 from chargepki.pki.errors import InputError
 from testkit.command_line import CommandLine
+from testkit.commands import forked_program
 from testkit.hierarchy import Node, make_node
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = Path(sys.executable).parent / "chargepki"
 EVERYTHING = """\
 [csms]
 listen = "127.0.0.1:8443"
@@ -150,7 +149,7 @@ class Serving:
         self.log = place / "csms.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "csms", "serve"],
+                [forked_program(), "csms", "serve"],
                 env={**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}, stdout=log, stderr=log,
             )  # fmt: skip
 

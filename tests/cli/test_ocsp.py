@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +16,19 @@ from cryptography.x509 import ocsp as foreign
 
 from chargepki.pki.ocsp import build_cert_id, build_single_request, issuer_hashes
 from testkit.command_line import CommandLine
-
-COMMAND = Path(sys.executable).parent / "chargepki"
+from testkit.commands import INSTALLED, forked_program
 
 
 class Serve:
     """`serve` on a free port of 127.0.0.1, ready."""
 
-    def __init__(self, run: CommandLine, place: Path, *words: str | Path) -> None:
+    def __init__(self, run: CommandLine, place: Path, *words: str | Path, installed: bool = False) -> None:
         self.log = place / "serve.log"
         environment = {**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}
+        program = INSTALLED if installed else forked_program()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "serve", "--listen", "127.0.0.1:0", *words], env=environment, stdout=log, stderr=log
+                [program, "serve", "--listen", "127.0.0.1:0", *words], env=environment, stdout=log, stderr=log
             )
         self.wait_for("ready: ")
         said = self.log.read_text().partition("ready: http://127.0.0.1:")[2]
@@ -143,7 +142,8 @@ def test_one_process_serves_everything_and_a_revocation_holds_at_once(
 
 @pytest.mark.slow
 def test_workers_share_a_port_and_dead_ones_are_replaced(run: CommandLine, place: Path, started: list[Serve]) -> None:
-    server = Serve(run, place, "--workers", "2")
+    # Whose children are looked at.
+    server = Serve(run, place, "--workers", "2", installed=True)
     started.append(server)
     server.until_ready()
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")

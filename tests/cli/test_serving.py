@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,9 +17,9 @@ from chargepki.cli.station_rows import station_row
 from chargepki.pki.inventory.records import PresenceRecord, StationRecord, StationState
 from chargepki.pki.pem import to_pem
 from testkit.command_line import CommandLine
+from testkit.commands import forked_program
 from testkit.hierarchy import make_node
 
-COMMAND = Path(sys.executable).parent / "chargepki"
 ACME = ("--organization", "Acme Charging")
 PASSWORD = "a-password-of-20-chr"
 
@@ -36,7 +35,7 @@ class Service:
         environment = {**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [COMMAND, "csms", "serve", "--listen", f"127.0.0.1:{self.port}", *words],
+                [forked_program(), "csms", "serve", "--listen", f"127.0.0.1:{self.port}", *words],
                 env=environment, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 60

@@ -11,7 +11,6 @@ import json
 import shutil
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from chargepki.pki.errors import InputError
 from chargepki.pki.services.est_client import EstClient, EstCredentials
 from testkit.command_line import CommandLine
+from testkit.commands import forked_program
 from testkit.databases import fresh_database, postgresql_server
 from testkit.foreign import missing
 
@@ -96,7 +96,7 @@ approval = true
     run("est", "account", "add", "acme", "--label", "cpo", "--label", "slow", "--password-file", folder / "secret")
     process = subprocess.Popen(
         [
-            *(str(Path(sys.executable).with_name("chargepki")), "--home", str(home), "--json", "serve", "--issue-here"),
+            *(str(forked_program()), "--home", str(home), "--json", "serve", "--issue-here"),
             *("--workers", "2", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"),
             *("--tls-cert", str(folder / "tls.pem"), "--tls-key", str(folder / "tls.key")),
         ],

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from testkit.command_line import CommandLine
+from testkit.commands import INSTALLED, forked_program
 from testkit.foreign import java_program
 from testkit.layout import ROOT
 
 pytestmark = pytest.mark.foreign
-COMMAND = Path(sys.executable).parent / "chargepki"
 NGINX = ROOT / "docs" / "deploy" / "nginx.conf"
 
 
@@ -90,7 +89,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
     chargepki("cert", "revoke", serial, "--reason", "keyCompromise")
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [COMMAND, "serve", "--listen", url.removeprefix("http://")], stdout=log, stderr=log,
+            [forked_program(), "serve", "--listen", url.removeprefix("http://")], stdout=log, stderr=log,
             env={**os.environ, "CHARGEPKI_HOME": str(folder / "home"), **variables},
         )  # fmt: skip
     try:
@@ -223,7 +222,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "chargepki-serve.service"
     # The program has to exist for this check, and so has the user.
     unit.write_text(
-        text.replace("/opt/chargepki/bin/chargepki", str(COMMAND)).replace("=chargepki\nGroup=chargepki", "=root")
+        text.replace("/opt/chargepki/bin/chargepki", str(INSTALLED)).replace("=chargepki\nGroup=chargepki", "=root")
     )
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=30, check=False)
     about_ours = [line for line in done.stderr.splitlines() if "chargepki-serve" in line]

@@ -31,7 +31,7 @@ __all__ = ["as_shipped", "be_quick", "cheapen_secrets", "prepare_migrated_file"]
 _AS_SHIPPED = migrate.migrate
 _COST = keys.MIN_SCRYPT_N
 _CHEAP = 2**8
-_HASHER = passwords._HASHER
+_STATIONS, _ACCOUNTS = passwords._HASHER, accounts._HASHER
 _CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
 
 
@@ -67,11 +67,12 @@ def prepare_migrated_file() -> None:
 
 def cheapen_secrets() -> None:
     """Let new key files cost their reader a millisecond, and new hashes of passwords less, in this process."""
-    _set_costs(_CHEAP, _CHEAP_HASHER)
+    _set_costs(_CHEAP, _CHEAP_HASHER, _CHEAP_HASHER)
 
 
-def _set_costs(cost: int, hasher: PasswordHasher) -> None:
-    passwords._HASHER = accounts._HASHER = hasher  # type: ignore[misc]  # constants, but for tests
+def _set_costs(cost: int, of_stations: PasswordHasher, of_accounts: PasswordHasher) -> None:
+    passwords._HASHER = of_stations
+    accounts._HASHER = of_accounts  # type: ignore[misc]  # a constant, but for tests
     keys.MIN_SCRYPT_N = cost  # type: ignore[misc]  # a constant, but for tests
     keys.encrypt_private_key.__defaults__ = (cost,)
 
@@ -90,7 +91,7 @@ def be_quick() -> None:
 def as_shipped() -> Iterator[None]:
     """Migrate, write key files and hash passwords as an installation does, while this lasts."""
     _set_migrations(_AS_SHIPPED)
-    _set_costs(_COST, _HASHER)
+    _set_costs(_COST, _STATIONS, _ACCOUNTS)
     try:
         yield
     finally:

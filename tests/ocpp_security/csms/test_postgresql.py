@@ -8,7 +8,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from chargepki.pki.inventory import Inventory
+from testkit.commands import forked_program
 from testkit.csms_rig import PASSWORD, Rig, run_on, wait_for
 from testkit.databases import postgresql_server, postgresql_url
 from testkit.ocpp_peers import foreign_station, open_socket
@@ -59,7 +59,6 @@ def test_two_servers_share_one_database_and_a_revocation_is_heard_in_time(shared
     assert statistics.median(took) < 0.5
 
 
-COMMAND = Path(sys.executable).parent / "chargepki"
 NEW = "a-password-for-later"
 
 
@@ -67,7 +66,7 @@ NEW = "a-password-for-later"
 async def csms_process(environment: Mapping[str, str]) -> AsyncIterator[str]:
     """Run ``csms serve`` and give its URL."""
     process = await asyncio.create_subprocess_exec(
-        COMMAND, "--json", "csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1",
+        forked_program(), "--json", "csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1",
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -98,7 +97,7 @@ def test_of_two_processes_the_one_that_holds_the_connection_carries_an_operation
 
     def chargepki(*words: str) -> None:
         done = subprocess.run(
-            [COMMAND, *words], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [forked_program(), *words], env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
 
