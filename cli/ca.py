@@ -10,6 +10,7 @@ import click
 from chargepki.cli.ca_chain import add_chain
 from chargepki.cli.ca_importing import add_import
 from chargepki.cli.ca_keys import add_keys
+from chargepki.cli.ca_offline import add_offline
 from chargepki.cli.ca_plan import add_plan
 from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
@@ -271,3 +272,4 @@ add_import(ca)
 add_keys(ca)
 add_rollover(ca)
 add_plan(ca)
+add_offline(ca)

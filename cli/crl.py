@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.values import DURATION
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from chargepki.pki.authority.publication import Published
     from chargepki.pki.inventory.records import CrlDeltaRecord, CrlRecord
 
@@ -26,10 +29,19 @@ def crl() -> None:
 @click.option("--ca", metavar="NAME", help="The CA whose CRL is signed.")
 @click.option("--all", "every", is_flag=True, help="All active and retired CAs that have not expired.")
 @click.option("--out", "-o", metavar="F", help="Also write the CRL of --ca to this file.")
+@click.option("--validity", type=DURATION, metavar="180d", help="With --ca: valid so long; a week otherwise.")
 @click.option("--pem", is_flag=True, help="Write PEM instead of DER to --out.")
 @click.option("--dry-run", is_flag=True, help="Build and lint, print what would be published, change nothing.")
 @pass_state
-def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pem: bool, dry_run: bool) -> None:
+def publish(
+    state: GlobalState,
+    ca: str | None,
+    every: bool,
+    out: str | None,
+    validity: timedelta | None,
+    pem: bool,
+    dry_run: bool,
+) -> None:
     """Sign the next CRLs, record them, then write them to the publish folder, and the full one to --out.
 
     With --all, a CA whose key does not open is reported, and the others go on.
@@ -44,6 +56,8 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         raise click.UsageError("pass either --ca NAME or --all")
     if every and out:
         raise click.UsageError("--out belongs to --ca; with --all use --publish-dir")
+    if every and validity:
+        raise click.UsageError("--validity belongs to --ca: it is for a CA whose key is rarely at hand")
     if pem and not out:
         raise click.UsageError("--pem belongs to --out")
     check_folder("--out", out)
@@ -57,7 +71,7 @@ def publish(state: GlobalState, ca: str | None, every: bool, out: str | None, pe
         for done, name in enumerate(names):
             advance(done, len(names))
             try:
-                published.append(authority.publish_lists(name))
+                published.append(authority.publish_lists(name, validity=validity))
             except ChargePkiError as error:
                 if not every or isinstance(error, UnavailableError):
                     raise  # Nothing can be written, for no CA.
@@ -174,3 +188,27 @@ def show(state: GlobalState, file: str) -> None:
     from chargepki.pki import files
 
     state.output.fields("chargepki/crl", describe_crl(files.read_limited(file, _MAX_CRL_BYTES, "CRL file")))
+
+
+@crl.command("import", writes="change", example="chargepki crl import acme-root.crl --publish-dir /srv/www/pki")
+@click.argument("file", metavar="F")
+@click.option("--dry-run", is_flag=True, help="Verify the list, change nothing.")
+@pass_state
+def import_list(state: GlobalState, file: str, dry_run: bool) -> None:
+    """Take over a list that a CA signed whose key is offline, and publish it like our own.
+
+    Its signature, number and times are verified first. What it revokes is revoked here too.
+    """
+    from chargepki.pki import files
+    from chargepki.pki.authority.offline_lists import import_crl
+    from chargepki.pki.der import decode_der_or_pem
+
+    data = decode_der_or_pem(
+        files.read_limited(file, _MAX_CRL_BYTES, "CRL file"), ("X509 CRL",), "a CRL", _MAX_CRL_BYTES
+    )
+    if dry_run:
+        state.rehearse()
+    record = import_crl(state.workspace.authority, data)
+    if not dry_run:
+        state.output.say(f"list {record.number} of {record.ca} is on record; it ends {record.next_update:%Y-%m-%d}")
+    state.output.fields("chargepki/crl-record", list_row(record))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,9 +258,13 @@ class Authority:
         assert full is not None
         return full
 
-    def publish_lists(self, ca: str) -> Published:
-        """Do as `publish_crl`, and return all lists that were published."""
-        return self._publish(ca, only_due=False)
+    def publish_lists(self, ca: str, *, validity: timedelta | None = None) -> Published:
+        """Do as `publish_crl`, and return all lists that were published.
+
+        Args:
+            validity: of the lists, for a CA whose key is rarely at hand; a week when ``None``.
+        """
+        return self._publish(ca, only_due=False, validity=validity)
 
     def publish_due(self, ca: str) -> Published:
         """Sign, record and publish those lists of *ca* that are missing, miss a change, or are half over.
@@ -287,11 +291,18 @@ class Authority:
                 self._published = PublishFolder(self._publish_folder)
             self._published.update(self.inventory, self._id_of(ca), self._clock(), fresh)
 
-    def _publish(self, ca: str, *, only_due: bool) -> Published:
-        from chargepki.pki.authority.publication import publish_lists
+    def _publish(self, ca: str, *, only_due: bool, validity: timedelta | None = None) -> Published:
+        from chargepki.pki.authority.publication import CRL_VALIDITY, publish_lists
 
         issuer = self.open_issuer(ca, for_crl=True)
-        published = publish_lists(self.inventory, issuer, actor=self._actor, now=self._clock(), only_due=only_due)
+        published = publish_lists(
+            self.inventory,
+            issuer,
+            actor=self._actor,
+            now=self._clock(),
+            only_due=only_due,
+            validity=validity or CRL_VALIDITY,
+        )
         self.publish_files(issuer.ca.id, published.lists)
         return published
 

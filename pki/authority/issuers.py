@@ -67,6 +67,12 @@ class IssuerCache:
             return opened
         if record.key_uri.startswith("est:"):
             raise NotOurs(record)
+        if record.is_external:
+            raise SignerError(
+                f"the key of {record.id} is not here",
+                why="it is offline, or with somebody else",
+                fix="sign where the key is; bring the answer with `chargepki ca accept`, lists with `crl import`",
+            )
         signer = self._keystore.open(record.key_uri)
         profile = get_profile(record.profile)
         issuer = Issuer(

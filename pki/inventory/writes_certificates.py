@@ -24,6 +24,7 @@ class CaChanges(TypedDict, total=False):
     subject: str
     subject_der: bytes
     key_uri: str
+    issuer: str | None
     state: CaState
     public_url: str | None
     spki_sha256: str | None
