@@ -13,6 +13,7 @@ from chargepki.cli.globals import GlobalState, group, pass_state
 from chargepki.cli.importing import add_import
 from chargepki.cli.passphrase import read_passphrase
 from chargepki.cli.questions import add_questions
+from chargepki.cli.report_accounts import add_report_account
 from chargepki.cli.reporting import add_report
 from chargepki.cli.watching import add_watch
 
@@ -208,6 +209,7 @@ def export(
 add_check(inventory)
 add_questions(inventory)
 add_report(inventory)
+add_report_account(inventory)
 add_watch(inventory)
 
 

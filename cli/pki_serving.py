@@ -65,6 +65,8 @@ class _Plan:
     answer_bytes: int
     staple_tokens: Callable[[], Sequence[bytes]] | None
     images: _ImagePlan
+    pages: Callable[[], Mapping[bytes, Handler]] | None
+    """Makes the routes of reports, for one process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,21 @@ class Alerts(Protocol):
         ...
 
 
-def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts | None = None) -> None:
+class Reports(Protocol):
+    """The report on the inventory, made in a process of its own."""
+
+    def routes(self) -> Mapping[bytes, Handler]:
+        """Return what serves it in one process."""
+        ...
+
+    def run(self, parent: int) -> int:
+        """Make reports in this process, until told to stop or *parent* is gone."""
+        ...
+
+
+def serve_pki(
+    state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts | None = None, reports: Reports | None = None
+) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
@@ -108,7 +124,7 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts 
     start_logging(as_json=options["log_json"], level=level)
     give_memory_back()
     workers = int(options["workers"])
-    plan = _plan(state, options, workers, holds_keys=holds_keys)
+    plan = _plan(state, options, workers, holds_keys=holds_keys, pages=None if reports is None else reports.routes)
     workspace = state.workspace
     # What would stop every process stops the start: no inventory, an old schema, a wrong passphrase.
     workspace.inventory.list_cas()
@@ -120,7 +136,8 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts 
 
     if alerts is not None:
         alerts.listen()
-    if workers == 1:
+    # A report of a large inventory takes minutes of a processor, which no process that answers can spare.
+    if workers == 1 and reports is None:
         _serve_alone(workspace, plan, alerts, ready)
         state.output.say("stopped")
         return
@@ -150,6 +167,8 @@ def serve_pki(state: GlobalState, options: Mapping[str, Any], *, alerts: Alerts 
         children.append(("background", keep))
     if alerts is not None:
         children.append(("alerts", lambda: alerts.run(parent)))
+    if reports is not None:
+        children.append(("reports", lambda: reports.run(parent)))
     supervise(children, ready=ready)
     state.output.say("stopped")
 
@@ -163,7 +182,14 @@ def _serve_alone(workspace: Workspace, plan: _Plan, alerts: Alerts | None, ready
         runner.run(run_server(serving, keeper=keeper, ready=ready))
 
 
-def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds_keys: bool) -> _Plan:
+def _plan(
+    state: GlobalState,
+    options: Mapping[str, Any],
+    workers: int,
+    *,
+    holds_keys: bool,
+    pages: Callable[[], Mapping[bytes, Handler]] | None,
+) -> _Plan:
     given = [options[name] for name in ("tls_listen", "tls_cert", "tls_key")]
     if any(given) and not all(given):
         raise click.UsageError("--tls-listen, --tls-cert and --tls-key belong together")
@@ -198,6 +224,7 @@ def _plan(state: GlobalState, options: Mapping[str, Any], workers: int, *, holds
         answer_bytes=options["answer_memory_mib"] << 20,
         staple_tokens=_staple_tokens(options["staples_token_file"]),
         images=_image_plan(state, options, workers),
+        pages=pages,
     )
 
 
@@ -264,7 +291,7 @@ def _serving(
     routes, closing = _est(workspace, plan)
     return Serving(
         inventory=workspace.inventory,
-        routes={**routes, **_images(workspace, plan)},
+        routes={**routes, **_images(workspace, plan), **({} if plan.pages is None else plan.pages())},
         closing=closing,
         plain=plan.plain[number],
         tls=plan.tls[number] if plan.tls else None,

@@ -95,6 +95,9 @@ def build_report(
 ) -> Report:
     """Ask everything and return what the report says.
 
+    Args:
+        source: as ``--findings``; besides, ``kept`` takes what the last check found, or else asks the questions alone.
+
     Raises:
         NotFound: the last check is asked for, and there is none.
     """
@@ -149,7 +152,9 @@ def _findings(
 
     if source == "questions":
         return _questions(state, scope, wanted)
-    if source in ("auto", "last") and (part := _last(state, scope, fixed, is_wanted=source == "last")) is not None:
+    if source == "kept":
+        return _last(state, scope, fixed, how=source) or _questions(state, scope, wanted)
+    if source in ("auto", "last") and (part := _last(state, scope, fixed, how=source)) is not None:
         return part
     checked = check_everything(
         *(state, wanted),
@@ -174,14 +179,14 @@ def _questions(state: GlobalState, scope: Scope, wanted: Filter) -> FindingsPart
     return findings_part(CheckReport(scope.at, 0, 0, tally.groups()), scope, source=CheckSource.QUESTIONS)
 
 
-def _last(state: GlobalState, scope: Scope, fixed: datetime | None, *, is_wanted: bool) -> FindingsPart | None:
-    """Return what the last check found, unless another one is better.
+def _last(state: GlobalState, scope: Scope, fixed: datetime | None, *, how: str) -> FindingsPart | None:
+    """Return what the last check found.
 
     Args:
-        is_wanted: take it however old it is.
+        how: ``last`` must have one, ``kept`` takes it if there is one, ``auto`` only if a new one would find the same.
 
     Raises:
-        NotFound: it is wanted, and there is none.
+        NotFound: it must be there, and is not.
     """
     from chargepki.cli.checking import LAST_FILE
     from chargepki.pki.checking import load_kept
@@ -192,13 +197,13 @@ def _last(state: GlobalState, scope: Scope, fixed: datetime | None, *, is_wanted
     try:
         kept = load_kept(state.settings.home / LAST_FILE) if scope.is_everything else None
     except InputError:
-        if is_wanted:
+        if how == "last":
             raise  # otherwise a new check takes its place
     head = state.workspace.inventory.audit_head()
     if kept is not None and (head is None or kept.log_id != head.log_id):
         kept = None
     if kept is None:
-        if is_wanted:
+        if how == "last":
             raise NotFound(
                 "there is no result of a check of everything",
                 why=f"{state.settings.home / LAST_FILE} keeps it, for reports on every certificate alone",
@@ -206,7 +211,7 @@ def _last(state: GlobalState, scope: Scope, fixed: datetime | None, *, is_wanted
             )
         return None
     since = None if kept.count is None or head is None else max(0, head.count - kept.count)
-    if not is_wanted and not _is_fresh(state, kept, scope, fixed, since):
+    if how == "auto" and not _is_fresh(state, kept, scope, fixed, since):
         return None
     return findings_part(kept.report, scope, source=CheckSource.LAST, entries_since=since)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,6 +55,11 @@ __all__ = ["serve"]
     help="Downloads at once per worker; of one station at most 4.",
 )
 @click.option("--firmware-plain", is_flag=True, help="Serve images without TLS too, against L01.FR.08.")
+@click.option(
+    "--reports",
+    metavar="F",
+    help="Serve the report on the inventory under /reports/ to the accounts of this file (inventory report-account).",
+)
 @click.option("--access-log", is_flag=True, help="Log every request, not failures alone.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
 @pass_state
@@ -62,11 +68,17 @@ def serve(state: GlobalState, /, **options: Any) -> None:
 
     On the TLS listener also EST (RFC 7030) under the labels [est.label.NAME] of chargepki.toml, and the images of
     approved firmware releases, under URLs that an update makes for one station and that end by themselves.
+    With --reports also the inventory's report, as `inventory report` writes it, read-only, over TLS or to this machine.
     One process with the keys renews lists, OCSP signers and prepared answers; another takes over when it dies. Stop
     it with SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again.
     """
     from chargepki.cli.pki_serving import serve_pki
     from chargepki.cli.serve_alerts import ServeAlerts
 
+    reports = None
+    if options["reports"]:
+        from chargepki.cli.serve_reports import ServeReports
+
+        reports = ServeReports(state, Path(options["reports"]))
     # Without keys nothing can be stored, and so nothing raised: problems are logged.
-    serve_pki(state, options, alerts=None if options["presigned_only"] else ServeAlerts(state))
+    serve_pki(state, options, alerts=None if options["presigned_only"] else ServeAlerts(state), reports=reports)

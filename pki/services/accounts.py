@@ -46,7 +46,7 @@ def hash_account_password(password: bytes) -> str:
     if not _MIN_PASSWORD_BYTES <= len(password) <= _MAX_PASSWORD_BYTES:
         raise InputError(
             f"the password has {len(password)} octets",
-            why=f"it needs {_MIN_PASSWORD_BYTES} to {_MAX_PASSWORD_BYTES}, since it alone lets its holder enrol",
+            why=f"it needs {_MIN_PASSWORD_BYTES} to {_MAX_PASSWORD_BYTES}, since it is all that its holder has to show",
             fix="leave out --password-file, and one is made",
         )
     return _HASHER.hash(password)

@@ -31,7 +31,7 @@ from chargepki.pki.inventory.ocsp_records import OcspResponseRecord
 from chargepki.pki.services.http import Request, Response, if_none_match, plain, refuse_method
 from chargepki.pki.services.ocsp_memory import AnswerMemory
 
-__all__ = ["Staples", "read_tokens"]
+__all__ = ["Staples", "is_loopback", "read_tokens"]
 
 CONTENT_TYPE: Final = "application/x-ndjson"
 MAX_PAGE: Final = 1000
@@ -135,7 +135,7 @@ class Staples:
         """Refuse a batch to whoever shows no token, or would show it to everybody on the way."""
         if self._tokens is None:
             raise _Refused(_plain(404, "no batches are offered here"))
-        if not (request.is_tls or _is_loopback(request.peer)):
+        if not (request.is_tls or is_loopback(request.peer)):
             raise _Refused(_plain(403, "batches are handed out over TLS: a token would be read on the way"))
         try:
             known = [hashlib.sha256(token).digest() for token in self._tokens()]
@@ -253,7 +253,8 @@ def _seconds(at: datetime) -> int:
     return max(0, int(at.timestamp()))
 
 
-def _is_loopback(peer: str) -> bool:
+def is_loopback(peer: str) -> bool:
+    """Whether a peer, an address with its port, is on this machine."""
     try:
         address = ipaddress.ip_address(peer.rpartition(":")[0])
     except ValueError:

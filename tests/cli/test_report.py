@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import http.client
 import io
 import json
+import os
 import re
 import shlex
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testkit.command_line import CommandLine
+
+COMMAND = Path(sys.executable).parent / "chargepki"
 
 
 @pytest.mark.parametrize(
@@ -142,3 +151,50 @@ def test_hostile_subjects_are_text_everywhere(run: CommandLine) -> None:
     assert "'=HYPERLINK(1)" in cells
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert json.loads(run("inventory", "report", "--findings", "questions", "--format", "json").out)
+
+
+def test_report_is_served_to_its_accounts(run: CommandLine, place: Path) -> None:
+    readers, log = place / "readers.txt", place / "serve.log"
+    account = ("inventory", "report-account", "auditor", "--file", readers)
+    run(*account, "--dry-run")
+    assert not readers.exists()
+    run(*account, "--password-out", place / "password")
+    made = (place / "password").read_text().strip()
+    assert made not in readers.read_text()
+    run("inventory", "report-account", "auditor", "--file", readers, "--remove", code=3).check_one_error(3)
+    environment = {**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}
+    run("serve", "--listen", "127.0.0.1:0", "--reports", place / "nothing", code=4).check_one_error(4)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [COMMAND, "serve", "--listen", "127.0.0.1:0", "--presigned-only", "--reports", readers],
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while "ready: " not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        port = int(re.findall(r"ready: http://127.0.0.1:(\d+)", log.read_text())[0])
+        key = base64.b64encode(f"auditor:{made}".encode()).decode()
+
+        def ask(path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+        assert ask("/reports/", {})[0] == 401
+        status, body = 503, b""
+        while status == 503:
+            assert time.monotonic() < deadline, log.read_text()
+            status, body = ask("/reports/", {"Authorization": f"Basic {key}"})
+        assert status == 200 and b"<h1>Certificate inventory</h1>" in body, log.read_text()
+        status, body = ask("/reports/report.json", {"Authorization": f"Basic {key}"})
+        found = json.loads(body)
+        assert found["findings"]["source"] == "questions"
+        assert found["figures"] and found["audit"]["ok"] is True
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0, log.read_text()
