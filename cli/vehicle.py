@@ -157,7 +157,7 @@ def withdraw_root(state: GlobalState, sha256: str, dry_run: bool) -> None:
 def request(state: GlobalState, /, **options: Any) -> None:
     """Sign a request for a contract as a vehicle does, to try a back end without a car.
 
-    A key on secp256r1 makes it one of ISO 15118-2, on secp521r1 one of ISO 15118-20.
+    A key on secp256r1 makes it one of ISO 15118-2, on secp521r1 or Ed448 one of ISO 15118-20.
     """
     from chargepki.cli.vehicle_work import write_request
 
@@ -172,7 +172,8 @@ def request(state: GlobalState, /, **options: Any) -> None:
 @click.argument("response", metavar="FILE|-")
 @click.option("--cert", required=True, metavar="F", help="The certificate that the request was signed with.")
 @_stand_in
-@click.option("--key-out", metavar="F", help="File for the contract key; not overwritten.")
+@click.option("--agreement-key", metavar="F", help="With an Ed448 key: that of its second public key, for X448 (PEM).")
+@click.option("--key-out", metavar="F", help="File for the contract key (Ed448: its scalar in hex); not overwritten.")
 @click.option("--chain-out", metavar="F", help="File for the contract chain, PEM, leaf first.")
 @pass_state
 def open_response(state: GlobalState, /, **options: Any) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
+import click
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, x448
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from chargepki.cli.contracting import read_evidence, read_exi
 from chargepki.cli.globals import GlobalState
@@ -206,24 +209,53 @@ def open_response(state: GlobalState, options: Mapping[str, Any]) -> None:
         check_folder(f"--{option.replace('_', '-')}", options[option])
     chain, key, roots = _vehicle(options)
     exi = read_exi(options["response"], "response")
-    got = vehicle_side.open_response(exi, chain[0], key, roots=roots, now=utc_now())
+    got = vehicle_side.open_response(exi, chain[0], _agreement_key(options, key), roots=roots, now=utc_now())
     if options["key_out"] is not None:
-        write_result(state, keys.serialise_private_key(got.key), options["key_out"], private=True)
+        scalar = got.secret
+        written = f"{scalar:0112x}\n".encode() if isinstance(scalar, int) else keys.serialise_private_key(scalar)
+        write_result(state, written, options["key_out"], private=True)
     if options["chain_out"] is not None:
         pem = "".join(to_pem("CERTIFICATE", each) for each in got.chain)
         write_result(state, pem.encode(), options["chain_out"])
     content = {
         "emaid": got.emaid,
         "chain_bytes": [len(each) for each in got.chain],
-        "curve": got.key.curve.name,
+        "curve": got.curve,
         "remaining": got.remaining,
     }
     state.output.fields("chargepki/installed-contract", content)
 
 
-def _vehicle(options: Mapping[str, Any]) -> tuple[list[bytes], ec.EllipticCurvePrivateKey, list[bytes]]:
+def _agreement_key(
+    options: Mapping[str, Any], key: ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey
+) -> ec.EllipticCurvePrivateKey | x448.X448PrivateKey:
+    """Return the key that opens the response: the vehicle's, or the second one of an Ed448 certificate.
+
+    Raises:
+        click.UsageError: it is there without need, or missing.
+        InputError: it is no X448 key.
+    """
+    path = options["agreement_key"]
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        if path is not None:
+            raise click.UsageError("--agreement-key goes with an Ed448 --key")
+        return key
+    if path is None:
+        raise click.UsageError("an Ed448 --key needs --agreement-key: Ed448 cannot agree on a secret (V2G20-2534)")
+    try:
+        found = load_pem_private_key(files.read_private(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise InputError(f"{path} holds no private key in PEM without a passphrase") from exc
+    if not isinstance(found, x448.X448PrivateKey):
+        raise InputError(f"{path} holds no key for X448")
+    return found
+
+
+def _vehicle(
+    options: Mapping[str, Any],
+) -> tuple[list[bytes], ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey, list[bytes]]:
     key = keys.load_private_key(files.read_private(options["key"]))
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise InputError("the key of the vehicle is on no curve", fix="secp256r1 for -2, secp521r1 for -20")
+    if not isinstance(key, ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey):
+        raise InputError("the key of the vehicle is on no curve", fix="secp256r1 for -2, secp521r1 or Ed448 for -20")
     roots = [der for file in options["v2g_roots"] for der in read_certificates(file)]
     return read_certificates(options["cert"]), key, roots

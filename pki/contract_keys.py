@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 
+from chargepki.pki.edwards448 import ORDER, SCALAR_BYTES, public_key_of, secret_scalar
 from chargepki.pki.errors import InputError, PolicyRefusal, StateError
 from chargepki.pki.exi import Tree
 from chargepki.pki.identifiers import Pcid
@@ -32,6 +33,7 @@ __all__ = [
     "additional_data",
     "find_wrapped_key",
     "unwrap_ec_key",
+    "unwrap_ed448_scalar",
     "unwrap_x448_key",
     "wrap_ec_key",
     "wrap_x448_key",
@@ -40,7 +42,6 @@ __all__ = [
 CBC_IV_BYTES: Final = 16
 GCM_IV_BYTES: Final = 12
 _TAG_BYTES: Final = 16
-_X448_BYTES: Final = 56
 
 # AlgorithmID, PartyUInfo 'U', PartyVInfo 'V' (V2G2-818, V2G20-2535).
 _OTHER_INFO: Final = b"\x01UV"
@@ -243,20 +244,17 @@ def wrap_x448_key(
     iv: bytes,
     aad: bytes,
 ) -> WrappedKey:
-    """Wrap a 56-byte key for a vehicle whose provisioning certificate has a key for X448.
+    """Wrap a key of 448 bits for a vehicle whose provisioning certificate has a key for X448.
 
-    Raises:
-        PolicyRefusal: an Ed448 key: it has 57 bytes, and no text says how it travels in the element's 84.
+    Of an Ed448 key, what travels is its secret scalar, reduced by the order of the base point, big-endian: the one
+    number of 56 bytes with which the vehicle's check holds (V2G20-2510). RFC 8032's private key has 57.
 
-    Clause: V2G20-2500, 2502, 2535.
+    Clause: V2G20-2500 to 2502, 2535.
     """
     if isinstance(key, ed448.Ed448PrivateKey):
-        raise PolicyRefusal(
-            "an Ed448 key cannot be wrapped",
-            why="X448_EncryptedPrivateKey has 84 bytes, that is a key of 56; an Ed448 key has 57 (RFC 8032)",
-            fix="use contracts on secp521r1",
-        )
-    plain = bytearray(key.private_bytes_raw())
+        plain = bytearray(secret_scalar(key.private_bytes_raw()).to_bytes(SCALAR_BYTES, "big"))
+    else:
+        plain = bytearray(key.private_bytes_raw())
     try:
         encrypted = _encrypt(WrapForm.X448, ephemeral.exchange(recipient), plain, iv, aad)
     finally:
@@ -272,13 +270,8 @@ def unwrap_x448_key(
     Raises:
         WrapRefused: it is malformed, was wrapped for another key, or is not the key of *contract*.
     """
-    if wrapped.form is not WrapForm.X448:
-        raise _not_ours(wrapped.form)
-    try:
-        secret = recipient.exchange(x448.X448PublicKey.from_public_bytes(wrapped.public))
-    except ValueError as exc:  # another length, or a point of low order
-        raise WrapRefused("the ephemeral public key is none of X448") from exc
-    plain = bytearray(_decrypt(wrapped, secret, _X448_BYTES, aad))
+    secret = _agree_x448(wrapped, recipient)
+    plain = bytearray(_decrypt(wrapped, secret, SCALAR_BYTES, aad))
     try:
         key = x448.X448PrivateKey.from_private_bytes(bytes(plain))
     finally:
@@ -286,6 +279,40 @@ def unwrap_x448_key(
     if key.public_key().public_bytes_raw() != contract.public_bytes_raw():
         raise WrapRefused("the unwrapped key is not the contract certificate's", why="V2G20-2510")
     return key
+
+
+def unwrap_ed448_scalar(
+    wrapped: WrappedKey, recipient: x448.X448PrivateKey, *, contract: ed448.Ed448PublicKey, aad: bytes
+) -> int:
+    """Unwrap the secret scalar of an Ed448 contract key as the vehicle does, and check it as it must.
+
+    Args:
+        recipient: the private half of the provisioning certificate's key for X448.
+
+    Raises:
+        WrapRefused: it is malformed, was wrapped for another key, or is not the key of *contract*.
+
+    Clause: V2G20-2508 to 2510.
+    """
+    plain = bytearray(_decrypt(wrapped, _agree_x448(wrapped, recipient), SCALAR_BYTES, aad))
+    try:
+        scalar = int.from_bytes(plain, "big")
+    finally:
+        _erase(plain)
+    if not 0 < scalar < ORDER:
+        raise WrapRefused("what was unwrapped is no private key", why="V2G20-2510: it lies between 0 and the order")
+    if public_key_of(scalar) != contract.public_bytes_raw():
+        raise WrapRefused("the unwrapped key is not the contract certificate's", why="V2G20-2510")
+    return scalar
+
+
+def _agree_x448(wrapped: WrappedKey, recipient: x448.X448PrivateKey) -> bytes:
+    if wrapped.form is not WrapForm.X448:
+        raise _not_ours(wrapped.form)
+    try:
+        return recipient.exchange(x448.X448PublicKey.from_public_bytes(wrapped.public))
+    except ValueError as exc:  # another length, or a point of low order
+        raise WrapRefused("the ephemeral public key is none of X448") from exc
 
 
 # -- what the forms share ----------------------------------------------------------------------------------------------

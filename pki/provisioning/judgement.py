@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from chargepki.pki import names, oids
 from chargepki.pki.certificate_view import view_certificate
@@ -19,6 +18,7 @@ from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.contract_records import VehicleState
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.provisioning.agreement import Recipient, recipient_of
 from chargepki.pki.provisioning.request import RequestKind, SignedRequest
 from chargepki.pki.provisioning.trust import UNREADABLE, Question, open_questions
 from chargepki.pki.role_roots import Roots, manufacturers_of
@@ -41,7 +41,7 @@ class Examined:
     request: SignedRequest
     path: tuple[bytes, ...]
     """DER, leaf first, root last."""
-    recipient: ec.EllipticCurvePublicKey
+    recipient: Recipient
     """The key that the contract key is wrapped for."""
     vehicle: str | None
     """PCID; of an update, that of the installation before it, as far as it is on record."""
@@ -80,16 +80,9 @@ def examine(request: SignedRequest, inventory: Inventory, roots: Roots, now: dat
     return Examined(request, verified.certificates, recipient, vehicle, contract, questions)
 
 
-def _recipient(leaf: bytes) -> ec.EllipticCurvePublicKey:
-    certificate = x509.load_der_x509_certificate(leaf)
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise PolicyRefusal(
-            "no contract can be wrapped for a provisioning certificate with an Ed448 key",
-            why="X448_EncryptedPrivateKey has 84 bytes, that is a key of 56; an Ed448 contract key has 57 (RFC 8032)",
-            fix="ask with the provisioning certificate on secp521r1 (V2G20-2708)",
-        )
-    if _wants_tpm(certificate):
+def _recipient(leaf: bytes) -> Recipient:
+    key = recipient_of(leaf)
+    if _wants_tpm(x509.load_der_x509_certificate(leaf)):
         raise PolicyRefusal(
             "the vehicle wants its contract key wrapped for its TPM",
             why="its provisioning certificate names a TPM storage key (V2G20-2594, 2518 to 2521); "

@@ -20,7 +20,7 @@ from chargepki.pki.provisioning.request import RequestKind
 
 __all__ = ["AnswerTooLong", "Content", "base64_characters", "build_response", "check_fits", "readdress", "signing_leaf"]
 
-_WRAPPED_BYTES: Final = {MessageSet.ISO15118_2: (65, 48), MessageSet.ISO15118_20: (133, 94)}
+_WRAPPED_BYTES: Final = {WrapForm.ISO15118_2: (65, 48), WrapForm.SECP521: (133, 94), WrapForm.X448: (56, 84)}
 _LATE: Final = datetime(9999, 1, 1, tzinfo=UTC)
 # What a station can carry, for the plan that a refusal names (OCPP 2.0.1 ed. 3 and 2.1 schemas).
 _OCPP_21_CHARACTERS: Final = 17_000
@@ -122,7 +122,7 @@ def check_fits(
     """Return the most characters of base64 that the response can have, before anything of it is made.
 
     Args:
-        content: its contract chain without the leaf, which is not made yet; its wrapped key is not looked at.
+        content: its contract chain without the leaf, which is not made yet; of its wrapped key the form counts.
         largest_leaf: the most bytes that the contract certificate can have.
         key: of the leaf of the CPS chain.
         characters: what the field of the station's answer takes.
@@ -131,9 +131,8 @@ def check_fits(
     Raises:
         AnswerTooLong: it would not fit; says by how much, and what would help.
     """
-    form = WrapForm.ISO15118_2 if content.message_set is MessageSet.ISO15118_2 else WrapForm.SECP521
-    public, encrypted = _WRAPPED_BYTES[content.message_set]
-    wrapped = WrappedKey(form, bytes(public), bytes(encrypted))
+    public, encrypted = _WRAPPED_BYTES[content.wrapped.form]
+    wrapped = WrappedKey(content.wrapped.form, bytes(public), bytes(encrypted))
     chain = (bytes(largest_leaf), *content.contract_chain)
     stand_in = replace(content, contract_chain=chain, wrapped=wrapped, remaining=255)
     message = _unsigned(stand_in, bytes(8), _LATE)

@@ -15,13 +15,22 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, x448
 
 from chargepki.pki import keys, names
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
 from chargepki.pki.authority.issuance import prepare
 from chargepki.pki.authority.revocation import revoke_within
-from chargepki.pki.contract_keys import CBC_IV_BYTES, GCM_IV_BYTES, WrapForm, WrappedKey, additional_data, wrap_ec_key
+from chargepki.pki.certificate_view import view_certificate
+from chargepki.pki.contract_keys import (
+    CBC_IV_BYTES,
+    GCM_IV_BYTES,
+    WrapForm,
+    WrappedKey,
+    additional_data,
+    wrap_ec_key,
+    wrap_x448_key,
+)
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.errors import ChargePkiError, PolicyRefusal, StateError
 from chargepki.pki.exi import MessageSet
@@ -34,6 +43,7 @@ from chargepki.pki.inventory.contract_records import (
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
+from chargepki.pki.provisioning.agreement import algorithm_of, standard_of_key
 from chargepki.pki.provisioning.choosing import Channel, NoContract, check_standing, list_choices
 from chargepki.pki.provisioning.contracts import list_live
 from chargepki.pki.provisioning.cps import CpsSigner, CpsSource, standard_of
@@ -63,8 +73,9 @@ _SLACK: Final = 16
 """Bytes by which certificates of one CA differ: longer numbers in a URL, an EMAID with a check digit."""
 
 _FORMS: Final = {
-    MessageSet.ISO15118_2: (KeyAlgorithm.SECP256R1, WrapForm.ISO15118_2, CBC_IV_BYTES),
-    MessageSet.ISO15118_20: (KeyAlgorithm.SECP521R1, WrapForm.SECP521, GCM_IV_BYTES),
+    KeyAlgorithm.SECP256R1: WrapForm.ISO15118_2,
+    KeyAlgorithm.SECP521R1: WrapForm.SECP521,
+    KeyAlgorithm.ED448: WrapForm.X448,
 }
 
 
@@ -118,7 +129,9 @@ class Provisioner:
         answer = provisioner.provision(provisioner.examine(exi))
 
     Args:
-        contract_cas: names of the CAs that issue contract certificates, at most one of each standard.
+        contract_cas: names of the CAs that issue contract certificates, at most one of each standard and algorithm. A
+            contract has a key of the algorithm that the vehicle's provisioning certificate has, and so has its CA; one
+            with an Ed448 key allows contracts whose key travels as a scalar (`wrap_x448_key`).
         cps: whose signatures vehicles believe; of several of one standard, the one whose root the vehicle has.
 
     Raises:
@@ -129,18 +142,25 @@ class Provisioner:
     def __init__(self, authority: Authority, contract_cas: Sequence[str], cps: Sequence[CpsSource]) -> None:
         self._authority, self._inventory, self._cps = authority, authority.inventory, tuple(cps)
         self._roots, self._known = Roots(authority.inventory), _Known(authority.now())
-        self._cas: dict[MessageSet, str] = {}
+        self._cas: dict[KeyAlgorithm, str] = {}
         for ca in contract_cas:
-            profile = self._inventory.get_ca(ca).profile
+            record = self._inventory.get_ca(ca)
+            profile = record.profile
             if not profile.endswith(("/mo-sub2", "/emsp-sub2")):
                 raise PolicyRefusal(
                     f"CA {ca} has the profile {profile}, and issues no contract certificates",
                     fix="name a CA of a profile …/mo-sub2 or …/emsp-sub2",
                 )
-            standard = standard_of(profile)
-            if standard in self._cas:
-                raise PolicyRefusal(f"{self._cas[standard]} and {ca} are both for {standard.value}", fix="name one")
-            self._cas[standard] = ca
+            algorithm = keys.algorithm_of(keys.load_public_key(view_certificate(record.certificate_der or b"").key.der))
+            if standard_of_key(algorithm) is not standard_of(profile):
+                raise PolicyRefusal(
+                    f"CA {ca} has a key of {algorithm.value}, with which contracts of its standard cannot be issued",
+                    why="contract and CA share the curve of the vehicle's provisioning certificate (V2G20-2709)",
+                    fix="name a CA with a key on secp256r1 for -2, on secp521r1 or Ed448 for -20",
+                )
+            if algorithm in self._cas:
+                raise PolicyRefusal(f"{self._cas[algorithm]} and {ca} are both for {algorithm.value}", fix="name one")
+            self._cas[algorithm] = ca
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -191,8 +211,7 @@ class Provisioner:
         making = _Making(examined, choices[turn.contract], turn, row, signer, channel)
         issued: IssuedCertificate | None = None
         try:
-            key = keys.generate_private_key(_FORMS[examined.request.message_set][0])
-            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            key = keys.generate_private_key(algorithm_of(examined.recipient))
             issued = self._authority.issue(self._order(making, key))
             response = self._respond(making, issued, key)
             del key  # the last reference: OpenSSL clears its copy
@@ -225,7 +244,14 @@ class Provisioner:
         """Return the signer whose root the vehicle has, or else the first."""
         message_set = examined.request.message_set
         signers = [source.signer() for source in self._cps if source.message_set is message_set]
-        if not signers or message_set not in self._cas:
+        algorithm = algorithm_of(examined.recipient)
+        if signers and message_set in map(standard_of_key, self._cas) and algorithm not in self._cas:
+            raise StateError(
+                f"no contracts with keys of {algorithm.value} are provisioned here",
+                why="a contract shares the curve of the provisioning certificate, or there is none (V2G20-2709)",
+                fix=f"name a CA whose key is {algorithm.value}, or let the vehicle ask with its other certificate",
+            )
+        if not signers or algorithm not in self._cas:
             raise StateError(
                 f"no contracts of {message_set.value} are provisioned here",
                 why="that takes a CA for contracts and a provisioning service of this standard",
@@ -238,20 +264,26 @@ class Provisioner:
         self, examined: Examined, choices: Mapping[str, ContractRecord], signer: CpsSigner, channel: Channel
     ) -> None:
         request = examined.request
-        issuer = self._authority.open_issuer(self._cas[request.message_set])
+        algorithm = algorithm_of(examined.recipient)
+        issuer = self._authority.open_issuer(self._cas[algorithm])
         emaid = max((each.emaid for each in choices.values()), key=len)
         if issuer.ca.id not in self._known.largest:
-            dummy = keys.generate_private_key(_FORMS[request.message_set][0])
-            order = self._plain_order(request.message_set, emaid, keys.spki_der(dummy))
+            dummy = keys.generate_private_key(algorithm)
+            order = self._plain_order(algorithm, emaid, keys.spki_der(dummy))
             item = prepare(order, issuer, self._inventory, actor=self._authority.actor, now=self._authority.now())
             assert item.record.tbs is not None
             self._known.largest[issuer.ca.id] = largest_certificate(len(item.record.tbs), issuer.signer.algorithm)
         largest = min(
             self._known.largest[issuer.ca.id] + _SLACK,
-            get_profile(self._profile(request.message_set)).max_der_bytes or 1 << 16,
+            get_profile(self._profile(algorithm)).max_der_bytes or 1 << 16,
         )
         content = Content(
-            request.message_set, request.kind, issuer.chain, signer.chain, WrappedKey(WrapForm.X448, b"", b""), emaid
+            request.message_set,
+            request.kind,
+            issuer.chain,
+            signer.chain,
+            WrappedKey(_FORMS[algorithm], b"", b""),
+            emaid,
         )
         check_fits(content, largest, signer.key.public_key(), characters=channel.characters, carrier=channel.carrier)
 
@@ -323,42 +355,28 @@ class Provisioner:
 
     # -- making ----------------------------------------------------------------------------------------------------
 
-    def _profile(self, message_set: MessageSet) -> str:
-        profile = self._inventory.get_ca(self._cas[message_set]).profile
+    def _profile(self, algorithm: KeyAlgorithm) -> str:
+        profile = self._inventory.get_ca(self._cas[algorithm]).profile
         return f"{profile.partition('/')[0]}/contract"
 
-    def _plain_order(self, message_set: MessageSet, emaid: str, spki: bytes) -> IssueOrder:
-        ca = self._inventory.get_ca(self._cas[message_set])
+    def _plain_order(self, algorithm: KeyAlgorithm, emaid: str, spki: bytes) -> IssueOrder:
+        ca = self._inventory.get_ca(self._cas[algorithm])
         organization = names.get(ca.subject_der, "O")
         subject = (("CN", emaid), *((("O", organization),) if organization else ()))
-        return IssueOrder(ca.id, self._profile(message_set), spki=spki, subject=subject)
+        return IssueOrder(ca.id, self._profile(algorithm), spki=spki, subject=subject)
 
-    def _order(self, making: _Making, key: ec.EllipticCurvePrivateKey) -> IssueOrder:
-        message_set, ends_at = making.examined.request.message_set, making.contract.ends_at
-        order = self._plain_order(message_set, making.contract.emaid, keys.spki_der(key))
+    def _order(self, making: _Making, key: keys.PrivateKey) -> IssueOrder:
+        algorithm, ends_at = algorithm_of(making.examined.recipient), making.contract.ends_at
+        order = self._plain_order(algorithm, making.contract.emaid, keys.spki_der(key))
         validity = None
         if ends_at is not None:
             left = ends_at - self._authority.now()
             validity = min(left, get_profile(order.profile).validity.default)
         return replace(order, validity=validity, request_id=_request_id(making.row))
 
-    def _respond(self, making: _Making, issued: IssuedCertificate, key: ec.EllipticCurvePrivateKey) -> bytes:
+    def _respond(self, making: _Making, issued: IssuedCertificate, key: keys.PrivateKey) -> bytes:
         request, now = making.examined.request, self._authority.now()
-        algorithm, form, iv_bytes = _FORMS[request.message_set]
-        aad = b""
-        if form is not WrapForm.ISO15118_2:
-            assert making.examined.vehicle is not None
-            aad = additional_data(making.examined.vehicle, keys.key_identifier(keys.spki_der(key), 8))
-        ephemeral = keys.generate_private_key(algorithm)
-        assert isinstance(ephemeral, ec.EllipticCurvePrivateKey)
-        wrapped = wrap_ec_key(
-            key,
-            making.examined.recipient,
-            form=form,
-            ephemeral=ephemeral,
-            iv=secrets.token_bytes(iv_bytes),
-            aad=aad,
-        )
+        wrapped = _wrap(key, making.examined)
         content = Content(
             request.message_set,
             request.kind,
@@ -414,6 +432,23 @@ class Provisioner:
         if certificate is not None:
             code = ReasonCode.CESSATION_OF_OPERATION
             revoke_within(tx, certificate, code, actor=actor, now=now, revoked_at=now)
+
+
+def _wrap(key: keys.PrivateKey, examined: Examined) -> WrappedKey:
+    """Wrap a contract key for the vehicle, with an ephemeral key and an initialisation vector that are made here."""
+    recipient, aad = examined.recipient, b""
+    if examined.request.message_set is MessageSet.ISO15118_20:
+        assert examined.vehicle is not None
+        aad = additional_data(examined.vehicle, keys.key_identifier(keys.spki_der(key), 8))
+    if isinstance(recipient, x448.X448PublicKey):
+        assert isinstance(key, ed448.Ed448PrivateKey)
+        once, iv = x448.X448PrivateKey.generate(), secrets.token_bytes(GCM_IV_BYTES)
+        return wrap_x448_key(key, recipient, ephemeral=once, iv=iv, aad=aad)
+    form = _FORMS[algorithm_of(recipient)]
+    ephemeral = ec.generate_private_key(recipient.curve)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    iv = secrets.token_bytes(CBC_IV_BYTES if form is WrapForm.ISO15118_2 else GCM_IV_BYTES)
+    return wrap_ec_key(key, recipient, form=form, ephemeral=ephemeral, iv=iv, aad=aad)
 
 
 def _request_id(row: str) -> str:

@@ -10,17 +10,30 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, x448
 
 from chargepki.pki import names
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.chain import AnchorUse, Purpose, TrustAnchor, verify_chain
-from chargepki.pki.contract_keys import WrapForm, additional_data, find_wrapped_key, unwrap_ec_key
+from chargepki.pki.contract_keys import (
+    WrapForm,
+    WrappedKey,
+    additional_data,
+    find_wrapped_key,
+    unwrap_ec_key,
+    unwrap_ed448_scalar,
+)
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.exi import Message, MessageSet, Tree, Value, decode, encode
 from chargepki.pki.identifiers import Emaid
 from chargepki.pki.keys import key_identifier, spki_der
-from chargepki.pki.message_signature import SignatureRefused, sign_elements, signed_elements, verify_elements
+from chargepki.pki.message_signature import (
+    SignatureRefused,
+    SigningKey,
+    sign_elements,
+    signed_elements,
+    verify_elements,
+)
 
 __all__ = ["Installed", "Wishes", "build_request", "open_response"]
 
@@ -49,13 +62,30 @@ class Installed:
     emaid: str
     chain: tuple[bytes, ...]
     """DER, leaf first, without the root."""
-    key: ec.EllipticCurvePrivateKey
+    secret: ec.EllipticCurvePrivateKey | int
+    """The contract's private key; of an Ed448 contract its secret scalar, which RFC 8032 has no file for."""
     remaining: int
     """How many further contracts the vehicle may ask for (-20)."""
 
+    @property
+    def curve(self) -> str:
+        """The name of the key's curve."""
+        return "ed448" if isinstance(self.secret, int) else self.secret.curve.name
+
+    @property
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The contract's private key, on a NIST curve.
+
+        Raises:
+            InputError: it is an Ed448 contract.
+        """
+        if isinstance(self.secret, int):
+            raise InputError("an Ed448 contract has no private key of RFC 8032 here, only its scalar")
+        return self.secret
+
 
 def build_request(
-    chain: Sequence[bytes], key: ec.EllipticCurvePrivateKey, wishes: Wishes, *, session_id: bytes, now: datetime
+    chain: Sequence[bytes], key: SigningKey, wishes: Wishes, *, session_id: bytes, now: datetime
 ) -> bytes:
     """Return a signed request as EXI; the curve of *key* decides on the standard.
 
@@ -67,12 +97,13 @@ def build_request(
         PolicyRefusal: a key on no curve of ISO 15118, or an update in -20, which has none.
         ExiError: something is longer than the standard allows.
     """
-    if key.curve.name not in ("secp256r1", "secp521r1") or (wishes.update and key.curve.name != "secp256r1"):
+    curve = "ed448" if isinstance(key, ed448.Ed448PrivateKey) else key.curve.name
+    is_2 = curve == "secp256r1"
+    if curve not in ("secp256r1", "secp521r1", "ed448") or (wishes.update and not is_2):
         raise PolicyRefusal(
-            f"there is no such request with a key on {key.curve.name}",
-            fix="secp256r1 for ISO 15118-2, secp521r1 for installations of ISO 15118-20",
+            f"there is no such request with a key on {curve}",
+            fix="secp256r1 for ISO 15118-2, secp521r1 or Ed448 for installations of ISO 15118-20",
         )
-    is_2 = key.curve.name == "secp256r1"
     roots: Tree = {"RootCertificateID": [_root_name(each) for each in wishes.roots]}
     header: Tree = {"SessionID": session_id}
     body: Tree
@@ -102,13 +133,18 @@ def build_request(
 
 
 def open_response(
-    exi: bytes, leaf: bytes, key: ec.EllipticCurvePrivateKey, *, roots: Sequence[bytes], now: datetime
+    exi: bytes,
+    leaf: bytes,
+    key: ec.EllipticCurvePrivateKey | x448.X448PrivateKey,
+    *,
+    roots: Sequence[bytes],
+    now: datetime,
 ) -> Installed:
     """Verify a response and unwrap the contract key, in the order that the standards ask for.
 
     Args:
         leaf: DER of the certificate whose key signed the request.
-        key: its private key.
+        key: its private key; of an Ed448 certificate the one of its second key, for X448.
         roots: DER of the V2G roots that the vehicle has.
 
     Raises:
@@ -142,17 +178,34 @@ def open_response(
     if is_2 and not Emaid.parse(str(_dict(body["eMAID"])["value"])).same(Emaid.parse(emaid)):
         raise InputError("eMAID and contract certificate name two contracts")
     contract = x509.load_der_x509_certificate(chain[0]).public_key()
-    if not isinstance(contract, ec.EllipticCurvePublicKey):
+    if not isinstance(contract, ec.EllipticCurvePublicKey | ed448.Ed448PublicKey):
         raise InputError("the contract certificate has no key on a curve")
     wrapped = find_wrapped_key(data)
     aad = b""
-    if wrapped.form is WrapForm.SECP521:
+    if wrapped.form in (WrapForm.SECP521, WrapForm.X448):
         pcid = names.get(view_certificate(leaf).subject, "CN") or ""
         aad = additional_data(pcid, key_identifier(spki_der(contract), 8))
-    opened = unwrap_ec_key(wrapped, key, contract=contract, aad=aad)
+    opened = _unwrap(wrapped, key, contract, aad)
     remaining = body.get("RemainingContractCertificateChains", 0)
     assert isinstance(remaining, int)
     return Installed(emaid, chain, opened, remaining)
+
+
+def _unwrap(
+    wrapped: WrappedKey,
+    key: ec.EllipticCurvePrivateKey | x448.X448PrivateKey,
+    contract: ec.EllipticCurvePublicKey | ed448.Ed448PublicKey,
+    aad: bytes,
+) -> ec.EllipticCurvePrivateKey | int:
+    if isinstance(contract, ed448.Ed448PublicKey) and isinstance(key, x448.X448PrivateKey):
+        return unwrap_ed448_scalar(wrapped, key, contract=contract, aad=aad)
+    if isinstance(contract, ec.EllipticCurvePublicKey) and isinstance(key, ec.EllipticCurvePrivateKey):
+        return unwrap_ec_key(wrapped, key, contract=contract, aad=aad)
+    raise InputError(
+        "the contract's key and the vehicle's are of different kinds",
+        why="V2G20-2709: a contract shares the curve of the vehicle's provisioning certificate",
+        fix="for an Ed448 certificate give the private key of its second key, for X448",
+    )
 
 
 def _root_name(der: bytes) -> Tree:

@@ -33,6 +33,7 @@ from chargepki.pki.inventory.contract_records import (
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning.admission import verify_admission
+from chargepki.pki.provisioning.agreement import find_agreement_key
 from chargepki.pki.provisioning.keeping import Admission
 from chargepki.pki.provisioning.trust import UNREADABLE
 
@@ -170,7 +171,8 @@ def _read_leaf(leaf: bytes) -> tuple[Pcid, MessageSet, tuple[str, ...]]:
         message_set = MessageSet.ISO15118_20
     elif isinstance(key, ed448.Ed448PublicKey):
         message_set = MessageSet.ISO15118_20
-        notices.append("its key is Ed448: no text says how a contract key travels to it, so none can be provisioned")
+        if find_agreement_key(leaf) is None:
+            notices.append("its key is Ed448, and it has no second one for X448: no contract can be provisioned to it")
     else:
         raise PolicyRefusal(
             "the key of the provisioning certificate is on no curve of ISO 15118",

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, x448
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,10 +24,12 @@ from chargepki.pki.contract_keys import (
     additional_data,
     find_wrapped_key,
     unwrap_ec_key,
+    unwrap_ed448_scalar,
     unwrap_x448_key,
     wrap_ec_key,
     wrap_x448_key,
 )
+from chargepki.pki.edwards448 import ORDER, public_key_of
 from chargepki.pki.errors import InputError, PolicyRefusal, StateError
 from testkit.effort import CAMPAIGN
 from testkit.exi_samples import samples
@@ -224,10 +227,28 @@ def test_x448_is_wrapped_and_opened() -> None:
             unwrap_x448_key(changed, vehicle, contract=contract.public_key(), aad=AAD)
 
 
-def test_an_ed448_key_is_not_wrapped() -> None:
-    vehicle = x448.X448PrivateKey.generate()
-    with pytest.raises(PolicyRefusal, match="Ed448"):
-        wrap_x448_key(ed448.Ed448PrivateKey.generate(), vehicle.public_key(), ephemeral=vehicle, iv=bytes(12), aad=AAD)
+def test_of_an_ed448_key_the_scalar_travels_and_multiplies_the_base_point_to_the_public_key() -> None:
+    """V2G20-2500 to 2502, 2508 to 2510."""
+    vehicle, other = x448.X448PrivateKey.generate(), x448.X448PrivateKey.generate()
+    contract, stranger = ed448.Ed448PrivateKey.generate(), ed448.Ed448PrivateKey.generate()
+    iv, ephemeral = iv_for(WrapForm.X448), x448.X448PrivateKey.generate()
+    wrapped = wrap_x448_key(contract, vehicle.public_key(), ephemeral=ephemeral, iv=iv, aad=AAD)
+    assert (len(wrapped.public), len(wrapped.encrypted)) == (56, 84)
+    scalar = unwrap_ed448_scalar(wrapped, vehicle, contract=contract.public_key(), aad=AAD)
+    assert 0 < scalar < ORDER and public_key_of(scalar) == contract.public_key().public_bytes_raw()
+    # An independent reading: the concatenation KDF by hand, and plain AES-GCM.
+    secret = vehicle.exchange(ephemeral.public_key())
+    key = hashlib.sha512(b"\0\0\0\1" + secret + b"\x01UV").digest()[:32]
+    assert AESGCM(key).decrypt(iv, wrapped.encrypted[12:], AAD) == scalar.to_bytes(56, "big")
+    with pytest.raises(WrapRefused, match="not for this vehicle"):
+        unwrap_ed448_scalar(wrapped, other, contract=contract.public_key(), aad=AAD)
+    with pytest.raises(WrapRefused, match="not the contract certificate's"):
+        unwrap_ed448_scalar(wrapped, vehicle, contract=stranger.public_key(), aad=AAD)
+    for bad in (0, ORDER, (1 << 448) - 1):
+        sealed = iv + AESGCM(key).encrypt(iv, bad.to_bytes(56, "big"), AAD)
+        with pytest.raises(WrapRefused, match="no private key"):
+            changed = WrappedKey(WrapForm.X448, wrapped.public, sealed)
+            unwrap_ed448_scalar(changed, vehicle, contract=contract.public_key(), aad=AAD)
 
 
 def test_a_key_for_a_tpm_is_recognised_and_not_opened() -> None:

@@ -162,8 +162,6 @@ class Rig:
         await server.wait_closed()
 
     async def _start_csms(self) -> None:
-        roots = self._folder / "roots.pem"
-        roots.write_text("".join(to_pem("CERTIFICATE", self._world.ca(each)) for each in ("mo-root", "v2g-root")))
         path = self._folder / "csms.log"
         log = path.open("wb")
         self._stack.callback(log.close)
@@ -172,7 +170,6 @@ class Rig:
             "--home", str(self._world.home), "--passphrase-file", self._world.variables["CHARGEPKI_PASSPHRASE_FILE"],
             "--listen", f"127.0.0.1:{_CSMS_PORT}", "--security-profile", "1", "--issue-here",
             "--contract-ca", f"{OURS}-mo-sub2", "--cps-ca", f"{OURS}-cps-sub2",
-            "--contract-trust", str(roots), "--contract-token-status", "Accepted",
             stdout=log, stderr=log,
         )  # fmt: skip
 
