@@ -83,7 +83,8 @@ class RangeJudge:
     """Judges certificates against the CAs that the inventory has; made once for each process.
 
     A path is valid when it leads to any self-signed root of the inventory. The path from an issuer to its root is
-    validated once for all that it issued, unless something on it (name or policy constraints) binds each of them.
+    validated once for all that it issued, unless something on it (name or policy constraints, or a path length that is
+    exceeded) binds each of them.
     """
 
     def __init__(self, reads: Reads, settings: LintSettings, now: datetime, wanted: Filter, examples: int) -> None:
@@ -223,7 +224,13 @@ class RangeJudge:
         """
         chain = self._whole.verify(candidate.der, at=self._now)
         views = [view_certificate(each) for each in chain.certificates]
-        is_bound = any(view.extension(oid) is not None for view in views for oid in _BINDING)
+        is_bound = any(view.extension(oid) is not None for view in views for oid in _BINDING) or any(
+            # So many CAs stand between this one and what the candidate issues: more than it allows.
+            (bounds := view.known.basic_constraints) is not None
+            and bounds.path_length is not None
+            and bounds.path_length < below
+            for below, view in enumerate(views)
+        )
         verifier = None if is_bound else ChainVerifier([candidate.der], budget=self._budget)
         return _Issuer(candidate.view, verifier, None)
 
@@ -256,7 +263,7 @@ def _mismatch(columns: str) -> Finding:
 _NO_ISSUER: Final = Finding(
     rule="w_issuer_unknown",
     severity=Severity.WARNING,
-    message="no certificate of the inventory has the key that signed it",
+    message="no CA certificate of the inventory has the key that signed it",
     clause="RFC 5280 6.1",
     hint="import the certificate of its issuer, or find out who runs that CA",
 )

@@ -111,7 +111,27 @@ def _gap(chain: Chain, gap: Gap) -> Iterator[Finding]:
             f"find the CA certificate whose SubjectKeyIdentifier is {gap.key_id or 'that of the issuing key'}",
             other.name,
         )
-    if gap.respelled:
+    for other in gap.no_ca:
+        yield Finding(
+            "issuer-no-ca",
+            Severity.ERROR,
+            f"the key of {other.label} has signed {top.label}, but its certificate is none of a CA: whoever has that "
+            "key made a certificate that it must not make",
+            "RFC 5280 6.1.4 (k), (n)",
+            "trust nothing that it says; find out who has that key, and revoke its certificate",
+            top.name,
+        )
+    for other in gap.unverifiable:
+        yield Finding(
+            "issuer-unverifiable",
+            Severity.ERROR,
+            f"{top.label} names the key of {other.label} as its issuer's, but is signed with an algorithm that is not "
+            "verified any more",
+            "RFC 5280 6.1.3 (a) (1)",
+            "have it issued anew, signed with SHA-256 or better",
+            top.name,
+        )
+    if gap.respelled or gap.no_ca or gap.unverifiable:
         return
     where = f"; it is said to be at {', '.join(gap.aia[:3])} (not fetched)" if gap.aia else ""
     key = f", SubjectKeyIdentifier {gap.key_id}" if gap.key_id else ""

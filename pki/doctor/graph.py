@@ -94,6 +94,10 @@ class Gap:
     """Certificates of that name in the heap whose key did not sign: another generation, or another hierarchy."""
     respelled: tuple[Node, ...]
     """Certificates whose key did sign, but whose name is encoded otherwise."""
+    no_ca: tuple[Node, ...] = ()
+    """Certificates whose key did sign, but which are none of a CA."""
+    unverifiable: tuple[Node, ...] = ()
+    """CAs whose key is named as the one that signed, with an algorithm that nothing here verifies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,8 +175,12 @@ class Graph:
         respelled = [each for each in self._respelled(view.issuer) if each is not node and self._signed(each, node)]
         identifier = view.known.authority_key_id
         key_id = identifier.key_id.hex() if identifier is not None and identifier.key_id else None
-        impostors = tuple(named[:_MOST_NAMESAKES])
-        self._gaps[id(node)] = Gap(_name(view.issuer), key_id, node.aia, impostors, tuple(respelled))
+        namesakes = named[:_MOST_NAMESAKES]
+        no_ca = tuple([each for each in namesakes if not each.view.is_ca and self._signed(each, node)])
+        unverifiable = tuple([each for each in namesakes if each.view.is_ca and self._is_named_alone(each, node)])
+        impostors = tuple([each for each in namesakes if each not in no_ca and each not in unverifiable])
+        gap = Gap(_name(view.issuer), key_id, node.aia, impostors, tuple(respelled), no_ca, unverifiable)
+        self._gaps[id(node)] = gap
 
     def _respelled(self, issuer: bytes) -> Iterable[Node]:
         """Return CAs of the same name in another encoding (RFC 5280 7.1); dear, so not in large heaps."""
@@ -185,7 +193,18 @@ class Graph:
             for node in nodes[:_MOST_NAMESAKES]
         ]
 
+    def _is_named_alone(self, issuer: Node, subject: Node) -> bool:
+        """Whether *subject* names the key of *issuer*, and its algorithm (SHA-1, say) does not let us see if it did."""
+        named, own = subject.view.known.authority_key_id, issuer.view.known.subject_key_id
+        if named is None or not named.key_id or named.key_id != own:
+            return False
+        return self._verdict(issuer, subject) is None
+
     def _signed(self, issuer: Node, subject: Node) -> bool:
+        return self._verdict(issuer, subject) is True
+
+    def _verdict(self, issuer: Node, subject: Node) -> bool | None:
+        """Return whether the key of *issuer* made the signature of *subject*; ``None``: nothing here verifies such."""
         self._checks += 1
         if self._checks > _MOST_CHECKS:
             raise InputError(
@@ -198,7 +217,7 @@ class Graph:
             view = subject.view
             return keys.verify(key, view.signature or b"", view.tbs, view.signature_algorithm)
         except InputError:
-            return False
+            return None
 
 
 def _worth(node: Node) -> tuple[bool, datetime]:

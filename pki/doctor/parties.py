@@ -13,7 +13,7 @@ from typing import Final
 
 from chargepki.pki import oids
 from chargepki.pki.chain import AnchorUse, ChainVerifier, PathRefusal, Purpose, TrustAnchor
-from chargepki.pki.doctor.graph import Chain, Node
+from chargepki.pki.doctor.graph import Chain, Gap, Node
 from chargepki.pki.findings import Finding, Severity
 from chargepki.pki.oids import name_of
 
@@ -160,6 +160,14 @@ def _finding(refusal: PathRefusal) -> Finding:
 
 def _lacking(chain: Chain) -> Finding:
     issuer = "" if chain.gap is None else chain.gap.issuer
+    if chain.gap is not None and (chain.gap.no_ca or chain.gap.unverifiable):
+        return Finding(
+            "no-issuer",
+            Severity.ERROR,
+            f"no CA that it accepts as issuer has signed it: {issuer}",
+            "RFC 5280 6.1.3, 6.1.4",
+            "have it issued anew by a CA, signed with SHA-256 or better",
+        )
     return Finding(
         "no-issuer",
         Severity.ERROR,
@@ -208,7 +216,9 @@ def _wildcards(leaf: Node) -> Iterator[Finding]:
 
 def _openssl(purpose: Purpose, chain: Chain, at: datetime) -> tuple[Finding, ...]:
     found: list[Finding] = []
-    if chain.root is None:
+    if chain.gap is not None and (chain.gap.no_ca or chain.gap.unverifiable):
+        found.append(_openssl_issuer(chain, chain.gap))
+    elif chain.root is None:
         found.append(
             Finding(
                 "openssl-no-root",
@@ -226,6 +236,18 @@ def _openssl(purpose: Purpose, chain: Chain, at: datetime) -> tuple[Finding, ...
         # It holds CAs and roots to it too, and anyExtendedKeyUsage is no substitute.
         found += [_wrong_usage("openssl", node, usage) for node in chain.path if _forbids(node, {usage})]
     return tuple(found)
+
+
+def _openssl_issuer(chain: Chain, gap: Gap) -> Finding:
+    top = chain.path[-1].label
+    if gap.no_ca:
+        what, cure = f"it ends with 'invalid CA certificate' at {gap.no_ca[0].label}", "have it issued anew by a CA"
+    else:
+        what = (
+            f"its TLS, at security level 1 and above, refuses SHA-1 ('CA signature digest algorithm too weak') at {top}"
+        )
+        cure = "have it issued anew, signed with SHA-256 or better"
+    return Finding("openssl-issuer", Severity.ERROR, what, "openssl-verify(1)", cure)
 
 
 def _java(purpose: Purpose, chain: Chain, at: datetime) -> tuple[Finding, ...]:

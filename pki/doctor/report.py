@@ -90,6 +90,8 @@ def _chain(report: ChainReport) -> dict[str, Any]:
             "aia": list(gap.aia),
             "other_key": [as_text(node.name) for node in gap.impostors],
             "respelled": [as_text(node.name) for node in gap.respelled],
+            "no_ca": [as_text(node.name) for node in gap.no_ca],
+            "unverifiable": [as_text(node.name) for node in gap.unverifiable],
         },
         "keys": [as_text(name) for name in report.keys],
         "requests": [as_text(name) for name in report.requests],
