@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chargepki.pki import names
-from testkit.commands import INSTALLED, forked_program
+from testkit.commands import INSTALLED, forked_program, forked_python
 from testkit.requests import make_csr
 
 CHECK = ("csr", "check", "-", "--profile", "ocpp/charging-station", "--json")
@@ -85,3 +86,21 @@ def test_nothing_is_left_of_it_when_it_is_killed(program: Path, here: Path) -> N
         reading.kill()
         assert reading.wait(60) == -signal.SIGKILL
         wait_for(lambda: not at_work_in(here))
+
+
+@pytest.mark.parametrize("python", ["installed", "forked"])
+def test_a_script_is_run_as_the_interpreter_runs_it(python: str, tmp_path: Path) -> None:
+    interpreter = sys.executable if python == "installed" else str(forked_python())
+    (tmp_path / "beside.py").write_text("print('beside')")
+    (tmp_path / "file.py").write_text("import beside, sys; print(__name__, sys.argv[1:]); sys.exit('no')")
+    for arguments, code, out, error in (
+        (("-c", "import os; os.kill(os.getpid(), 9)"), -signal.SIGKILL, b"", b""),
+        (("-c", "import sys; print(__name__, sys.argv); exit(7)", "a", "-b"), 7, b"__main__ ['-c', 'a', '-b']\n", b""),
+        (("-c", "1 / 0"), 1, b"", b"ZeroDivisionError: division by zero\n"),
+        ((str(tmp_path / "file.py"), "x"), 1, b"beside\n__main__ ['x']\n", b"no\n"),
+        (("-m", "json.tool", "--help"), 0, b"", b""),
+    ):
+        done = subprocess.run([interpreter, *arguments], capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert done.stdout == out or (arguments[0] == "-m" and done.stdout.startswith(b"usage: "))
+        assert done.stderr.endswith(error)

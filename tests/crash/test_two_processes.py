@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from cryptography import x509
 
 from chargepki.pki.inventory.records import CertificateState
 from testkit.authorities import make_csr
+from testkit.commands import forked_python
 from testkit.crash import Outcome, Place, Runner
 from testkit.crash_judge import key_files, problems
 from testkit.crash_scenarios import ISSUE, build_template, open_place
@@ -52,7 +52,7 @@ def start_workers(place: Place, requests: Sequence[Sequence[tuple[str, str]]]) -
     processes: list[subprocess.Popen[str]] = []
     for own in requests:
         process = subprocess.Popen(
-            [sys.executable, "-m", "testkit.crash_worker"],
+            [forked_python(), "-m", "testkit.crash_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -25,14 +25,14 @@ from pathlib import Path
 from testkit.layout import ROOT
 from testkit.preloaded import Request
 
-__all__ = ["INSTALLED", "CommandServer", "Started", "command_server", "forked_program"]
+__all__ = ["INSTALLED", "CommandServer", "Started", "command_server", "forked_program", "forked_python"]
 
 INSTALLED = Path(sys.executable).with_name("chargepki")
 """The program as a user starts it."""
 
 # Only modules that the interpreter loads in no time; -I and -S spare it the search for packages.
 _PROGRAM = """\
-#!{python} -IS
+#!{interpreter} -IS
 import _signal, _socket, array, marshal, posix, sys
 SIGNALS = {{_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2}}
 _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
@@ -44,7 +44,8 @@ environment = {{text(name): text(value) for name, value in posix.environ.items()
 umask = posix.umask(0o077)
 content = marshal.dumps(
     dict(
-        arguments=sys.argv[1:], folder=posix.getcwd(), umask=umask, environment=environment, traced=False, quick=True
+        arguments=sys.argv[1:], python={python}, folder=posix.getcwd(), umask=umask, environment=environment,
+        traced=False, quick=True,
     )
 )
 descriptors = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))
@@ -131,11 +132,20 @@ def command_server() -> CommandServer:
 @cache
 def forked_program() -> Path:
     """Return the program that stands for `INSTALLED`, or where a process cannot be handed over that itself."""
-    if sys.platform != "linux":
-        return INSTALLED
+    return _write_program("chargepki", python=False) if sys.platform == "linux" else INSTALLED
+
+
+@cache
+def forked_python() -> Path:
+    """Return a program that stands for the interpreter, for scripts of tests, files and modules that use ours."""
+    return _write_program("python", python=True) if sys.platform == "linux" else Path(sys.executable)
+
+
+def _write_program(name: str, *, python: bool) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="program-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "chargepki"
-    path.write_text(_PROGRAM.format(python=sys.executable, address=command_server().address), encoding="utf-8")
+    path = folder / name
+    text = _PROGRAM.format(interpreter=sys.executable, address=command_server().address, python=python)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path

@@ -226,6 +226,7 @@ class Runner:
     ) -> int:
         request: Request = {
             "arguments": list(arguments),
+            "python": False,
             "folder": str(place.root),
             "umask": 0o022,
             "environment": _environment(place),

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from chargepki.pki.pem import to_pem
+from testkit.commands import forked_python
 from testkit.csms_rig import Rig
 from testkit.layout import ROOT
 
@@ -72,7 +72,7 @@ def running_csms(rig: Rig, folder: Path) -> Iterator[RunningCsms]:
     log = folder / "csms.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, EXAMPLE, *arguments], env=environment, cwd=folder,
+            [forked_python(), EXAMPLE, *arguments], env=environment, cwd=folder,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:

@@ -14,6 +14,7 @@ import importlib
 import io
 import marshal
 import os
+import runpy
 import select
 import signal
 import socket
@@ -24,6 +25,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn, TypedDict
 
 from testkit.layout import module_names
@@ -42,6 +44,8 @@ class Request(TypedDict):
     """
 
     arguments: list[str]
+    python: bool
+    """Whether they are those of the interpreter (``-c``, ``-m`` or a file) in place of those of `chargepki`."""
     folder: str
     umask: int
     environment: dict[str, str]
@@ -94,6 +98,37 @@ def _import_everything() -> None:
         importlib.import_module(name)
 
 
+def _command(arguments: list[str]) -> int:
+    from chargepki.cli.main import main
+
+    sys.argv = ["chargepki", *arguments]
+    try:
+        main(arguments)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 0
+
+
+def _interpret(arguments: list[str]) -> int:
+    """Do what the interpreter does with these arguments."""
+    kind, *rest = arguments
+    sys.argv = [kind, *rest[1:]] if kind in ("-c", "-m") else arguments
+    try:
+        if kind == "-c":
+            sys.modules["__main__"] = module = ModuleType("__main__")
+            exec(compile(rest[0], "<string>", "exec"), module.__dict__)
+        elif kind == "-m":
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, str(Path(kind).parent))
+            runpy.run_path(kind, run_name="__main__")
+    except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+            return 1
+        return leaving.code or 0
+    return 0
+
+
 def _become(request: Request, descriptors: list[int]) -> NoReturn:
     """Become the command that *request* describes, with these as standard input, output and error."""
     os.setsid()
@@ -108,7 +143,6 @@ def _become(request: Request, descriptors: list[int]) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
-    sys.argv = ["chargepki", *request["arguments"]]
     # As the interpreter makes them when standard output is a file.
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r", closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
@@ -116,17 +150,13 @@ def _become(request: Request, descriptors: list[int]) -> NoReturn:
     sys.stderr = io.TextIOWrapper(error, "utf-8", "backslashreplace", write_through=True)
     code = 1
     try:
-        from chargepki.cli.main import main
-
         if request["quick"]:
             be_quick()
         if request["traced"]:
             # Wait until the tracer is there; sigwait takes the signal without running a handler.
             signal.sigwait({signal.SIGUSR1})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        main(request["arguments"])
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 0
+        code = (_interpret if request["python"] else _command)(request["arguments"])
     except BaseException:
         traceback.print_exc()
     for thread in threading.enumerate():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, IssuanceState
+from testkit.commands import forked_python
 from testkit.csms_rig import ACTOR, ORGANIZATION, PASSWORD, Rig, run_on, wait_for
 from testkit.databases import postgresql_server, postgresql_url
 from testkit.ocpp_peers import Credential, ForeignStation, build_station_csr, foreign_station
@@ -92,7 +92,7 @@ asyncio.run(main())
 @contextlib.asynccontextmanager
 async def doomed(rig: Rig, point: str) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", DOOMED, rig.url, str(rig.folder), point, stdout=asyncio.subprocess.PIPE
+        forked_python(), "-c", DOOMED, rig.url, str(rig.folder), point, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import statistics
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +16,7 @@ from chargepki.pki import aio
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import CertificateState, Delivery
+from testkit.commands import forked_python
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, subject_of, wait_for
 from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
 
@@ -105,8 +105,8 @@ def test_a_revocation_by_another_process_closes_the_connection_within_half_a_sec
         async with rig.server(3) as server:
             sockets = [await connect(server, name, one) for name, (one, _) in zip(stations, credentials, strict=True)]
             other = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", REVOKER, rig.url, str(rig.folder / "audit.key"), *(one for _, one in credentials),
-                stdout=asyncio.subprocess.PIPE,
+                forked_python(), "-c", REVOKER, rig.url, str(rig.folder / "audit.key"),
+                *(one for _, one in credentials), stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             ended = await asyncio.gather(*(closed(socket) for socket in sockets))
             output, _ = await other.communicate()
