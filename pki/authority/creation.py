@@ -75,7 +75,8 @@ def create_ca(
     signer = _open_key(keystore, ca, plan.algorithm)
     draft = _draft(order, plan, ca, signer, now, public_url)
     record = _reserve_certificate(draft, inventory, actor)
-    der = complete(record, draft.issuer)
+    # What `recover` has completed meanwhile is not signed again.
+    der = record.der or complete(record, draft.issuer)
     if before_activation is not None:
         certified = replace(
             ca, spki_sha256=record.spki_sha256, not_before=record.not_before, not_after=record.not_after
