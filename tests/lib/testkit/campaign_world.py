@@ -77,6 +77,7 @@ USE: Final = CertificateUse.CHARGING_STATION
 PLANS: Final = {USE: IssuePlan("sub", "ocpp/charging-station")}
 _SUBJECT: Final = (("O", "Example"), ("C", "DE"))
 _LEASE: Final = timedelta(seconds=60)
+_PATIENCE: Final = timedelta(seconds=60)
 
 
 @dataclass
@@ -139,6 +140,7 @@ class Station:
         self.keys: dict[str, PrivateKey] = {}
         self.pending: dict[int, PendingRequest] = {}
         self.installed: dict[str, InstalledCertificate] = {}
+        self.ever_installed: set[str] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -167,6 +169,7 @@ class Station:
                 case _:
                     pass
         self.installed = {item.sha256: item for item in self.flow.installed}
+        self.ever_installed.update(self.installed)
         self.pending = {item.number: item for item in self.flow.pending}
         return sending
 
@@ -202,6 +205,10 @@ class World:
         self.messages: list[Message] = []
         self.links: dict[str, Link] = {}
         self.numbers = 0
+        self.proven: dict[str, set[str]] = {}
+        """By station: ids of the certificates with which it has come in."""
+        self.hasty: list[tuple[OperationRecord, datetime]] = []
+        """Messages that were sent again over one connection before the station could have shown what became of them."""
         self.stations = {
             f"CS-{number}": self._make_station(f"CS-{number}", each) for number, each in enumerate(versions)
         }
@@ -296,6 +303,8 @@ class World:
                 self.operations.finish(operation, step, self.now)
             case SendAttempt():
                 attempt = self.operations.begin_attempt(operation, step, self.now)
+                if operation.id in link.attempted and self.now < snapshot.attempts[-1].sent_at + _PATIENCE:
+                    self.hasty.append((operation, self.now))
                 link.attempted.add(operation.id)
                 self._call(name, step.action, step.payload, operation=operation, attempt=attempt)
             case Wait():
@@ -444,6 +453,7 @@ class World:
             station.flow.connection_failed(used.sha256, self.now)
             return
         self.links[name] = link
+        self.proven.setdefault(name, set()).add(record.id)
         self._say(name, station.store(station.flow.connected(used.sha256, self.now)))
         pending = list_pending(self.inventory, name, PLANS, self.now)
         self._perform(name, self._flow(name).reconnected(pending, self.now, certificate_id=record.id))
@@ -476,6 +486,13 @@ class World:
             self.messages.append(Message(name, link.number, False, each.action, dict(each.payload), id=call))
 
     # --- messages ----------------------------------------------------------------------------------------------------
+
+    def next_of(self, name: str) -> Message | None:
+        """Take the oldest frame on its way to or from the station off the network."""
+        found = next((each for each in self.messages if each.station == name), None)
+        if found is not None:
+            self.messages.remove(found)
+        return found
 
     def deliver(self, message: Message) -> None:
         """Let one message arrive; it has been taken off the network already."""
