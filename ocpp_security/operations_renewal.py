@@ -16,6 +16,8 @@ from chargepki.pki.inventory.records import CertificateState, Delivery, Operatio
 __all__ = ["renewal_step"]
 
 _MAX_ATTEMPTS: Final = 3
+_MAX_AFTER_LOST_LINKS: Final = 10
+"""While the station keeps coming back: that a link was lost, or our process died, says nothing about the station."""
 _ASK_AGAIN_AFTER: Final = timedelta(seconds=60)
 """How long a triggered CSR is waited for when the trigger itself stayed unanswered."""
 
@@ -41,7 +43,7 @@ def renewal_step(snapshot: Snapshot, now: datetime) -> Step:
         return Wait(
             "no usable answer to the trigger; a CSR would show that it arrived", again_at, OperationState.UNKNOWN
         )
-    if len(snapshot.attempts) >= _MAX_ATTEMPTS:
+    if len(snapshot.attempts) >= (_MAX_ATTEMPTS if snapshot.sent_here else _MAX_AFTER_LOST_LINKS):
         return Wait("the trigger stayed unanswered several times", deadline, OperationState.UNKNOWN)
     return _trigger(snapshot)
 

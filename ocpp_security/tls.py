@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import ssl
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "peer_chain",
     "reload_identity",
     "server_context",
+    "with_few_sessions",
 ]
 
 FORWARD_SECRET_SUITES = ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384")
@@ -46,6 +47,8 @@ MANDATED_SUITES = FORWARD_SECRET_SUITES + _RSA_SUITES
 _NO_CHECK_TIME = 0x200000
 
 _MAX_FILE_BYTES = 1 << 20
+_MAX_SESSIONS = 1024
+"""Making a context again takes some milliseconds, which so many handshakes share."""
 
 # _ssl.ENCODING_DER, an argument of `_ssl.Certificate.public_bytes`.
 _DER = 2
@@ -192,7 +195,14 @@ def server_context(
         raise PolicyRefusal("security profile 1 has no TLS", why="A00.FR.201", fix="use profile 2, 3 or 2,3")
     if not certificates:
         raise InputError("a TLS endpoint needs a server certificate", fix="pass --tls-cert and --tls-key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.remake = lambda identities: server_context(
+        profiles,
+        identities,
+        client_trust=client_trust,
+        forward_secrecy_only=forward_secrecy_only,
+        ignore_client_validity=ignore_client_validity,
+    )
     _harden(context, FORWARD_SECRET_SUITES if forward_secrecy_only else MANDATED_SUITES)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
     context.num_tickets = 0
@@ -214,6 +224,30 @@ def server_context(
     if ignore_client_validity:
         context.verify_flags |= _NO_CHECK_TIME
     return context
+
+
+class _ServerContext(ssl.SSLContext):
+    """What `server_context` makes, with what it takes to make another one like it."""
+
+    remake: Callable[[Sequence[TlsIdentity]], ssl.SSLContext]
+    identities: tuple[TlsIdentity, ...] = ()
+
+    def take(self, identity: TlsIdentity) -> None:
+        """Note an identity in the place of the one with the same kind of key."""
+        kind = type(identity.private_key)
+        self.identities = (*(each for each in self.identities if type(each.private_key) is not kind), identity)
+
+
+def with_few_sessions(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return *context* for one more connection, or a new one like it once OpenSSL remembers many sessions in it.
+
+    It remembers each session of TLS 1.2 with the certificates that the client showed, up to 20,480 of them, 12.7 KB
+    each with one certificate and eight times as much with as many as may be sent. Python cannot tell it not to. Only
+    a context of `server_context` can be made again; what else was changed in it afterwards is not carried over.
+    """
+    if not isinstance(context, _ServerContext) or context.session_stats()["number"] < _MAX_SESSIONS:
+        return context
+    return context.remake(context.identities)
 
 
 def client_context(
@@ -382,6 +416,8 @@ def reload_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
         )
         try:
             context.load_cert_chain(certificate_file, key_file, password=password)
+            if isinstance(context, _ServerContext):
+                context.take(identity)
         except ssl.SSLError as error:
             raise SignerError(
                 "OpenSSL does not take the TLS certificate and key",

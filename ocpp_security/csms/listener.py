@@ -17,6 +17,8 @@ from websockets.server import ServerProtocol
 
 from chargepki.ocpp_security.csms.opening import OpeningConnection, OpeningProtocol
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
+from chargepki.ocpp_security.tls import with_few_sessions
+from chargepki.pki.errors import ChargePkiError
 
 if TYPE_CHECKING:
     from websockets.typing import Subprotocol
@@ -62,6 +64,7 @@ class Listener:
     ) -> None:
         self._host, self._wanted_port = host, port
         self.tls = tls
+        self._not_made_again: ssl.SSLContext | None = None
         self._subprotocols = [cast("Subprotocol", name) for name in subprotocols]
         self._limits = limits
         self._ping_interval = limits.ping_interval.total_seconds() or None
@@ -91,6 +94,21 @@ class Listener:
         if context is not None and context.sslobject_class is ssl.SSLObject:
             context.sslobject_class = _UnreadPeer
         self._tls = context
+
+    def _take_context(self) -> ssl.SSLContext | None:
+        """Return the context of one more connection; what it remembers of old ones is bounded."""
+        if self._tls is None or self._tls is self._not_made_again:
+            return self._tls
+        try:
+            context = with_few_sessions(self._tls)
+        except (ChargePkiError, OSError) as error:
+            # The bound is OpenSSL's own then, until the material is loaded anew.
+            _log.error("the TLS context cannot be made again: %s", error)
+            self._not_made_again = self._tls
+            return self._tls
+        if context is not self._tls:
+            self.tls = context
+        return context
 
     @property
     def port(self) -> int:
@@ -179,7 +197,7 @@ class Listener:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         connection = self._make_connection()
-        tls = self.tls
+        tls = self._take_context()
         try:
             if tls is None:
                 await loop.connect_accepted_socket(lambda: connection, sock)

@@ -259,6 +259,10 @@ def test_an_unanswered_trigger_is_not_repeated_before_a_csr_could_have_shown_its
 def test_a_trigger_is_tried_three_times_at_most_and_then_expires() -> None:
     attempts = tuple(attempt(number) for number in (1, 2, 3))
     assert isinstance(next_step(renewal(*attempts), NOW + timedelta(minutes=10)), Wait)
+    # It has come back since: whatever ended the link before says nothing about the station.
+    assert isinstance(next_step(renewal(*attempts, sent_here=False), NOW), SendAttempt)
+    many = tuple(attempt(number) for number in range(1, 11))
+    assert isinstance(next_step(renewal(*many, sent_here=False), NOW), Wait)
     step = next_step(renewal(*attempts), NOW + timedelta(hours=2))
     assert isinstance(step, Finish) and step.state is OperationState.EXPIRED
 

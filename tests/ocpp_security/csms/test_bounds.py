@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import ssl
 import struct
 from datetime import timedelta
 from typing import Any
@@ -260,6 +261,30 @@ def test_a_peer_that_reads_nothing_is_not_buffered_for_without_end(
             writer.transport.abort()
 
     run_on(loop, story())
+
+
+def test_what_tls_1_2_remembers_of_old_sessions_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tickets OpenSSL keeps every session with the certificates that the station showed."""
+    monkeypatch.setattr("chargepki.ocpp_security.tls._MAX_SESSIONS", 3)
+    rig.add_station("OLD-TLS")
+    credential, _ = rig.credential("OLD-TLS")
+    tls = rig.client_tls(credential)
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    contexts: dict[int, ssl.SSLContext] = {}
+    remembered: list[int] = []
+
+    async def story() -> None:
+        async with rig.server(2, 3) as server:
+            for _ in range(10):
+                # The certificate is demanded, judged and known by every context.
+                async with foreign_station(rig.url_of(server), "OLD-TLS", "ocpp2.0.1", tls=tls) as peer:
+                    await peer.boot("OLD-TLS")
+                assert server.tls is not None
+                contexts[id(server.tls)] = server.tls
+                remembered.append(server.tls.session_stats()["number"])
+
+    run_on("uvloop", story())
+    assert len(contexts) == 4 and max(remembered) == 3
 
 
 def test_stopping_does_not_wait_until_the_watch_of_the_inventory_ends(
