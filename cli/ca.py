@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.approving import approval_options, check_approved
+from chargepki.cli.ca_ceremony import add_ceremony
 from chargepki.cli.ca_chain import add_chain
 from chargepki.cli.ca_importing import add_import
 from chargepki.cli.ca_keys import add_keys
@@ -59,10 +61,12 @@ def ca() -> None:
 @click.option(
     "--crl-delta", "delta", type=DURATION, metavar="24h", help="Also publish delta CRLs, valid for so long (1h to 7d)."
 )
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def create(
     state: GlobalState,
+    /,
     name: str,
     profile: str,
     issuer: str | None,
@@ -74,6 +78,7 @@ def create(
     shard_size: int | None,
     delta: timedelta | None,
     dry_run: bool,
+    **approving: Any,
 ) -> None:
     """Create the CA NAME: make its key, have its certificate signed, activate it.
 
@@ -102,6 +107,15 @@ def create(
         return
     # Nothing is created for an order that is refused, nor for a passphrase that is missing or mistyped.
     judge_new_ca(state, order)
+    told: dict[str, object] = {
+        "name": name,
+        "profile": profile,
+        "issuer": issuer,
+        "subject": order.subject,
+        "validity": validity,
+    }
+    told |= {"key": algorithm, "key_uri": key_uri, "criticality": criticality}
+    check_approved(state, "ca.create", told, **approving)
     if key_uri is None:
         state.workspace.check_passphrase()
     record = state.workspace.authority.create_ca(order)
@@ -132,10 +146,12 @@ def create(
     show_default=True,
     help="rfc5280 overrides what a profile marks critical against it; audited.",
 )
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Make all with throw-away keys, print them, change nothing.")
 @pass_state
 def create_hierarchy(
     state: GlobalState,
+    /,
     standard: str,
     prefix: str,
     organization: str,
@@ -143,6 +159,7 @@ def create_hierarchy(
     algorithm: str | None,
     criticality: Criticality,
     dry_run: bool,
+    **approving: Any,
 ) -> None:
     """Create all roots and sub-CAs of STANDARD; those that exist already are left as they are.
 
@@ -158,6 +175,14 @@ def create_hierarchy(
     # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.
     made = rehearse_hierarchy(state, order) if dry_run or not state.workspace.exists else None
     if not dry_run:
+        told: dict[str, object] = {
+            "standard": standard,
+            "prefix": prefix,
+            "organization": organization,
+            "country": country,
+        }
+        told |= {"key": algorithm, "criticality": criticality}
+        check_approved(state, "ca.create", told, **approving)
         state.workspace.check_passphrase()
         made = create_all(state, state.workspace, order)
     assert made is not None
@@ -273,3 +298,4 @@ add_keys(ca)
 add_rollover(ca)
 add_plan(ca)
 add_offline(ca)
+add_ceremony(ca)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.approving import approval_options, check_approved
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
 
@@ -75,12 +76,20 @@ def request(
 @click.option("--validity", type=DURATION, metavar="4y", help="In place of what the request asks for.")
 @click.option("--sha256", metavar="HEX", help="Refuse any other request than the one with this digest.")
 @click.option("--out", "-o", metavar="F", help="File for the answer, which goes back.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def sign_request(
-    state: GlobalState, file: str, issuer: str, validity: timedelta | None, sha256: str | None, out: str | None,
+    state: GlobalState,
+    /,
+    file: str,
+    issuer: str,
+    validity: timedelta | None,
+    sha256: str | None,
+    out: str | None,
     dry_run: bool,
-) -> None:  # fmt: skip
+    **approving: Any,
+) -> None:
     """Certify the CA whose request is in the file F, and write the signed answer with the policy's verdict.
 
     Runs where the issuer's key is, offline if need be: nothing is fetched. A repeat gives the same certificate.
@@ -92,7 +101,7 @@ def sign_request(
     from chargepki.pki.authority.offline_files import MAX_FILE_BYTES, CaRequestFile
     from chargepki.pki.errors import PolicyRefusal
 
-    if not dry_run and out is None:
+    if not dry_run and out is None and approving["request_approval"] is None:
         raise click.UsageError("pass --out FILE, or --dry-run to look at it first")
     check_folder("--out", out)
     found = CaRequestFile.parse(files.read_limited(file, MAX_FILE_BYTES, "request"))
@@ -108,6 +117,14 @@ def sign_request(
         row = {**describe_tbs(prepared.record.tbs, profile=found.profile), "verdict": dict(prepared.record.verdict)}
         state.output.fields("chargepki/certificate-preview", row)
         return
+    told: dict[str, object] = {
+        "request_sha256": found.sha256,
+        "ca": found.ca,
+        "profile": found.profile,
+        "validity": validity,
+    }
+    told["issuer"] = state.workspace.inventory.get_ca(issuer).id
+    check_approved(state, "ca.sign-request", told, **approving)
     answer = answer_request(state.workspace.authority, found, issuer, validity=validity)
     write_result(state, _encoded(answer.to_json()), out)
     root = answer.chain[-1]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.approving import approval_options, check_approved
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, parse_algorithm
 
@@ -37,9 +38,19 @@ _CRITICALITY = click.option(
 @click.option("--cross-validity", type=DURATION, metavar="4y", help="How long; never beyond either CA.")
 @click.option("--again", is_flag=True, help="Make another generation although the newest has certified nothing yet.")
 @_CRITICALITY
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
-def rollover(state: GlobalState, /, name: str, algorithm: str | None, dry_run: bool, **options: Any) -> None:
+def rollover(
+    state: GlobalState,
+    /,
+    name: str,
+    algorithm: str | None,
+    approvals: tuple[str, ...],
+    request_approval: str | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
     """Make the next generation of CA NAME, with a new key under the same subject, and move issuing to it.
 
     The generation before issues no more; it signs CRLs and OCSP answers until its certificate ends. Two generations of
@@ -61,6 +72,9 @@ def rollover(state: GlobalState, /, name: str, algorithm: str | None, dry_run: b
         described = describe_tbs(preview_rollover(authority, order), profile=profile)
         state.output.fields("chargepki/certificate-preview", described)
         return
+    newest = state.workspace.inventory.get_ca(name)
+    told: dict[str, object] = {"succeeds": newest.id, "key": algorithm, **options}
+    check_approved(state, "ca.rollover", told, approvals=approvals, request_approval=request_approval)
     if options["key_uri"] is None:
         state.workspace.check_passphrase()
     found = roll_over(state.workspace.authority, order)
@@ -106,16 +120,19 @@ def _tell_next(state: GlobalState, name: str, *, is_root: bool) -> None:
 @click.option("--validity", type=DURATION, metavar="4y", help="Never beyond either CA; four years at most otherwise.")
 @click.option("--out", "-o", metavar="F", help="Also write the certificate to this file (PEM).")
 @_CRITICALITY
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge and lint, print what would be signed, change nothing.")
 @pass_state
 def cross_sign(
     state: GlobalState,
+    /,
     name: str,
     issuer: str,
     validity: timedelta | None,
     out: str | None,
     criticality: Any,
     dry_run: bool,
+    **approving: Any,
 ) -> None:
     """Have ROOT certify the key of the root NAME: whoever trusts ROOT then believes what is below NAME.
 
@@ -137,6 +154,13 @@ def cross_sign(
         )
         state.output.fields("chargepki/certificate-preview", describe_tbs(tbs, profile=profile))
         return
+    inventory = state.workspace.inventory
+    told: dict[str, object] = {
+        "subject": inventory.get_ca(name).id,
+        "issuer": inventory.get_ca(issuer).id,
+        "validity": validity,
+    }
+    check_approved(state, "ca.cross-sign", {**told, "criticality": criticality}, **approving)
     authority = state.workspace.authority
     record = cross_sign_cas(authority, name, issuer, validity=validity, criticality=criticality)
     assert record.der is not None

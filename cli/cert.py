@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.approving import approval_options, check_approved, refuse_ca_profile
 from chargepki.cli.cert_batch import add_issue_batch
 from chargepki.cli.cert_renew import add_renew
 from chargepki.cli.counting import add_count
@@ -93,6 +94,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
         state.rehearse()
         preview(state, order, options)
         return
+    refuse_ca_profile(state, order.profile)
     authority = state.workspace.authority
     # What a crash left reserved is completed first, so that the inventory is whole before it grows.
     authority.recover(order.ca)
@@ -197,6 +199,7 @@ def show(state: GlobalState, certificate: str) -> None:
     "--record-only", is_flag=True, help="The CA is not ours (`ca connect`) and has revoked it: put that on record."
 )
 @click.option("--yes", is_flag=True, help="Do not ask before a CA certificate is revoked.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any) -> None:
@@ -207,13 +210,22 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
     issued is for that CA to revoke; --record-only tells our record of it.
     """
     _check_publish(options)
-    from chargepki.cli.revoking import confirm_ca_revocation, find_operand, tell_other_certificates
+    from chargepki.cli.revoking import (
+        confirm_ca_revocation,
+        find_operand,
+        is_ca_certificate,
+        tell_other_certificates,
+    )
 
     dry_run: bool = options["dry_run"]
     if dry_run:
         state.rehearse()
     workspace = state.workspace
     record = find_operand(workspace.inventory, certificate)
+    approving = {name: options.pop(name) for name in ("approvals", "request_approval")}
+    if not dry_run and is_ca_certificate(record):
+        told = {"certificate": record.id, "reason": reason, "revoked_at": options["revoked_at"]}
+        check_approved(state, "ca.revoke", told, **approving)
     radius = confirm_ca_revocation(state, record, yes=options["yes"], dry_run=dry_run)
     revoked = workspace.authority.revoke(
         record.id,

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from chargepki.cli.approving import refuse_ca_profile
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION
 
@@ -43,6 +44,7 @@ def issue_batch(state: GlobalState, /, **options: Any) -> None:
     from chargepki.pki.profiles import get_profile
 
     get_profile(options["profile"])
+    refuse_ca_profile(state, options["profile"])
     if options["dry_run"]:
         state.rehearse()
     order = IssueOrder(

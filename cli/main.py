@@ -30,6 +30,7 @@ EXIT_INTERRUPTED = 130
 # noun -> (module, attribute, one line for the list of commands)
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "alerts": ("chargepki.cli.alerts", "alerts", "See, try and acknowledge alerts."),
+    "approval": ("chargepki.cli.approval", "approval", "Approve acts that need a second person."),
     "audit": ("chargepki.cli.audit", "audit", "Show and verify the tamper-evident log of every act."),
     "authority": ("chargepki.cli.authority", "authority", "Sign what other processes queue in the inventory."),
     "backup": ("chargepki.cli.backup", "backup", "Back up a workspace, encrypted, and verify a backup."),

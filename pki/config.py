@@ -141,6 +141,8 @@ def read_config_file(path: Path) -> Mapping[str, str]:
     table.pop("csms", None)
     # And the EST server its own (`chargepki.pki.services.est_settings`).
     table.pop("est", None)
+    # And the four-eyes rule (`chargepki.pki.authority.approvals`).
+    table.pop("approvals", None)
     for key, value in table.items():
         if key not in known:
             raise InputError(

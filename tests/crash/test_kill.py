@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testkit.crash import SEED, Call, Fault, Place, Runner, choose, need_strace
-from testkit.crash_scenarios import SCENARIOS, Scenario, arguments_of, goes_on, undisturbed
+from testkit.crash_scenarios import SCENARIOS, TRIED, Scenario, arguments_of, goes_on, undisturbed
 from testkit.effort import CAMPAIGN
 
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
@@ -35,7 +35,7 @@ def one_kill(
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", TRIED)
 def test_a_killed_command_loses_nothing_and_is_completed_by_repeating_it(
     name: str,
     part: int,

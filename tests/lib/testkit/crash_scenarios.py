@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +16,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from chargepki.pki.authority import IssueOrder
 from chargepki.pki.authority.core import utc_now
 from chargepki.pki.authority.list_check import check_lists
+from chargepki.pki.authority.offline_files import CaAnswer, CaRequestFile
 from chargepki.pki.authority.queue import enqueue
 from chargepki.pki.crl import crl_contains
+from chargepki.pki.csr import build_csr
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceState
-from testkit.authorities import ACTOR, make_csr
+from chargepki.pki.names import build_name, name_der
+from chargepki.pki.signer import Signer
+from testkit.authorities import ACTOR, make_csr, make_key
 from testkit.crash import PASSPHRASE, Call, Outcome, Place, Runner
 from testkit.crash_judge import cheapen_keys, key_files, problems
+from testkit.effort import CAMPAIGN
 
 __all__ = [
     "SCENARIOS",
+    "TRIED",
     "Scenario",
     "arguments_of",
     "build_template",
@@ -66,6 +73,8 @@ class Scenario:
     done_before: Callable[[Place, Inventory], bool] = lambda place, inventory: False
     """Whether the crashed run had finished its work, so that the repeat may be refused as a conflict (exit 3)."""
     before_repeat: Callable[[Place], None] = lambda place: None
+    campaign: bool = False
+    """Tried in a campaign alone."""
 
 
 def _active(name: str) -> Callable[[Place, Inventory], bool]:
@@ -177,6 +186,50 @@ def _queue_settled(place: Place, inventory: Inventory) -> str | None:
     return None
 
 
+def _rolled(name: str, crosses: int) -> Callable[[Place, Inventory], str | None]:
+    def judge(place: Place, inventory: Inventory) -> str | None:
+        if wrong := _ca_settled(f"{name}@2")(place, inventory):
+            return wrong
+        states = {ca.id: ca.state for ca in inventory.list_cas(name=name)}
+        if states != {f"{name}@1": CaState.RETIRED, f"{name}@2": CaState.ACTIVE}:
+            return f"the generations are {states}"
+        made = [each for each in inventory.list_certificates() if each.profile == "common/cross"]
+        if [each.state for each in made] != [CertificateState.ISSUED] * crosses:
+            return f"{len(made)} cross-certificates, {[str(each.state) for each in made]}"
+        return None
+
+    return judge
+
+
+def _cross_settled(place: Place, inventory: Inventory) -> str | None:
+    (made,) = [each for each in inventory.list_certificates() if each.profile == "common/cross"]
+    (written,) = x509.load_pem_x509_certificates((place.out / "cross.pem").read_bytes())
+    return None if written.public_bytes(Encoding.DER) == made.der else "another cross-certificate was written"
+
+
+def _requested(place: Place, inventory: Inventory) -> str | None:
+    found = CaRequestFile.parse((place.out / "request.json").read_bytes())
+    kept = CaRequestFile.parse((place.home / "requests" / "n@1.json").read_bytes())
+    if found != kept or inventory.get_ca("n").state is not CaState.PENDING:
+        return "the request that was written is not the one that is kept"
+    return None
+
+
+def _answered(place: Place, inventory: Inventory) -> str | None:
+    answer = CaAnswer.parse((place.out / "answer.json").read_bytes())
+    made = [each for each in inventory.list_certificates() if each.request_key.startswith("id:ca-request:")]
+    return None if [each.der for each in made] == [answer.certificate] else f"{len(made)} certificates for one request"
+
+
+def _write_request(place: Place) -> None:
+    """Make the request of another workspace's CA; its key is thrown away, for nothing is accepted here."""
+    signer = Signer.of("memory:x", make_key())
+    subject = name_der(build_name([("C", "DE"), ("O", "Test CSO"), ("CN", "Elsewhere")]))
+    csr = build_csr(subject, signer.spki_der, signer.algorithm, signer.sign)
+    document = CaRequestFile("x@1", "ocpp/cso-sub", csr, None).to_json()
+    (place.root / "request.json").write_text(json.dumps(document), encoding="ascii")
+
+
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "create-root": Scenario(
@@ -217,9 +270,33 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "crl": Scenario(
             ("crl", "publish", "--ca", "s", "--publish-dir", "www", "--out", "out/s.crl"), _crl_settled, sample=10
         ),
+        "rollover-root": Scenario(("ca", "rollover", "r"), _rolled("r", 2), sample=1),
+        "rollover-sub": Scenario(("ca", "rollover", "s"), _rolled("s", 0), sample=3, campaign=True),
+        "cross-sign": Scenario(
+            ("ca", "cross-sign", "q", "--issuer", "r", "--out", "out/cross.pem"),
+            _cross_settled,
+            sample=3,
+            campaign=True,
+        ),
+        "request": Scenario(
+            ("ca", "request", "n", "--profile", "ocpp/cso-sub", *SUBJECT, "--out", "out/request.json"),
+            _requested,
+            sample=3,
+            campaign=True,
+        ),
+        "sign-request": Scenario(
+            ("ca", "sign-request", "request.json", "--issuer", "r", "--out", "out/answer.json"),
+            _answered,
+            sample=3,
+            campaign=True,
+        ),
         "serve": Scenario(("authority", "serve", "--once"), _queue_settled, sample=15, before_repeat=end_leases),
     }
 )
+
+
+TRIED = tuple(name for name, scenario in SCENARIOS.items() if CAMPAIGN or not scenario.campaign)
+"""Those that an ordinary test run tries."""
 
 
 def arguments_of(scenario: Scenario, place: Place) -> list[str]:
@@ -275,6 +352,8 @@ def build_template(runner: Runner, place: Place) -> None:
         return outcome
 
     run("ca", "create", "r", "--profile", "ocpp/cso-root", "--subject", "CN=Root,O=Test CSO,C=DE")
+    run("ca", "create", "q", "--profile", "ocpp/cso-root", "--subject", "CN=Other root,O=Test CSO,C=DE")
+    _write_request(place)
     # With shards and deltas, so that whatever is published is several files.
     sub = ("ca", "create", "s", "--profile", "ocpp/cso-sub", "--issuer", "r", "--subject", "CN=Sub,O=Test CSO,C=DE")
     run(*sub, "--crl-shard-size", "10", "--crl-delta", "24h")
