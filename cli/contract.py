@@ -101,7 +101,7 @@ def revoke(state: GlobalState, emaid: str, reason: str | None, superseded: bool,
     "contract_cas",
     multiple=True,
     metavar="CA",
-    help="Issues contract certificates; one of each standard.",
+    help="Issues contract certificates; one of each standard and key algorithm.",
 )
 @click.option(
     "--cps-ca", "cps_cas", multiple=True, metavar="CA", help="Sub-CA of the provisioning service; repeatable."

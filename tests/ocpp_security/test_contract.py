@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -332,6 +332,36 @@ async def authorize(peer: Any, version: str, chain: str | None) -> tuple[str, st
     return told.id_token_info["status"], told.certificate_status
 
 
+CARD = {"ocpp1.6": "Invalid", "ocpp2.0.1": "Unknown", "ocpp2.1": "Unknown"}
+
+
+async def begun(peer: Any, version: str) -> list[str]:
+    """Begin a transaction with the eMAID, and one with a card of the same text; return what is said of each."""
+    at = datetime.now(UTC).isoformat()
+    said = []
+    for is_contract in (True, False):
+        if version == "ocpp1.6":
+            tag = EMAID if is_contract else "04A2B3C4D5E680"
+            started = call16.StartTransaction(connector_id=1, id_tag=tag, meter_start=0, timestamp=at)
+            said.append((await peer.call(started, suppress=False)).id_tag_info["status"])
+            continue
+        module: Any = call201 if version == "ocpp2.0.1" else call21
+        event = module.TransactionEvent(
+            event_type="Started",
+            timestamp=at,
+            trigger_reason="Authorized",
+            seq_no=0,
+            transaction_info={"transaction_id": "T1"},
+            id_token={"id_token": EMAID, "type": "eMAID" if is_contract else "ISO14443"},
+        )
+        said.append((await peer.call(event, suppress=False)).id_token_info["status"])
+    if version == "ocpp1.6":
+        # An idTag in Authorize is a card, whatever its text.
+        plain = await peer.call(call16.Authorize(id_tag=EMAID), suppress=False)
+        assert plain.id_tag_info["status"] == "Invalid"
+    return said
+
+
 @pytest.mark.parametrize("version", ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"])
 def test_a_foreign_station_is_told_of_the_chain_and_the_token(
     rig: Rig, mobility: tuple[bytes, str, str], version: str
@@ -352,6 +382,8 @@ def test_a_foreign_station_is_told_of_the_chain_and_the_token(
                     if version != "ocpp1.6":
                         # Without a certificate nothing is said about one.
                         assert await authorize(peer.charge_point, version, None) == ("Unknown", None)
+                    # What Authorize accepts, the transaction does not end; a card is not let in by it.
+                    assert await begun(peer.charge_point, version) == ["Accepted", CARD[version]]
 
     run_on("asyncio", story())
 

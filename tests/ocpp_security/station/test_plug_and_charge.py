@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.ocpp_security.contract_check import ContractTrust
+from chargepki.ocpp_security.deliveries import list_pending
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.pnc_transfer import Dialect, read_transfer
 from chargepki.ocpp_security.sign_certificate import IssuePlan
@@ -29,6 +30,7 @@ from chargepki.pki.authority.creation import CaOrder
 from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.errors import InputError
 from chargepki.pki.hashdata import CertificateHashData
+from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import Delivery, OperationState
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning import create_contract
@@ -144,8 +146,17 @@ def test_tc_a_12_and_tc_m_24_cs_a_v2g_certificate_comes_and_its_whole_chain_is_s
     (payload,) = sent
     operations = world.rig.inventory.list_operations(station=identity)
     assert [each.state for each in operations] == [OperationState.DONE] * is_triggered
-    record = world.rig.inventory.list_certificates(station=identity)
-    assert [each.delivery for each in record] == [Delivery.DELIVERED]
+    (record,) = world.rig.inventory.list_certificates(station=identity)
+    assert record.delivery is Delivery.DELIVERED
+
+    # Another process that had to deliver it again would do so in the same dialect.
+    def forget(tx: Transaction) -> None:
+        tx.set_delivery(record.id, Delivery.PENDING)
+        tx.audit(ACTOR, "certificate.send", record.id, now=now_utc())
+
+    world.rig.inventory.write(forget)
+    (pending,) = list_pending(world.rig.inventory, identity, world.plans, now_utc())
+    assert pending.dialect == (dialect if version == "ocpp1.6" else None)
     if version == "ocpp1.6":
         assert payload["vendorId"] == dialect.value
         transfer = read_transfer(payload)
