@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -12,7 +12,7 @@ from typing import Final
 
 from chargepki.ocpp_security.drift import find_drift
 from chargepki.ocpp_security.estate_findings import estate_findings
-from chargepki.pki.checking import RangeJudge, Tally, judge_ranges, list_ranges
+from chargepki.pki.checking import FindingGroup, RangeJudge, Tally, judge_ranges, list_ranges
 from chargepki.pki.errors import printable
 from chargepki.pki.findings import Severity
 from chargepki.pki.inventory import Inventory, Transaction
@@ -43,7 +43,8 @@ class WatchKind(StrEnum):
     DRIFT = "drift"
     """A root about which a station and the inventory do not agree."""
     FINDING = "finding"
-    """What `inventory check` finds about everything together; with `certificates` about each, by rule."""
+    """What `inventory check` finds about everything together; with `certificates` about each: one alert for all that
+    break a rule, and another when certificates that were recorded later break it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ def watch_alerts(reads: Reads, rule: WatchRule, settings: LintSettings, now: dat
         WatchKind.FINDING: lambda: _findings(reads, rule, wanted, settings, now),
     }
     for told in found[rule.kind]():
-        digest = hashlib.sha256(f"watch\0{rule.name}\0{told.subject}".encode()).hexdigest()
+        digest = _digest(rule, told.subject)
         yield AlertRecord(
-            id=f"al-{digest[:16]}",
+            id=_alert_id(digest),
             rule=rule.name,
             scope=told.station,
             # Of events it is the number of a change; here it keeps two things of one rule apart.
@@ -102,6 +103,14 @@ def watch_alerts(reads: Reads, rule: WatchRule, settings: LintSettings, now: dat
             state=AlertState.OPEN,
             raised_at=now,
         )
+
+
+def _digest(rule: WatchRule, subject: str) -> str:
+    return hashlib.sha256(f"watch\0{rule.name}\0{subject}".encode()).hexdigest()
+
+
+def _alert_id(digest: str) -> str:
+    return f"al-{digest[:16]}"
 
 
 def raise_watch_alerts(
@@ -194,21 +203,43 @@ def _findings(reads: Reads, rule: WatchRule, wanted: Filter, settings: LintSetti
             )
     if not rule.certificates:
         return
+    newer: dict[datetime, dict[tuple[str, Severity], FindingGroup]] = {}
+    for group in _judged(reads, wanted, settings, now):
+        if group.severity not in told:
+            continue
+        # One alert for all that break a rule; once that was told, for those alone that were recorded since.
+        fresh: FindingGroup | None = group
+        since, subject = None, f"finding/{group.rule}"
+        while (known := reads.find_alert(_alert_id(_digest(rule, subject)))) is not None:
+            since, subject = known.raised_at, f"finding/{group.rule}/{known.raised_at.isoformat()}"
+        if since is not None:
+            if since not in newer:
+                later = And((Compare(FIELDS["reserved_at"], ">", since), wanted))
+                newer[since] = {(each.rule, each.severity): each for each in _judged(reads, later, settings, now)}
+            fresh = newer[since].get((group.rule, group.severity))
+        if fresh is not None:
+            yield _told_of(fresh, subject, since)
+
+
+def _judged(reads: Reads, wanted: Filter, settings: LintSettings, now: datetime) -> Sequence[FindingGroup]:
     tally = Tally(_EXAMPLES)
     ranges = list_ranges(reads, wanted, after=None)
     for _, result in judge_ranges(lambda: RangeJudge(reads, settings, now, wanted, _EXAMPLES), ranges, 1):
         tally.merge(result.findings)
-    for group in tally.groups():
-        if group.severity in told:
-            names = [each.name for each in group.examples]
-            yield _Told(
-                f"finding/{group.rule}",
-                f"{group.severity}: {group.count} certificates break {group.rule}, {names[0]} first",
-                {
-                    "rule": group.rule,
-                    "count": group.count,
-                    "examples": names,
-                    "clause": group.clause,
-                    "cure": group.hint,
-                },
-            )
+    return tally.groups()
+
+
+def _told_of(group: FindingGroup, subject: str, since: datetime | None) -> _Told:
+    names = [each.name for each in group.examples]
+    new = "" if since is None else f" recorded since {since:%Y-%m-%d %H:%M} UTC"
+    return _Told(
+        subject,
+        f"{group.severity}: {group.count} certificates{new} break {group.rule}, {names[0]} first",
+        {
+            "rule": group.rule,
+            "count": group.count,
+            "examples": names,
+            "clause": group.clause,
+            "cure": group.hint,
+        },
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    pkcs12,
+)
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from chargepki.pki.der import to_pem
 from chargepki.pki.importing import Importer, Intake
@@ -20,7 +28,8 @@ from chargepki.pki.inventory import AuditKey, Inventory, verify_log
 from chargepki.pki.inventory.records import Actor, ActorKind
 from testkit.command_line import CommandLine, snapshot
 from testkit.databases import sqlite_url
-from testkit.estate import BORN, Estate
+from testkit.estate import BORN, Estate, name_of
+from testkit.tls_server import tls_server
 
 __all__ = ["sqlite_url"]
 
@@ -155,6 +164,43 @@ def test_sealed_bundle_is_opened_with_its_own_passphrase(run: CommandLine, tmp_p
     copy = b"".join(content for _, content in snapshot(run.home).values())
     secret = ESTATE.key.private_numbers().private_value.to_bytes(32, "big")
     assert leaf.public_bytes(Encoding.DER) in copy and secret not in copy, "no private key gets in"
+
+
+def test_live_endpoint_is_imported_and_no_other_address_is_asked(run: CommandLine, tmp_path: Path) -> None:
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    elsewhere.setblocking(False)
+    root, leaf = ESTATE.certificate(0), pointing_at(f"http://127.0.0.1:{elsewhere.getsockname()[1]}/")
+    chain = (to_pem("CERTIFICATE", leaf) + to_pem("CERTIFICATE", root)).encode()
+    key = ESTATE.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with elsewhere, tls_server(tmp_path, chain, key) as port:
+        report = take_in(run, f"tls://127.0.0.1:{port}")
+        assert (report["added"], report["private_keys"], report["problem_count"]) == (2, 0, 0)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+    places = {run("cert", "show", row["id"], "--json").json()["found"][0]["place"] for row in imported(run)}
+    assert places == {f"tls://127.0.0.1:{port}#1", f"tls://127.0.0.1:{port}#2"}
+    report = take_in(run, f"tls://127.0.0.1:{port}", code=4)
+    assert report["problem_count"] == 1 and "cannot see the certificates" in report["problems"][0]["reason"]
+
+
+def pointing_at(url: str) -> bytes:
+    """Make a certificate whose pointers are all *url*, which nobody may fetch."""
+    where = x509.UniformResourceIdentifier(url)
+    methods = (AuthorityInformationAccessOID.OCSP, AuthorityInformationAccessOID.CA_ISSUERS)
+    access = x509.AuthorityInformationAccess([x509.AccessDescription(each, where) for each in methods])
+    lists = x509.CRLDistributionPoints([x509.DistributionPoint([where], None, None, None)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name_of("pointing"))
+        .issuer_name(name_of(ESTATE.name))
+        .public_key(ESTATE.key.public_key())
+        .serial_number(9)
+        .not_valid_before(BORN)
+        .not_valid_after(EXPIRES)
+        .add_extension(access, critical=False)
+        .add_extension(lists, critical=False)
+    )
+    return builder.sign(ESTATE.key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def test_dump_of_a_station_becomes_its_listing(run: CommandLine, tmp_path: Path) -> None:

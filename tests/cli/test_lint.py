@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import ssl
 import subprocess
 import tarfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from socket import create_server
 from typing import Any
@@ -25,6 +21,7 @@ from fixtures.lint.generate import Vector, vectors
 from fixtures.lint.others import LEAF, SUB1, SUB2, V2G_ROOT, pem
 from fixtures.lint.public_keys import PublicDraft, public_test_key
 from testkit.command_line import CommandLine
+from testkit.tls_server import tls_server
 
 AT = ("--at", "2026-01-02T00:00:00Z")
 SECC = "iso15118-2/secc"
@@ -263,33 +260,11 @@ def test_an_issuer_that_cannot_be_read_is_named(lint: CommandLine, leaf: Path, t
 
 
 # ---------------------------------------------------------------- a live endpoint
-@contextmanager
-def server(folder: Path, *chain: bytes) -> Iterator[int]:
-    (folder / "chain.pem").write_bytes(pem(*chain))
-    key = keys.serialise_private_key(public_test_key(keys.KeyAlgorithm.SECP256R1, 4))
-    (folder / "key.pem").write_bytes(key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "chain.pem", folder / "key.pem")
-    with create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            try:
-                with context.wrap_socket(connection, server_side=True) as secured:
-                    secured.recv(1)
-            except OSError:
-                pass
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            thread.join(60)
 
 
 def test_the_chain_of_a_tls_endpoint_is_judged(lint: CommandLine, tmp_path: Path) -> None:
-    with server(tmp_path, LEAF, SUB2, SUB1, V2G_ROOT) as port:
+    key = keys.serialise_private_key(public_test_key(keys.KeyAlgorithm.SECP256R1, 4))
+    with tls_server(tmp_path, pem(LEAF, SUB2, SUB1, V2G_ROOT), key) as port:
         done = lint("lint", f"tls://127.0.0.1:{port}", "--json", *AT, code=1)
     bundle = next(report for report in reports(done) if report["kind"] == "bundle")
     assert {finding["rule"] for finding in bundle["findings"]} == {"e_root_in_handshake_chain"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -174,3 +175,26 @@ def test_cfssl_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
         "two": "revoked",
     }
     assert found["two"]["revocation_reason"] == "superseded" and found["two"]["serial"] == f"{int(serial):x}"
+
+
+def test_key_stores_of_keytool_are_imported_and_their_keys_left(fresh: CommandLine, tmp_path: Path) -> None:
+    if reason := missing("keytool", "default-jdk-headless"):
+        pytest.skip(reason)
+    keytool = ("keytool", "-J-XX:TieredStopAtLevel=1")
+    (tmp_path / "word").write_text("correct horse\n")
+    for kind in ("jks", "pkcs12"):
+        where = ("-storetype", kind, "-keystore", tmp_path / f"store.{kind}", "-storepass", "correct horse")
+        entry = ("-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-alias", kind, "-dname", f"CN={kind}")
+        tool(tmp_path, *keytool, *entry, *where, *(("-keypass", "correct horse") if kind == "jks" else ()))
+    exported = ("-exportcert", "-alias", "jks", "-keystore", tmp_path / "store.jks", "-storepass", "correct horse")
+    tool(tmp_path, *keytool, *exported, "-file", tmp_path / "jks.der")
+    closed = fresh("inventory", "import", tmp_path / "store.pkcs12", "--json", code=3).json()
+    assert closed["added"] == 0 and "--bundle-passphrase-file" in closed["problems"][0]["reason"]
+    word = ("--bundle-passphrase-file", tmp_path / "word")
+    for kind, keys in (("jks", 1), ("pkcs12", 1)):
+        report = fresh("inventory", "import", tmp_path / f"store.{kind}", *word, "--json").json()
+        assert (report["added"], report["private_keys"], report["problem_count"]) == (1, keys, 0)
+    rows = fresh("cert", "list", "--where", "origin = 'imported'", "--json").json()["certificates"]
+    assert {row["subject"] for row in rows} == {"CN=jks", "CN=pkcs12"}
+    jks = hashlib.sha256((tmp_path / "jks.der").read_bytes()).hexdigest()
+    assert jks in {row["sha256"] for row in rows}, "the very certificate that Java gives out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from chargepki.pki.inventory.event_records import AlertState
 from chargepki.pki.lint.settings import LintSettings
 from testkit.authorities import log_findings
 from testkit.estates import CERTIFICATES, fill_estate
-from testkit.inventories import ACTOR, NOW
+from testkit.inventories import ACTOR, NOW, add_ca, certificate_record, do
 
 DAY = timedelta(days=1)
 SETTINGS = LintSettings()
@@ -91,6 +92,33 @@ def test_cliffs_and_findings_are_told(estate: Inventory) -> None:
     assert {str(each.details["rule"])[0] for each in errors} == {"e"}
     judged = rule(WatchKind.FINDING, severity=Severity.ERROR, certificates=True, where="profile = 'ocpp/csms'")
     assert "e_row_mismatch" in {each.details["rule"] for each in watch_alerts(estate, judged, SETTINGS, NOW)}
+
+
+def test_certificates_recorded_later_that_break_a_rule_are_told_again(estate: Inventory) -> None:
+    wanted = rule(WatchKind.FINDING, severity=Severity.ERROR, certificates=True, where="serial > 'f'")
+    record = certificate_record()
+    add_ca(estate)
+
+    def look(hours: int) -> list[tuple[object, object]]:
+        raised, _ = raise_watch_alerts(estate, wanted, SETTINGS, ACTOR, NOW + timedelta(hours=hours))
+        about = [each.details for each in raised if each.details["rule"] == "e_der_strict"]
+        return [(details["count"], details["examples"]) for details in about]
+
+    def add(serial: str, hours: int) -> None:
+        now = NOW + timedelta(hours=hours)
+        new = replace(record, id=f"t@1:{serial}", serial=serial, request_key=serial, reserved_at=now)
+        do(estate, lambda tx: tx.reserve_certificate(new), "certificate.reserve", new.id)
+        do(estate, lambda tx: tx.record_certificate(new.id, b"no DER", f"{serial:0>64}", now))
+
+    add("fa", 0)
+    add("fb", 0)
+    assert look(1) == [(2, ["t@1:fa", "t@1:fb"])]
+    assert look(2) == []
+    add("fc", 3)
+    assert look(4) == [(1, ["t@1:fc"])]
+    assert look(5) == []
+    add("fd", 6)
+    assert look(7) == [(1, ["t@1:fd"])]
 
 
 def test_storm_is_told_in_portions(estate: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
