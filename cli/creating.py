@@ -99,7 +99,8 @@ def rehearse_hierarchy(state: GlobalState, order: HierarchyOrder) -> MadeHierarc
     """Create the CAs of *order* with throw-away keys in a temporary workspace, and return what was made."""
     with tempfile.TemporaryDirectory(prefix="chargepki-") as folder:
         home = Path(folder) / "workspace"
-        settings = replace(state.settings, home=home, database=f"sqlite:///{home / 'inventory.db'}", publish_dir=None)
+        settings = replace(state.settings, home=home, publish_dir=None, key_token=None)
+        settings = replace(settings, database=f"sqlite:///{home / 'inventory.db'}")
         passphrase = secrets.token_hex(16).encode()
         workspace = Workspace(settings, passphrase=lambda: passphrase)
         try:

@@ -45,6 +45,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("publish_dir", "--publish-dir", "CHARGEPKI_PUBLISH_DIR", "folder for CRLs and CA certificates as files"),
     # No flags: what reaches a key is set up once, not typed.
     Setting("pkcs11_module", "", "CHARGEPKI_PKCS11_MODULE", "driver of the tokens that hold pkcs11: keys"),
+    Setting("key_token", "", "CHARGEPKI_KEY_TOKEN", "token in which new CA keys are made, a pkcs11: URI"),
     Setting("pkcs11_pin_file", "", "CHARGEPKI_PKCS11_PIN_FILE", "PIN of the token, where a URI names no pin-source"),
 )
 
@@ -61,6 +62,7 @@ class Settings:
     origins: Mapping[str, Origin]
     pkcs11_module: Path | None = None
     pkcs11_pin_file: Path | None = None
+    key_token: str | None = None
 
 
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, default_home: Path) -> Settings:
@@ -104,6 +106,7 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
         origins=origins,
         pkcs11_module=_path(values["pkcs11_module"]),
         pkcs11_pin_file=_path(values["pkcs11_pin_file"]),
+        key_token=values["key_token"],
     )
 
 

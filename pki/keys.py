@@ -18,6 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from chargepki.pki import der, oids
 from chargepki.pki.curves import is_degenerate
 from chargepki.pki.errors import InputError, SignerError
+from chargepki.pki.post_quantum import (
+    ML_DSA_PRIVATE_TYPES,
+    ML_DSA_PUBLIC_TYPES,
+    ML_DSA_SIGNATURE_BYTES,
+    MlDsaPrivateKey,
+    MlDsaPublicKey,
+    ml_dsa_oid,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -46,15 +54,20 @@ __all__ = [
 ]
 
 PrivateKey: TypeAlias = (
-    ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+    ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey | MlDsaPrivateKey
 )
 """A key that signs; an adapter for a token is a subclass of one of these abstract classes."""
-PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
+PublicKey: TypeAlias = (
+    ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey | MlDsaPublicKey
+)
 
 _PRIVATE_TYPES: Final = (
     ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey,
+    *ML_DSA_PRIVATE_TYPES,
 )  # fmt: skip
-_PUBLIC_TYPES: Final = (ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
+_PUBLIC_TYPES: Final = (
+    ec.EllipticCurvePublicKey, rsa.RSAPublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey, *ML_DSA_PUBLIC_TYPES,
+)  # fmt: skip
 
 MIN_SCRYPT_N: Final = 2**15
 """Least scrypt cost that we write: 28 MiB and about 0.1 s for each guess of a passphrase."""
@@ -81,6 +94,10 @@ class KeyAlgorithm(StrEnum):
     RSA2048 = "rsa2048"
     RSA3072 = "rsa3072"
     RSA4096 = "rsa4096"
+    ML_DSA_44 = "ml-dsa-44"
+    """Experimental, as are its two stronger siblings: see `post_quantum`."""
+    ML_DSA_65 = "ml-dsa-65"
+    ML_DSA_87 = "ml-dsa-87"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +119,14 @@ _CURVES: Final[Mapping[KeyAlgorithm, ec.EllipticCurve]] = MappingProxyType(
 _RSA_BITS: Final[Mapping[KeyAlgorithm, int]] = MappingProxyType(
     {KeyAlgorithm.RSA2048: 2048, KeyAlgorithm.RSA3072: 3072, KeyAlgorithm.RSA4096: 4096}
 )
+_ML_DSA: Final[Mapping[KeyAlgorithm, type[MlDsaPrivateKey]]] = MappingProxyType(
+    {
+        KeyAlgorithm.ML_DSA_44: ML_DSA_PRIVATE_TYPES[0],
+        KeyAlgorithm.ML_DSA_65: ML_DSA_PRIVATE_TYPES[1],
+        KeyAlgorithm.ML_DSA_87: ML_DSA_PRIVATE_TYPES[2],
+    }
+)
+_ML_DSA_BY_OID: Final = dict(zip(ML_DSA_SIGNATURE_BYTES, _ML_DSA, strict=True))
 _RSA_BY_BITS: Final = {bits: algorithm for algorithm, bits in _RSA_BITS.items()}
 _CURVE_NAMES: Final = {curve.name: algorithm for algorithm, curve in _CURVES.items()}
 _ECDSA_BY_CURVE: Final = {
@@ -157,6 +182,9 @@ _SIGNATURE_ALGORITHMS: Final[Mapping[KeyAlgorithm, SignatureAlgorithm]] = Mappin
         KeyAlgorithm.RSA2048: _RSA_PSS,
         KeyAlgorithm.RSA3072: _RSA_PSS,
         KeyAlgorithm.RSA4096: _RSA_PSS,
+        KeyAlgorithm.ML_DSA_44: _simple(oids.ML_DSA_44),
+        KeyAlgorithm.ML_DSA_65: _simple(oids.ML_DSA_65),
+        KeyAlgorithm.ML_DSA_87: _simple(oids.ML_DSA_87),
     }
 )
 
@@ -172,6 +200,8 @@ def generate_private_key(algorithm: KeyAlgorithm) -> PrivateKey:
         return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS[algorithm])
     if algorithm is KeyAlgorithm.ED25519:
         return ed25519.Ed25519PrivateKey.generate()
+    if algorithm in _ML_DSA:
+        return _ML_DSA[algorithm].generate()
     return ed448.Ed448PrivateKey.generate()
 
 
@@ -193,6 +223,8 @@ def algorithm_of(key: object) -> KeyAlgorithm:
         algorithm = KeyAlgorithm.ED25519
     elif isinstance(key, ed448.Ed448PublicKey | ed448.Ed448PrivateKey):
         algorithm = KeyAlgorithm.ED448
+    else:
+        algorithm = _ML_DSA_BY_OID.get(ml_dsa_oid(key) or "")
     if algorithm is None:
         raise _unsupported(what)
     return algorithm
@@ -359,15 +391,18 @@ def verification(public_key: PublicKey, algorithm_der: bytes) -> Callable[[bytes
         if scheme.hash is None or scheme.ecdsa is not None:
             return None
         return partial(public_key.verify, padding=scheme.pss or padding.PKCS1v15(), algorithm=scheme.hash)
-    wanted = oids.ED25519 if isinstance(public_key, ed25519.Ed25519PublicKey) else oids.ED448
+    edwards = oids.ED25519 if isinstance(public_key, ed25519.Ed25519PublicKey) else oids.ED448
+    wanted = ml_dsa_oid(public_key) or edwards
     return public_key.verify if scheme.oid == wanted else None
 
 
+_BARE: Final = (oids.ED25519, oids.ED448, *ML_DSA_SIGNATURE_BYTES)
+"""Algorithms that hash as they please: their identifier says all."""
 # Identifiers without parameters have one encoding each, and are what nearly every signature names.
 _PLAIN_SCHEMES: Final[Mapping[bytes, _Scheme]] = MappingProxyType(
     {
         _simple(oid).der: _Scheme(oid, digest, ecdsa=ec.ECDSA(digest) if digest else None)
-        for oid, digest in (*_ECDSA_HASHES.items(), (oids.ED25519, None), (oids.ED448, None))
+        for oid, digest in (*_ECDSA_HASHES.items(), *((oid, None) for oid in _BARE))
     }
 )
 
@@ -380,9 +415,9 @@ def _scheme(algorithm_der: bytes) -> _Scheme:
     oid = parts[0].as_oid()
     parameters = parts[1] if len(parts) == 2 else None
     name = oids.name_of(oid)
-    if oid in _ECDSA_HASHES or oid in (oids.ED25519, oids.ED448):
+    if oid in _ECDSA_HASHES or oid in _BARE:
         # Without parameters it would be one of `_PLAIN_SCHEMES`.
-        raise InputError(f"{name} must have no parameters", why="RFC 5758 3.2; RFC 8410 3")
+        raise InputError(f"{name} must have no parameters", why="RFC 5758 3.2; RFC 8410 3; RFC 9881 2")
     if oid in _PKCS1_HASHES:
         if parameters is None or parameters.raw != der.null():
             raise InputError(f"{name} must have NULL parameters", why="RFC 4055 5")
@@ -392,7 +427,7 @@ def _scheme(algorithm_der: bytes) -> _Scheme:
     raise InputError(
         f"signature algorithm {name} is not accepted",
         why="weak or unknown",
-        fix="sign with ECDSA, RSA-PSS or RSA PKCS #1 v1.5 over SHA-256, SHA-384 or SHA-512, or with Ed25519 or Ed448",
+        fix="sign with ECDSA, RSA-PSS or RSA PKCS #1 v1.5 over SHA-256 or longer, or with Ed25519, Ed448 or ML-DSA",
     )
 
 

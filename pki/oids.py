@@ -80,6 +80,9 @@ SECP521R1: Final = "1.3.132.0.35"  # RFC 5480 2.1.1.1
 X25519: Final = "1.3.101.110"  # RFC 8410 3
 X448: Final = "1.3.101.111"  # RFC 8410 3
 ED25519: Final = "1.3.101.112"  # RFC 8410 3; key and signature algorithm alike
+ML_DSA_44: Final = "2.16.840.1.101.3.4.3.17"  # RFC 9881 2; key and signature algorithm alike
+ML_DSA_65: Final = "2.16.840.1.101.3.4.3.18"
+ML_DSA_87: Final = "2.16.840.1.101.3.4.3.19"
 ED448: Final = "1.3.101.113"  # RFC 8410 3; key and signature algorithm alike
 
 # ---------------------------------------------------------------- signature algorithms
@@ -172,6 +175,9 @@ _OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
         X448: "X448",
         ED25519: "Ed25519",
         ED448: "Ed448",
+        ML_DSA_44: "ML-DSA-44",
+        ML_DSA_65: "ML-DSA-65",
+        ML_DSA_87: "ML-DSA-87",
         ECDSA_WITH_SHA1: "ecdsa-with-SHA1",
         ECDSA_WITH_SHA224: "ecdsa-with-SHA224",
         ECDSA_WITH_SHA256: "ecdsa-with-SHA256",

@@ -11,11 +11,13 @@ from typing import Final
 from chargepki.pki.der_reader import DerError, parse
 from chargepki.pki.errors import InputError, printable
 
-__all__ = ["PemBlock", "decode_der_or_pem", "pem_blocks", "to_pem"]
+__all__ = ["PemBlock", "decode_der_or_pem", "pem_blocks", "pem_characters", "to_pem"]
 
 _BEGIN: Final = "-----BEGIN "
 _END: Final = "-----END "
 _DASHES: Final = "-----"
+_LINE: Final = 64
+_CERTIFICATE_LINES: Final = len("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
 _LABEL: Final = re.compile(r"[!-,.-~]+(?:[ -][!-,.-~]+)*\Z")
 _HEADER: Final = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,63}): ?(.*)\Z")
 # Nothing here can match in two ways: a text that is none must not cost the square of its length.
@@ -162,3 +164,13 @@ def _only_block(data: bytes, labels: tuple[str, ...], what: str, max_bytes: int)
         raise InputError(f"{len(wanted)} PEM blocks where one {what} is expected", fix="send one at a time")
     found = ", ".join(dict.fromkeys(block.label for block in blocks)) or "nothing"
     raise InputError(f"no {what} in the PEM text: found {found}", fix=f"expected -----BEGIN {labels[0]}-----")
+
+
+def pem_characters(der_bytes: int) -> int:
+    """Return how long `to_pem` makes a certificate of *der_bytes*.
+
+    >>> pem_characters(100) == len(to_pem("CERTIFICATE", bytes(100)))
+    True
+    """
+    base64_characters = -(-der_bytes // 3) * 4
+    return _CERTIFICATE_LINES + base64_characters + -(-base64_characters // _LINE)

@@ -23,7 +23,7 @@ from chargepki.pki.keys import PublicKey
 from chargepki.pki.pkcs11_uri import TokenKeyUri, parse_pkcs11_uri
 from chargepki.pki.signer import Signer
 
-__all__ = ["Pkcs11KeyStore", "TokenEcKey", "TokenRsaKey"]
+__all__ = ["Pkcs11KeyStore", "TokenEcKey", "TokenRsaKey", "load_library"]
 
 _T = TypeVar("_T")
 TokenObject: TypeAlias = Any
@@ -100,26 +100,67 @@ class Pkcs11KeyStore:
         Raises:
             SignerError: the token or its key cannot be used.
         """
-        p11 = _library()
-        lost = (_TokenAbsent, *(getattr(p11, name) for name in _LOST))
+        return self._do(wanted, lambda: work(self._find(wanted)))
+
+    def holds(self, wanted: TokenKeyUri) -> bool:
+        """Return whether the token has the key.
+
+        Raises:
+            SignerError: the token cannot be used.
+        """
+        p11 = load_library()
+
+        def look() -> bool:
+            try:
+                self._find(wanted)
+            except p11.NoSuchKey:
+                return False
+            return True
+
+        return self._do(wanted, look)
+
+    def change(self, wanted: TokenKeyUri, work: Callable[[TokenObject], None]) -> None:
+        """Do *work* in a session that may write; it is not repeated, because it may have been done.
+
+        Raises:
+            SignerError: the token cannot be used, or has no room.
+        """
+
+        def in_session() -> TokenObject:
+            self._begin_anew_if_need_be()
+            # The login of one session holds for all of a process.
+            return self._session(wanted).token.open(rw=True)
+
+        session = self._do(wanted, in_session)
+        try:
+            self._do(wanted, lambda: work(session), again=False)
+        finally:
+            session.close()
+
+    def _do(self, wanted: TokenKeyUri, work: Callable[[], _T], *, again: bool = True) -> _T:
+        p11 = load_library()
+        lost = (_TokenAbsent, *(getattr(p11, name) for name in _LOST)) if again else ()
         with self._lock:
             try:
                 try:
-                    return work(self._find(wanted))
+                    return work()
                 except lost:
                     self._restart()
-                    return work(self._find(wanted))
+                    return work()
             except (p11.PKCS11Error, RuntimeError, NotImplementedError, OSError) as exc:
                 # Not only what this key's session remembers: a token that was away is seen by a fresh module alone.
                 self._is_stale = type(exc).__name__ not in _REASONS
                 _fail(wanted, exc)
 
     def _find(self, wanted: TokenKeyUri) -> TokenObject:
-        p11 = _library()
+        p11 = load_library()
+        self._begin_anew_if_need_be()
+        return self._session(wanted).get_key(object_class=p11.ObjectClass.PRIVATE_KEY, label=wanted.label, id=wanted.id)
+
+    def _begin_anew_if_need_be(self) -> None:
         if self._is_stale or self._process != os.getpid():
             # What a parent process opened is its own: in a child the module begins anew (PKCS #11 v2.40, 5.4).
             self._restart()
-        return self._session(wanted).get_key(object_class=p11.ObjectClass.PRIVATE_KEY, label=wanted.label, id=wanted.id)
 
     def _load(self) -> Any:
         if self._module is None:
@@ -130,7 +171,7 @@ class Pkcs11KeyStore:
             )
         if not self._module.is_file():
             raise SignerError(f"there is no PKCS #11 module {self._module}", fix="check CHARGEPKI_PKCS11_MODULE")
-        return _library().lib(str(self._module))
+        return load_library().lib(str(self._module))
 
     def _restart(self) -> None:
         """Initialise the module again: tokens that were taken out or put in are seen only then."""
@@ -140,7 +181,7 @@ class Pkcs11KeyStore:
         self._is_stale = False
 
     def _session(self, wanted: TokenKeyUri) -> TokenObject:
-        p11 = _library()
+        p11 = load_library()
         fits = [
             token
             for token in self._load().get_tokens(token_label=wanted.token)
@@ -167,7 +208,7 @@ class Pkcs11KeyStore:
         return session
 
     def _log_in(self, token: TokenObject, name: bytes, wanted: TokenKeyUri) -> TokenObject:
-        p11 = _library()
+        p11 = load_library()
         if name in self._refused:
             # A token locks itself after a few wrong PINs: one try is all that a process gets.
             raise SignerError(f"the token {token.label} refused the PIN before", fix="correct the PIN, and start again")
@@ -190,7 +231,12 @@ def _read_pin(path: Path) -> bytes:
     return pin
 
 
-def _library() -> Any:
+def load_library() -> Any:
+    """Return python-pkcs11.
+
+    Raises:
+        SignerError: it is not installed.
+    """
     try:
         import pkcs11
     except ImportError as exc:
@@ -225,6 +271,8 @@ _REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "PinLocked": ("the token has locked itself after wrong PINs", "unlock it with its security officer's PIN"),
     "PinExpired": ("the PIN has expired", "set a new one with the token's own tool"),
     "UserPinNotInitialized": ("the token has no user PIN yet", "initialise it with the token's own tool"),
+    "DeviceMemory": ("the token is full", "remove keys that nothing needs any more with the token's own tool"),
+    "TokenWriteProtected": ("the token is write-protected", "allow writing with the token's own tool"),
     "MechanismInvalid": ("the token does not offer the signature algorithm", "use another key or token"),
 }
 
@@ -239,7 +287,7 @@ def _fail(wanted: TokenKeyUri, exc: BaseException) -> NoReturn:
 
 
 def _public_key(key: TokenObject, uri: str) -> PublicKey:
-    p11 = _library()
+    p11 = load_library()
     attribute = p11.Attribute
     if key.key_type is p11.KeyType.RSA:
         numbers = (int.from_bytes(key[name]) for name in (attribute.PUBLIC_EXPONENT, attribute.MODULUS))
@@ -268,7 +316,7 @@ def _public_key(key: TokenObject, uri: str) -> PublicKey:
 
 
 def _companions(key: TokenObject) -> list[TokenObject]:
-    p11 = _library()
+    p11 = load_library()
     by_id = {p11.Attribute.CLASS: p11.ObjectClass.PUBLIC_KEY, p11.Attribute.ID: key.id}
     by_label = {p11.Attribute.CLASS: p11.ObjectClass.PUBLIC_KEY, p11.Attribute.LABEL: key.label}
     wanted = ([by_id] if key.id else []) + ([by_label] if key.label else [])
@@ -347,7 +395,7 @@ class TokenEcKey(_Stays, ec.EllipticCurvePrivateKey):
         self, data: bytes | bytearray | memoryview, signature_algorithm: ec.EllipticCurveSignatureAlgorithm
     ) -> bytes:
         """Return the DER of r and s; the digest is made here, and the token signs it."""
-        p11 = _library()
+        p11 = load_library()
         digest, _ = _digest(data, signature_algorithm.algorithm)
         raw = self._store.use(self._wanted, lambda key: key.sign(digest, mechanism=p11.Mechanism.ECDSA))
         half = len(raw) // 2
@@ -396,7 +444,7 @@ class TokenRsaKey(_Stays, rsa.RSAPrivateKey):
 
 
 def _sign_rsa(key: TokenObject, digest: bytes, used: hashes.HashAlgorithm, scheme: padding.AsymmetricPadding) -> bytes:
-    p11 = _library()
+    p11 = load_library()
     if isinstance(scheme, padding.PSS):
         mechanism = getattr(p11.Mechanism, used.name.upper())
         mask = getattr(p11.MGF, used.name.upper())

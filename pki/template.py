@@ -12,6 +12,7 @@ from chargepki.pki import der, keys, oids
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pointers import NO_POINTERS, Pointers, choose_pointers
+from chargepki.pki.post_quantum import ML_DSA_SIGNATURE_BYTES
 from chargepki.pki.profiles.base import Extension, Presence, Profile
 from chargepki.pki.validity import Window, choose_window
 
@@ -233,6 +234,9 @@ _SIGNATURE_BYTES: Final = {
     KeyAlgorithm.RSA2048: 256,
     KeyAlgorithm.RSA3072: 384,
     KeyAlgorithm.RSA4096: 512,
+    KeyAlgorithm.ML_DSA_44: ML_DSA_SIGNATURE_BYTES[oids.ML_DSA_44],
+    KeyAlgorithm.ML_DSA_65: ML_DSA_SIGNATURE_BYTES[oids.ML_DSA_65],
+    KeyAlgorithm.ML_DSA_87: ML_DSA_SIGNATURE_BYTES[oids.ML_DSA_87],
 }
 
 

@@ -151,7 +151,12 @@ class Workspace:
 
         settings = self.settings
         tokens = Pkcs11KeyStore(settings.pkcs11_module, self._pin, pin_file=settings.pkcs11_pin_file)
-        return KeyStores(self._software_keys, {"pkcs11": tokens})
+        if settings.key_token is None:
+            return KeyStores(self._software_keys, {"pkcs11": tokens})
+        from chargepki.pki.signer_token import TokenKeyStore
+
+        maker = TokenKeyStore(tokens, settings.key_token, self._software_keys)
+        return KeyStores(maker, {"pkcs11": tokens, "file": self._software_keys})
 
     def _pin(self, token: str) -> bytes:
         if self._token_pin is not None:
@@ -169,9 +174,13 @@ class Workspace:
     def check_passphrase(self) -> None:
         """Ask for the passphrase and try it on an existing key, before anything is written that needs it later.
 
+        Where keys are made in a token there is nothing to ask for: its PIN is asked when it is reached.
+
         Raises:
             ChargePkiError: there is none, or it opens no key of this workspace.
         """
+        if self.settings.key_token is not None:
+            return
         self._software_keys.check_passphrase()
 
     def passphrase(self) -> bytes:

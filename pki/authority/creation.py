@@ -329,7 +329,7 @@ def _reserve_row(
                 _check_unused(tx, keystore.open(order.key_uri))
             elif keystore.exists(ca_id):
                 raise Conflict(
-                    f"a key file for {ca_id} exists, but the inventory knows no such CA",
+                    f"a key for {ca_id} exists, but the inventory knows no such CA",
                     why="a key is never overwritten, and adopting an unknown one would hide where it comes from",
                     fix="move the file away if it is not needed, or choose another name",
                 )

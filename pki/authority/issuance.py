@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
+from chargepki.pki.authority.delivery_size import check_deliverable
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
 from chargepki.pki.authority.request_record import check_accepted, judge_on_record, stored_verdicts
 from chargepki.pki.authority.shards import ShardChooser, claim_shard
@@ -168,6 +169,8 @@ def prepare(
         criticality=order.criticality,
     )
     judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
+    if order.must_deliver:
+        check_deliverable(len(tbs), issuer.signer.algorithm, issuer.chain)
     record = CertificateRecord(
         id=f"{issuer.ca.id}:{serial:x}",
         ca=issuer.ca.id,

@@ -8,7 +8,9 @@ from chargepki.pki import oids
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.hygiene import rsa_numbers
+from chargepki.pki.lint.sizes import expected_pem_size
 from chargepki.pki.lint.standards import ISO2, OCPP, has_bits, is_hostname, is_ip_address
+from chargepki.pki.post_quantum import ML_DSA_OIDS
 from chargepki.pki.profiles.base import KeyUsageBit
 
 _EKU: Final = "tbsCertificate.extensions.extendedKeyUsage"
@@ -196,6 +198,43 @@ def key_strength(context: CertificateContext) -> Verdict:
         return f"the RSA key has {size} bits" if size < 2048 else None
     if key.algorithm == oids.EC_PUBLIC_KEY:
         return f"the curve {key.curve} is weaker than 224 bits" if key.curve in _WEAK_CURVES else None
+    known = key.algorithm in (oids.ED25519, oids.ED448) or key.algorithm in ML_DSA_OIDS
+    return None if known else f"keys of {oids.name_of(key.algorithm)} are not known"
+
+
+_INSTALLED: Final = 5500
+"""Characters of InstallCertificate.certificate in 1.6 and 2.0.1; 2.1 has 10000."""
+
+
+@rule(
+    "w_ocpp_field_size",
+    "OCPP 1.6 security 5, 2.0.1 part 2 InstallCertificateRequest: 5500 characters",
+    "a CA certificate fits the field in which stations are given it",
+    hint="shorten the subject, use a key of fewer octets, or bring the root to the stations by another way",
+    standards=OCPP,
+    where="tbsCertificate",
+)
+def field_size(context: CertificateContext) -> Verdict:
+    """Roots are installed one by one; a leaf travels with its chain, which whoever sends it measures."""
+    if not context.view.is_ca:
+        return None
+    size = expected_pem_size(context.view)
     return (
-        None if key.algorithm in (oids.ED25519, oids.ED448) else f"keys of {oids.name_of(key.algorithm)} are not known"
+        None if size <= _INSTALLED else f"up to {size} characters of PEM, stations of 1.6 and 2.0.1 take {_INSTALLED}"
     )
+
+
+@rule(
+    "n_ocpp_post_quantum",
+    "FIPS 204; RFC 9881",
+    "ML-DSA in a certificate of OCPP is an experiment",
+    hint="keep certificates with established keys beside it",
+    standards=OCPP,
+    where="tbsCertificate",
+)
+def post_quantum(context: CertificateContext) -> Verdict:
+    """No document of OCPP names it, and no TLS library is claimed to take such a certificate."""
+    view = context.view
+    if view.key.algorithm in ML_DSA_OIDS or view.signature_algorithm_oid in ML_DSA_OIDS:
+        return "ML-DSA: no OCPP document names it, and no TLS connection with it is promised"
+    return None

@@ -13,9 +13,10 @@ from chargepki.pki.findings import Severity
 from chargepki.pki.lint.countries import COUNTRY_CODES
 from chargepki.pki.lint.engine import CertificateContext, Needs, Problem, Verdict, rule
 from chargepki.pki.lint.view import TimeView
+from chargepki.pki.post_quantum import ML_DSA_OIDS
 from chargepki.pki.profiles.base import Standard
 
-_EDWARDS: Final = frozenset({oids.ED448, oids.ED25519, oids.X448, oids.X25519})
+_EDWARDS: Final = frozenset({oids.ED448, oids.ED25519, oids.X448, oids.X25519, *ML_DSA_OIDS})
 _ECDSA: Final = "1.2.840.10045.4."
 _LETTERS: Final = re.compile(r"[A-Za-z]{2}", re.ASCII)
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18

@@ -14,15 +14,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from chargepki.pki import keys
-from chargepki.pki.errors import ChargePkiError, PolicyRefusal, SignerError
+from chargepki.pki.errors import ChargePkiError, Conflict, InputError, PolicyRefusal, SignerError
+from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
-from chargepki.pki.signer import Signer
+from chargepki.pki.signer import Signer, SoftwareKeyStore
 from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
+from chargepki.pki.signer_token import TokenKeyStore, check_token_uri
 from testkit.command_line import CommandLine
 from testkit.foreign import run as run_tool
+from testkit.requests import make_csr
 from testkit.tokens import PIN, Token, make_token
 
 pytestmark = pytest.mark.foreign
+P256 = KeyAlgorithm.SECP256R1
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +226,118 @@ def test_other_uris_are_refused_before_a_token_is_looked_for(uri: str) -> None:
     with pytest.raises(ChargePkiError) as caught:
         Pkcs11KeyStore(None, lambda label: b"").open(uri)
     assert not isinstance(caught.value, SignerError | PolicyRefusal)
+
+
+# ---------------------------------------------------------------- a workspace whose keys are made in a token
+
+
+@pytest.fixture
+def sealed(token: Token, tmp_path: Path) -> CommandLine:
+    """A workspace that makes its keys in the token, and has no passphrase."""
+    variables = {"CHARGEPKI_KEY_TOKEN": "pkcs11:token=HSM", "CHARGEPKI_PUBLIC_URL": "http://pki.test"}
+    return CommandLine(tmp_path / "home", {**token.variables, **variables})
+
+
+def attributes(token: Token, label: str) -> dict[str, object]:
+    """Return what the token says of a private key, by a library that is not ours."""
+    with pkcs11.lib(str(token.module)).get_token(token_label="HSM").open() as session:
+        key = session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=label)
+        names = ("EXTRACTABLE", "NEVER_EXTRACTABLE", "SENSITIVE", "ALWAYS_SENSITIVE", "LOCAL", "PRIVATE")
+        return {name: key[getattr(pkcs11.Attribute, name)] for name in names}
+
+
+def test_every_command_that_signs_does_so_in_the_token(sealed: CommandLine, token: Token, tmp_path: Path) -> None:
+    """From the first root to the last answer: no key file is written, and no command asks for a passphrase."""
+    sealed("ca", "create-hierarchy", "ocpp", "--prefix", "t", "--organization", "Acme", "--country", "DE")
+    sealed("ca", "create", "t-rsa", "--profile", "ocpp/cso-sub", "--issuer", "t-cso-root", "--key", "rsa2048",
+           "--subject", "CN=RSA,O=Acme")  # fmt: skip
+    for label in ("t-cso-root@1", "t-rsa@1"):
+        assert attributes(token, label) == {
+            "EXTRACTABLE": False, "NEVER_EXTRACTABLE": True, "SENSITIVE": True, "ALWAYS_SENSITIVE": True,
+            "LOCAL": True, "PRIVATE": True,
+        }  # fmt: skip
+    leaf = ("--profile", "ocpp/charging-station", "--subject", "CN=CS-1,O=Acme", "--new-key")
+    for ca in ("t-cso-sub", "t-rsa"):
+        sealed("cert", "issue", "--ca", ca, *leaf, "--key-out", tmp_path / f"{ca}.key", "--out", tmp_path / f"{ca}.pem")
+    (tmp_path / "csrs").mkdir()
+    for number in range(66):
+        csr = make_csr(build_name([("CN", f"CS-{number}"), ("O", "Acme")]), keys.generate_private_key(P256))
+        (tmp_path / "csrs" / f"{number}.csr").write_bytes(csr)
+    # Two processes: each opens a session of its own behind the fork.
+    sealed("cert", "issue-batch", "--ca", "t-cso-sub", "--profile", "ocpp/charging-station", "--jobs", "2",
+           "--csr-dir", tmp_path / "csrs", "--out-dir", tmp_path / "out")  # fmt: skip
+    assert len(list((tmp_path / "out").iterdir())) == 66
+    serial = f"{x509.load_pem_x509_certificate((tmp_path / 't-cso-sub.pem').read_bytes()).serial_number:x}"
+    sealed("cert", "revoke", serial, "--reason", "superseded")
+    sealed("crl", "publish", "--all")
+    sealed("ocsp", "presign", "--all", "--out-dir", tmp_path / "staples")
+    sealed("ca", "rollover", "t-cso-root")
+    (tmp_path / "image").write_bytes(b"image")
+    sealed("cert", "issue", "--ca", "t-manufacturer-root", "--profile", "ocpp/firmware-signing", "--subject",
+           "CN=F,O=Acme", "--new-key", "--key-out", tmp_path / "f.key", "--out", tmp_path / "f.pem")  # fmt: skip
+    sealed("audit", "verify")
+    sealed("inventory", "check")
+    sealed("ca", "chain", "t-cso-root@1", "--out", tmp_path / "root.pem")
+    sealed("ca", "chain", "t-cso-sub", "--out", tmp_path / "sub.pem")
+    done = run_tool("openssl", "verify", "-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / "sub.pem",
+                    tmp_path / "out" / "7.pem")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "home").rglob("*.key")) or {
+        path.name for path in (tmp_path / "home").rglob("*.key")
+    } <= {"audit.key", "sealing.key"}
+
+
+def test_keys_from_before_the_token_stay_where_they_are(sealed: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_bytes(b"correct horse battery staple\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    before = {"CHARGEPKI_KEY_TOKEN": None, "CHARGEPKI_PASSPHRASE_FILE": str(tmp_path / "passphrase")}
+    words = ("--profile", "ocpp/cso-root", "--subject", "CN=Old,O=Acme")
+    sealed("ca", "create", "old", *words, variables=before)
+    moved = {"CHARGEPKI_PASSPHRASE_FILE": str(tmp_path / "passphrase")}
+    sealed("crl", "publish", "--ca", "old", variables=moved)
+    sub = ("--profile", "ocpp/cso-sub", "--subject", "CN=New,O=Acme")
+    row = sealed("ca", "create", "moved", "--issuer", "old", *sub, "--json", variables=moved).json()
+    assert row["key"].startswith("pkcs11:token=HSM;object=moved@1")
+
+
+def test_a_creation_that_the_token_stops_is_taken_up_again(
+    sealed: CommandLine, token: Token, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full token, one that is gone, a wrong PIN: one clear error each, and the same command goes on."""
+    create = ("ca", "create", "held", "--profile", "ocpp/cso-root", "--subject", "CN=Held,O=Acme")
+
+    def full(*_: object) -> None:
+        raise pkcs11.DeviceMemory
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chargepki.pki.signer_token._generate", full)
+        assert "the token is full" in sealed(*create, code=4).check_one_error(4).stderr
+    away = {"CHARGEPKI_KEY_TOKEN": "pkcs11:token=Other"}
+    assert "no token fits" in sealed("ca", "create", "gone", *create[3:], code=4, variables=away).stderr
+    (tmp_path / "pin").write_text("00000000\n")
+    (tmp_path / "pin").chmod(0o600)
+    pkcs11.lib(str(token.module)).reinitialize()  # a login holds for the whole process
+    wrong = {"CHARGEPKI_PKCS11_PIN_FILE": str(tmp_path / "pin")}
+    assert "the PIN is wrong" in sealed(*create, code=4, variables=wrong).check_one_error(4).stderr
+    assert sealed(*create, "--json").json()["state"] == "active"
+    sealed("audit", "verify")
+
+
+def test_a_key_of_a_token_is_never_overwritten_nor_of_an_algorithm_that_it_cannot_sign_with(
+    sealed: CommandLine, token: Token
+) -> None:
+    create = ("ca", "create", "odd", "--profile", "ocpp/cso-root", "--subject", "CN=Odd,O=Acme")
+    assert "no ed25519 key is made in a token" in sealed(*create, "--key", "ed25519", code=4).stderr
+    tokens = Pkcs11KeyStore(token.module, lambda label: PIN.encode())
+    store = TokenKeyStore(tokens, "pkcs11:token=HSM", SoftwareKeyStore(sealed.home / "keys", lambda: b"x"))
+    assert store.exists("ec256") and not store.exists("absent")
+    with pytest.raises(Conflict):
+        store.create("ec256", P256)
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "pkcs11:", "file:x", "pkcs11:token=HSM;object=a", "pkcs11:id=%01", "pkcs11:slot-id=1", "pkcs11:token=%"]
+)
+def test_what_names_no_token_is_refused(uri: str) -> None:
+    with pytest.raises(InputError):
+        check_token_uri(uri)

@@ -119,6 +119,7 @@ _HASHES: Mapping[KeyAlgorithm, hashes.HashAlgorithm | None] = MappingProxyType(
         KeyAlgorithm.SECP521R1: hashes.SHA512(),
         KeyAlgorithm.ED25519: None,
         KeyAlgorithm.ED448: None,
+        **dict.fromkeys((KeyAlgorithm.ML_DSA_44, KeyAlgorithm.ML_DSA_65, KeyAlgorithm.ML_DSA_87)),
     }
 )
 

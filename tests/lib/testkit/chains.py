@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey
+from chargepki.pki.post_quantum import MlDsaPrivateKey
 from testkit.requests import key_of, usage
 
 __all__ = ["AT", "DAY", "Made", "hierarchy", "make"]
@@ -92,7 +93,7 @@ def make(
 
 
 def _sign(builder: x509.CertificateBuilder, signer: PrivateKey) -> x509.Certificate:
-    if isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
+    if isinstance(signer, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey | MlDsaPrivateKey):
         return builder.sign(signer, None)
     if isinstance(signer, rsa.RSAPrivateKey):
         pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)

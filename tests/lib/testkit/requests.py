@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, generate_private_key
+from chargepki.pki.post_quantum import ML_DSA_PRIVATE_TYPES
 
+_HASH_THEMSELVES = (ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey, *ML_DSA_PRIVATE_TYPES)
 __all__ = ["EVEREST_EXTENSIONS", "key_of", "make_csr", "usage"]
 
 
@@ -48,5 +50,5 @@ def make_csr(
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+    algorithm = None if isinstance(key, _HASH_THEMSELVES) else hashes.SHA256()
     return builder.sign(key, algorithm).public_bytes(Encoding.DER)
