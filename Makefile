@@ -62,6 +62,9 @@ million: $(ENV) ## measure the inventory at a million certificates on both datab
 reference: $(ENV) ## write the generated pages of docs/reference anew
 	$(BIN)/python -m tools.make_reference
 
+screenshots: $(ENV) ## take the pictures in docs/images anew (needs chromium)
+	PYTHONPATH=tests/lib $(BIN)/python -m tools.make_screenshots
+
 wheel: $(ENV) ## build dist/*.whl and dist/*.tar.gz, twice, and compare them byte by byte
 	$(BIN)/python tools/build_dist.py dist
 

@@ -84,9 +84,7 @@ def _verdicts(report: Report) -> list[Markup]:
     worst = "bad" if counts.get("error") else "warn" if counts.get("warning") else "good"
     told = report.revocations.summary
     waiting = told.unpublished + told.stale_answers
-    published = (
-        f"{waiting:,} of {told.revoked:,} are not known to everybody" if waiting else f"all {told.revoked:,} published"
-    )
+    published = f"{waiting:,} of {told.revoked:,} not published" if waiting else f"all {told.revoked:,} published"
     audit = report.audit
     return [
         _verdict(worst, "Findings", findings_words(report.findings), "findings"),

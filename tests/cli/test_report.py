@@ -129,7 +129,7 @@ def test_verdicts_are_told(run: CommandLine, place: Path) -> None:
         connection.execute("UPDATE certificate SET requester = '<script>mallory</script>'")
     connection.close()
     page = run("inventory", "report", "--findings", "questions").out
-    assert "contradicted: " in page and "1 of 1 are not known to everybody" in page
+    assert "contradicted: " in page and "1 of 1 not published" in page
     assert "row-changed" in page
     assert "<script" not in page
     (run.home / "audit.key").rename(place / "audit.key")

@@ -35,6 +35,8 @@ _FLAGS = (
     "--disable-default-apps",
     "--disable-extensions",
     "--disable-gpu",
+    "--disable-software-rasterizer",
+    "--disable-features=Translate,OptimizationHints,MediaRouter,AutofillServerCommunication",
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--force-color-profile=srgb",

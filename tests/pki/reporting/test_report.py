@@ -19,20 +19,15 @@ import pytest
 from chargepki.pki.checking import CheckReport, Example, FindingGroup
 from chargepki.pki.findings import Severity
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.address import DatabaseAddress
-from chargepki.pki.inventory.codec import CERTIFICATE
-from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.filter_parser import parse_filter
-from chargepki.pki.inventory.filters import And, matches
+from chargepki.pki.inventory.filters import matches
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.profiles import list_profiles
 from chargepki.pki.questions import Cliff
 from chargepki.pki.reporting import (
-    CheckSource,
     Report,
     Scope,
     audit_part,
-    collect_report,
     findings_part,
     report_csv,
     report_html,
@@ -44,8 +39,8 @@ from chargepki.pki.reporting.page import content_policy
 from testkit.estates import CERTIFICATES, fill_estate
 from testkit.inventories import NOW
 from testkit.layout import ROOT
+from testkit.report_world import HOSTILE, fill_rows, make_report
 
-HOSTILE = "</style><script>alert(1)</script><img src=x onerror='go()'>\"'&\u202e\x00\x1b[2J]]>{{x}}"
 MOST_BYTES = 128 * 1024
 
 
@@ -54,19 +49,6 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inventory]:
     folder = tmp_path_factory.mktemp("estate")
     with closing(fill_estate(f"sqlite:///{folder / 'i.db'}", folder)) as inventory:
         yield inventory
-
-
-def make_report(inventory: Inventory, scope: Scope | None = None) -> Report:
-    scope = scope or Scope(NOW)
-    wanted = And(()) if scope.where is None else parse_filter(scope.where, now=scope.at)
-    check = CheckReport(NOW, 1, 1, ())
-    return collect_report(
-        *(inventory, scope, wanted),
-        lambda text: parse_filter(text, now=scope.at),
-        findings=findings_part(check, scope, source=CheckSource.RUN),
-        audit=audit_part(None, reason="no key"),
-        version="1",
-    )
 
 
 class Seen(HTMLParser):
@@ -257,7 +239,7 @@ def test_many_of_everything_take_no_more_room(estate: Inventory, tmp_path: Path)
 
     fresh = fill_estate(f"sqlite:///{tmp_path / 'many.db'}", tmp_path)
     with closing(fresh) as inventory:
-        fill_many(tmp_path / "many.db", 10_000)
+        fill_rows(tmp_path / "many.db", 10_000)
         before = time.process_time()
         many = make_report(inventory)
         page = report_html(many)
@@ -270,33 +252,6 @@ def test_many_of_everything_take_no_more_room(estate: Inventory, tmp_path: Path)
     assert len(page.encode()) < min(MOST_BYTES, 1.5 * len(report_html(made).encode()))
     assert len(report_csv(many)) < MOST_BYTES
     assert seconds < 10, "seconds of CPU for all figures and the page"
-
-
-def fill_many(database: Path, count: int) -> None:
-    """Add *count* rows of a thousand vendors to an estate, straight into the table."""
-    base = next(row for row in CERTIFICATES if row.state is CertificateState.ISSUED and row.not_after > NOW)
-    rows = [
-        CERTIFICATE.encode(
-            replace(
-                base,
-                id=f"s@1:f{number:x}",
-                ca="s@1",
-                serial=f"f{number:x}",
-                subject=f"CN=CS-{number},O=Vendor {number % 1000},C={'DFNI'[number % 4]}X",
-                spki_sha256=f"{number:064x}",
-                sha256=f"{number + 10**9:064x}",
-                request_key=f"many:{number}",
-                not_after=NOW + timedelta(hours=1 + number % 9000),
-            )
-        )
-        for number in range(count)
-    ]
-    filling = Database(DatabaseAddress.parse(f"sqlite:///{database}"))
-    with filling.session() as session:
-        session.begin_write()
-        session.run_many("certificate_insert", rows)
-        session.commit()
-    filling.close()
 
 
 def test_many_cas_are_folded(estate: Inventory) -> None:
