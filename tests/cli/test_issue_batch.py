@@ -220,3 +220,12 @@ def wait_until(condition: object) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_large_folders_share_more_files_to_a_commit_and_small_ones_still_all_processes() -> None:
+    def sizes(requests: int, jobs: int) -> list[int]:
+        return [len(chunk) for chunk in batch_issuing._chunks([Path("x")] * requests, jobs)]
+
+    assert sizes(66, 2) == [64, 2]
+    assert set(sizes(2048, 1)) == {256} and set(sizes(1024, 2)) == {64} and max(sizes(100_000, 2)) == 256
+    assert sum(sizes(1337, 3)) == 1337

@@ -17,9 +17,10 @@ from chargepki.pki import keys
 from chargepki.pki.errors import ChargePkiError, Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
+from chargepki.pki.pkcs11_uri import parse_pkcs11_uri
 from chargepki.pki.signer import Signer, SoftwareKeyStore
 from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
-from chargepki.pki.signer_token import TokenKeyStore, check_token_uri
+from chargepki.pki.signer_token import TokenKeyStore, _generate, check_token_uri
 from testkit.command_line import CommandLine
 from testkit.foreign import run as run_tool
 from testkit.requests import make_csr
@@ -341,3 +342,21 @@ def test_a_key_of_a_token_is_never_overwritten_nor_of_an_algorithm_that_it_canno
 def test_what_names_no_token_is_refused(uri: str) -> None:
     with pytest.raises(InputError):
         check_token_uri(uri)
+
+
+def test_a_token_that_would_give_its_keys_away_keeps_none_of_them() -> None:
+    destroyed: list[str] = []
+
+    class Half(dict[object, bool]):
+        def destroy(self) -> None:
+            destroyed.append("half")
+
+    class Leaky:
+        def generate_keypair(self, *_: object, **asked: object) -> tuple[Half, Half]:
+            template = asked["private_template"]
+            assert isinstance(template, dict) and template[pkcs11.Attribute.EXTRACTABLE] is False
+            return Half(), Half({pkcs11.Attribute.EXTRACTABLE: True, pkcs11.Attribute.SENSITIVE: True})
+
+    with pytest.raises(SignerError, match="can be taken out"):
+        _generate(Leaky(), parse_pkcs11_uri("pkcs11:token=HSM;object=a"), KeyAlgorithm.RSA2048)
+    assert len(destroyed) == 2

@@ -13,7 +13,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargepki.pki import keys, names, oids
+from chargepki.pki import keys, names, oids, template
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pointers import NO_POINTERS, Pointers, choose_pointers
@@ -383,3 +383,24 @@ def test_no_signature_makes_a_certificate_larger_than_foreseen(algorithm: KeyAlg
 def test_the_size_estimate_is_for_its_standard_alone() -> None:
     assert {p.standard for p in PROFILES if p.max_der_bytes == 800} == {Standard.ISO15118_2}
     assert {p.standard for p in PROFILES if p.max_der_bytes == 1600} == {Standard.ISO15118_20, Standard.ISO15118_20_A1}
+
+
+def test_a_template_that_makes_other_certificates_than_the_library_is_never_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each template is compared with `CertificateBuilder` before its first use."""
+    profile = get_profile("ocpp/charging-station")
+    arguments = (profile, info_of(KeyAlgorithm.SECP256R1), POINTERS, KeyAlgorithm.SECP256R1, "profile")
+    right = template._compile(*arguments)  # type: ignore[arg-type]  # mypy widens the literal
+    load = template.load_template.__wrapped__
+    assert load(*arguments) == right
+    wrongs = (
+        right._replace(after_ski=right.after_ski[:-1]),
+        right._replace(extensions_open=right.extensions_open.replace(b"\x01\x01\xff", b"\x01\x01\x01", 1)),
+        right._replace(ski_bytes=8),
+        right._replace(algorithm_and_issuer=right.algorithm_and_issuer[:-1]),
+    )
+    for wrong in wrongs:
+        monkeypatch.setattr(template, "_compile", lambda *_, wrong=wrong: wrong)
+        with pytest.raises(RuntimeError, match="other certificates than the library"):
+            load(*arguments)
