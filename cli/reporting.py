@@ -65,7 +65,7 @@ def report(
     made = build_report(
         state, where=where, query=query, at=at, source=source, checkpoint=checkpoint, log_key=log_key, jobs=jobs
     )
-    chosen = form or ("json" if state.json else "html")
+    chosen = form or ("json" if state.output.for_machines else "html")
     write_result(state, report_forms(made)[chosen], out)
 
 

@@ -173,12 +173,14 @@ def make_reports(
             continue
         began = time.monotonic()
         try:
-            forms = make()
+            shelf.put(make(), until=_rested(began))
         except ChargePkiError as error:
             _log.error("no report could be made: %s", error)
             shelf.fail(until=_rested(began))
-            continue
-        shelf.put(forms, until=_rested(began))
+        except BaseException:
+            # The process that takes this one's place rests as well: a bug must not cost a processor.
+            shelf.fail(until=_rested(began))
+            raise
 
 
 def _end_on_signals() -> None:

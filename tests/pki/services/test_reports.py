@@ -158,6 +158,19 @@ def test_who_comes_while_the_first_report_is_made_is_told_to_come_again(
         server.until(lambda: server.ask("GET", "/reports/", headers=basic()).status == 200)
 
 
+def test_a_bug_ends_the_process_and_its_successor_rests() -> None:
+    shelf = ReportShelf()
+    shelf.want(time.monotonic())
+
+    def make() -> Mapping[str, bytes]:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        make_reports(shelf, make, parent=os.getppid(), stop=threading.Event())
+    assert not shelf.is_wanted(time.monotonic() + 4)
+    assert shelf.take().failed
+
+
 def test_password_is_not_taken_in_the_clear_from_elsewhere(readers: Path) -> None:
     import asyncio
 
