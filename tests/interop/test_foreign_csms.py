@@ -261,8 +261,29 @@ def test_roots_are_managed_and_drivers_and_status_asked_about(
                 )
                 assert answer["status"] == "Failed"
                 await csms.expect("received", method="DataTransfer" if is_16 else "GetCertificateStatus")
+                await changes_profile(csms, station, is_16=is_16)
 
     run_on("asyncio", story())
+
+
+async def changes_profile(csms: ForeignCsms, station: Station, *, is_16: bool) -> None:
+    """Be told a profile: one that lacks its certificate is refused, and a slot on the same profile is used."""
+    if is_16:
+        refused = await csms.call("ChangeConfiguration", {"key": "SecurityProfile", "value": "3"})
+        assert refused["status"] == "Rejected"
+        return
+    data = {
+        "ocppVersion": "OCPP20", "ocppTransport": "JSON", "ocppCsmsUrl": csms.url, "messageTimeout": 30,
+        "ocppInterface": "Wired0",
+    }  # fmt: skip
+    order = {"component": {"name": "OCPPCommCtrlr"}, "variable": {"name": "NetworkConfigurationPriority"}}
+    for slot, profile, status in ((3, 3, "Rejected"), (2, 2, "Accepted")):
+        payload = {"configurationSlot": slot, "connectionData": {**data, "securityProfile": profile}}
+        assert (await csms.call("SetNetworkProfile", payload))["status"] == "Accepted"
+        written = await csms.call("SetVariables", {"setVariableData": [{**order, "attributeValue": f"{slot},1"}]})
+        assert written["setVariableResult"][0]["attributeStatus"] == status
+    assert (await csms.call("Reset", {"type": "OnIdle"}))["status"] == "Accepted"
+    assert "slot 2 is in use" in (await station.until(Milestone.NETWORK)).text
 
 
 def hashes_of(listing: dict[str, Any]) -> list[Any]:

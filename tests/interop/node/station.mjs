@@ -4,8 +4,9 @@
 //
 //   node station.mjs --url wss://HOST:PORT/ocpp --id ID --protocol ocpp1.6|ocpp2.0.1|ocpp2.1
 //     --until booted|certificate|closed [--serial S] [--password-file F] [--trust F] [--cert F --key F]
-//     [--csr F] [--csr-key F] [--out F] [--ask] [--timeout SECONDS]
+//     [--csr F] [--csr-key F] [--out F] [--ask] [--answers F] [--timeout SECONDS]
 //
+// --answers is JSON: by method the answers to give in turn, the last one again and again; "values" are its variables.
 // --csr is sent when the CSMS triggers it, or at once with --ask; --csr-key is the key that the answer must certify.
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -19,7 +20,7 @@ const text = { type: "string" };
 const { values: options } = parseArgs({
   options: {
     url: text, id: text, protocol: text, until: text, serial: text, "password-file": text, trust: text, cert: text,
-    key: text, csr: text, "csr-key": text, out: text, ask: { type: "boolean" }, timeout: { type: "string", default: "30" },
+    key: text, csr: text, "csr-key": text, out: text, ask: { type: "boolean" }, answers: text, timeout: { type: "string", default: "30" },
   },
 });
 
@@ -119,7 +120,27 @@ function failed(error) {
 client.handle("TriggerMessage", trigger);
 if (is16) client.handle("ExtendedTriggerMessage", trigger);
 client.handle("CertificateSigned", received);
-client.handle(({ method }) => {
+const answers = options.answers === undefined ? {} : JSON.parse(readFileSync(options.answers, "utf8"));
+const values = answers.values ?? {};
+const settings = {
+  GetVariables: ({ getVariableData }) => ({
+    getVariableResult: getVariableData.map(({ component, variable }) => {
+      const value = values[variable.name];
+      const attribute = value === undefined ? { attributeStatus: "UnknownVariable" } : { attributeStatus: "Accepted", attributeValue: value };
+      return { component, variable, ...attribute };
+    }),
+  }),
+  SetVariables: ({ setVariableData }) => ({
+    setVariableResult: setVariableData.map(({ component, variable }) => ({ component, variable, attributeStatus: "Accepted" })),
+  }),
+  GetConfiguration: ({ key = [] }) => ({ configurationKey: [], unknownKey: key }),
+};
+client.handle(({ method, params }) => {
+  const given = answers[method];
+  if (given !== undefined || (options.answers !== undefined && method in settings)) {
+    tell("called", { method, params });
+    return given === undefined ? settings[method](params) : given.length > 1 ? given.shift() : given[0];
+  }
   tell("unexpected", { method });
   throw createRPCError("NotImplemented");
 });

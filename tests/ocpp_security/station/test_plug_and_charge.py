@@ -14,11 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from chargepki.ocpp_security.certificate_checks import CertificateRules
 from chargepki.ocpp_security.contract_check import ContractTrust
 from chargepki.ocpp_security.deliveries import list_pending
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.pnc_transfer import Dialect, read_transfer
-from chargepki.ocpp_security.sign_certificate import IssuePlan
+from chargepki.ocpp_security.sign_certificate import InstalledCertificate, IssuePlan
+from chargepki.ocpp_security.sign_certificate_station import StationCertificateConfig, StationCertificateFlow
 from chargepki.ocpp_security.station import Milestone, Progress, RetryPolicy, StationSimulator, StationStore
 from chargepki.ocpp_security.station.driver import Authorizer, Contract, DriverFacts, Token
 from chargepki.ocpp_security.station.misbehaviour import HONEST, parse_conduct
@@ -422,3 +424,25 @@ def test_m07_the_chain_of_a_vehicle_is_asked_for_once_and_again_when_it_is_due(w
                 await station.vehicle.status(nobody, datetime.now(UTC) + timedelta(days=8))
 
     run_on("asyncio", story())
+
+
+@pytest.mark.parametrize("use", [CertificateUse.V2G, CertificateUse.V2G20])
+def test_a02_fr_15_of_several_v2g_certificates_vehicles_see_the_newest_that_is_valid(
+    tmp_path: Path, use: CertificateUse
+) -> None:
+    """By notBefore, whatever came last; one of the other edition of ISO 15118 is another certificate."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    station = StationSimulator("ws://localhost:1", "CS1", StationStore(tmp_path), OcppVersion.V21, clock=lambda: now)
+    other = CertificateUse.V2G20 if use is CertificateUse.V2G else CertificateUse.V2G
+
+    def held(name: str, begins: int, of: CertificateUse = use, *, ends: int = 60) -> InstalledCertificate:
+        first, last = now + timedelta(days=begins), now + timedelta(days=ends)
+        return InstalledCertificate(of, (b"",), name, name, first, last, now + timedelta(days=-begins))
+
+    newest = held("newest", -1)
+    held_now = [held("old", -30), newest, held("older", -60), held("ended", 0, ends=-1), held("other", 0, other)]
+    station.flow = StationCertificateFlow(
+        OcppVersion.V21, StationCertificateConfig(CertificateRules("CS1")), installed=held_now
+    )
+    assert station.secc_certificate(use) == newest
+    assert station.secc_certificate(other) == held_now[-1]
