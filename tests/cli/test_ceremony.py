@@ -169,6 +169,7 @@ def check_every_change_is_seen(good: Transcript, path: Path, run: CommandLine) -
     assert check_transcript(good) == []
 
 
+@pytest.mark.campaign
 def test_a_step_that_fails_ends_the_ceremony_and_it_goes_on_from_there(run: CommandLine, people: Path) -> None:
     script, transcript = people / "script.toml", people / "transcript.json"
     script.write_text(

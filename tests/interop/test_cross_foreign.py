@@ -112,7 +112,12 @@ def contract_below_two_roots(authority: Authority) -> bytes:
     return authority.issue(IssueOrder(ca="e-sub2", profile=f"{STANDARD}/contract", csr=csr)).certificate_der
 
 
-@pytest.mark.parametrize("tool", Tool)
+# The slower ones are asked in a campaign.
+IN_CI = (Tool.OPENSSL, Tool.GNUTLS)
+TOOLS = [pytest.param(each, marks=() if each in IN_CI else pytest.mark.campaign) for each in Tool]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
 def test_a_chain_over_a_cross_certificate_is_accepted_until_that_is_revoked(
     tool: Tool, questions: tuple[Question, ...]
 ) -> None:

@@ -270,7 +270,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "crl": Scenario(
             ("crl", "publish", "--ca", "s", "--publish-dir", "www", "--out", "out/s.crl"), _crl_settled, sample=10
         ),
-        "rollover-root": Scenario(("ca", "rollover", "r"), _rolled("r", 2), sample=1),
+        "rollover-root": Scenario(("ca", "rollover", "r"), _rolled("r", 2), sample=3, campaign=True),
         "rollover-sub": Scenario(("ca", "rollover", "s"), _rolled("s", 0), sample=3, campaign=True),
         "cross-sign": Scenario(
             ("ca", "cross-sign", "q", "--issuer", "r", "--out", "out/cross.pem"),
