@@ -20,6 +20,7 @@ __all__ = ["PathFinder", "TrustPath"]
 _MOST_CERTIFICATES: Final = 6
 """Below a root; ISO 15118-20 allows four, one of them a cross-certificate (V2G20-1003, V2G20-1005), of which the leaf
 is one."""
+_MOST_STEPS: Final = 2_000
 _Entity = tuple[bytes, bytes]
 """Subject and public key: what signs, under however many certificates."""
 
@@ -82,7 +83,10 @@ class PathFinder:
     ) -> Iterator[tuple[tuple[AuthorityCertificate, ...], bytes]]:
         """Yield every chain of signatures from *entity* to a trusted one, none with an entity twice."""
         waiting: list[tuple[_Entity, tuple[AuthorityCertificate, ...]]] = [(entity, ())]
-        while waiting:
+        # What was imported may be a web of any size: a search that has not ended by then ends.
+        for _ in range(_MOST_STEPS):
+            if not waiting:
+                return
             current, above = waiting.pop(0)
             anchor = trusted.get(current)
             if anchor is not None:
