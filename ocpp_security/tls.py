@@ -208,9 +208,18 @@ def server_context(
     context.num_tickets = 0
     for identity in certificates:
         reload_identity(context, identity)
+    _ask_for_clients(context, profiles, client_trust)
+    if ignore_client_validity:
+        context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+def _ask_for_clients(
+    context: ssl.SSLContext, profiles: Collection[SecurityProfile], client_trust: Sequence[bytes]
+) -> None:
     if SecurityProfile.TLS_CLIENT_CERTIFICATE not in profiles:
         context.verify_mode = ssl.CERT_NONE
-        return context
+        return
     if not client_trust:
         raise PolicyRefusal(
             "profile 3 needs the CA certificates of its stations",
@@ -221,9 +230,6 @@ def server_context(
         ssl.CERT_REQUIRED if set(profiles) == {SecurityProfile.TLS_CLIENT_CERTIFICATE} else ssl.CERT_OPTIONAL
     )
     _load_anchors(context, client_trust)
-    if ignore_client_validity:
-        context.verify_flags |= _NO_CHECK_TIME
-    return context
 
 
 class _ServerContext(ssl.SSLContext):
