@@ -204,8 +204,7 @@ class AuthorityMachine(RuleBasedStateMachine):
         assert ca.not_before is not None and ca.not_after is not None
         window = Window(ca.not_before, ca.not_after)
         self.crash_at = crash
-        order = lambda: renewal_order(old, ca="t-sub", ca_window=window, now=self.now)  # noqa: E731 - judged inside `act`
-        issued = self.act(lambda: self.authority.issue(order()))
+        issued = self.act(lambda: self.authority.issue(renewal_order(old, ca="t-sub", ca_window=window, now=self.now)))
         self.crash_at = ""
         if issued is not None and issued.record.id != chosen:
             self.keep(issued.record.id)
