@@ -63,7 +63,7 @@ def test_other_keys_and_signatures_are_left_to_the_careful_reader() -> None:
     assert not agree(der.sequence(request.info_der, other, der.bit_string(request.signature)))
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(60))
 @given(
     sample=st.sampled_from(SAMPLES),
     edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255), st.integers(0, 3)), min_size=1, max_size=3),
@@ -83,7 +83,7 @@ def test_damaged_requests_are_told_alike_by_both_readers(sample: bytes, edits: l
     agree(bytes(changed))
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(12))
 @given(sample=st.sampled_from(SAMPLES), octet=st.integers(0, 255))
 def test_every_header_octet_is_judged_alike(sample: bytes, octet: int) -> None:
     """The lengths and tags of the frame, each with any value: where a reader in strides could be careless."""

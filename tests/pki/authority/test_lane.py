@@ -59,6 +59,13 @@ def warm(authority: Authority, **changes: object) -> None:
 
 
 @pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless a test asks for both: the databases differ in the statements alone."""
+    url: str = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_url")
+    return url
+
+
+@pytest.fixture
 def quick_ones(monkeypatch: pytest.MonkeyPatch) -> list[Quick]:
     """Collects what the lane prepares."""
     found: list[Quick] = []
@@ -82,6 +89,7 @@ def issued(answers: Sequence[IssuedCertificate | ChargePkiError]) -> list[Certif
     return records
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 def test_the_third_of_a_kind_takes_the_lane_and_its_row_is_what_is_returned(
     authority: Authority, quick_ones: list[Quick], tmp_path: Path
 ) -> None:
@@ -240,6 +248,7 @@ def test_shards_are_filled_to_the_last_place(authority: Authority, quick_ones: l
     assert log_findings(authority.inventory, tmp_path) == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 def test_a_reservation_that_another_process_settled_meanwhile_is_handed_out_once(
     authority: Authority, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
