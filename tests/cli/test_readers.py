@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.readers import reader_grants
 from testkit.command_line import CommandLine, snapshot, without_privileges
-from testkit.commands import forked_python
 from testkit.databases import libpq, postgresql_server, postgresql_url
 from testkit.inventories import add_station, fill
 
@@ -83,7 +83,7 @@ def writing(url: str, log_key: Path) -> Iterator[subprocess.Popen[str]]:
     folder = str(Path(__file__).resolve().parents[1] / "lib")
     variables = {**os.environ, "PYTHONPATH": folder}
     with subprocess.Popen(
-        [forked_python(), "-c", WRITER, url, str(log_key)],
+        [sys.executable, "-c", WRITER, url, str(log_key)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
