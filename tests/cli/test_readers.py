@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,17 +107,20 @@ def write_once(process: subprocess.Popen[str], *, first: bool = False) -> None:
 
 
 @pytest.fixture
-def shared(place: Path, tmp_path: Path) -> Path:
-    """A folder with the inventory, readable for everybody and writable for its owner alone."""
-    folder = tmp_path / "shared"
+def shared(place: Path) -> Iterator[Path]:
+    """A folder with the inventory, readable for everybody and writable for its owner alone.
+
+    Not below pytest's own folder, which each further pytest of the same user closes to others as it starts.
+    """
+    above = Path(tempfile.mkdtemp(prefix="readers-"))
+    folder = above / "shared"
     folder.mkdir()
     shutil.copy(place / "home" / "inventory.db", folder)
     (folder / "inventory.db").chmod(0o644)
-    folder.chmod(0o755)
-    for above in folder.parents:
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o055)
-    return folder
+    for each in (above, folder):
+        each.chmod(0o755)
+    yield folder
+    shutil.rmtree(above)
 
 
 @pytest.fixture
