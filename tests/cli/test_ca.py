@@ -53,7 +53,7 @@ def test_an_unknown_key_file_is_never_overwritten(run: CommandLine) -> None:
     path.chmod(0o600)
     before = snapshot(run.home)
     refused = run.run("ca", "create", "zz", "--profile", "ocpp/cso-root", "--subject", SUBJECT).check_one_error(3)
-    assert "key file for zz@1 exists" in refused.stderr
+    assert "a key for zz@1 exists" in refused.stderr
     assert snapshot(run.home) == before
 
 

@@ -98,8 +98,8 @@ def test_processes_that_issue_at_once_share_no_serial_and_answer_one_request_ali
         issued = {record.der.hex() for record in inventory.list_certificates() if record.der is not None}
         assert {answer for (answer,) in certificates.values()} <= issued
         assert list(inventory.list_reserved()) == []
-        # Root, sub-CA and the template's own certificate are the only others.
-        assert len(issued) == PROCESSES * OWN + SHARED + 3
+        # Two roots, the sub-CA and the template's own certificate are the only others.
+        assert len(issued) == PROCESSES * OWN + SHARED + 4
     assert problems(place) == []
 
 
