@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -9,9 +10,10 @@ from chargepki.ocpp_security import wire
 from chargepki.ocpp_security.deliveries import received_at
 from chargepki.ocpp_security.operation_steps import Finish, SendAttempt, Snapshot, Step, Wait
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
+from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError
-from chargepki.pki.inventory.records import CertificateState, Delivery, OperationState
+from chargepki.pki.inventory.records import AttemptRecord, CertificateState, Delivery, OperationState
 
 __all__ = ["renewal_step"]
 
@@ -33,7 +35,7 @@ def renewal_step(snapshot: Snapshot, now: datetime) -> Step:
     if last.answer is not None:
         status, error = last.answer.get("status"), last.answer.get("error")
         if status == "Accepted":
-            return Wait("the station accepted the trigger; its CSR and certificate are waited for", deadline)
+            return _wait_for_csr(snapshot, last, now)
         if error is None or is_unprocessed(str(error)):
             return Finish(OperationState.FAILED, {"why": f"the station answered {status or error}"})
     # The CSR is what reads the station back. Without one after a while, asking again is harmless: a station has one
@@ -46,6 +48,20 @@ def renewal_step(snapshot: Snapshot, now: datetime) -> Step:
     if len(snapshot.attempts) >= (_MAX_ATTEMPTS if snapshot.sent_here else _MAX_AFTER_LOST_LINKS):
         return Wait("the trigger stayed unanswered several times", deadline, OperationState.UNKNOWN)
     return _trigger(snapshot)
+
+
+def _wait_for_csr(snapshot: Snapshot, last: AttemptRecord, now: datetime) -> Step:
+    """Wait for the CSR of an accepted trigger; of 1.6 ask for it again where the link was lost with it.
+
+    A station of 1.6 sends a CSR once (1.6 A02 knows no retry), so one that was on its way when the link or our process
+    ended never comes. From 2.0.1 on the station sends it again by itself (A02.FR.17).
+    """
+    wait = Wait("the station accepted the trigger; its CSR and certificate are waited for", snapshot.operation.deadline)
+    is_lost = snapshot.version is OcppVersion.V16 and not snapshot.sent_here
+    if not is_lost or len(snapshot.attempts) >= _MAX_AFTER_LOST_LINKS:
+        return wait
+    again_at = last.sent_at + _ASK_AGAIN_AFTER
+    return _trigger(snapshot) if now >= again_at else replace(wait, until=again_at)
 
 
 def _trigger(snapshot: Snapshot) -> Step:

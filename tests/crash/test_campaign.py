@@ -204,8 +204,10 @@ class Storm:
                 (operation,) = inventory.list_operations(station=item.station)
                 assert operation.id == item.operation and operation.sealed is None
                 attempts = inventory.list_attempts(operation.id)
-                # An answer that was recorded is never followed by the same message.
-                assert all(attempt.answered_at is None for attempt in attempts[:-1]), attempts
+                # An answer that was recorded is never followed by the same message, unless a station of 1.6 lost its
+                # CSR with the link: it sends that once.
+                is_16 = name == RENEW and int(item.station.removeprefix("S-")) % 3 == 0
+                assert is_16 or all(attempt.answered_at is None for attempt in attempts[:-1]), attempts
                 store = StationStore(self.rig.folder / "stations" / item.station)
                 if name == PASSWORDS:
                     assert PASSWORD not in store.passwords()[:1]

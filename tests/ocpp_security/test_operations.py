@@ -267,6 +267,18 @@ def test_a_trigger_is_tried_three_times_at_most_and_then_expires() -> None:
     assert isinstance(step, Finish) and step.state is OperationState.EXPIRED
 
 
+def test_a_csr_of_1_6_that_was_lost_with_its_link_is_asked_for_again() -> None:
+    """1.6 knows no retry; a station of 2.x sends it again by itself (A02.FR.17)."""
+    accepted = attempt(answer={"status": "Accepted"})
+    here = renewal(accepted, version=OcppVersion.V16)
+    assert isinstance(next_step(here, NOW + timedelta(minutes=10)), Wait)
+    back = replace(here, sent_here=False)
+    early = next_step(back, NOW)
+    assert isinstance(early, Wait) and early.until == NOW + timedelta(seconds=60)
+    assert isinstance(next_step(back, NOW + timedelta(seconds=60)), SendAttempt)
+    assert isinstance(next_step(replace(back, version=V201), NOW + timedelta(minutes=10)), Wait)
+
+
 # --- set-password ----------------------------------------------------------------------------------------------------
 
 

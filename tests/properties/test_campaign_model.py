@@ -102,7 +102,9 @@ def check_nobody_is_acted_on_twice(world: World) -> None:
     assert not world.hasty, world.hasty
     for operation in world.inventory.list_operations():
         attempts = world.inventory.list_attempts(operation.id)
-        assert all(each.answered_at is None for each in attempts[:-1]), attempts
+        # A station of 1.6 sends a CSR once: where the link was lost with it, it is asked again.
+        may_ask_again = world.stations[operation.station].version is OcppVersion.V16
+        assert may_ask_again or all(each.answered_at is None for each in attempts[:-1]), attempts
     open_now = Counter(item.station for item in world.inventory.list_operations(open_only=True))
     assert not open_now or max(open_now.values()) == 1, open_now
 
