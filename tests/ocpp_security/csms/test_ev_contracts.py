@@ -43,6 +43,7 @@ from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.errors import InputError
 from chargepki.pki.exi import MessageSet
+from chargepki.pki.identifiers import Emaid
 from chargepki.pki.inventory.records import StationRecord, StationState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.ocsp import build_single_request
@@ -154,6 +155,32 @@ def test_a_vehicle_gets_its_contract_through_a_station(
     assert [each.milestone for each in told] == [Milestone.CONTRACT]
     (row,) = world.authority.inventory.list_provisionings(vehicle.open(kept[0]).emaid)
     assert row.station == STATION
+
+
+def test_m02_fr_01_tc_m_28_a_vehicle_has_its_contract_updated_through_a_station(
+    world: ContractWorld, tmp_path: Path
+) -> None:
+    """And TC_M_29: an update of a revoked contract is refused, which the station tells its vehicle."""
+    vehicle = make_vehicle(world)
+    first = vehicle.open(world.answer(vehicle.request()))
+    holder = Vehicle(world, vehicle.pcid, first.key, first.chain)
+    kept, told = exchange(world, tmp_path / "updated", OcppVersion.V201, holder.request(update=True))
+    renewed = holder.open(kept[0])
+    assert renewed.emaid == first.emaid and renewed.chain[0] != first.chain[0]
+    assert [each.milestone for each in told] == [Milestone.CONTRACT]
+    rows = world.authority.inventory.list_provisionings(Emaid.parse(first.emaid).account)
+    assert [(row.kind, row.station) for row in rows] == [("install", None), ("update", STATION)]
+    world.authority.revoke(rows[0].certificate or "", "keyCompromise")
+    kept, told = exchange(world, tmp_path / "refused", OcppVersion.V21, holder.request(update=True))
+    assert kept == []
+    assert [each.milestone for each in told] == [Milestone.CONTRACT_REFUSED]
+
+
+def test_tc_m_27_a_vehicle_without_a_contract_is_told_so_by_its_station(world: ContractWorld, tmp_path: Path) -> None:
+    vehicle = make_vehicle(world, contracts=0)
+    kept, told = exchange(world, tmp_path, OcppVersion.V21, vehicle.request())
+    assert kept == []
+    assert [each.milestone for each in told] == [Milestone.CONTRACT_REFUSED]
 
 
 def test_a_vehicle_of_20_gets_all_its_contracts_over_2_1(world: ContractWorld, tmp_path: Path) -> None:
