@@ -184,6 +184,10 @@ def _trust_policy(options: Mapping[str, Any]) -> TrustPolicy:
     )
 
 
+_FINAL = frozenset({(Milestone.CONTRACT_REFUSED, Milestone.CONTRACT), (Milestone.NOT_AUTHORIZED, Milestone.AUTHORIZED)})
+"""Answers that are given once, and what then never comes."""
+
+
 class _Watch:
     """What `--until` waits for, and whether that can still come: a script must not wait for ever for nothing."""
 
@@ -214,7 +218,7 @@ class _Watch:
                 why="a request that was refused is refused again",
                 fix="see the log of the CSMS, and correct the station's record, its options or the --issue of the CSMS",
             )
-        if event.milestone is Milestone.CONTRACT_REFUSED and self.until is Milestone.CONTRACT:
+        if (event.milestone, self.until) in _FINAL:
             self.failure = PolicyRefusal(
                 f"the station did not reach {self.until}: {event.text}",
                 fix="see the log of the CSMS: it says why, and what helps",

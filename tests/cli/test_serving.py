@@ -93,6 +93,10 @@ def test_a_simulation_that_does_not_get_there_ends(run: CommandLine, place: Path
     refused = run.run(*simulated(queueing, place, "CS-10", "--until", "certificate-proven"))
     refused.check_one_error(3)
     assert "the request has no O" in refused.stderr
+    contract = ("--no-enrol", "--contract", str(place / "chain.pem"), "--until", "authorized")
+    car = run.run(*simulated(queueing, place, "CS-9", *contract))
+    car.check_one_error(3)
+    assert "did not reach authorized: the vehicle may not charge" in car.stderr
     run.run(*simulated(queueing, place, "CS-9", "--timeout", "1s")).check_one_error(2)
 
 
