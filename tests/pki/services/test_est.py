@@ -278,7 +278,8 @@ def test_what_is_wrong_is_answered_with_its_status_and_issues_nothing(
 @given(data=st.data())
 def test_every_malformed_body_is_a_4xx(rig: Rig, data: st.DataObject) -> None:
     good = make_csr("CS-8")
-    position = data.draw(st.integers(0, len(good) - 1))
+    # Signatures differ in length, and what is drawn must not hang on it.
+    position = data.draw(st.integers(0, 4095)) % len(good)
     kind = data.draw(st.sampled_from(["cut", "flip", "noise"]))
     if kind == "cut":
         body = good[:position]
