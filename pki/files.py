@@ -18,7 +18,7 @@ from chargepki.pki.errors import Conflict, InputError, SignerError, StateError, 
 try:
     import fcntl
 except ImportError:  # Windows has no flock; there one process publishes at a time
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, to mypy
 
 __all__ = [
     "NewFile",

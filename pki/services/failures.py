@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 try:
     import fcntl
 except ImportError:  # Windows, where one process serves
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, to mypy
 
 __all__ = ["FAILURES", "Leave", "SharedFailures"]
 

@@ -14,7 +14,7 @@ import orjson
 try:
     import fcntl
 except ImportError:  # Windows, where one process serves
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, to mypy
 
 __all__ = ["MAX_REPORT_BYTES", "ReportShelf", "Shelved"]
 

@@ -98,7 +98,7 @@ def test_one_key_under_two_names_is_one_person_and_approvals_end(inventory: Inve
 
         def work(tx: object, record: FirmwareApproverRecord = record) -> None:
             tx.add_approver(record)  # type: ignore[attr-defined]  # a Transaction
-            tx.audit(ACTOR, "test.add", record.id, now=NOW)  # type: ignore[attr-defined]
+            tx.audit(ACTOR, "test.add", record.id, now=NOW)  # type: ignore[attr-defined]  # a Transaction
 
         inventory.write(work)
     request = ApprovalRequest("ca.create", {"name": "x"}, "log")

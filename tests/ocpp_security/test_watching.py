@@ -68,7 +68,7 @@ def test_expiry_is_told_once_for_each_span_and_again_never(estate: Inventory, tm
 
 def _acknowledge(tx: object, alert: str) -> None:
     tx.acknowledge_alert(alert, by="alice", now=NOW, note="renewal is planned")  # type: ignore[attr-defined]  # a Transaction
-    tx.audit(ACTOR, "alert.acknowledge", alert, now=NOW)  # type: ignore[attr-defined]
+    tx.audit(ACTOR, "alert.acknowledge", alert, now=NOW)  # type: ignore[attr-defined]  # a Transaction
 
 
 def test_filter_of_a_rule_holds(estate: Inventory) -> None:

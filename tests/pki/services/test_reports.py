@@ -54,7 +54,7 @@ def serving(
         stop.set()
         maker.join(60)
         pages.close()
-        reports._LEAST_REST_SECONDS = least  # type: ignore[misc]
+        reports._LEAST_REST_SECONDS = least  # type: ignore[misc]  # Final, to mypy
 
 
 def test_pages_are_for_accounts_alone_and_safe_in_a_browser(inventory: Inventory, readers: Path) -> None:
