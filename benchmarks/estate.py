@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.bulk import loading
 from benchmarks.material import ACTOR
-from chargepki.pki import keys, names
+from chargepki.pki import keys, names, private_keys
 from chargepki.pki.authority import Authority, CaOrder
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.audit import AuditKey
@@ -183,9 +183,9 @@ def _issuers(inventory: Inventory, folder: Path) -> dict[str, _Issuer]:
     for name in sorted({kind.ca for kind in KINDS}):
         ca = inventory.get_ca(name)
         path = folder / ca.key_uri.partition(":")[2]
-        key = keys.decrypt_private_key(path.read_bytes(), _PASSPHRASE)
+        key = private_keys.decrypt_private_key(path.read_bytes(), _PASSPHRASE)
         info = IssuerInfo(ca.subject_der, keys.key_identifier(keys.spki_der(key)), KeyAlgorithm.SECP256R1)
-        found[name] = _Issuer(ca.id, info, keys.serialise_private_key(key))
+        found[name] = _Issuer(ca.id, info, private_keys.serialise_private_key(key))
     return found
 
 
@@ -201,7 +201,7 @@ def _make(task: tuple[int, int, int, int, Mapping[str, _Issuer]]) -> list[dict[s
     """Return the rows of one chunk; each is made from its number and the seed alone."""
     seed, first, count, stations, issuers = task
     random = Random(f"{seed}/{first}")
-    signers = {name: keys.load_private_key(issuer.private) for name, issuer in issuers.items()}
+    signers = {name: private_keys.load_private_key(issuer.private) for name, issuer in issuers.items()}
     kinds = random.choices(KINDS, [kind.share for kind in KINDS], k=count)
     return [
         _row(random, first + offset, kind, issuers[kind.ca], signers[kind.ca], stations)

@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from benchmarks.harness import Case, Comparison, Limit, command_case, compare, main
 from chargepki.ocpp_security.firmware import sign_firmware, verify_firmware
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust
-from chargepki.pki.keys import serialise_private_key
+from chargepki.pki.private_keys import serialise_private_key
 from chargepki.pki.signer import Signer
 
 SIZE = 1 << 30

@@ -27,7 +27,7 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks.harness import Comparison, Limit, Timing, main
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.ocsp import OcspAuthority, find_delegate
 from chargepki.pki.certificate_view import view_certificate
@@ -109,7 +109,7 @@ def prepare(folder: Path) -> Material:
     assert signer is not None and ca.certificate_der is not None
     (folder / "ca.pem").write_text(to_pem("CERTIFICATE", ca.certificate_der))
     (folder / "signer.pem").write_text(to_pem("CERTIFICATE", signer.certificates[0]))
-    (folder / "signer.key").write_bytes(keys.serialise_private_key(signer.signer.private_key))
+    (folder / "signer.key").write_bytes(private_keys.serialise_private_key(signer.signer.private_key))
     records = [r for r in workspace.inventory.list_ocsp_responses_of(ca.id, "sha1")]
     (folder / "responses").write_bytes(b"\n".join(base64.b64encode(record.der) for record in records) + b"\n")
     issued = list(workspace.inventory.list_certificates(ca=ca.id, state=CertificateState.ISSUED))

@@ -14,7 +14,7 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.results import check_folder, write_result
 from chargepki.cli.verifying import read_certificates, read_objects
-from chargepki.pki import files, keys, provisioning
+from chargepki.pki import files, private_keys, provisioning
 from chargepki.pki.authority import Authority, utc_now
 from chargepki.pki.authority.revocation import parse_reason
 from chargepki.pki.chain import Revocation, RevocationMode, Status, verify_chain
@@ -162,7 +162,7 @@ def make_provisioner(authority: Authority, options: Mapping[str, Any]) -> Provis
         raise click.UsageError("--cps-cert and --cps-key belong together")
     cps: list[CpsSource] = [IssuedCps(authority, ca) for ca in options["cps_cas"]]
     for cert, key in zip(certs, key_files, strict=True):
-        private = keys.load_private_key(files.read_private(key))
+        private = private_keys.load_private_key(files.read_private(key))
         cps.append(FixedCps(authority, read_certificates(cert), private))
     return Provisioner(authority, options["contract_cas"], cps)
 

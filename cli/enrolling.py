@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.results import check_folder, write_result
-from chargepki.pki import der, files, keys, names
+from chargepki.pki import der, files, keys, names, private_keys
 from chargepki.pki.chain.order import order_chain
 from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import Conflict, InputError, StateError
@@ -110,7 +110,7 @@ def _request(state: GlobalState, options: Mapping[str, Any], *, renew: bool) -> 
 
 
 def _held_key(options: Mapping[str, Any]) -> PrivateKey:
-    return keys.load_private_key(files.read_limited(options["key_file"], _MAX_BYTES, "private key"))
+    return private_keys.load_private_key(files.read_limited(options["key_file"], _MAX_BYTES, "private key"))
 
 
 def _new_key(state: GlobalState, options: Mapping[str, Any]) -> PrivateKey:
@@ -132,9 +132,9 @@ def _new_key(state: GlobalState, options: Mapping[str, Any]) -> PrivateKey:
         raise InputError(f"unknown key algorithm {options['key_algorithm'][:40]!r}", fix=f"one of {known}") from error
     if waiting.exists():
         state.output.say(f"taking up the key that an interrupted run left in {waiting}")
-        return keys.load_private_key(files.read_private(waiting))
+        return private_keys.load_private_key(files.read_private(waiting))
     key = keys.generate_private_key(algorithm)
-    files.write_new(waiting, keys.serialise_private_key(key), mode=0o600)
+    files.write_new(waiting, private_keys.serialise_private_key(key), mode=0o600)
     return key
 
 

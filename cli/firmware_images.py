@@ -20,7 +20,7 @@ from chargepki.cli.verifying import read_certificates, read_objects
 from chargepki.ocpp_security.firmware import VerifiedFirmware, sign_firmware, verify_firmware
 from chargepki.ocpp_security.firmware_certificate import FirmwareTrust, revocation_of, verify_signing_certificate
 from chargepki.ocpp_security.firmware_verdict import FirmwareHash, FirmwareQuirk, FirmwareRefusal
-from chargepki.pki import files, keys
+from chargepki.pki import files, private_keys
 from chargepki.pki.chain.certificate import PathCertificate
 from chargepki.pki.der import to_pem
 from chargepki.pki.errors import InputError, PolicyRefusal, UnavailableError
@@ -222,8 +222,8 @@ def open_signer(state: GlobalState, key: str) -> Signer:
         from chargepki.cli.passphrase import passphrase_source
 
         passphrase = passphrase_source(state.settings.passphrase_file, warn=state.output.say)
-        return Signer.of(key, keys.decrypt_private_key(data, passphrase()))
-    return Signer.of(key, keys.load_private_key(data))
+        return Signer.of(key, private_keys.decrypt_private_key(data, passphrase()))
+    return Signer.of(key, private_keys.load_private_key(data))
 
 
 def read_roots(state: GlobalState, trust: tuple[str, ...]) -> tuple[bytes, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from chargepki.cli.globals import GlobalState
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.authority import IssuedCertificate, IssueOrder, utc_now
 from chargepki.pki.authority.issuance import judged_on_record, prepare
 from chargepki.pki.errors import Conflict, PolicyRefusal, UnavailableError
@@ -86,7 +86,7 @@ def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
         )
     resumed = waiting.exists()
     if resumed:
-        private = keys.load_private_key(files.read_private(waiting))
+        private = private_keys.load_private_key(files.read_private(waiting))
         if keys.algorithm_of(private.public_key()) is not algorithm:
             raise Conflict(
                 f"{waiting} holds a key of another algorithm than {algorithm.value}",
@@ -100,7 +100,7 @@ def key_for(state: GlobalState, order: IssueOrder, options: Mapping[str, Any]) -
     # Everything but the key itself is judged first, so that a refusal leaves no key file behind.
     _prepared(state, order)
     if not resumed:
-        files.write_new(waiting, keys.serialise_private_key(private), mode=0o600)
+        files.write_new(waiting, private_keys.serialise_private_key(private), mode=0o600)
     return order
 
 

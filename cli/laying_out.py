@@ -10,7 +10,7 @@ from pathlib import Path
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.output import counted
 from chargepki.cli.verifying import read_certificates
-from chargepki.pki import files, keys
+from chargepki.pki import files, keys, private_keys
 from chargepki.pki.authority import utc_now
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.chain import verify_chain
@@ -84,7 +84,7 @@ def _read_leaf(text: str) -> _Leaf:
     certificate = read_certificates(cert)[0]
     if not comma:
         return _Leaf(Role(head), certificate, None)
-    key = keys.load_private_key(files.read_private(key_file))
+    key = private_keys.load_private_key(files.read_private(key_file))
     if keys.spki_der(key) != view_certificate(certificate).key.der:
         raise InputError(
             f"{key_file} is not the key of {cert}", why="the other stack would not start", fix="give the files together"

@@ -17,7 +17,7 @@ from chargepki.cli.globals import GlobalState
 from chargepki.cli.results import check_folder, write_result
 from chargepki.cli.values import read_certificate_file
 from chargepki.cli.verifying import read_certificates
-from chargepki.pki import files, keys, provisioning
+from chargepki.pki import files, private_keys, provisioning
 from chargepki.pki.authority import utc_now
 from chargepki.pki.chain import Revocation
 from chargepki.pki.errors import ChargePkiError, InputError, NotFound, PolicyRefusal
@@ -212,7 +212,9 @@ def open_response(state: GlobalState, options: Mapping[str, Any]) -> None:
     got = vehicle_side.open_response(exi, chain[0], _agreement_key(options, key), roots=roots, now=utc_now())
     if options["key_out"] is not None:
         scalar = got.secret
-        written = f"{scalar:0112x}\n".encode() if isinstance(scalar, int) else keys.serialise_private_key(scalar)
+        written = (
+            f"{scalar:0112x}\n".encode() if isinstance(scalar, int) else private_keys.serialise_private_key(scalar)
+        )
         write_result(state, written, options["key_out"], private=True)
     if options["chain_out"] is not None:
         pem = "".join(to_pem("CERTIFICATE", each) for each in got.chain)
@@ -254,7 +256,7 @@ def _agreement_key(
 def _vehicle(
     options: Mapping[str, Any],
 ) -> tuple[list[bytes], ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey, list[bytes]]:
-    key = keys.load_private_key(files.read_private(options["key"]))
+    key = private_keys.load_private_key(files.read_private(options["key"]))
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey):
         raise InputError("the key of the vehicle is on no curve", fix="secp256r1 for -2, secp521r1 or Ed448 for -20")
     roots = [der for file in options["v2g_roots"] for der in read_certificates(file)]

@@ -19,7 +19,8 @@ from cryptography.x509.oid import NameOID
 from chargepki.ocpp_security.security_profile import DEMANDS, SecurityProfile
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
-from chargepki.pki.keys import PrivateKey, load_private_key
+from chargepki.pki.keys import PrivateKey
+from chargepki.pki.private_keys import load_private_key
 
 __all__ = [
     "FORWARD_SECRET_SUITES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from chargepki.pki import files, keys
+from chargepki.pki import files, keys, private_keys
 from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.keys import PrivateKey
 from chargepki.pki.signer import KEYS_LOCK
@@ -53,8 +53,10 @@ def change_passphrase(folder: Path, old: bytes, new: bytes, *, rehearse: bool = 
         for path, key in opened.items():
             if key is None:
                 continue
-            pem = keys.encrypt_private_key(key, new)
-            if keys.spki_der(keys.decrypt_private_key(pem, new).public_key()) != keys.spki_der(key.public_key()):
+            pem = private_keys.encrypt_private_key(key, new)
+            if keys.spki_der(private_keys.decrypt_private_key(pem, new).public_key()) != keys.spki_der(
+                key.public_key()
+            ):
                 raise SignerError(f"{path} could not be encrypted anew", why="it opens as another key")
             if not rehearse:
                 files.write_durable(path, pem, mode=0o600)
@@ -66,10 +68,10 @@ def _open(path: Path, old: bytes, new: bytes) -> PrivateKey | None:
     """Return the key that *old* opens; ``None`` when *new* opens it already."""
     pem = files.read_private(path)
     try:
-        return keys.decrypt_private_key(pem, old)
+        return private_keys.decrypt_private_key(pem, old)
     except SignerError as exc:
         try:
-            keys.decrypt_private_key(pem, new)
+            private_keys.decrypt_private_key(pem, new)
         except SignerError:
             raise SignerError(
                 f"cannot open the key {path}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from chargepki.pki import files, keys
+from chargepki.pki import files, keys, private_keys
 from chargepki.pki.errors import Conflict, InputError, SignerError, UnavailableError
 from chargepki.pki.keys import KeyAlgorithm, PrivateKey, PublicKey
 
@@ -128,7 +128,7 @@ class SoftwareKeyStore:
             with files.locked(self._folder.parent / KEYS_LOCK, mode=0o600):
                 self._prove_passphrase()
                 private_key = obtain()
-                files.write_new(path, keys.encrypt_private_key(private_key, self._secret()), mode=0o600)
+                files.write_new(path, private_keys.encrypt_private_key(private_key, self._secret()), mode=0o600)
             self._remember(path)
             self._opened[uri] = Signer.of(uri, private_key)
         return uri
@@ -186,7 +186,7 @@ class SoftwareKeyStore:
     def _decrypt(self, path: Path) -> PrivateKey:
         pem = files.read_private(path)
         try:
-            private_key = keys.decrypt_private_key(pem, self._secret())
+            private_key = private_keys.decrypt_private_key(pem, self._secret())
         except SignerError as exc:
             raise SignerError(f"cannot open the key {path}", why=exc.why or exc.what, fix=exc.fix) from exc
         self._remember(path)

@@ -27,8 +27,9 @@ from chargepki.ocpp_security.sign_certificate import InstalledCertificate, Pendi
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, NotFound, StateError
-from chargepki.pki.keys import PrivateKey, load_private_key, serialise_private_key, spki_der, spki_sha256
+from chargepki.pki.keys import PrivateKey, spki_der, spki_sha256
 from chargepki.pki.pem import decode_der_or_pem, pem_blocks, to_pem
+from chargepki.pki.private_keys import load_private_key, serialise_private_key
 
 __all__ = ["QueuedEvent", "StationState", "StationStore"]
 

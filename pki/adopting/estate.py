@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from chargepki.pki import files, keys
+from chargepki.pki import files, keys, private_keys
 from chargepki.pki.crl import CrlView, parse_crl
 from chargepki.pki.errors import ChargePkiError, InputError, SignerError
 from chargepki.pki.importing import Intake
@@ -73,14 +73,14 @@ def open_key(data: bytes, passphrase: Callable[[], bytes]) -> PrivateKey:
         SignerError: the passphrase is wrong.
     """
     if b"ENCRYPTED PRIVATE KEY" in data:
-        return keys.decrypt_private_key(data, passphrase())
+        return private_keys.decrypt_private_key(data, passphrase())
     if b"Proc-Type: 4,ENCRYPTED" in data:  # the older form of openssl, which step-ca writes
         try:
             key = load_pem_private_key(data, passphrase())
         except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
             raise SignerError("the private key cannot be opened", why="wrong passphrase or damaged key") from exc
-        return keys.load_private_key(keys.serialise_private_key(key))  # type: ignore[arg-type]  # judged by the reader
-    return keys.load_private_key(data)
+        return private_keys.load_private_key(private_keys.serialise_private_key(key))  # type: ignore[arg-type]  # judged by the reader
+    return private_keys.load_private_key(data)
 
 
 def read_estate(

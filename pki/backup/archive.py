@@ -19,21 +19,14 @@ from typing import IO, Any, Final, cast
 import orjson
 
 from chargepki.pki.errors import InputError
+from chargepki.pki.tar_headers import BoundedHeader
 
 __all__ = ["MANIFEST", "ArchiveReader", "ArchiveWriter", "Member", "check_name"]
 
 MANIFEST: Final = "manifest.json"
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 18
-_MAX_HEADER: Final = 1 << 16
 _MAX_MEMBERS: Final = 10_000_000
-_EXTENDED: Final = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
 
 
 def check_name(name: str) -> PurePosixPath:
@@ -84,18 +77,6 @@ class ArchiveWriter:
         yield self._deflate.flush()
 
 
-class _Header(tarfile.TarInfo):
-    """Refuses extended headers that would be read into memory whole."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Read a header."""
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _EXTENDED and found.size > _MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {found.size} bytes")
-        return found
-
-
 @dataclass(slots=True)
 class Member:
     """One member, to be read before the next one is asked for."""
@@ -141,7 +122,7 @@ class ArchiveReader:
             InputError: it is no archive of ours, or not whole.
         """
         try:
-            with tarfile.open(fileobj=self._stream, mode="r|gz", tarinfo=_Header) as archive:
+            with tarfile.open(fileobj=self._stream, mode="r|gz", tarinfo=BoundedHeader) as archive:
                 for info in archive:
                     archive.members = []  # type: ignore[attr-defined]  # it would remember all of them
                     if not info.isreg() or len(self._seen) > _MAX_MEMBERS:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.errors import InputError, SignerError
 from chargepki.pki.keys import PrivateKey
 from chargepki.pki.pem import PemBlock, to_pem
@@ -68,7 +68,7 @@ class KeyRing:
         pem = to_pem("ENCRYPTED PRIVATE KEY", der) if old is None else _with_headers(old)
         for passphrase in candidates:
             try:
-                opened = keys.decrypt_private_key(pem.encode("latin-1"), passphrase)
+                opened = private_keys.decrypt_private_key(pem.encode("latin-1"), passphrase)
             except (SignerError, InputError):
                 continue
             self._put(name, opened, is_encrypted=True)
@@ -77,7 +77,7 @@ class KeyRing:
 
     def _load(self, name: str, der: bytes, *, is_encrypted: bool) -> None:
         try:
-            self._put(name, keys.load_private_key(der), is_encrypted=is_encrypted)
+            self._put(name, private_keys.load_private_key(der), is_encrypted=is_encrypted)
         except (InputError, SignerError) as error:
             closed = f"{error.what}{f' ({error.why})' if error.why else ''}"
             self.keys.append(RingKey(name, "", None, is_encrypted, closed))

@@ -13,19 +13,11 @@ from dataclasses import dataclass, field
 from typing import IO, BinaryIO, Final, cast
 
 from chargepki.pki.errors import InputError
+from chargepki.pki.tar_headers import BoundedHeader
 
 __all__ = ["Allowance", "Member", "is_archive", "members"]
 
-_MAX_HEADER: Final = 1 << 20
-"""A longer extended header of a tar archive is an attempt to have it held in memory."""
 _CHUNK: Final = 1 << 20
-_EXTENDED: Final = (
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)
 
 
 @dataclass(slots=True)
@@ -128,21 +120,9 @@ def _zip(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
                 yield _member(info.filename, stream, allowance)
 
 
-class _Header(tarfile.TarInfo):
-    """Refuses extended headers that would be read into memory whole."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Read a header."""
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _EXTENDED and found.size > _MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {found.size} bytes")
-        return found
-
-
 def _tar(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
     # As a stream: nothing is kept of what has passed, and no header can send the reader back.
-    with tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as archive:
+    with tarfile.open(fileobj=source, mode="r|", tarinfo=BoundedHeader) as archive:
         for info in archive:
             archive.members = []  # type: ignore[attr-defined]  # it would remember a million of them
             if not info.isreg() or info.issparse():

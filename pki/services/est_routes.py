@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from chargepki.pki.authority import utc_now
 from chargepki.pki.files import read_limited
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.keys import PrivateKey, load_private_key
+from chargepki.pki.keys import PrivateKey
+from chargepki.pki.private_keys import load_private_key
 from chargepki.pki.services.est import EstRequest, EstService
 from chargepki.pki.services.http import Handler, Request, Response, plain
 

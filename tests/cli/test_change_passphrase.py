@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chargepki.pki import files, keys
+from chargepki.pki import files, keys, private_keys
 from chargepki.pki.errors import SignerError, UnavailableError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.passphrase import change_passphrase
@@ -29,7 +29,7 @@ def opens(home: Path, passphrase: bytes) -> set[str]:
     found = set()
     for path in (home / "keys").glob("*.key"):
         try:
-            keys.decrypt_private_key(path.read_bytes(), passphrase)
+            private_keys.decrypt_private_key(path.read_bytes(), passphrase)
         except SignerError:
             continue
         found.add(path.name)
@@ -81,7 +81,9 @@ def test_a_change_that_stopped_in_the_middle_is_gone_on_from(
 
 def test_nothing_is_changed_unless_every_key_opens(run: CommandLine, place: Path, new_file: Path) -> None:
     path = run.home / "keys" / "zz@1.key"
-    path.write_bytes(keys.encrypt_private_key(keys.generate_private_key(KeyAlgorithm.SECP256R1), b"a third one"))
+    path.write_bytes(
+        private_keys.encrypt_private_key(keys.generate_private_key(KeyAlgorithm.SECP256R1), b"a third one")
+    )
     path.chmod(0o600)
     before = snapshot(run.home / "keys")
     words = ("ca", "change-passphrase", "--new-passphrase-file")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chargepki.pki import keys
+from chargepki.pki import private_keys
 from chargepki.pki.pem import to_pem
 from testkit.chains import Made, hierarchy
 from testkit.command_line import CommandLine, snapshot
@@ -34,7 +34,7 @@ def heap(tmp_path: Path, four: tuple[Made, ...]) -> Path:
     folder.mkdir()
     text = "".join(to_pem("CERTIFICATE", each.der) for each in four)
     (folder / "bundle.pem").write_bytes(text.replace("\n", "\r\n").encode())
-    (folder / "bundle.key").write_text(keys.serialise_private_key(four[3].key).decode())
+    (folder / "bundle.key").write_text(private_keys.serialise_private_key(four[3].key).decode())
     (folder / "bundle.key").chmod(0o600)
     (folder / "notes.txt").write_text("call Bob")
     return folder

@@ -160,7 +160,7 @@ def test_a_key_of_the_workspace_signs_by_its_uri_and_an_encrypted_file_with_the_
         "firmware", "sign", release.file("image"), "--key", "file:maker@1.key", "--cert", release.file("ec.pem"), code=4
     )
     assert "not the one that the certificate names" in done.stderr
-    from chargepki.pki.keys import encrypt_private_key, load_private_key
+    from chargepki.pki.private_keys import encrypt_private_key, load_private_key
 
     key = load_private_key(release.file("ec.key").read_bytes())
     sealed = tmp_path / "sealed.key"
@@ -201,7 +201,7 @@ def test_a_release_goes_from_the_build_to_its_approval(release: Release, tmp_pat
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    from chargepki.pki.keys import serialise_private_key
+    from chargepki.pki.private_keys import serialise_private_key
 
     run = release.run
     bob = ec.generate_private_key(ec.SECP256R1())

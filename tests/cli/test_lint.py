@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint import all_rules
 from chargepki.pki.pem import to_pem
@@ -263,7 +263,7 @@ def test_an_issuer_that_cannot_be_read_is_named(lint: CommandLine, leaf: Path, t
 
 
 def test_the_chain_of_a_tls_endpoint_is_judged(lint: CommandLine, tmp_path: Path) -> None:
-    key = keys.serialise_private_key(public_test_key(keys.KeyAlgorithm.SECP256R1, 4))
+    key = private_keys.serialise_private_key(public_test_key(keys.KeyAlgorithm.SECP256R1, 4))
     with tls_server(tmp_path, pem(LEAF, SUB2, SUB1, V2G_ROOT), key) as port:
         done = lint("lint", f"tls://127.0.0.1:{port}", "--json", *AT, code=1)
     bundle = next(report for report in reports(done) if report["kind"] == "bundle")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.keys import KeyAlgorithm
 from testkit.crash import Place, Runner
 from testkit.crash_judge import key_files, problems
@@ -36,7 +36,7 @@ def lose_a_key(place: Place) -> None:
 
 def overwrite_a_key(place: Place) -> None:
     key = keys.generate_private_key(KeyAlgorithm.SECP256R1)
-    (place.home / "keys" / "s@1.key").write_bytes(keys.encrypt_private_key(key, b"other"))
+    (place.home / "keys" / "s@1.key").write_bytes(private_keys.encrypt_private_key(key, b"other"))
 
 
 def cut_a_key(place: Place) -> None:

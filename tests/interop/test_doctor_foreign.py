@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from chargepki.pki import keys, oids
+from chargepki.pki import oids, private_keys
 from chargepki.pki.doctor import Diagnosis, Heap, Party, corrected_bundle, examine
 from chargepki.pki.pem import to_pem
 from testkit.chains import Made, make
@@ -146,7 +146,7 @@ def test_file_that_does_not_begin_with_the_leaf_is_refused_by_both(tmp_path: Pat
     need(Tool.JAVA)
     (leaf, sub), root = chains()["sound"]
     key = tmp_path / "server.key"
-    key.write_text(keys.serialise_private_key(leaf.key).decode())
+    key.write_text(private_keys.serialise_private_key(leaf.key).decode())
     wrong, right = tmp_path / "wrong.pem", tmp_path / "right.pem"
     wrong.write_bytes(pem(sub, leaf))
     diagnosis = diagnose(("wrong.pem", wrong.read_bytes()), ("root.pem", pem(root)))

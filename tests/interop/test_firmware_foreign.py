@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chargepki.ocpp_security.firmware import sign_firmware, verify_firmware
-from chargepki.pki.keys import serialise_private_key
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.private_keys import serialise_private_key
 from testkit.chains import AT, Made
 from testkit.firmware import IMAGE, maker, pem, signer_of
 from testkit.foreign import Tool, java_program, need, run

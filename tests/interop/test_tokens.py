@@ -13,7 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 from chargepki.pki.errors import ChargePkiError, Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
@@ -82,7 +82,7 @@ def test_a_key_of_a_token_signs_like_any_other_and_never_leaves_it(
             raw = signer.private_key.sign(b"message", scheme_, hashes.SHA384())
             signer.public_key.verify(raw, b"message", scheme_, hashes.SHA384())
     with pytest.raises(UnsupportedAlgorithm):
-        keys.serialise_private_key(signer.private_key)
+        private_keys.serialise_private_key(signer.private_key)
     assert PIN not in repr(signer) + repr(store)
 
 

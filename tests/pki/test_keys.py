@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa, x25
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargepki.pki import der, keys, names, oids
+from chargepki.pki import der, keys, names, oids, private_keys
 from chargepki.pki.errors import InputError, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from testkit.effort import examples
@@ -221,9 +221,9 @@ def test_keys_that_cannot_sign_are_not_loaded() -> None:
         keys.load_public_key(exchange.public_key().public_bytes(*public_format))
     private_format = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with pytest.raises(InputError, match="X25519"):
-        keys.load_private_key(exchange.private_bytes(*private_format))
+        private_keys.load_private_key(exchange.private_bytes(*private_format))
     with pytest.raises(InputError, match="DSA"):
-        keys.load_private_key(dsa.generate_private_key(1024).private_bytes(*private_format))
+        private_keys.load_private_key(dsa.generate_private_key(1024).private_bytes(*private_format))
 
 
 def test_points_off_the_curve_are_refused() -> None:
@@ -315,19 +315,19 @@ def test_public_key_bits_have_no_octet_of_unused_bits() -> None:
 
 @pytest.mark.parametrize("algorithm", KeyAlgorithm)
 def test_every_key_survives_encryption(algorithm: KeyAlgorithm) -> None:
-    pem = keys.encrypt_private_key(made(algorithm), b"correct horse")
-    assert keys.spki_der(keys.decrypt_private_key(pem, b"correct horse")) == keys.spki_der(made(algorithm))
+    pem = private_keys.encrypt_private_key(made(algorithm), b"correct horse")
+    assert keys.spki_der(private_keys.decrypt_private_key(pem, b"correct horse")) == keys.spki_der(made(algorithm))
     with pytest.raises(SignerError, match="cannot be opened"):
-        keys.decrypt_private_key(pem, b"wrong horse")
+        private_keys.decrypt_private_key(pem, b"wrong horse")
 
 
 @pytest.mark.parametrize("algorithm", [KeyAlgorithm.SECP256R1, KeyAlgorithm.ED448, KeyAlgorithm.RSA2048])
 def test_every_key_survives_plain_serialisation(algorithm: KeyAlgorithm) -> None:
-    pem = keys.serialise_private_key(made(algorithm))
-    assert keys.spki_der(keys.load_private_key(pem)) == keys.spki_der(made(algorithm))
+    pem = private_keys.serialise_private_key(made(algorithm))
+    assert keys.spki_der(private_keys.load_private_key(pem)) == keys.spki_der(made(algorithm))
     (block,) = der.pem_blocks(pem, max_bytes=10_000)
     assert block.label == "PRIVATE KEY"
-    assert keys.spki_der(keys.load_private_key(block.der)) == keys.spki_der(made(algorithm))
+    assert keys.spki_der(private_keys.load_private_key(block.der)) == keys.spki_der(made(algorithm))
 
 
 def scrypt_of(pem: bytes) -> tuple[int, int, int, int]:
@@ -347,27 +347,27 @@ def scrypt_of(pem: bytes) -> tuple[int, int, int, int]:
 
 
 def test_scrypt_cost_in_the_der_is_at_least_2_to_the_15() -> None:
-    n, r, p, salt = scrypt_of(keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw"))
+    n, r, p, salt = scrypt_of(private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw"))
     assert n >= 2**15
     assert r * p >= 7
     assert salt >= 16
-    assert scrypt_of(keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw", n=2**16))[0] == 2**16
+    assert scrypt_of(private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw", n=2**16))[0] == 2**16
 
 
 def test_scrypt_cost_below_2_to_the_15_is_a_mistake_of_the_caller() -> None:
     for n in (2**14, 2**15 + 1, 0):
         with pytest.raises(ValueError, match="scrypt cost"):
-            keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw", n=n)
+            private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw", n=n)
 
 
 def test_salt_and_iv_are_fresh_each_time() -> None:
-    one, other = (keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw") for _ in range(2))
+    one, other = (private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw") for _ in range(2))
     assert one != other
 
 
 def test_empty_passphrases_are_refused() -> None:
     with pytest.raises(SignerError, match="empty"):
-        keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"")
+        private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"")
 
 
 @pytest.mark.foreign
@@ -375,7 +375,7 @@ def test_empty_passphrases_are_refused() -> None:
 def test_openssl_reads_the_encrypted_key(algorithm: KeyAlgorithm, tmp_path: Path) -> None:
     need(Tool.OPENSSL)
     path = tmp_path / "ca.key"
-    path.write_bytes(keys.encrypt_private_key(made(algorithm), b"correct horse"))
+    path.write_bytes(private_keys.encrypt_private_key(made(algorithm), b"correct horse"))
     (tmp_path / "right").write_text("correct horse\n")
     (tmp_path / "wrong").write_text("wrong horse\n")
     right = run("openssl", "pkey", "-in", path, "-passin", f"file:{tmp_path / 'right'}", "-pubout")
@@ -391,7 +391,7 @@ def test_keys_encrypted_by_another_library_are_opened() -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"pw"),
     )
-    assert keys.spki_der(keys.decrypt_private_key(pem, b"pw")) == keys.spki_der(made(KeyAlgorithm.SECP256R1))
+    assert keys.spki_der(private_keys.decrypt_private_key(pem, b"pw")) == keys.spki_der(made(KeyAlgorithm.SECP256R1))
 
 
 def test_key_files_that_demand_absurd_memory_are_refused_before_any_derivation() -> None:
@@ -401,7 +401,7 @@ def test_key_files_that_demand_absurd_memory_are_refused_before_any_derivation()
     )
     info = der.sequence(der.sequence(der.oid(oids.PBES2), parameters), der.octet_string(bytes(32)))
     with pytest.raises(SignerError) as caught:
-        keys.decrypt_private_key(der.to_pem("ENCRYPTED PRIVATE KEY", info).encode(), b"pw")
+        private_keys.decrypt_private_key(der.to_pem("ENCRYPTED PRIVATE KEY", info).encode(), b"pw")
     assert "memory" in str(caught.value.__cause__)
 
 
@@ -412,7 +412,7 @@ def test_no_mutated_key_file_raises_anything_but_a_signer_error(place: int, octe
     mutated = bytearray(block.der)
     mutated[place % 120] = octet  # the structure; behind it is ciphertext
     try:
-        keys.decrypt_private_key(der.to_pem(block.label, bytes(mutated)).encode(), b"pw")
+        private_keys.decrypt_private_key(der.to_pem(block.label, bytes(mutated)).encode(), b"pw")
     except SignerError as error:
         assert error.what
 
@@ -422,16 +422,16 @@ def test_no_mutated_key_file_raises_anything_but_a_signer_error(place: int, octe
 )
 def test_what_is_no_key_is_refused(junk: bytes) -> None:
     with pytest.raises(InputError, match="no private key"):
-        keys.load_private_key(junk)
+        private_keys.load_private_key(junk)
     with pytest.raises(SignerError):
-        keys.decrypt_private_key(junk, b"pw")
+        private_keys.decrypt_private_key(junk, b"pw")
 
 
 def test_plain_and_encrypted_keys_are_told_apart() -> None:
     with pytest.raises(SignerError, match="encrypted"):
-        keys.load_private_key(ENCRYPTED)
+        private_keys.load_private_key(ENCRYPTED)
     with pytest.raises(SignerError):
-        keys.decrypt_private_key(keys.serialise_private_key(made(KeyAlgorithm.SECP256R1)), b"pw")
+        private_keys.decrypt_private_key(private_keys.serialise_private_key(made(KeyAlgorithm.SECP256R1)), b"pw")
 
 
 def test_sign_refuses_a_curve_that_has_no_signature_algorithm() -> None:
@@ -439,7 +439,7 @@ def test_sign_refuses_a_curve_that_has_no_signature_algorithm() -> None:
         keys.sign(ec.generate_private_key(ec.SECP256K1()), b"data")
 
 
-ENCRYPTED = keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw")
+ENCRYPTED = private_keys.encrypt_private_key(made(KeyAlgorithm.SECP256R1), b"pw")
 
 
 @pytest.mark.parametrize("octets", [0, 55, 57, 128])
@@ -448,6 +448,6 @@ def test_an_x448_key_of_another_length_is_one_clear_error(octets: int) -> None:
     algorithm = der.sequence(der.oid("1.3.101.111"))
     private = der.sequence(der.integer(0), algorithm, der.octet_string(der.octet_string(bytes(octets))))
     with pytest.raises(InputError, match="no private key can be read"):
-        keys.load_private_key(private)
+        private_keys.load_private_key(private)
     with pytest.raises(InputError):
         keys.load_public_key(der.sequence(algorithm, der.bit_string(bytes(octets))))

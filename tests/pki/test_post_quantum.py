@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from chargepki.pki import keys, oids, verify_chain
+from chargepki.pki import keys, oids, private_keys, verify_chain
 from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import ChainError, PolicyRefusal
@@ -128,7 +128,7 @@ def test_the_charging_standards_of_iso_15118_know_no_such_key(tmp_path: Path) ->
 def test_a_key_survives_encryption_and_is_one_of_a_path_validator() -> None:
     for algorithm in SIZES:
         key = keys.generate_private_key(algorithm)
-        again = keys.decrypt_private_key(keys.encrypt_private_key(key, b"x"), b"x")
+        again = private_keys.decrypt_private_key(private_keys.encrypt_private_key(key, b"x"), b"x")
         signature = keys.sign(again, b"message")
         identifier = keys.signature_algorithm(algorithm).der
         assert keys.verify(key.public_key(), signature, b"message", identifier)

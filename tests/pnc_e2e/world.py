@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from chargepki.pki import keys, names
+from chargepki.pki import keys, names, private_keys
 from chargepki.pki.certificate_view import view_certificate, view_tbs
 from chargepki.pki.chain import AnchorUse, TrustAnchor
 from chargepki.pki.config import load_settings
@@ -94,7 +94,7 @@ class World:
         key, chain = self.folder / f"leaf{number}.key", self.folder / f"leaf{number}.pem"
         kind = ("--profile", f"iso15118-2/{role}", "--subject", subject)
         self.run("cert", "issue", "--ca", f"{prefix}-{ca}", *kind, "--new-key", "--key-out", key, "--chain-out", chain)
-        return Leaf(read_pem(chain), keys.load_private_key(key.read_bytes()), (chain, key))
+        return Leaf(read_pem(chain), private_keys.load_private_key(key.read_bytes()), (chain, key))
 
     def vehicle(self, *, contract: bool = True) -> tuple[str, Leaf, str]:
         """Make a vehicle that is known here, and a contract for it; return PCID, its chain, and the EMAID."""

@@ -20,7 +20,7 @@ from argon2 import PasswordHasher
 from argon2.low_level import Type
 
 from chargepki.ocpp_security import passwords
-from chargepki.pki import keys
+from chargepki.pki import private_keys
 from chargepki.pki.inventory import migrate
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.engine import Database
@@ -29,7 +29,7 @@ from chargepki.pki.services import accounts
 __all__ = ["as_shipped", "be_quick", "cheapen_secrets", "prepare_migrated_file"]
 
 _AS_SHIPPED = migrate.migrate
-_COST = keys.MIN_SCRYPT_N
+_COST = private_keys.MIN_SCRYPT_N
 _CHEAP = 2**8
 _STATIONS, _ACCOUNTS = passwords._HASHER, accounts._HASHER
 _CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
@@ -73,8 +73,8 @@ def cheapen_secrets() -> None:
 def _set_costs(cost: int, of_stations: PasswordHasher, of_accounts: PasswordHasher) -> None:
     passwords._HASHER = of_stations
     accounts._HASHER = of_accounts  # type: ignore[misc]  # a constant, but for tests
-    keys.MIN_SCRYPT_N = cost  # type: ignore[misc]  # a constant, but for tests
-    keys.encrypt_private_key.__defaults__ = (cost,)
+    private_keys.MIN_SCRYPT_N = cost  # type: ignore[misc]  # a constant, but for tests
+    private_keys.encrypt_private_key.__defaults__ = (cost,)
 
 
 def _set_migrations(migrations: Callable[[Database], None]) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from chargepki.pki import keys, names
+from chargepki.pki import names, private_keys
 from chargepki.pki.doctor import ChainReport, Diagnosis, Heap, Party, corrected_bundle, examine
 from chargepki.pki.findings import Severity
 from chargepki.pki.keys import KeyAlgorithm
@@ -43,7 +43,7 @@ def pem(*made: Made) -> bytes:
 
 
 def key_pem(made: Made) -> bytes:
-    return keys.serialise_private_key(made.key)
+    return private_keys.serialise_private_key(made.key)
 
 
 def diagnose(**files: bytes) -> Diagnosis:
@@ -234,7 +234,7 @@ def test_new_certificate_request_label_is_told_and_read() -> None:
     """MaEVe: requests under the label NEW CERTIFICATE REQUEST."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CS-1")])
     request = to_pem("NEW CERTIFICATE REQUEST", make_csr(subject)).encode()
-    key = keys.serialise_private_key(key_of(KeyAlgorithm.SECP256R1))
+    key = private_keys.serialise_private_key(key_of(KeyAlgorithm.SECP256R1))
     diagnosis = diagnose(station__csr=request, station__key=key)
     assert "text-label" in rules(diagnosis)
     (found,) = (each for each in diagnosis.objects if each.kind == "private-key")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
 
 from chargepki.cli.output import jsonable
-from chargepki.pki import keys
+from chargepki.pki import private_keys
 from chargepki.pki.doctor import Diagnosis, Heap, Limits, choose_chain, examine, to_json
 from chargepki.pki.errors import InputError, NotFound, StateError
 from chargepki.pki.pem import to_pem
@@ -65,7 +65,7 @@ def test_pkcs12_without_its_passphrase_says_that_it_is_encrypted(
 
 
 def test_encrypted_key_is_matched_with_the_passphrase_and_named_as_encrypted_without(four: tuple[Made, ...]) -> None:
-    sealed = keys.encrypt_private_key(four[3].key, PASSPHRASE)
+    sealed = private_keys.encrypt_private_key(four[3].key, PASSPHRASE)
     files = (("leaf.pem", pem(four[3])), ("leaf.key", sealed))
     assert key_objects(diagnose(*files, passphrases=(b"no", PASSPHRASE))) == {"leaf.key": ("leaf.pem",)}
     diagnosis = diagnose(*files)
@@ -103,7 +103,7 @@ def test_one_bad_file_never_stops_the_rest(four: tuple[Made, ...]) -> None:
 
 
 def test_no_part_of_a_key_is_in_the_report(four: tuple[Made, ...]) -> None:
-    key = keys.serialise_private_key(four[3].key)
+    key = private_keys.serialise_private_key(four[3].key)
     diagnosis = diagnose(("leaf.pem", pem(four[3]) + key))
     assert "e_private_key_in_bundle" in {finding.rule for finding in diagnosis.findings}
     told = json.dumps(jsonable(to_json(diagnosis))) + repr(diagnosis.objects)
@@ -142,7 +142,7 @@ def test_crowds_of_namesakes_cost_a_bounded_number_of_signatures() -> None:
 
 def test_mutants_of_every_container_are_diagnosed_without_a_bug(four: tuple[Made, ...]) -> None:
     root, sub1, sub2, leaf = four
-    sealed = keys.encrypt_private_key(leaf.key, PASSPHRASE)
+    sealed = private_keys.encrypt_private_key(leaf.key, PASSPHRASE)
     seeds = [pem(leaf, sub2), p12(four), leaf.der + sub2.der, sealed, pem(sub1, root).replace(b"\n", b"\\n")]
     draw = random.Random(20260301)
     for number in range(75):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, NoEncryption, PrivateFormat, pkcs12
 from cryptography.x509 import load_der_x509_certificate
 
-from chargepki.pki import der, keys, oids
+from chargepki.pki import der, oids, private_keys
 from chargepki.pki.errors import InputError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import LintSession, lint_private_key
@@ -161,7 +161,7 @@ def test_enveloped_data_is_one_clear_error() -> None:
 
 @pytest.mark.as_shipped
 def test_our_own_key_files_are_kept_well() -> None:
-    written = keys.encrypt_private_key(ec_key(), b"secret")
+    written = private_keys.encrypt_private_key(ec_key(), b"secret")
     (private_key,) = [report for name, report in reports(written, mode=0o644).items() if name.startswith("private-key")]
     assert not private_key.findings
     assert {"e_key_readable", "w_key_weak_encryption"} <= set(private_key.rules_run)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from chargepki.pki import der, keys, oids
+from chargepki.pki import der, oids, private_keys
 from chargepki.pki.chain.extensions import read_policies
 from chargepki.pki.chain.ocsp import read_ocsp_response
 from chargepki.pki.crl import parse_crl
@@ -123,7 +123,7 @@ def test_a_key_file_of_an_old_scheme_may_not_demand_endless_rounds(scheme: str, 
     sealed = der.sequence(der.sequence(der.oid(scheme), parameters), der.octet_string(bytes(64)))
     begun = time.process_time()
     with pytest.raises(SignerError, match="cannot be opened"):
-        keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", sealed).encode(), b"secret")
+        private_keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", sealed).encode(), b"secret")
     assert time.process_time() - begun < 1
 
 
@@ -167,16 +167,16 @@ def test_a_private_key_with_a_prime_of_100_kib_is_refused_before_anybody_tests_t
     whole = der.sequence(der.integer(0), algorithm, der.octet_string(key))
     start = time.process_time()
     with pytest.raises(InputError, match="octets is not read"):
-        keys.load_private_key(to_pem("PRIVATE KEY", whole).encode() if is_pem else whole)
+        private_keys.load_private_key(to_pem("PRIVATE KEY", whole).encode() if is_pem else whole)
     with pytest.raises(SignerError):
-        keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", whole).encode(), b"password")
+        private_keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", whole).encode(), b"password")
     assert time.process_time() - start < 2
 
 
 def test_the_longest_private_key_of_this_product_is_read_from_any_form() -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
-    pem = keys.serialise_private_key(key)
+    pem = private_keys.serialise_private_key(key)
     chain = to_pem("CERTIFICATE", LEAF).encode() * 20
-    assert keys.load_private_key(chain + pem + chain).public_key() == key.public_key()
-    opened = keys.decrypt_private_key(keys.encrypt_private_key(key, b"passphrase"), b"passphrase")
+    assert private_keys.load_private_key(chain + pem + chain).public_key() == key.public_key()
+    opened = private_keys.decrypt_private_key(private_keys.encrypt_private_key(key, b"passphrase"), b"passphrase")
     assert opened.public_key() == key.public_key()

@@ -18,7 +18,7 @@ from cryptography.x509.oid import AttributeOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chargepki.pki import aio, der, keys
+from chargepki.pki import aio, der, keys, private_keys
 from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.csr import parse_csr
@@ -398,7 +398,7 @@ def test_a_key_made_for_a_client_is_opened_by_openssl_with_the_client_key(
     answer = rig.ask("/.well-known/est/keys/serverkeygen", make_csr("CS-50"), certificate=certificate)
     assert answer.status == 200, answer.body
     key_part, leaf_part = _parts(answer)
-    (tmp_path / "k").write_bytes(keys.serialise_private_key(client))
+    (tmp_path / "k").write_bytes(private_keys.serialise_private_key(client))
     (tmp_path / "c").write_bytes(der.to_pem("CERTIFICATE", certificate).encode())
     (tmp_path / "e").write_bytes(key_part)
     _openssl("-decrypt", "-inform", "DER", "-in", "e", "-inkey", "k", "-recip", "c", "-out", "s", folder=tmp_path)

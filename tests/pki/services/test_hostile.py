@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chargepki.pki import keys
+from chargepki.pki import private_keys
 from chargepki.pki.der import to_pem
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.services.connection import HttpConnection
@@ -258,7 +258,7 @@ def tls_files(tmp_path: Path) -> TlsFiles:
 def write_identity(folder: Path, name: str) -> TlsFiles:
     node = make_node(name, None, ca=False)
     (folder / "tls.pem").write_text(to_pem("CERTIFICATE", node.der))
-    (folder / "tls.key").write_bytes(keys.serialise_private_key(node.key))
+    (folder / "tls.key").write_bytes(private_keys.serialise_private_key(node.key))
     return TlsFiles(folder / "tls.pem", folder / "tls.key")
 
 
@@ -362,7 +362,7 @@ def test_what_tls_remembers_of_old_sessions_is_bounded(
     write_identity(tmp_path, "one.example")
     station = make_node("station", None, ca=False)
     (tmp_path / "station.pem").write_text(to_pem("CERTIFICATE", station.der))
-    (tmp_path / "station.key").write_bytes(keys.serialise_private_key(station.key))
+    (tmp_path / "station.key").write_bytes(private_keys.serialise_private_key(station.key))
     files = TlsFiles(
         tmp_path / "tls.pem", tmp_path / "tls.key", client_trust=lambda: (tmp_path / "station.pem").read_bytes()
     )

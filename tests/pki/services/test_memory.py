@@ -72,14 +72,14 @@ _OPEN_KEYS = """
 import resource, sys, threading
 from pathlib import Path
 from chargepki.pki.services.allocator import give_memory_back
-from chargepki.pki import keys
+from chargepki.pki import keys, private_keys
 def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-pem = keys.encrypt_private_key(keys.generate_private_key(keys.KeyAlgorithm.SECP256R1), b"a passphrase")
-keys.decrypt_private_key(pem, b"a passphrase")
+pem = private_keys.encrypt_private_key(keys.generate_private_key(keys.KeyAlgorithm.SECP256R1), b"a passphrase")
+private_keys.decrypt_private_key(pem, b"a passphrase")
 assert give_memory_back()
 before = resident()
 for _ in range(2):
-    thread = threading.Thread(target=keys.decrypt_private_key, args=(pem, b"a passphrase"))
+    thread = threading.Thread(target=private_keys.decrypt_private_key, args=(pem, b"a passphrase"))
     thread.start(); thread.join()
 print(resident() - before)
 """

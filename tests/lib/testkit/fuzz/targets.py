@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from chargepki.cli.describing import describe_certificate, describe_crl
-from chargepki.pki import csr, keys, names, policy
+from chargepki.pki import csr, keys, names, policy, private_keys
 from chargepki.pki.certificate_view import view_certificate, view_tbs
 from chargepki.pki.chain import (
     AnchorUse,
@@ -148,11 +148,11 @@ def _hash_data(data: bytes) -> None:
 
 
 def _any_key(data: bytes) -> None:
-    keys.load_private_key(data)
+    private_keys.load_private_key(data)
 
 
 def _locked_key(data: bytes) -> None:
-    keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", data).encode(), b"password")
+    private_keys.decrypt_private_key(to_pem("ENCRYPTED PRIVATE KEY", data).encode(), b"password")
 
 
 def _public_key(data: bytes) -> None:
