@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from chargepki.ocpp_security import wire
+from chargepki.ocpp_security import password_change, wire
 from chargepki.ocpp_security.log_requests import check_log_parameters
 from chargepki.ocpp_security.operation_steps import (
     TRUST_KINDS,
@@ -26,10 +26,11 @@ from chargepki.ocpp_security.operations_log import log_step
 from chargepki.ocpp_security.operations_profile import check_profile_parameters, profile_step, read_profile_answer
 from chargepki.ocpp_security.operations_renewal import renewal_step
 from chargepki.ocpp_security.operations_trust import check_trust_parameters, read_trust_answer, trust_step
+from chargepki.ocpp_security.password_change import PasswordAnswer
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.ocpp_security.wire import CertificateUse, PasswordAnswer
+from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory.records import (
     AttemptRecord,
@@ -167,7 +168,7 @@ def read_answer(
     if operation.kind in TRUST_KINDS:
         return read_trust_answer(recorded, payload)
     if operation.kind == OperationKind.SET_PASSWORD:
-        meaning, status = wire.read_set_password_answer(version, payload)
+        meaning, status = password_change.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
     if operation.kind == OperationKind.SET_PROFILE:
         return read_profile_answer(version, recorded, payload)
@@ -234,7 +235,7 @@ def _first_password_attempt(snapshot: Snapshot, secret: PasswordSecret) -> Step:
 
 
 def _send_password(version: OcppVersion, secret: PasswordSecret) -> SendAttempt:
-    call = wire.build_set_password(version, secret.password)
+    call = password_change.build_set_password(version, secret.password)
     return SendAttempt(call.action, call.payload, PasswordChange(PasswordStep.PEND, secret.password_hash))
 
 

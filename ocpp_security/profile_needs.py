@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from chargepki.ocpp_security import wire
+from chargepki.ocpp_security import password_change
 from chargepki.ocpp_security.operation_steps import (
     Finish,
     PasswordChange,
@@ -19,11 +19,12 @@ from chargepki.ocpp_security.operation_steps import (
 )
 from chargepki.ocpp_security.operations_renewal import renewal_step
 from chargepki.ocpp_security.operations_trust import read_trust_answer, trust_step
+from chargepki.ocpp_security.password_change import PasswordAnswer
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.profile_slots import gives_slot_password
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.ocpp_security.wire import PasswordAnswer, RootUse
+from chargepki.ocpp_security.wire import RootUse
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.records import (
     AttemptRecord,
@@ -70,7 +71,7 @@ def read_need_answer(version: OcppVersion, label: str, payload: Mapping[str, Any
     if label.startswith(_TRUST):
         return read_trust_answer(label, payload)
     if label.endswith(_PASSWORD):
-        meaning, status = wire.read_set_password_answer(version, payload)
+        meaning, status = password_change.read_set_password_answer(version, payload)
         return {"status": status, "meaning": meaning.value}
     return None
 
@@ -117,7 +118,7 @@ def _password_first(snapshot: Snapshot, wanted: int, now: datetime) -> Step | No
     need = f"profile {wanted} needs a password first"
     try:
         check_password(secret.password, snapshot.version)
-        call = wire.build_set_password(snapshot.version, secret.password)
+        call = password_change.build_set_password(snapshot.version, secret.password)
     except InputError as unfit:
         return Finish(OperationState.FAILED, {"profile": "unchanged", "why": f"{need}: {unfit}"})
     last = _last_password(snapshot)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
 from chargepki.ocpp_security.pnc_transfer import Dialect
+from chargepki.ocpp_security.request_judge import RequestJudge
 from chargepki.ocpp_security.sign_certificate import (
     CsmsEffect,
     Issue,
@@ -24,7 +25,6 @@ from chargepki.ocpp_security.sign_certificate import (
     SendCall,
     SigningOrder,
     is_unprocessed,
-    opens_link,
     place_of,
 )
 from chargepki.ocpp_security.signed_chain import chain_to_send
@@ -40,16 +40,11 @@ from chargepki.ocpp_security.wire import (
     status_answer,
     supports_use,
 )
-from chargepki.pki import names
-from chargepki.pki.csr import CertificateRequest, parse_csr
 from chargepki.pki.errors import ChargePkiError, InputError, printable
 from chargepki.pki.inventory.records import StationRecord
-from chargepki.pki.policy import judge_request
-from chargepki.pki.profiles import get_profile
 
 __all__ = ["CsmsCertificateFlow"]
 
-_MAX_INFO_CHARACTERS = 512
 _REMEMBERED = 16
 """Certificates whose fate was reported last: the inventory may still show them as pending for an instant."""
 
@@ -110,15 +105,18 @@ class CsmsCertificateFlow:
         self.station = station
         limit = max_chain_characters(version)
         self._max_chain = limit if station_chain_characters is None else min(limit, station_chain_characters)
-        self.replan(plans)
+        self._judge = RequestJudge(station, plans, max_requests_per_hour)
         self._revoke_refused = revoke_refused
-        self._max_requests_per_hour = max_requests_per_hour
         self._entries: dict[str, _Entry] = {}
         self._open: dict[Place, str] = {}
-        # Lists and not deques: they are short, and there are ten thousand flows.
-        self._accepted_at: list[datetime] = []
         self._count = 0
+        # A list and not a deque: it is short, and there are ten thousand flows.
         self._settled: list[str] = []
+
+    @property
+    def plans(self) -> Mapping[CertificateUse, IssuePlan]:
+        """By which CA and profile each use is signed now."""
+        return self._judge.plans
 
     @property
     def chain_limit(self) -> int:
@@ -134,18 +132,17 @@ class CsmsCertificateFlow:
 
         Clause: A02 (1.6: ExtendedTriggerMessage), A02.FR.22, A02.FR.23.
         """
-        self._plan_for(use)
+        self._judge.plan_for(use)
         call = build_trigger(self.version, use, evse=evse_id)
         return SendCall(call.action, call.payload)
 
     def replan(self, plans: Mapping[CertificateUse, IssuePlan]) -> None:
         """Have later requests signed under *plans*; what was ordered already stays as it is."""
-        self.plans = dict(plans)
-        self._profiles = {use: get_profile(plan.profile) for use, plan in plans.items()}
+        self._judge.replan(plans)
 
     def take_over(self, previous: CsmsCertificateFlow) -> None:
         """Go on counting where *previous* stopped: another OCPP version is no way round the limit of requests."""
-        self._accepted_at = previous._accepted_at
+        self._judge.take_over(previous._judge)
 
     def open_order(self, use: CertificateUse) -> SigningOrder | None:
         """Return the order that is open for *use*, if any; the oldest of several V2G leaves."""
@@ -164,12 +161,11 @@ class CsmsCertificateFlow:
         try:
             received = parse_sign_certificate(self.version, payload)
             words = self.version if received.dialect is None else OcppVersion.V201
-            use = self._use_planned(received.use)
-            plan = self._plan_for(use)
-            request = self._judge(received.csr, use, plan)
+            use = self._judge.use_planned(received.use)
+            request = self._judge.judge(received.csr, use)
             open_entry = self._find_open(place_of(use, request))
             if open_entry is None or open_entry.order.request.der != request.der:
-                self._check_rate(now)
+                self._judge.check_rate(now)
         except OcppRefusal as error:
             # Every refusal below is a status; a CALLERROR would be the RPC layer's.
             told = error.answer if isinstance(error.answer, StatusAnswer) else StatusAnswer("Rejected")
@@ -184,9 +180,9 @@ class CsmsCertificateFlow:
             id=f"{self.station.id}/{self._count}",
             station=self.station.id,
             use=use,
-            plan=plan,
+            plan=self._judge.plan_for(use),
             request=request,
-            subject_defaults=self._defaults(use, plan),
+            subject_defaults=self._judge.defaults(use),
             received_at=now,
             typed=_is_typed(received),
             request_id=received.request_id,
@@ -194,7 +190,7 @@ class CsmsCertificateFlow:
         )
         self._entries[order.id] = _Entry(order)
         self._open[place] = order.id
-        self._accepted_at.append(now)
+        self._judge.count(now)
         return {"status": "Accepted"}, [*effects, Issue(order)]
 
     def issued(
@@ -368,72 +364,6 @@ class CsmsCertificateFlow:
         self._open.setdefault(place_of(item.use, item.request), order.id)
         return entry
 
-    # --- judging a request
-
-    def _judge(self, csr: str, use: CertificateUse, plan: IssuePlan) -> CertificateRequest:
-        try:
-            request = parse_csr(csr)
-            common_name, organization = names.get(request.subject_der, "CN"), names.get(request.subject_der, "O")
-            verdict = judge_request(request, self._profiles[use], subject_defaults=self._defaults(use, plan))
-        except ChargePkiError as error:
-            raise _invalid_csr(error.what, why=error.why, fix=error.fix) from error
-        if not verdict.accepted:
-            broken = verdict.refusals[0]
-            raise _invalid_csr(broken.message, why=broken.clause, fix=broken.fix)
-        if opens_link(use) and common_name not in (None, self.station.serial_number):
-            raise _invalid_csr(
-                "the subject's CN is not this station's serial number",
-                operator=f"{self.station.id} asked for CN {common_name!r}, its serial number is "
-                f"{self.station.serial_number!r}",
-                why="A00.FR.405, A00.FR.511: the CN of a station certificate is its own serial number",
-                fix="correct the station's serial number on record, if the record is wrong",
-            )
-        expected = plan.organization or self.station.organization
-        if expected is not None and organization not in (None, expected):
-            raise _invalid_csr(
-                "the subject's O is not the operator's name",
-                operator=f"{self.station.id} asked for O {organization!r}, expected is {expected!r}",
-                why="A00.FR.509; 1.6 A02.FR.13: O is OrganizationName (1.6: CpoName)",
-                fix="set OrganizationName on the station, or correct the station's record",
-            )
-        return request
-
-    def _defaults(self, use: CertificateUse, plan: IssuePlan) -> dict[str, str]:
-        defaults = dict(plan.subject_defaults)
-        organization = plan.organization or self.station.organization
-        if organization is not None:
-            defaults["O"] = organization
-        if opens_link(use):
-            defaults["CN"] = self.station.serial_number
-        return defaults
-
-    def _use_planned(self, use: CertificateUse) -> CertificateUse:
-        # 2.x leaves certificateType out for a combined certificate, but stations without ISO 15118 leave it out too.
-        if use is CertificateUse.COMBINED and use not in self.plans:
-            return CertificateUse.CHARGING_STATION
-        return use
-
-    def _plan_for(self, use: CertificateUse) -> IssuePlan:
-        plan = self.plans.get(use)
-        if plan is None:
-            raise OcppRefusal(
-                f"no CA is set for {use.value}",
-                answer=StatusAnswer("Rejected", "UnsupportedRequest", "no certificates of this type are issued here"),
-                fix=f"start the CSMS with --issue {use.value}=CA",
-            )
-        return plan
-
-    def _check_rate(self, now: datetime) -> None:
-        while self._accepted_at and now - self._accepted_at[0] >= timedelta(hours=1):
-            self._accepted_at.pop(0)
-        if len(self._accepted_at) >= self._max_requests_per_hour:
-            raise OcppRefusal(
-                f"{self.station.id} sent more than {self._max_requests_per_hour} new CSRs within an hour",
-                answer=StatusAnswer("Rejected", "Unspecified", "too many requests within an hour"),
-                why="a station in a loop must not become a signing storm",
-                fix="look at the station's CertSigningWaitMinimum: it is in seconds",
-            )
-
     # --- entries
 
     def _find_open(self, place: Place) -> _Entry | None:
@@ -510,11 +440,6 @@ class CsmsCertificateFlow:
 
 def _is_typed(received: CsrReceived) -> bool:
     return received.use is not CertificateUse.COMBINED  # always in 1.6, which has no combined one
-
-
-def _invalid_csr(told: str, *, operator: str = "", why: str = "", fix: str = "") -> OcppRefusal:
-    answer = StatusAnswer("Rejected", "InvalidCSR", told[:_MAX_INFO_CHARACTERS])
-    return OcppRefusal(operator or told, answer=answer, why=why, fix=fix)
 
 
 def _require_aware(now: datetime) -> None:

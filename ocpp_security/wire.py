@@ -1,4 +1,4 @@
-"""Our vocabulary and OCPP's, per version: certificate uses, triggers, root uses, passwords, boot notifications."""
+"""Our vocabulary and OCPP's, per version: certificate uses, triggers, root uses, boot notifications."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ __all__ = [
     "BootReceived",
     "CertificateUse",
     "CsrReceived",
-    "PasswordAnswer",
     "RootUse",
     "SignedReceived",
     "WireCall",
     "build_certificate_signed",
-    "build_set_password",
     "build_sign_certificate",
     "build_trigger",
     "find_trigger_use",
@@ -33,7 +31,6 @@ __all__ = [
     "parse_certificate_signed",
     "parse_root_use",
     "parse_sign_certificate",
-    "read_set_password_answer",
     "read_status",
     "root_use_name",
     "status_answer",
@@ -63,17 +60,6 @@ class RootUse(StrEnum):
     OEM = "oem"
     V2G_CHAIN = "v2g-chain"
     """The station's own V2G chain: can be listed, not installed."""
-
-
-class PasswordAnswer(StrEnum):
-    """What a station's answer to a new password means (A01.FR.03, FR.04)."""
-
-    ACCEPTED = "accepted"
-    """It will reconnect with the new password; the old one is void."""
-    REBOOT_REQUIRED = "reboot-required"
-    """It takes the new password after a reboot: both count until it has reconnected."""
-    REFUSED = "refused"
-    """The old password stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,46 +334,6 @@ def parse_root_use(version: OcppVersion, name: str) -> RootUse:
         if spelled == name:
             return use
     raise InputError(f"{version.value} has no root certificate type of this name", why=f"name {name[:50]!r}")
-
-
-def build_set_password(version: OcppVersion, password: bytes) -> WireCall:
-    """Return the call that gives a station a new Basic authentication password (A01).
-
-    Args:
-        password: as it will stand in the Authorization header. 1.6: any bytes, sent as hex;
-            2.x: UTF-8, sent as the text itself.
-
-    Raises:
-        InputError: not UTF-8 in 2.x. Lengths are the caller's matter (`passwords`).
-    """
-    if version is OcppVersion.V16:
-        return WireCall("ChangeConfiguration", {"key": "AuthorizationKey", "value": password.hex()})
-    try:
-        text = password.decode("utf-8")
-    except UnicodeDecodeError:
-        # "from None": the chained error would carry the password into tracebacks.
-        raise InputError("the password is not UTF-8", why=f"{version.value} sends it as text") from None
-    setting = {
-        "component": {"name": "SecurityCtrlr"},
-        "variable": {"name": "BasicAuthPassword"},
-        "attributeValue": text,
-    }
-    return WireCall("SetVariables", {"setVariableData": [setting]})
-
-
-def read_set_password_answer(version: OcppVersion, payload: Mapping[str, object]) -> tuple[PasswordAnswer, str]:
-    """Return what a station's answer to `build_set_password` means, and the status as it spelled it."""
-    if version is OcppVersion.V16:
-        status = read_status(payload)
-    else:
-        results = payload.get("setVariableResult")
-        first = results[0] if isinstance(results, list) and len(results) == 1 else None
-        status = str(first.get("attributeStatus", "")) if isinstance(first, Mapping) else ""
-    if status == "Accepted":
-        return PasswordAnswer.ACCEPTED, status
-    if status == "RebootRequired":
-        return PasswordAnswer.REBOOT_REQUIRED, status
-    return PasswordAnswer.REFUSED, status
 
 
 def parse_boot_notification(version: OcppVersion, payload: Mapping[str, object]) -> BootReceived:

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from chargepki.ocpp_security import passwords
+from chargepki.ocpp_security.password_change import build_set_password
 from chargepki.ocpp_security.passwords import (
     PasswordMatch,
     PasswordVerifier,
@@ -20,7 +21,6 @@ from chargepki.ocpp_security.passwords import (
     verify_password,
 )
 from chargepki.ocpp_security.versions import OcppVersion
-from chargepki.ocpp_security.wire import build_set_password
 from chargepki.pki.errors import InputError
 
 V16, V201, V21 = OcppVersion

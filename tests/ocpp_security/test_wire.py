@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from chargepki.ocpp_security.errors import OcppRefusal, StatusAnswer
+from chargepki.ocpp_security.password_change import PasswordAnswer, build_set_password, read_set_password_answer
 from chargepki.ocpp_security.schemas import Kind, check_payload
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import (
     CertificateUse,
-    PasswordAnswer,
     RootUse,
     WireCall,
     build_certificate_signed,
-    build_set_password,
     build_sign_certificate,
     build_trigger,
     find_trigger_use,
@@ -23,7 +22,6 @@ from chargepki.ocpp_security.wire import (
     parse_certificate_signed,
     parse_root_use,
     parse_sign_certificate,
-    read_set_password_answer,
     read_status,
     root_use_name,
     status_answer,
