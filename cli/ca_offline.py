@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from chargepki.pki.authority.offline_files import CaRequestFile
+
 __all__ = ["add_offline"]
 
 
 @click.argument("name")
-@click.option("--profile", required=True, metavar="ID", help="Profile of a CA below a root.")
+@click.option("--profile", required=True, metavar="ID", help="Profile of a CA below a root, or common/ocsp-signer.")
 @click.option("--subject", type=SUBJECT, metavar="RDNS", help="CN=…,O=…,C=…,DC=…; the CN defaults to NAME.")
 @click.option("--validity", type=DURATION, metavar="4y", help="What is asked for; the profile's default otherwise.")
 @click.option("--key", "algorithm", metavar="ALG", help="Key algorithm, for example secp256r1.")
@@ -43,12 +45,21 @@ def request(
 
     If NAME is there already, the next generation is asked for, which takes over when the answer is accepted. A repeat
     writes the same request. Read the digest that is printed to whoever signs.
+
+    With --profile common/ocsp-signer, NAME is a CA whose key is offline, and asks for a responder's certificate, by
+    which `serve` and `ocsp presign` answer for it.
     """
-    from chargepki.cli.results import check_folder, write_result
+    from chargepki.cli.results import check_folder
     from chargepki.pki.authority import CaOrder
+    from chargepki.pki.authority.ocsp import OCSP_PROFILE
     from chargepki.pki.authority.offline import check_request, request_ca
 
     check_folder("--out", out)
+    if profile == OCSP_PROFILE:
+        if subject or algorithm or key_uri:
+            raise click.UsageError("a responder takes subject and key algorithm from its CA; leave those options out")
+        _request_responder(state, name, validity, out, dry_run=dry_run)
+        return
     order = CaOrder(
         name=name,
         profile=profile,
@@ -65,8 +76,29 @@ def request(
     if key_uri is None:
         state.workspace.check_passphrase()
     made = request_ca(state.workspace.authority, _folder(state), order)
-    write_result(state, _encoded(made.to_json()), out)
-    state.output.say(f"offline: chargepki ca sign-request {out} --issuer ROOT --out answer.json")
+    _write_request(state, made, out, issuer="ROOT")
+
+
+def _request_responder(state: GlobalState, name: str, validity: timedelta | None, out: str, *, dry_run: bool) -> None:
+    from chargepki.pki.authority.ocsp import OCSP_PROFILE
+    from chargepki.pki.authority.offline_responder import check_responder_request, request_responder
+
+    authority = state.workspace.authority
+    if dry_run:
+        state.rehearse()
+        ca = check_responder_request(state.workspace.inventory, name, authority.now())
+        state.output.fields("chargepki/ca-request", {"ca": ca.id, "profile": OCSP_PROFILE})
+        return
+    state.workspace.check_passphrase()
+    made = request_responder(authority, _folder(state), name, validity=validity)
+    _write_request(state, made, out, issuer=made.ca)
+
+
+def _write_request(state: GlobalState, made: CaRequestFile, out: str, *, issuer: str) -> None:
+    from chargepki.cli.results import write_result
+
+    write_result(state, made.encoded, out)
+    state.output.say(f"offline: chargepki ca sign-request {out} --issuer {issuer} --out answer.json")
     state.output.say(f"then here: chargepki ca accept answer.json; digest of the request: {made.sha256}")
     state.output.fields("chargepki/ca-request", {"ca": made.ca, "profile": made.profile, "sha256": made.sha256})
 
@@ -90,9 +122,10 @@ def sign_request(
     dry_run: bool,
     **approving: Any,
 ) -> None:
-    """Certify the CA whose request is in the file F, and write the signed answer with the policy's verdict.
+    """Certify the CA, or the responder, whose request is in the file F, and write the signed answer.
 
-    Runs where the issuer's key is, offline if need be: nothing is fetched. A repeat gives the same certificate.
+    It comes with the policy's verdict. Runs where the issuer's key is, offline if need be: nothing is fetched. A repeat
+    gives the same certificate.
     """
     from chargepki.cli.describing import describe_tbs
     from chargepki.cli.results import check_folder, write_result
@@ -147,7 +180,7 @@ def sign_request(
 @click.option("--dry-run", is_flag=True, help="Verify the answer, change nothing.")
 @pass_state
 def accept(state: GlobalState, file: str, root_sha256: str | None, dry_run: bool) -> None:
-    """Verify the answer in the file F and activate the CA that asked for it.
+    """Verify the answer in the file F and activate the CA, or the responder, that asked for it.
 
     It has to answer a request of this workspace, for its key, its subject and its profile, signed by the issuer that it
     names, below a root that is on record or that --root-sha256 names; otherwise nothing changes.
@@ -163,7 +196,9 @@ def accept(state: GlobalState, file: str, root_sha256: str | None, dry_run: bool
     else:
         state.workspace.check_passphrase()
     accepted = accept_answer(state.workspace.authority, _folder(state), answer, root_sha256=root_sha256)
-    if not dry_run:
+    if accepted.is_external:
+        state.output.say(f"{accepted.id} is answered for; next: chargepki serve, or: chargepki ocsp presign")
+    elif not dry_run:
         state.output.say(f"{accepted.id} is {accepted.state.value}, issued by {accepted.issuer}")
         state.output.say(f"next: chargepki crl publish --ca {accepted.name}; and: chargepki crl import ROOT.crl")
     state.output.fields("chargepki/ca", {**ca_row(accepted), "verdict": _verdict(state, answer.verdict)})

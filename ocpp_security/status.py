@@ -15,14 +15,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from chargepki.ocpp_security.fetch import Fetcher
-from chargepki.pki.authority.ocsp import OcspSigner, cert_status
+from chargepki.pki.authority.ocsp import OcspSigner, cert_status, is_answered_for
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.errors import ChargePkiError, InputError, NotFound, UnavailableError
 from chargepki.pki.evidence import StatusEvidence, verify_crl_status, verify_ocsp_status
 from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.contract_records import RoleRootState
-from chargepki.pki.inventory.records import CaRecord, CaState
+from chargepki.pki.inventory.records import CaRecord
 from chargepki.pki.ocsp import SingleAnswer, build_cert_id, build_single_request, issuer_hashes
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ MAX_AGE: Final = timedelta(days=7)
 """How long an answer is kept at most (M06.FR.10), and how old one without nextUpdate may be."""
 _FAILED_FOR: Final = timedelta(seconds=30)
 """How long a failure is remembered, so that a station that asks without end does not make us ask without end."""
-_ANSWERING: Final = (CaState.ACTIVE, CaState.RETIRED)
 _MAX_CACHED: Final = 10_000
 _MAX_URLS: Final = 5
 
@@ -172,7 +171,8 @@ class StatusGateway:
             for ca in self._inventory.list_cas()
             if ca.certificate_der is not None and _hashes(hash_name, ca.certificate_der) == hashes
         ]
-        ours = [ca for ca in found if not ca.is_external and ca.state in _ANSWERING]
+        now = self._clock()
+        ours = [ca for ca in found if is_answered_for(self._inventory, ca, now)]
         # Generations of a CA may share name and key.
         for ca in ours:
             if self._inventory.find_ocsp_subject(f"{ca.id}:{wanted.serial:x}") is not None:

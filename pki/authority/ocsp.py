@@ -21,6 +21,7 @@ from chargepki.pki.authority.revocation import parse_reason
 from chargepki.pki.errors import ChargePkiError, PolicyRefusal, ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.ocsp_records import OcspResponseRecord, OcspSubject
+from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState
 from chargepki.pki.lint import lint_ocsp_response
 from chargepki.pki.ocsp import (
@@ -37,13 +38,20 @@ from chargepki.pki.profiles.base import Standard
 from chargepki.pki.signer import KeyStore, Signer
 
 __all__ = [
+    "OCSP_PROFILE",
     "OCSP_VALIDITY",
     "PRESIGNED_HASHES",
+    "RESPONDER_ACCEPTED",
     "OcspAuthority",
     "OcspSigner",
+    "accepted_delegates",
     "cert_status",
+    "delegate_label",
+    "delegate_request_id",
+    "delegate_subject",
     "find_delegate",
     "is_answered_for",
+    "next_delegate",
     "ocsp_cas",
 ]
 
@@ -53,10 +61,16 @@ OCSP_VALIDITY: Final = timedelta(days=7)
 """thisUpdate to nextUpdate: the most that ISO 15118-20 allows [V2G20-1021]; replaced at half of it."""
 PRESIGNED_HASHES: Final = ("sha1", "sha256")
 """CertIDs that responses are prepared for: nearly every client uses the first, charging stations the second."""
-_PROFILE: Final = "common/ocsp-signer"
+OCSP_PROFILE: Final = "common/ocsp-signer"
+RESPONDER_ACCEPTED: Final = "ca.accept-responder"
+"""The action on record by which running responders learn that they answer for another CA."""
 _RENEW_BEFORE: Final = timedelta(days=10)
 """A third of a delegate's life. More than `OCSP_VALIDITY`, so that no response is cut short by its signer's end."""
 _BATCH: Final = 250
+_HOW_TO_DELEGATE: Final = (
+    "chargepki ca request {ca} --profile common/ocsp-signer --out request.json, have it signed where the key is, "
+    "then: chargepki ca accept answer.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +108,24 @@ class OcspSigner:
 def ocsp_cas(inventory: Inventory, now: datetime) -> Iterator[CaRecord]:
     """List the CAs that are answered for: active and retired ones that have not expired, with a key of ours.
 
-    Not a revoked one: clients that have not heard of it shall stop believing what is below, as with its CRL.
+    Not a revoked one: clients that have not heard of it shall stop believing what is below, as with its CRL. Of those
+    whose key is offline, the ones that have delegated answering to us (`offline_responder`).
     """
-    yield from (ca for ca in inventory.list_cas() if is_answered_for(ca, now))
+    yield from (ca for ca in inventory.list_cas() if is_answered_for(inventory, ca, now))
 
 
-def is_answered_for(ca: CaRecord, now: datetime) -> bool:
+def is_answered_for(reads: Reads, ca: CaRecord, now: datetime) -> bool:
     """Whether the status of what *ca* has issued is ours to tell."""
-    if ca.is_external:
+    if ca.state not in (CaState.ACTIVE, CaState.RETIRED) or ca.not_after is None or now >= ca.not_after:
         return False
-    return ca.state in (CaState.ACTIVE, CaState.RETIRED) and ca.not_after is not None and now < ca.not_after
+    return not ca.is_external or any(each.not_before <= now < each.not_after for each in accepted_delegates(reads, ca))
+
+
+def accepted_delegates(reads: Reads, ca: CaRecord) -> list[CertificateRecord]:
+    """Return the delegates that a CA whose key is elsewhere certified for us and that are not revoked."""
+    prefix = f"id:{delegate_request_id(ca, '')}"
+    found = reads.list_certificates(ca=ca.id, profile=OCSP_PROFILE, state=CertificateState.ISSUED)
+    return [each for each in found if each.request_key.startswith(prefix)]
 
 
 def cert_status(subject: OcspSubject | None) -> CertStatus:
@@ -147,20 +169,32 @@ def find_delegate(inventory: Inventory, keystore: KeyStore, ca: CaRecord, now: d
 def _delegates(inventory: Inventory, keystore: KeyStore, ca: CaRecord) -> list[tuple[CertificateRecord, str]]:
     """Return the issued delegates whose keys we made, with the URI of their keys, the longest-lived first."""
     found = []
-    prefix = f"id:{_request_id(ca, '')}"
-    for record in inventory.list_certificates(ca=ca.id, profile=_PROFILE, state=CertificateState.ISSUED):
+    prefix = f"id:{delegate_request_id(ca, '')}"
+    for record in inventory.list_certificates(ca=ca.id, profile=OCSP_PROFILE, state=CertificateState.ISSUED):
         number = record.request_key.removeprefix(prefix)
         if number != record.request_key and number.isdigit():
-            found.append((record, keystore.uri(_key_label(ca, number))))
+            found.append((record, keystore.uri(delegate_label(ca, number))))
     return sorted(found, key=lambda item: item[0].not_after, reverse=True)
 
 
-def _request_id(ca: CaRecord, number: str) -> str:
+def delegate_request_id(ca: CaRecord, number: str) -> str:
+    """Return under which request id the delegate *number* of *ca* is on record."""
     return f"ocsp-signer:{ca.id}:{number}"
 
 
-def _key_label(ca: CaRecord, number: str) -> str:
+def delegate_label(ca: CaRecord, number: str) -> str:
+    """Return the label of the key of the delegate *number* of *ca*."""
     return f"{ca.id}-ocsp-{number}"
+
+
+def next_delegate(reads: Reads, ca: CaRecord) -> int:
+    """Return the number after that of the newest delegate, or of the one whose issuance was interrupted."""
+    number = 1
+    while True:
+        record = reads.find_certificate_by_request_key(f"id:{delegate_request_id(ca, str(number))}")
+        if record is None or record.state is CertificateState.RESERVED:
+            return number
+        number += 1
 
 
 class OcspAuthority:
@@ -191,6 +225,8 @@ class OcspAuthority:
             assert ca.not_after is not None
             if delegate is not None and delegate.not_after >= min(now + _RENEW_BEFORE, ca.not_after):
                 return delegate
+            if ca.is_external:
+                return _until_it_ends(delegate, ca)
             try:
                 return self._issue_delegate(ca, now)
             except (PolicyRefusal, StateError) as error:
@@ -209,21 +245,21 @@ class OcspAuthority:
         check_may_issue(self._inventory, ca.id)
         keystore = self._authority.keystore
         issuer = self._authority.open_issuer(ca.id)
-        number = self._next_number(ca)
-        label = _key_label(ca, str(number))
+        number = next_delegate(self._inventory, ca)
+        label = delegate_label(ca, str(number))
         uri = keystore.uri(label) if keystore.exists(label) else keystore.create(label, issuer.signer.algorithm)
         signer = keystore.open(uri)
-        subject = _subject(ca, number)
+        subject = delegate_subject(ca, number)
         issued = self._authority.issue(
             IssueOrder(
                 ca=ca.id,
-                profile=_PROFILE,
+                profile=OCSP_PROFILE,
                 spki=signer.spki_der,
                 subject=subject,
                 # The 2022 text of ISO 15118-20 marks key identifiers critical, and OpenSSL and Java refuse to look at
                 # such a signer, also where it answers for certificates that they accept.
                 criticality="rfc5280" if issuer.profile.standard is Standard.ISO15118_20 else "profile",
-                request_id=_request_id(ca, str(number)),
+                request_id=delegate_request_id(ca, str(number)),
                 requester="ocsp",
             )
         )
@@ -232,23 +268,16 @@ class OcspAuthority:
         until = min(issued.record.not_after, ca.not_after)
         return OcspSigner(ca, issued.record.id, signer, key_hash(signer.spki_der), (issued.certificate_der,), until)
 
-    def _next_number(self, ca: CaRecord) -> int:
-        """Return the number after that of the newest delegate, or of the one whose issuance was interrupted."""
-        number = 1
-        while True:
-            record = self._inventory.find_certificate_by_request_key(f"id:{_request_id(ca, str(number))}")
-            if record is None or record.state is CertificateState.RESERVED:
-                return number
-            number += 1
-
     def renew_signers(self) -> list[ChargePkiError]:
         """Renew the delegated signer of every CA that needs it; return what went wrong, CA by CA."""
         failures: list[ChargePkiError] = []
-        for ca in ocsp_cas(self._inventory, self._authority.now()):
+        now = self._authority.now()
+        for ca in ocsp_cas(self._inventory, now):
             try:
                 self.signer(ca)
             except ChargePkiError as error:
                 failures.append(error)
+        failures += _ending_delegates(self._inventory, now)
         return failures
 
     def presign(self, ca: CaRecord, *, leadership: tuple[str, int] | None = None, limit: int | None = None) -> int:
@@ -310,6 +339,33 @@ class OcspAuthority:
         return records
 
 
+def _until_it_ends(delegate: OcspSigner | None, ca: CaRecord) -> OcspSigner:
+    """Return the delegate of a CA whose key is elsewhere: nobody here renews it."""
+    if delegate is not None:
+        return delegate
+    raise SignerError(
+        f"nobody here may answer for {ca.id}",
+        why="its key is offline, and the certificate of its responder is missing, over, or without its key",
+        fix=_HOW_TO_DELEGATE.format(ca=ca.name),
+    )
+
+
+def _ending_delegates(inventory: Inventory, now: datetime) -> Iterator[ChargePkiError]:
+    """Yield a complaint for each CA whose key is elsewhere and whose delegate ends soon, or has ended."""
+    for ca in inventory.list_cas():
+        if not ca.is_external or ca.state not in (CaState.ACTIVE, CaState.RETIRED):
+            continue
+        if ca.not_after is None or now >= ca.not_after:
+            continue
+        ends = [each.not_after for each in accepted_delegates(inventory, ca)]
+        if ends and max(ends) < min(now + _RENEW_BEFORE, ca.not_after):
+            yield StateError(
+                f"the responder's certificate for {ca.id} ends on {max(ends):%Y-%m-%d %H:%M} UTC",
+                why="its issuer's key is offline: nobody here renews it, and then there are no answers any more",
+                fix=_HOW_TO_DELEGATE.format(ca=ca.name),
+            )
+
+
 def _store(tx: Transaction, records: Sequence[OcspResponseRecord], leadership: tuple[str, int] | None) -> int:
     if leadership is not None:
         tx.check_leadership(*leadership)
@@ -323,7 +379,7 @@ def _spki(ca: CaRecord) -> bytes:
     return view_certificate(ca.certificate_der).key.der
 
 
-def _subject(ca: CaRecord, number: int) -> tuple[tuple[str, str], ...]:
+def delegate_subject(ca: CaRecord, number: int) -> tuple[tuple[str, str], ...]:
     """Return the delegate's subject: the operator's country and organisation, and a name that tells whose it is."""
     found = [(short, value) for short in ("C", "O") if (value := names.get(ca.subject_der, short))]
     if not any(short == "O" for short, _ in found):

@@ -7,7 +7,6 @@ here, its certificate and its lists are published.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,8 +17,10 @@ from cryptography import x509
 from chargepki.pki import files, keys, names
 from chargepki.pki.authority.ca_order import CaOrder, adopt_key, check_label
 from chargepki.pki.authority.core import Authority
-from chargepki.pki.authority.issuance import Prepared, finish, prepare
-from chargepki.pki.authority.offline_files import MAX_FILE_BYTES, CaAnswer, CaRequestFile, ChainEntry
+from chargepki.pki.authority.issuance import Issuer, Prepared, finish, prepare
+from chargepki.pki.authority.ocsp import OCSP_PROFILE
+from chargepki.pki.authority.offline_files import CaAnswer, CaRequestFile, ChainEntry, load_request
+from chargepki.pki.authority.offline_responder import record_responder
 from chargepki.pki.authority.orders import IssueOrder
 from chargepki.pki.certificate_view import CertificateView, view_certificate
 from chargepki.pki.chain import verify_chain
@@ -30,7 +31,7 @@ from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord
 from chargepki.pki.lint import lint_certificate
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
-from chargepki.pki.profiles.base import Profile, RoleKind
+from chargepki.pki.profiles.base import Profile, RoleKind, Standard
 
 __all__ = ["accept_answer", "answer_request", "check_request", "judge_request_file", "request_ca"]
 
@@ -59,7 +60,7 @@ def request_ca(authority: Authority, folder: Path, order: CaOrder) -> CaRequestF
     ca = _reserved(authority, order, known, f"{order.name}@{generation}", generation)
     path = folder / f"{ca.id}.json"
     if path.exists():
-        return CaRequestFile.parse(files.read_limited(path, MAX_FILE_BYTES, "request"))
+        return load_request(path)
     if ca.key_uri == authority.keystore.uri(ca.id) and not authority.keystore.exists(ca.id):
         authority.keystore.create(ca.id, algorithm)
     signer = authority.keystore.open(ca.key_uri)
@@ -67,7 +68,7 @@ def request_ca(authority: Authority, folder: Path, order: CaOrder) -> CaRequestF
     seconds = None if order.validity is None else int(order.validity.total_seconds())
     made = CaRequestFile(ca.id, profile.id, csr, seconds)
     files.make_private_folder(folder)
-    files.write_durable(path, _text(made.to_json()), mode=0o600)
+    files.write_durable(path, made.encoded, mode=0o600)
     return made
 
 
@@ -159,11 +160,14 @@ def judge_request_file(
     Raises:
         ChargePkiError: the request, its profile or its issuer is not acceptable.
     """
-    profile = _sub_ca_profile(request.profile)
+    opened = authority.open_issuer(issuer)
+    if request.profile == OCSP_PROFILE:
+        profile = _responder_profile(request, opened)
+    else:
+        profile = _sub_ca_profile(request.profile)
     csr = parse_csr(request.csr)
     check_possession(csr)
-    opened = authority.open_issuer(issuer)
-    order = _order(request, opened.ca.id, validity)
+    order = _order(request, opened, validity)
     prepared = prepare(
         order, opened, authority.inventory, actor=authority.actor, now=authority.now(), policy=authority.policy
     )
@@ -186,7 +190,7 @@ def answer_request(
         ChargePkiError: see `judge_request_file`; nothing was signed.
     """
     judge_request_file(authority, request, issuer, validity=validity)
-    issued = authority.issue(_order(request, authority.open_issuer(issuer).ca.id, validity))
+    issued = authority.issue(_order(request, authority.open_issuer(issuer), validity))
     opened = authority.open_issuer(issued.record.ca)
     entries: list[ChainEntry] = []
     above: CaRecord | None = opened.ca
@@ -199,14 +203,27 @@ def answer_request(
     return replace(answer, signature=opened.signer.sign(answer.signed_octets))
 
 
-def _order(request: CaRequestFile, issuer: str, validity: timedelta | None) -> IssueOrder:
+def _responder_profile(request: CaRequestFile, issuer: Issuer) -> Profile:
+    if request.ca != issuer.ca.id:
+        raise PolicyRefusal(
+            f"a responder for {request.ca} is asked for, and {issuer.ca.id} would certify it",
+            why="a CA alone says who answers for it (RFC 6960 4.2.2.2)",
+            fix=f"pass --issuer {request.ca}",
+        )
+    return get_profile(request.profile)
+
+
+def _order(request: CaRequestFile, issuer: Issuer, validity: timedelta | None) -> IssueOrder:
     asked = None if request.validity_seconds is None else timedelta(seconds=request.validity_seconds)
+    # As for the responders of CAs whose keys are online, see `ocsp`.
+    plain = request.profile == OCSP_PROFILE and issuer.profile.standard is Standard.ISO15118_20
     return IssueOrder(
-        ca=issuer,
+        ca=issuer.ca.id,
         profile=request.profile,
         csr=request.csr,
         validity=validity or asked,
-        request_id=f"ca-request:{issuer}:{request.sha256}",
+        criticality="rfc5280" if plain else "profile",
+        request_id=f"ca-request:{issuer.ca.id}:{request.sha256}",
     )
 
 
@@ -214,7 +231,7 @@ def _order(request: CaRequestFile, issuer: str, validity: timedelta | None) -> I
 
 
 def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_sha256: str | None = None) -> CaRecord:
-    """Verify *answer* and activate the CA that asked; repeated, return it.
+    """Verify *answer* and activate the CA that asked; repeated, return it. For a responder, return who it answers for.
 
     Everything is verified before anything is written: that it answers our request, for our key and our subject, that
     the issuer signed it, that its profile holds, and that it chains to a root that is on record or that *root_sha256*
@@ -230,9 +247,13 @@ def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_
         ChainError, InputError, ProfileViolation: the answer does not hold.
     """
     now = authority.now()
-    request = _find_request(folder, answer.request_sha256)
+    path, request = _find_request(folder, answer.request_sha256)
     ca = authority.inventory.get_ca(request.ca)
-    leaf = _verified(authority, ca, request, answer, root_sha256, now)
+    if request.profile == OCSP_PROFILE:
+        leaf = _verified(authority, authority.keystore.uri(path.stem), request, answer, root_sha256, now)
+        record_responder(authority, ca, path.stem, request, answer, leaf)
+        return authority.inventory.get_ca(ca.id)
+    leaf = _verified(authority, ca.key_uri, request, answer, root_sha256, now)
     loaded = x509.load_der_x509_certificate(answer.certificate)
     issuer = answer.chain[0]
     serial = f"{leaf.serial:x}"
@@ -287,11 +308,11 @@ def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_
     return accepted
 
 
-def _find_request(folder: Path, digest: str) -> CaRequestFile:
+def _find_request(folder: Path, digest: str) -> tuple[Path, CaRequestFile]:
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        found = CaRequestFile.parse(files.read_limited(path, MAX_FILE_BYTES, "request"))
+        found = load_request(path)
         if found.sha256 == digest:
-            return found
+            return path, found
     raise NotFound(
         "this answers no request of this workspace",
         why=f"it is for the request with the digest {digest[:64]}",
@@ -301,7 +322,7 @@ def _find_request(folder: Path, digest: str) -> CaRequestFile:
 
 def _verified(
     authority: Authority,
-    ca: CaRecord,
+    key_uri: str,
     request: CaRequestFile,
     answer: CaAnswer,
     root_sha256: str | None,
@@ -309,12 +330,12 @@ def _verified(
 ) -> CertificateView:
     """Return what the answer's certificate says, once everything about the answer holds."""
     leaf = view_certificate(answer.certificate)
-    spki = parse_csr(request.csr).spki_der
-    if leaf.key.der != spki or authority.keystore.open(ca.key_uri).spki_der != spki:
+    csr = parse_csr(request.csr)
+    if leaf.key.der != csr.spki_der or authority.keystore.open(key_uri).spki_der != csr.spki_der:
         raise InputError("the certificate is not for the key of the request", fix="have the request answered anew")
-    if leaf.subject != ca.subject_der:
+    if leaf.subject != csr.subject_der:
         raise InputError(
-            f"the certificate names {names.text(leaf.subject)}, the request {ca.subject}",
+            f"the certificate names {names.text(leaf.subject)}, the request {names.text(csr.subject_der)}",
             fix="have the request answered anew",
         )
     _check_root(authority, answer.chain[-1], root_sha256)
@@ -329,7 +350,7 @@ def _verified(
             why="it was changed on its way, or made by somebody else",
             fix="get the file anew from the offline machine",
         )
-    profile = get_profile(ca.profile)
+    profile = get_profile(request.profile)
     report = lint_certificate(answer.certificate, profile=profile, issuer_der=above[0], now=now)
     if report.errors:
         first = report.errors[0]
@@ -406,7 +427,3 @@ def _elsewhere(entry: ChainEntry, issuer: str | None, now: datetime) -> CaRecord
         not_before=loaded.not_valid_before_utc,
         not_after=loaded.not_valid_after_utc,
     )
-
-
-def _text(document: object) -> bytes:
-    return (json.dumps(document, indent=2) + "\n").encode("ascii")

@@ -12,12 +12,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from chargepki.pki import files
 from chargepki.pki.der import decode_der_or_pem, to_pem
 from chargepki.pki.errors import InputError
 
-__all__ = ["MAX_FILE_BYTES", "CaAnswer", "CaRequestFile", "ChainEntry"]
+__all__ = ["MAX_FILE_BYTES", "CaAnswer", "CaRequestFile", "ChainEntry", "load_request"]
 
 MAX_FILE_BYTES: Final = 1 << 18
 _REQUEST: Final = "chargepki-ca-request"
@@ -27,10 +29,10 @@ _MOST_ABOVE: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class CaRequestFile:
-    """What a CA asks to be certified for."""
+    """What a CA, or the responder of one, asks to be certified for."""
 
     ca: str
-    """Id of the generation, which is pending online."""
+    """Id of the generation, which is pending online; of a responder, the one that it is to answer for."""
     profile: str
     csr: bytes
     """PKCS#10, DER: proves that the key is held."""
@@ -47,6 +49,11 @@ class CaRequestFile:
             "validity_seconds": self.validity_seconds,
             "csr": to_pem("CERTIFICATE REQUEST", self.csr),
         }
+
+    @property
+    def encoded(self) -> bytes:
+        """The file."""
+        return (json.dumps(self.to_json(), indent=2) + "\n").encode("ascii")
 
     @property
     def sha256(self) -> str:
@@ -66,6 +73,15 @@ class CaRequestFile:
             raise InputError("validity_seconds is no whole number above 0", fix="get the file anew")
         csr = decode_der_or_pem(_text(document, "csr").encode(), ("CERTIFICATE REQUEST",), "csr", MAX_FILE_BYTES)
         return cls(_text(document, "ca"), _text(document, "profile"), csr, seconds)
+
+
+def load_request(path: Path) -> CaRequestFile:
+    """Read the request in the file *path*.
+
+    Raises:
+        InputError: it is none.
+    """
+    return CaRequestFile.parse(files.read_limited(path, MAX_FILE_BYTES, "request"))
 
 
 @dataclass(frozen=True, slots=True)

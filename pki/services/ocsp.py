@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import unquote_to_bytes
 
-from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, OcspSigner, ocsp_cas
+from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, RESPONDER_ACCEPTED, OcspSigner, ocsp_cas
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.der import DerError
 from chargepki.pki.errors import ChargePkiError, UnavailableError
@@ -103,6 +103,8 @@ class OcspResponder:
             self._forget_all()
             return
         for entry in entries:
+            if entry.action == RESPONDER_ACCEPTED:
+                self._forget_all()
             for table, key, _ in entry.effects:
                 if table == "certificate":
                     self._memory.forget(key)

@@ -126,7 +126,7 @@ class Staples:
 
     def _check_ca(self, name: str) -> None:
         ca = self._inventory.find_ca(name)
-        if ca is None or not is_answered_for(ca, self._clock()):
+        if ca is None or not is_answered_for(self._inventory, ca, self._clock()):
             raise _Refused(_plain(404, "there is no CA of that name to answer for"))
 
     # -- batches ----------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ __all__ = [
     "judge_files",
     "missing",
     "need",
+    "node_program",
     "run",
 ]
 
@@ -149,6 +150,16 @@ def _java_classes(name: str) -> Path:
 def java_program(name: str) -> tuple[str | Path, ...]:
     """Return the command that runs ``tests/interop/java/NAME.java``; its arguments follow."""
     return ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", _java_classes(name), name)
+
+
+def node_program(name: str, *, package: str) -> tuple[str | Path, ...]:
+    """Return the command that runs ``tests/interop/node/NAME``, which uses *package* of npm; skip without it."""
+    folder = ROOT / "tests" / "interop" / "node"
+    if reason := missing("node", "nodejs"):
+        pytest.skip(reason)
+    if not (folder / "node_modules" / package).is_dir():
+        pytest.skip(f"{package} is not installed; run: npm ci --prefix tests/interop/node")
+    return ("node", folder / name)
 
 
 def judge_chains(tool: Tool, cases: Sequence[ChainCase]) -> dict[str, Verdict]:
