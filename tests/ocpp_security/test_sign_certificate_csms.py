@@ -3,98 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from chargepki.ocpp_security.certificate_checks import build_csr
 from chargepki.ocpp_security.errors import OcppRefusal
 from chargepki.ocpp_security.pnc_transfer import Dialect, wrap
 from chargepki.ocpp_security.schemas import Kind, check_payload
 from chargepki.ocpp_security.sign_certificate import (
-    CsmsEffect,
-    Issue,
     IssuePlan,
     MarkDelivered,
     MarkSuperseded,
     MarkUndelivered,
     MarkUnknown,
-    Payload,
-    PendingDelivery,
     RecordRefusal,
     SendCall,
-    SigningOrder,
 )
 from chargepki.ocpp_security.sign_certificate_csms import CsmsCertificateFlow
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki import names
 from chargepki.pki.errors import InputError, PolicyRefusal
-from chargepki.pki.keys import PrivateKey
 from chargepki.pki.pem import pem_blocks
+from testkit.csms_flow import OWN, PLANS, USE, V16, V21, V201, accept, csr, deliver, issue, make_flow, request, waiting
 from testkit.flows import NOW, new_key, operator, station_record
-
-V16, V201, V21 = OcppVersion
-USE = CertificateUse.CHARGING_STATION
-PLANS = {
-    USE: IssuePlan("t-cso-sub", "ocpp/charging-station"),
-    CertificateUse.V2G: IssuePlan("t-cpo-sub2", "iso15118-2/secc", {"C": "DE"}),
-}
-OWN = "CN=CS-0001,O=Example CSO"
-
-
-def csr(subject: str = OWN, key: PrivateKey | None = None) -> str:
-    return build_csr(key or new_key(), names.parse_rdns(subject) if subject else names.build_name([]))
-
-
-def make_flow(version: OcppVersion = V201, **options: object) -> CsmsCertificateFlow:
-    return CsmsCertificateFlow(version, station_record(), PLANS, **options)  # type: ignore[arg-type]  # by name
-
-
-def request(
-    version: OcppVersion, text: str, use: CertificateUse | None = USE, request_id: int | None = None
-) -> Payload:
-    payload: Payload = {"csr": text}
-    if version is not V16 and use is not None:
-        payload["certificateType"] = use.value
-    if version is V21 and request_id is not None:
-        payload["requestId"] = request_id
-    check_payload(version, "SignCertificate", Kind.REQUEST, payload, sending=True)
-    return payload
-
-
-def accept(flow: CsmsCertificateFlow, payload: Payload, now: datetime = NOW) -> SigningOrder:
-    answer, effects = flow.sign_requested(payload, now)
-    assert answer == {"status": "Accepted"}, effects
-    (issue,) = [effect for effect in effects if isinstance(effect, Issue)]
-    return issue.order
-
-
-def issue(order: SigningOrder, key: object = None, **fields: str) -> tuple[bytes, ...]:
-    return operator().chain(operator().issue(key or order.request.public_key, **fields), root=True)  # type: ignore[arg-type]
-
-
-def deliver(flow: CsmsCertificateFlow, order: SigningOrder, certificate_id: str = "c1") -> SendCall:
-    (call,) = flow.issued(order, issue(order), NOW, certificate_id=certificate_id)
-    assert isinstance(call, SendCall)
-    check_payload(flow.version, call.action, Kind.REQUEST, call.payload, sending=True)
-    return call
-
-
-def waiting(order: SigningOrder, certificate_id: str = "c1", **changes: object) -> PendingDelivery:
-    """What the inventory says of *order* while its certificate is on its way."""
-    made = PendingDelivery(
-        certificate_id, order.use, order.plan, order.request, issue(order), order.received_at,
-        order.typed, order.request_id,
-    )  # fmt: skip
-    return replace(made, **changes)  # type: ignore[arg-type]  # by name
 
 
 @pytest.mark.parametrize("version", OcppVersion)
@@ -441,152 +377,3 @@ def test_the_same_csr_again_after_it_was_answered_revokes_nothing_when_it_is_rej
     flow.issued(order, issue(order), NOW, certificate_id="c1", known_to_station=True)
     (effect,) = flow.answered(order, "Rejected", NOW)
     assert isinstance(effect, MarkUnknown)
-
-
-# --- every order of events ---------------------------------------------------------------------------------------
-
-KEYS = [new_key() for _ in range(3)]
-CSRS = [csr(key=key) for key in KEYS]
-LEAVES = [operator().chain(operator().issue(key.public_key())) for key in KEYS]
-
-
-@dataclass
-class Seen:
-    """What the outside world knows: orders it works on and calls it has sent."""
-
-    to_issue: list[SigningOrder] = field(default_factory=list)
-    sent: list[SigningOrder] = field(default_factory=list)
-    fate: dict[str, str] = field(default_factory=dict)
-    revoked: set[str] = field(default_factory=set)
-
-
-class CsmsMachine(RuleBasedStateMachine):
-    """Any order of CSRs, issuances, answers, lost connections and reconnects."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flow = make_flow(V21, max_requests_per_hour=10_000)
-        self.seen = Seen()
-        self.count = 0
-        self.pending: dict[str, PendingDelivery] = {}
-        """What the inventory would say: issued, and neither confirmed nor given up."""
-
-    def perform(self, effects: list[CsmsEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Issue(order):
-                    self.seen.to_issue.append(order)
-                case SendCall(_, payload, order, certificate_id, resumed):
-                    assert order is not None
-                    leaf = pem_blocks(str(payload["certificateChain"]).encode(), max_bytes=20_000)[0].der
-                    sent_key = x509.load_der_x509_certificate(leaf).public_key()
-                    assert sent_key == order.request.public_key, "a certificate for a key that was not asked for"
-                    assert payload["requestId"] == order.request_id
-                    assert certificate_id not in self.seen.revoked
-                    assert not resumed or certificate_id in self.pending, "sent again though nothing is pending"
-                    assert order.id not in [one.id for one in self.seen.sent], "sent twice at once"
-                    if certificate_id in self.pending:
-                        item = self.pending[certificate_id]
-                        self.pending[certificate_id] = replace(item, attempts=item.attempts + 1)
-                    self.seen.sent.append(order)
-                case MarkDelivered(_, certificate_id):
-                    assert certificate_id not in self.seen.revoked
-                    self.seen.fate[certificate_id] = "delivered"
-                    self.pending.pop(certificate_id, None)
-                case MarkUndelivered(_, certificate_id, _, _):
-                    # Delivered, or perhaps delivered: the station may be using it.
-                    assert certificate_id not in self.seen.fate, "a certificate that may be in use was revoked"
-                    self.seen.revoked.add(certificate_id)
-                    self.pending.pop(certificate_id, None)
-                case MarkUnknown(_, certificate_id, _, final):
-                    self.seen.fate.setdefault(certificate_id, "unknown")
-                    if final:
-                        self.pending.pop(certificate_id, None)
-                case MarkSuperseded(_, certificate_id):
-                    self.seen.fate.setdefault(certificate_id, "unknown")
-                    self.pending.pop(certificate_id, None)
-                case RecordRefusal():
-                    pass
-
-    @rule(which=st.integers(0, 2))
-    def csr_arrives(self, which: int) -> None:
-        self.count += 1
-        answer, effects = self.flow.sign_requested(request(V21, CSRS[which], request_id=self.count), NOW)
-        assert answer == {"status": "Accepted"}, "a sound request was not accepted: the machine is wedged"
-        self.perform(effects)
-
-    @rule(data=st.data(), foreign=st.booleans())
-    def ca_issues(self, data: st.DataObject, foreign: bool) -> None:
-        if not self.seen.to_issue:
-            return
-        order = data.draw(st.sampled_from(self.seen.to_issue))
-        self.seen.to_issue.remove(order)
-        which = next(i for i, key in enumerate(KEYS) if key.public_key() == order.request.public_key)
-        self.count += 1
-        chain, certificate_id = LEAVES[(which + foreign) % 3], f"c{self.count}"
-        if not foreign:
-            self.pending[certificate_id] = waiting(order, certificate_id, chain=chain)
-        self.perform(self.flow.issued(order, chain, NOW, certificate_id=certificate_id))
-
-    @rule(data=st.data())
-    def ca_refuses(self, data: st.DataObject) -> None:
-        if self.seen.to_issue:
-            order = data.draw(st.sampled_from(self.seen.to_issue))
-            self.seen.to_issue.remove(order)
-            self.perform(self.flow.refused(order, PolicyRefusal("no"), NOW))
-
-    @rule(data=st.data(), status=st.sampled_from(["Accepted", "Rejected", "NotSupported", "InternalError", None]))
-    def station_answers(self, data: st.DataObject, status: str | None) -> None:
-        if self.seen.sent:
-            order = data.draw(st.sampled_from(self.seen.sent))
-            self.seen.sent.remove(order)
-            self.perform(self.flow.answered(order, status, NOW))
-
-    @rule(status=st.sampled_from(["Accepted", "Rejected", None]), which=st.integers(0, 2))
-    def an_answer_to_nothing_arrives(self, status: str | None, which: int) -> None:
-        stray = accept(make_flow(V21), request(V21, CSRS[which]))
-        assert self.flow.answered(replace(stray, id="CS1/none"), status, NOW) == []
-
-    @rule()
-    def connection_is_lost_and_comes_back(self) -> None:
-        for order in self.seen.sent:
-            self.perform(self.flow.answered(order, None, NOW))
-        self.seen.sent.clear()
-        self.perform(self.flow.reconnected(list(self.pending.values()), NOW))
-
-    @rule()
-    def another_process_issues(self) -> None:
-        self.perform(self.flow.noticed(list(self.pending.values()), NOW))
-
-    @rule()
-    def the_process_dies_and_the_station_comes_back_to_another(self) -> None:
-        # Open orders are in the queue; what was sent is in doubt, as the inventory remembers.
-        self.flow = make_flow(V21, max_requests_per_hour=10_000)
-        for certificate_id, item in self.pending.items():
-            if item.attempts:
-                self.seen.fate.setdefault(certificate_id, "unknown")
-        self.seen.sent.clear()
-        self.seen.to_issue.clear()
-        self.perform(self.flow.reconnected(list(self.pending.values()), NOW))
-
-    @rule(data=st.data())
-    def a_pending_certificate_is_revoked(self, data: st.DataObject) -> None:
-        in_flight = {order.request.der for order in self.seen.sent}
-        idle = sorted(key for key, item in self.pending.items() if item.request.der not in in_flight)
-        if idle:
-            gone = data.draw(st.sampled_from(idle))
-            del self.pending[gone]
-            self.seen.revoked.add(gone)
-
-    @invariant()
-    def nothing_is_forgotten(self) -> None:
-        """What is pending, and neither on its way nor replaced, is delivered by the next connection."""
-        order = self.flow.open_order(USE)
-        if order is None or order.id in {one.id for one in (*self.seen.to_issue, *self.seen.sent)}:
-            return
-        # Issued, and lost on its way: it is sent again on the next connection or request.
-        assert any(fate == "unknown" for fate in self.seen.fate.values()) or self.pending or self.seen.revoked
-
-
-CsmsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
-test_no_order_of_events_wedges_the_flow_or_delivers_an_unasked_certificate = CsmsMachine.TestCase

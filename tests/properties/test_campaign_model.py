@@ -23,7 +23,8 @@ from chargepki.ocpp_security.campaigns import Pace
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.inventory.campaign_records import CampaignState, CampaignStationState
 from chargepki.pki.inventory.records import CertificateState, Delivery, OperationState
-from testkit.campaign_world import USE, World
+from testkit.campaign_station import USE
+from testkit.campaign_world import World
 from testkit.effort import CAMPAIGN
 from testkit.flows import new_key, operator
 
