@@ -63,7 +63,12 @@ def test_the_responder_of_an_offline_root_answers_once_the_root_has_certified_it
     online.run(*presign).check_one_error(3)
     assert "is answered for" in online("ca", "accept", answer).stderr
     row = online(*presign, "--out-dir", tmp_path / "staples", "--json").json()
-    (staple,) = (tmp_path / "staples" / "t-cso-root@1").iterdir()
-    assert row["cas"][0]["written"] == 1
+    serial = next(
+        each["serial"]
+        for each in online("cert", "list", "--json").json()["certificates"]
+        if each["profile"] == "ocpp/cso-sub"
+    )
+    staple = tmp_path / "staples" / "t-cso-root@1" / f"{serial}.ocsp"
+    assert row["cas"][0]["written"] == 2  # of the sub-CA, and of the responder itself
     shown = online("ocsp", "show", staple, "--json").json()
     assert shown["answers"][0]["status"] == "good" and "OCSP 1" in shown["signed_by"][0]["subject"]
