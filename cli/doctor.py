@@ -36,8 +36,8 @@ def doctor(
     """Look at files and folders of certificates, requests, keys and bundles, in whatever state they are.
 
     Says what each is, which chain it belongs to, what is missing, which key fits, and what EVs, stations, CSMS,
-    openssl and Java will object to. Reads PEM, DER, PKCS#7, PKCS#12 and JKS; fetches nothing, needs no workspace,
-    prints no key. Encrypted keys are opened with --passphrase-file. Exit 1 when something is wrong;
+    openssl and Java will object to. Reads PEM, DER, PKCS#7, PKCS#12, JKS and JCEKS; fetches nothing, needs no
+    workspace, prints no key. Encrypted keys are opened with --passphrase-file. Exit 1 when something is wrong;
     with --write, when something is wrong with the chain that was written.
     """
     from chargepki.cli.doctor_heap import check_target, read_heap, write_bundle

@@ -38,9 +38,9 @@ def import_(
 ) -> None:
     """Take certificates that others issued into the inventory, each with the place where it was found.
 
-    A SOURCE is a file or a folder, with zip, tar, tar.gz and gz files looked into, or tls://HOST:PORT for what that
-    server presents. Read are PEM, DER, PKCS#7, PKCS#12, Java key stores, index.txt of openssl and easy-rsa with the
-    certificates beside it, databases of cfssl (SQLite), and dumps of what stations list. What is known already is
+    A SOURCE is a file or a folder, with zip, tar, gzip, bzip2 and xz files looked into, or tls://HOST:PORT for what
+    that server presents. Read are PEM, DER, PKCS#7, PKCS#12, Java key stores, index.txt of openssl and easy-rsa with
+    the certificates beside it, databases of cfssl (SQLite), and dumps of what stations list. What is known already is
     passed over, so a run that was interrupted is simply repeated. Private keys are counted and left where they are.
     Imported certificates are trusted for nothing. Exit 3 when something could not be read; the rest is imported.
     """

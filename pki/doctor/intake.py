@@ -193,7 +193,7 @@ class Heap:
             self._count(name)
             file.inputs.append(LintInput(f"{name}#{number}", name, ObjectKind.CERTIFICATE, der, carried=True))
         for key in store.keys:
-            self.keys.add_opened(f"{name}#{key.alias}", key.pkcs8, "no passphrase that was given opens it")
+            self.keys.add_opened(f"{name}#{key.alias}", key.pkcs8, store.closed)
 
     def _count(self, name: str) -> None:
         self._objects += 1

@@ -1,7 +1,8 @@
-"""Take certificates, chains and encrypted keys out of a Java key store (JKS), which no kept library reads.
+"""Take certificates, chains and encrypted keys out of a Java key store (JKS, JCEKS), which no kept library reads.
 
-The format is the JDK's own (``sun.security.provider.JavaKeyStore``): certificates lie open in it; a digest over the
-whole with the passphrase in front guards against accidents.
+The formats are the JDK's own (``sun.security.provider.JavaKeyStore``, ``com.sun.crypto.provider.JceKeyStore``):
+certificates lie open in them; a digest over the whole with the passphrase in front guards against accidents. JCEKS has
+secret keys too, as serialised Java objects, which are stepped over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chargepki.pki.der import DerError, Tlv, parse
+from chargepki.pki.doctor.java_objects import skip_object
 from chargepki.pki.errors import InputError
 
 __all__ = ["JksKey", "JksStore", "is_java_key_store", "read_jks"]
@@ -45,6 +47,8 @@ class JksStore:
     keys: tuple[JksKey, ...]
     trusted: tuple[tuple[str, bytes], ...]
     """Alias and certificate (DER)."""
+    closed: str
+    """Why a key that is not opened is not."""
 
     @property
     def certificates(self) -> tuple[bytes, ...]:
@@ -58,18 +62,15 @@ def is_java_key_store(data: bytes) -> bool:
 
 
 def read_jks(data: bytes, passphrases: Sequence[bytes] = ()) -> JksStore:
-    """Read a JKS file; keys are opened with *passphrases* (UTF-8).
+    """Read a JKS or JCEKS file; keys are opened with *passphrases* (UTF-8).
+
+    Those of JCEKS stay closed: they lie under a cipher of Java's own (PBEWithMD5AndTripleDES).
 
     Raises:
-        InputError: it is a JCEKS store, or cut off, or of an unknown version.
+        InputError: it is cut off, or of an unknown version.
     """
     reader = _Reader(data)
-    if reader.number(4) != _JKS:
-        raise InputError(
-            "a JCEKS key store is not read",
-            why="it holds serialised Java objects",
-            fix="keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 -deststoretype pkcs12",
-        )
+    has_secrets = reader.number(4) == _JCEKS
     version, count = reader.number(4), reader.number(4)
     if version not in (1, 2) or count > _MOST_ENTRIES:
         raise InputError(f"not a JKS file: version {version}, {count} entries", fix="check that the file is whole")
@@ -85,12 +86,19 @@ def read_jks(data: bytes, passphrases: Sequence[bytes] = ()) -> JksStore:
                 raise InputError(f"not a JKS file: a chain of {length}", fix="check that the file is whole")
             chain = tuple([reader.certificate(version) for _ in range(length)])
             tried = passphrases if len(keys) < _MOST_OPENED else ()
-            keys.append(JksKey(alias, chain, _open(sealed, tried)))
+            keys.append(JksKey(alias, chain, None if has_secrets else _open(sealed, tried)))
         elif tag == 2:
             trusted.append((alias, reader.certificate(version)))
+        elif tag == 3 and has_secrets:
+            skip_object(reader.take)
         else:
             raise InputError(f"not a JKS file: an entry of kind {tag}", fix="check that the file is whole")
-    return JksStore(tuple(keys), tuple(trusted))
+    closed = (
+        "JCEKS seals keys with a cipher of Java's own: keytool -importkeystore -deststoretype pkcs12 opens it"
+        if has_secrets
+        else "no passphrase that was given opens it"
+    )
+    return JksStore(tuple(keys), tuple(trusted), closed)
 
 
 class _Reader:

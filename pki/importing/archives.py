@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
@@ -10,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, BinaryIO, Final, cast
+from typing import IO, Any, BinaryIO, Final, cast
 
 from chargepki.pki.errors import InputError
 from chargepki.pki.tar_headers import BoundedHeader
@@ -18,6 +19,12 @@ from chargepki.pki.tar_headers import BoundedHeader
 __all__ = ["Allowance", "Member", "is_archive", "members"]
 
 _CHUNK: Final = 1 << 20
+_PIECE: Final = 1 << 16
+_MAGIC: Final = 10
+"""Octets that tell what compressed a file."""
+_MAX_DICTIONARY: Final = 80 << 20
+"""Memory that xz may take: what its highest preset needs, with some to spare."""
+_BZIP2_BLOCK, _BZIP2_END = b"1AY&SY", b"\x17rE8P\x90"
 
 
 @dataclass(slots=True)
@@ -80,12 +87,22 @@ class Member:
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether the first 512 bytes are those of a zip, tar or gzip file."""
-    return head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar"
+    """Whether the first 512 bytes are those of a zip or tar file, or of what gzip, bzip2 or xz compressed."""
+    is_zip = head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+    return is_zip or head[257:262] == b"ustar" or _compression_of(head) is not None
+
+
+def _compression_of(head: bytes) -> str | None:
+    """Return the name of what compressed a file that begins so."""
+    if head[:2] == b"\x1f\x8b":
+        return "gzip"
+    if head[:3] == b"BZh" and head[4:10] in (_BZIP2_BLOCK, _BZIP2_END):
+        return "bzip2"
+    return "xz" if head[:6] == b"\xfd7zXZ\0" else None
 
 
 def members(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
-    """Yield the files of the zip, tar, tar.gz or gz file *source*, which can be sought in.
+    """Yield the files of the zip or tar file *source*, compressed or not, or the one that was compressed alone.
 
     Raises:
         InputError: it is damaged, encrypted or a bomb. What came before is good.
@@ -93,10 +110,11 @@ def members(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
     head = source.read(512)
     source.seek(0)
     try:
+        compression = _compression_of(head)
         if head[:2] == b"PK":
             yield from _zip(source, allowance)
-        elif head[:2] == b"\x1f\x8b":
-            yield from _gzip(source, allowance)
+        elif compression is not None:
+            yield from _compressed(_Expanded(source, compression, allowance), allowance)
         else:
             yield from _tar(source, allowance)
     except (
@@ -133,41 +151,115 @@ def _tar(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
                 yield _member(info.name, stream, allowance)
 
 
-class _Counted(io.RawIOBase):
-    """What comes out of a compressed stream, counted."""
+class _Expanded(io.RawIOBase):
+    """What comes out of a compressed file, counted, from the front to the end."""
 
-    def __init__(self, stream: gzip.GzipFile, allowance: Allowance) -> None:
-        self._stream = stream
+    def __init__(self, source: BinaryIO, compression: str, allowance: Allowance) -> None:
+        self._source = source
+        self._compression = compression
         self._allowance = allowance
+        self._decoder = self._new_decoder()
+        self._input = b""
+        self._ahead = b""
 
     def readable(self) -> bool:
         """Say yes."""
         return True
 
+    def peek(self, size: int) -> bytes:
+        """Return the first *size* bytes, which the next read returns again."""
+        while len(self._ahead) < size and (piece := self._expand(size)):
+            self._ahead += piece
+        return self._ahead[:size]
+
     def read(self, size: int = -1) -> bytes:
-        """Return up to *size* bytes."""
-        data = self._stream.read(min(size, _CHUNK) if size >= 0 else _CHUNK)
-        self._allowance.take(len(data))
-        return data
+        """Return up to *size* bytes; nothing at the end."""
+        wanted = min(size, _CHUNK) if size >= 0 else _CHUNK
+        if self._ahead:
+            data, self._ahead = self._ahead[:wanted], self._ahead[wanted:]
+            return data
+        return self._expand(wanted)
+
+    def _new_decoder(self) -> Any:
+        if self._compression == "gzip":
+            return _Gunzip()
+        if self._compression == "bzip2":
+            return bz2.BZ2Decompressor()
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY)
+
+    def _expand(self, size: int) -> bytes:
+        """Return up to *size* bytes more; several compressed files behind one another are one."""
+        while True:
+            if self._decoder.eof and not self._begin_next():
+                return b""
+            if not self._input and self._decoder.needs_input:
+                self._input = self._source.read(_PIECE)
+                if not self._input:
+                    raise EOFError("it is cut off")
+            data: bytes = self._decoder.decompress(self._input, size)
+            self._input = b""
+            if data:
+                self._allowance.take(len(data))
+                return data
+
+    def _begin_next(self) -> bool:
+        """Go on with what lies behind the end; return whether there is anything."""
+        rest = self._decoder.unused_data
+        while len(rest) < _MAGIC and (more := self._source.read(_PIECE)):
+            rest += more
+        if not rest.strip(b"\0"):
+            return False
+        if _compression_of(rest[:_MAGIC]) != self._compression:
+            raise ValueError("something else lies behind the end of what was compressed")
+        self._decoder, self._input = self._new_decoder(), rest
+        return True
 
 
-def _gzip(source: BinaryIO, allowance: Allowance) -> Iterator[Member]:
-    with gzip.GzipFile(fileobj=source) as stream:
-        head = stream.read(512)
-        stream.seek(0)
-        if head[257:262] == b"ustar":
-            yield from _tar(_Counted(stream, allowance), allowance)  # type: ignore[arg-type]  # a stream is all it needs
-            return
-        allowance.member()
-        yield _member("", cast("IO[bytes]", stream), allowance)
+class _Gunzip:
+    """Zlib's decoder of gzip, with the face that those of bzip2 and xz have."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the end was reached, and its check sum was right."""
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """What lies behind the end."""
+        return self._inner.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing is left of what was given."""
+        return not self._inner.unconsumed_tail
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return up to *max_length* bytes."""
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _member(name: str, stream: IO[bytes], allowance: Allowance) -> Member:
-    """Read one file, or leave it out."""
+def _compressed(stream: _Expanded, allowance: Allowance) -> Iterator[Member]:
+    if stream.peek(512)[257:262] == b"ustar":
+        yield from _tar(stream, allowance)  # type: ignore[arg-type]  # a stream is all it needs
+        return
+    allowance.member()
+    yield _member("", cast("IO[bytes]", stream), allowance, is_counted=True)
+
+
+def _member(name: str, stream: IO[bytes], allowance: Allowance, *, is_counted: bool = False) -> Member:
+    """Read one file, or leave it out.
+
+    Args:
+        is_counted: what comes out of the stream is taken from the allowance there.
+    """
     pieces, size = [], 0
     while piece := stream.read(_CHUNK):
         size += len(piece)
-        allowance.take(len(piece))
+        if not is_counted:
+            allowance.take(len(piece))
         if size > allowance.member_bytes:
             return Member(name, None, f"larger than {allowance.member_bytes >> 20} MiB")
         pieces.append(piece)

@@ -40,6 +40,7 @@ _END: Final = b"-----END CERTIFICATE-----"
 _DUMP: Final = b'"chargepki/station-dump"'
 _CHUNK: Final = 4 << 20
 _MAX_PLACE: Final = 500
+_COMPRESSED: Final = re.compile(r"\.(gz|bz2|xz)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class Intake:
                     self._note(inside, error)
             else:
                 # What was compressed alone has the name of the file itself.
-                yield from self._small(member.data, inside, inside if member.name else place.removesuffix(".gz"))
+                yield from self._small(member.data, inside, inside if member.name else _COMPRESSED.sub("", place))
 
     def _small(self, data: bytes, place: str, path: str) -> Iterator[FoundCertificate]:
         """Yield the certificates of one file.
@@ -253,7 +254,9 @@ class Intake:
         if unread:
             self.problem(place, unread[0].message)
         elif file.note:
-            self.problem(place, f"{file.note}; pass --bundle-passphrase-file")
+            # What no passphrase would open is not asked for.
+            asks = "" if "that is not read" in file.note else "; pass --bundle-passphrase-file"
+            self.problem(place, f"{file.note}{asks}")
         elif not certificates:
             wrong = [each for each in file.findings if each.severity is Severity.ERROR]
             if wrong and not file.inputs:

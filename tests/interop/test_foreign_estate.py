@@ -182,19 +182,21 @@ def test_key_stores_of_keytool_are_imported_and_their_keys_left(fresh: CommandLi
         pytest.skip(reason)
     keytool = ("keytool", "-J-XX:TieredStopAtLevel=1")
     (tmp_path / "word").write_text("correct horse\n")
-    for kind in ("jks", "pkcs12"):
+    secret = ("-genseckey", "-keyalg", "AES", "-keysize", "128", "-alias", "0", "-storetype", "jceks")
+    tool(tmp_path, *keytool, *secret, "-keystore", tmp_path / "store.jceks", "-storepass", "correct horse")
+    for kind in ("jks", "pkcs12", "jceks"):
         where = ("-storetype", kind, "-keystore", tmp_path / f"store.{kind}", "-storepass", "correct horse")
         entry = ("-genkeypair", "-keyalg", "EC", "-groupname", "secp256r1", "-alias", kind, "-dname", f"CN={kind}")
-        tool(tmp_path, *keytool, *entry, *where, *(("-keypass", "correct horse") if kind == "jks" else ()))
+        tool(tmp_path, *keytool, *entry, *where, *(() if kind == "pkcs12" else ("-keypass", "correct horse")))
     exported = ("-exportcert", "-alias", "jks", "-keystore", tmp_path / "store.jks", "-storepass", "correct horse")
     tool(tmp_path, *keytool, *exported, "-file", tmp_path / "jks.der")
     closed = fresh("inventory", "import", tmp_path / "store.pkcs12", "--json", code=3).json()
     assert closed["added"] == 0 and "--bundle-passphrase-file" in closed["problems"][0]["reason"]
     word = ("--bundle-passphrase-file", tmp_path / "word")
-    for kind, keys in (("jks", 1), ("pkcs12", 1)):
+    for kind, keys in (("jks", 1), ("pkcs12", 1), ("jceks", 1)):
         report = fresh("inventory", "import", tmp_path / f"store.{kind}", *word, "--json").json()
         assert (report["added"], report["private_keys"], report["problem_count"]) == (1, keys, 0)
     rows = fresh("cert", "list", "--where", "origin = 'imported'", "--json").json()["certificates"]
-    assert {row["subject"] for row in rows} == {"CN=jks", "CN=pkcs12"}
+    assert {row["subject"] for row in rows} == {"CN=jks", "CN=pkcs12", "CN=jceks"}
     jks = hashlib.sha256((tmp_path / "jks.der").read_bytes()).hexdigest()
     assert jks in {row["sha256"] for row in rows}, "the very certificate that Java gives out"

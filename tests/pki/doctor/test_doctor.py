@@ -168,6 +168,61 @@ def test_leaf_to_write_is_chosen_by_name_file_cn_serial_or_fingerprint(four: tup
     assert choose_chain(diagnosis, "a.pem").chain.leaf.der == four[3].der
 
 
+def java_text(text: str) -> bytes:
+    return len(text).to_bytes(2, "big") + text.encode()
+
+
+def sealed_object(*, flags: int = 2, fields: bytes = b"", values: bytes = b"") -> bytes:
+    """Return a serialised object as JCEKS holds secret keys: two classes, arrays, texts, references, a number."""
+    above = b"\x72" + java_text("javax.crypto.SealedObject") + bytes(8) + bytes([flags]) + b"\0\3"
+    above += b"[" + java_text("encodedParams") + b"\x74" + java_text("[B")
+    above += b"L" + java_text("sealAlg") + b"\x74" + java_text("Ljava/lang/String;")
+    above += b"J" + java_text("number") + fields + b"\x77\3abc\x78" + b"\x70"
+    name = b"\x72" + java_text("SealedObjectForKeyProtector") + bytes(8) + b"\2\0\0\x78"
+    array = b"\x75\x72" + java_text("[B") + bytes(8) + b"\2\0\0\x78\x70" + b"\0\0\0\4" + b"\xce\xce\xce\xce"
+    # The object's own handles come between those of its classes and those of its values.
+    return b"\xac\xed\0\5\x73" + name + above + array + b"\x71\0\x7e\0\2" + bytes(8) + values
+
+
+def jceks(*certificates: bytes, secret: bytes) -> bytes:
+    """Return a key store with a secret key in front of trusted certificates."""
+    entries = b"\0\0\0\3" + java_text("secret") + bytes(8) + secret
+    for der in certificates:
+        entries += b"\0\0\0\2" + java_text("a") + bytes(8) + java_text("X.509") + len(der).to_bytes(4, "big") + der
+    return b"\xce\xce\xce\xce\0\0\0\2" + (len(certificates) + 1).to_bytes(4, "big") + entries + bytes(20)
+
+
+def test_certificates_behind_a_secret_key_of_jceks_are_read(four: tuple[Made, ...]) -> None:
+    store = jceks(four[3].der, four[2].der, secret=sealed_object())
+    more = jceks(four[1].der, four[0].der, secret=sealed_object(flags=3, values=b"\x77\2no\x78"))
+    diagnosis = diagnose(("a.jceks", store), ("b.jceks", more))
+    assert len(diagnosis.chains[0].chain.path) == 4 and not diagnosis.skipped
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [
+        (b"\xac\xed\0\5" + b"\x75" * 5000, "a Java class of kind"),
+        (b"\xac\xed\0\5\x73\x71\0\x7e\0\x63", "to no class"),
+        (b"\xac\xed\0\5\x73\x71\0\x7d\0\0", "to no class"),
+        (b"\xac\xed\0\5" + (b"\x73\x72\0\1a" + bytes(8) + b"\2\0\1[\0\1b") * 200, "too many parts"),
+        (b"\xac\xed\0\5\x75\x72\0\2[B" + bytes(8) + b"\2\0\0\x78\x70\xff\xff\xff\xff", "cut off"),
+        (
+            b"\xac\xed\0\5\x75\x72\0\2[L" + bytes(8) + b"\2\0\0\x78\x70\xff\xff\xff\xff" + b"\x70" * 5000,
+            "too many parts",
+        ),
+        (sealed_object(flags=0x0C), "writes itself"),
+        (b"no object", "no Java object"),
+    ],
+    ids=["arrays", "no class", "before all", "deep", "long", "many", "writes itself", "nothing"],
+)
+def test_hostile_java_objects_are_given_up(four: tuple[Made, ...], secret: bytes, reason: str) -> None:
+    diagnosis = diagnose(("a.jceks", jceks(four[3].der, secret=secret)), ("leaf.pem", pem(four[3])))
+    ((name, told),) = diagnosis.skipped
+    assert name == "a.jceks" and reason in told
+    assert len(diagnosis.chains) == 1
+
+
 @pytest.mark.parametrize("data", [b"\xce\xce\xce\xce" + bytes(20), b"\xfe\xed\xfe\xed" + bytes(6) + b"\xff\xff"])
 def test_key_stores_that_are_not_read_are_told_of(data: bytes) -> None:
     heap = Heap()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import sqlite3
 import tarfile
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +29,9 @@ ESTATE = Estate()
 ROOT, ONE, TWO = (ESTATE.certificate(number) for number in range(3))
 SERIALS = ["1000", "1001", "1002"]
 KEY = ESTATE.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 def pem(*ders: bytes) -> bytes:
@@ -87,15 +93,54 @@ def test_archives_are_looked_into_and_nothing_is_unpacked(tmp_path: Path) -> Non
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     plain = buffer.getvalue()
-    for name, data in (("a.tar", plain), ("a.tar.gz", gzip.compress(plain)), ("a.zip", zipped(**{"b.tar": plain}))):
+    archived = {
+        "a.tar": plain,
+        "a.tar.gz": gzip.compress(plain),
+        "a.tar.bz2": bz2.compress(plain),
+        "a.tar.xz": lzma.compress(plain),
+        "a.zip": zipped(**{"b.tar": plain, "c.tar.xz": lzma.compress(plain)}),
+    }
+    for name, data in archived.items():
         (tmp_path / name).write_bytes(data)
         taken = Intake()
-        assert serials(taken, tmp_path / name) == SERIALS, name
+        assert serials(taken, tmp_path / name) == sorted(SERIALS * (2 if name == "a.zip" else 1)), name
         assert not taken.problems
-    (tmp_path / "root.pem.gz").write_bytes(gzip.compress(pem(ROOT)))
-    (found,) = Intake().path(str(tmp_path / "root.pem.gz"))
-    assert found.place == f"{tmp_path}/root.pem.gz!"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "a.tar.gz", "a.zip", "root.pem.gz"]
+    for ending, compress in COMPRESSIONS.items():
+        file = tmp_path / f"V2G_ROOT_CA.pem.{ending}"
+        file.write_bytes(compress(pem(ROOT)))
+        (found,) = Intake().path(str(file))
+        assert (found.place, found.role) == (f"{file}!", "v2g-root")
+    assert len(list(tmp_path.iterdir())) == len(archived) + 3
+
+
+@pytest.mark.parametrize("ending", list(COMPRESSIONS))
+def test_compressed_files_end_where_they_end(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_CHUNK", 1000)
+    compress = COMPRESSIONS[ending]
+    file = tmp_path / f"a.pem.{ending}"
+    # More comes out of the last octets than is asked for at once.
+    text = pem(*[ONE] * 30)
+    for data, expected, problem in (
+        (compress(text), 30, None),
+        (compress(pem(ONE)) + compress(pem(TWO)), 2, None),
+        (compress(pem(ONE)) + bytes(700), 1, None),
+        (compress(text)[:-9], 0, "it is cut off"),
+        (compress(pem(ONE)) + b"something else", 0, "something else lies "),
+        (compress(b""), 0, None),
+    ):
+        file.write_bytes(data)
+        taken = Intake()
+        assert len(serials(taken, file)) == expected
+        assert [each.reason.partition(": ")[2][:20] for each in taken.problems] == ([problem] if problem else [])
+
+
+def test_dictionary_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 512 << 20}]
+    compressor = lzma.LZMACompressor(lzma.FORMAT_XZ, filters=filters)
+    (tmp_path / "a.pem.xz").write_bytes(compressor.compress(pem(ONE)) + compressor.flush())
+    taken = Intake()
+    assert serials(taken, tmp_path / "a.pem.xz") == []
+    assert "emory" in taken.problems[0].reason
 
 
 def test_bombs_are_given_up_and_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,11 +156,14 @@ def test_bombs_are_given_up_and_the_rest_is_read(tmp_path: Path, monkeypatch: py
     (tmp_path / "5.tar.gz").write_bytes(gzip.compress(pax_bomb()))
     (tmp_path / "6.zip").write_bytes(zipped(a=pem(ONE))[:60])
     (tmp_path / "7.pem").write_bytes(pem(TWO))
+    (tmp_path / "8.tar.bz2").write_bytes(bz2.compress(zeros))
+    (tmp_path / "9.tar.xz").write_bytes(lzma.compress(zeros, preset=0))
     taken = Intake()
     assert serials(taken, tmp_path) == ["1002"]
     told = {Path(problem.place.partition("!")[0]).name: problem.reason for problem in taken.problems}
-    assert sorted(told) == ["1.zip", "2.tar.gz", "3.zip", "4.zip", "5.tar.gz", "6.zip"]
-    assert "beyond all measure" in told["1.zip"] and "beyond all measure" in told["2.tar.gz"]
+    assert sorted(told) == ["1.zip", "2.tar.gz", "3.zip", "4.zip", "5.tar.gz", "6.zip", "8.tar.bz2", "9.tar.xz"]
+    for name in ("1.zip", "2.tar.gz", "8.tar.bz2", "9.tar.xz"):
+        assert "beyond all measure" in told[name]
     assert "more than 10 files" in told["3.zip"] and "not looked into" in told["4.zip"]
     assert "a header of" in told["5.tar.gz"] and "any further" in told["6.zip"]
 
