@@ -1,5 +1,6 @@
 """Contracts for vehicles (ISO 15118-2 and -20): admission of vehicles, contracts, and the answer to their requests."""
 
+from chargepki.pki.provisioning.anchors import NoCommonRoot
 from chargepki.pki.provisioning.contracts import (
     Revoked,
     create_contract,
@@ -28,6 +29,7 @@ __all__ = [
     "Examined",
     "FixedCps",
     "IssuedCps",
+    "NoCommonRoot",
     "NoContract",
     "Provisioner",
     "Question",

@@ -18,7 +18,6 @@ from chargepki.pki.errors import InputError, PolicyRefusal, StateError
 from chargepki.pki.exi import MessageSet
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.keys import KeyAlgorithm
-from chargepki.pki.provisioning.request import RootName
 from chargepki.pki.role_roots import role_anchors
 
 __all__ = ["CpsSigner", "CpsSource", "FixedCps", "IssuedCps", "standard_of"]
@@ -43,11 +42,6 @@ class CpsSigner:
     key: ec.EllipticCurvePrivateKey
     chain: tuple[bytes, ...]
     root: bytes
-
-    def is_known_to(self, roots: Sequence[RootName]) -> bool:
-        """Say whether the vehicle has the root; names are written in many ways, so the serial number decides."""
-        serial = x509.load_der_x509_certificate(self.root).serial_number
-        return any(root.serial_number == serial for root in roots)
 
 
 class CpsSource(Protocol):

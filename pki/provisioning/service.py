@@ -44,6 +44,7 @@ from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.provisioning.agreement import algorithm_of, standard_of_key
+from chargepki.pki.provisioning.anchors import choose_signer, contract_paths, roots_held
 from chargepki.pki.provisioning.choosing import Channel, NoContract, check_standing, list_choices
 from chargepki.pki.provisioning.contracts import list_live
 from chargepki.pki.provisioning.cps import CpsSigner, CpsSource, standard_of
@@ -109,6 +110,8 @@ class _Making:
     turn: Turn
     row: str
     cps: CpsSigner
+    above: tuple[bytes, ...]
+    """The chain above the contract certificate (DER), its CA first."""
     channel: Channel
 
 
@@ -132,7 +135,7 @@ class Provisioner:
         contract_cas: names of the CAs that issue contract certificates, at most one of each standard and algorithm. A
             contract has a key of the algorithm that the vehicle's provisioning certificate has, and so has its CA; one
             with an Ed448 key allows contracts whose key travels as a scalar (`wrap_x448_key`).
-        cps: whose signatures vehicles believe; of several of one standard, the one whose root the vehicle has.
+        cps: whose signatures vehicles believe; of several of one standard, the one that leads to a root of the vehicle.
 
     Raises:
         NotFound: no such CA.
@@ -191,6 +194,7 @@ class Provisioner:
         Raises:
             RevocationError: a certificate of the vehicle is revoked, or its status is not known.
             NoContract: nothing is offered to the vehicle.
+            NoCommonRoot: the vehicle could not verify the provisioning service by any root that it names.
             Replayed: its answer was given before and is worth nothing any more.
             AnswerTooLong: the station could not carry it; nothing was made.
             ChargePkiError: the authority refuses.
@@ -202,13 +206,14 @@ class Provisioner:
         for question in examined.questions:
             check_standing(question, (standings or {}).get(question, Standing.UNKNOWN))
         choices = list_choices(self._inventory, examined, channel, self._authority.now())
-        signer = self._signer(examined)
-        self._check_size(examined, choices, signer, channel)
+        held = roots_held(self._inventory, examined.request.roots)
+        signer = self._signer(examined, held)
+        above = self._fitting(examined, choices, signer, held, channel)
         claimed = self._inventory.write(lambda tx: self._claim(tx, examined, choices, channel))
         if isinstance(claimed, Answer):
             return claimed
         turn, row = claimed
-        making = _Making(examined, choices[turn.contract], turn, row, signer, channel)
+        making = _Making(examined, choices[turn.contract], turn, row, signer, above, channel)
         issued: IssuedCertificate | None = None
         try:
             key = keys.generate_private_key(algorithm_of(examined.recipient))
@@ -240,8 +245,8 @@ class Provisioner:
 
     # -- choosing --------------------------------------------------------------------------------------------------
 
-    def _signer(self, examined: Examined) -> CpsSigner:
-        """Return the signer whose root the vehicle has, or else the first."""
+    def _signer(self, examined: Examined, held: Sequence[bytes]) -> CpsSigner:
+        """Return the signer that the vehicle can verify."""
         message_set = examined.request.message_set
         signers = [source.signer() for source in self._cps if source.message_set is message_set]
         algorithm = algorithm_of(examined.recipient)
@@ -257,11 +262,35 @@ class Provisioner:
                 why="that takes a CA for contracts and a provisioning service of this standard",
                 fix="name both, say: --contract-ca CA --cps-ca CA",
             )
-        known = [each for each in signers if each.is_known_to(examined.request.roots)]
-        return (known or signers)[0]
+        return choose_signer(self._inventory, signers, examined.request.roots, held, self._authority.now())
+
+    def _fitting(
+        self,
+        examined: Examined,
+        choices: Mapping[str, ContractRecord],
+        signer: CpsSigner,
+        held: Sequence[bytes],
+        channel: Channel,
+    ) -> tuple[bytes, ...]:
+        """Return the best chain above the contract certificate with which the answer fits."""
+        issuer = self._authority.open_issuer(self._cas[algorithm_of(examined.recipient)])
+        message_set = examined.request.message_set
+        *better, usual = contract_paths(self._inventory, issuer.chain, message_set, held, self._authority.now())
+        for chain in better:
+            # One certificate more may be one too many for the station, which then gets the usual chain.
+            with contextlib.suppress(AnswerTooLong):
+                self._check_size(examined, choices, signer, chain, channel)
+                return chain
+        self._check_size(examined, choices, signer, usual, channel)
+        return usual
 
     def _check_size(
-        self, examined: Examined, choices: Mapping[str, ContractRecord], signer: CpsSigner, channel: Channel
+        self,
+        examined: Examined,
+        choices: Mapping[str, ContractRecord],
+        signer: CpsSigner,
+        above: tuple[bytes, ...],
+        channel: Channel,
     ) -> None:
         request = examined.request
         algorithm = algorithm_of(examined.recipient)
@@ -280,7 +309,7 @@ class Provisioner:
         content = Content(
             request.message_set,
             request.kind,
-            issuer.chain,
+            above,
             signer.chain,
             WrappedKey(_FORMS[algorithm], b"", b""),
             emaid,
@@ -380,7 +409,7 @@ class Provisioner:
         content = Content(
             request.message_set,
             request.kind,
-            issued.chain,
+            (issued.certificate_der, *making.above),
             making.cps.chain,
             wrapped,
             making.contract.emaid,

@@ -60,6 +60,11 @@ class PathFinder:
         Args:
             anchors: DER; those that are not valid at *at* count for nothing.
         """
+        own = next((each for each in self._authorities if each.ca == ca_id), None)
+        return [] if own is None else self.paths_above(own.der, anchors, at)
+
+    def paths_above(self, ca: bytes, anchors: Sequence[bytes], at: datetime) -> list[TrustPath]:
+        """Return the same for the CA whose certificate (DER) is *ca*; another one of its key may do as well."""
         trusted: dict[_Entity, bytes] = {}
         ends: dict[bytes, datetime] = {}
         for der in dict.fromkeys(anchors):
@@ -68,11 +73,9 @@ class PathFinder:
             if begin is not None and end is not None and begin <= at <= end:
                 trusted.setdefault((view.subject, view.key.der), der)
                 ends[der] = end
-        own = [each for each in self._authorities if each.ca == ca_id]
-        if not own:
-            return []
         found = []
-        for certificates, anchor in self._search(_entity(own[0]), trusted, at):
+        below = view_certificate(ca)
+        for certificates, anchor in self._search((below.subject, below.key.der), trusted, at):
             if _is_valid(certificates, anchor, at):
                 found.append(_path(certificates, anchor, ends[anchor]))
         found.sort(key=lambda path: (len(path.certificates), -path.not_after.timestamp(), path.labels))

@@ -36,6 +36,7 @@ def make_node(
     path_length: int | None = None,
     curve: ec.EllipticCurve | None = None,
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    serial: int | None = None,
 ) -> Node:
     """Make a certificate valid for the next day; self-signed without *issuer*."""
     key = ec.generate_private_key(curve or ec.SECP256R1())
@@ -47,7 +48,7 @@ def make_node(
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
