@@ -143,6 +143,14 @@ def serve_pki(
         return
     # Connections must not cross a fork: each process opens its own.
     workspace.forget_inventory()
+    supervise(_children(workspace, plan, workers, alerts, reports), ready=ready)
+    state.output.say("stopped")
+
+
+def _children(
+    workspace: Workspace, plan: _Plan, workers: int, alerts: Alerts | None, reports: Reports | None
+) -> list[tuple[str, Callable[[], int]]]:
+    """Return what each process does, with the name that it has in the log."""
     board = Board(workers + 1)
     parent = os.getpid()
 
@@ -163,14 +171,13 @@ def serve_pki(
     children: list[tuple[str, Callable[[], int]]] = [
         (f"serving #{number}", partial(serve_one, number)) for number in range(workers)
     ]
-    if holds_keys:
+    if plan.holds_keys:
         children.append(("background", keep))
     if alerts is not None:
         children.append(("alerts", lambda: alerts.run(parent)))
     if reports is not None:
         children.append(("reports", lambda: reports.run(parent)))
-    supervise(children, ready=ready)
-    state.output.say("stopped")
+    return children
 
 
 def _serve_alone(workspace: Workspace, plan: _Plan, alerts: Alerts | None, ready: Callable[[], None]) -> None:

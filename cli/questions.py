@@ -13,7 +13,7 @@ from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, INSTANT
 
 if TYPE_CHECKING:
-    from chargepki.pki.questions import ExpiryTimeline
+    from chargepki.pki.questions import ExpiryTimeline, RevocationEffect, RevocationSummary
 
 __all__ = ["add_questions"]
 
@@ -256,25 +256,38 @@ def revocations(
     wanted = combined(parts) if parts else None
     effects = revocation_effects(inventory, instant, ca=ca, wanted=wanted)
     chosen = (each for each in effects if not unpublished or each.publication in bad)
-    rows = [
-        {
-            "certificate": each.certificate,
-            "profile": each.profile,
-            "station": each.station,
-            "reason": each.reason,
-            "revoked_at": each.revoked_at,
-            "publication": each.publication,
-            "published_at": each.published_at,
-            "list_number": each.list_number,
-            "latency_seconds": _seconds(each.latency),
-            "effective_at": each.effective_at,
-        }
-        for each in islice(chosen, limit)
-    ]
+    rows = [_revocation_row(each) for each in islice(chosen, limit)]
     columns = ("certificate", "reason", "revoked_at", "publication", "published_at", "effective_at", "latency_seconds")
     summary = summarise_revocations(revocation_effects(inventory, instant, ca=ca, wanted=wanted), instant)
-    figures = {
-        "at": instant,
+    if state.output.is_json and not state.output.is_json_lines:
+        figures = _revocation_figures(summary)
+        state.output.document("chargepki/revocation-effects", {"at": instant, **figures, "revocations": rows})
+        return
+    state.output.rows("chargepki/revocation-effect", columns, rows)
+    told = f"{summary.revoked} revoked, {summary.unpublished} unpublished, {summary.stale_answers} stale answers"
+    if summary.median_latency is not None:
+        told += f"; published within {_seconds(summary.median_latency)} s (median)"
+        told += f", {_seconds(summary.latency_95)} s (95 %)"
+    state.output.say(told)
+
+
+def _revocation_row(effect: RevocationEffect) -> dict[str, object]:
+    return {
+        "certificate": effect.certificate,
+        "profile": effect.profile,
+        "station": effect.station,
+        "reason": effect.reason,
+        "revoked_at": effect.revoked_at,
+        "publication": effect.publication,
+        "published_at": effect.published_at,
+        "list_number": effect.list_number,
+        "latency_seconds": _seconds(effect.latency),
+        "effective_at": effect.effective_at,
+    }
+
+
+def _revocation_figures(summary: RevocationSummary) -> dict[str, object]:
+    return {
         "revoked": summary.revoked,
         "unpublished": summary.unpublished,
         "stale_answers": summary.stale_answers,
@@ -285,15 +298,6 @@ def revocations(
         "not_yet_effective": summary.pending,
         "median_effect_seconds": _seconds(summary.median_effect),
     }
-    if state.output.is_json and not state.output.is_json_lines:
-        state.output.document("chargepki/revocation-effects", {**figures, "revocations": rows})
-        return
-    state.output.rows("chargepki/revocation-effect", columns, rows)
-    told = f"{summary.revoked} revoked, {summary.unpublished} unpublished, {summary.stale_answers} stale answers"
-    if summary.median_latency is not None:
-        told += f"; published within {_seconds(summary.median_latency)} s (median)"
-        told += f", {_seconds(summary.latency_95)} s (95 %)"
-    state.output.say(told)
 
 
 def _seconds(span: timedelta | None) -> int | None:
