@@ -20,7 +20,7 @@ from chargepki.pki.authority.issuance import (
     reserve,
 )
 from chargepki.pki.authority.issuers import IssuerCache, NotOurs
-from chargepki.pki.authority.lane import Lane, Quick
+from chargepki.pki.authority.lane import Lane
 from chargepki.pki.authority.lane_commit import (
     Signed,
     issue_quick,
@@ -29,6 +29,8 @@ from chargepki.pki.authority.lane_commit import (
     sign_quick,
     sort_out,
 )
+from chargepki.pki.authority.lane_fill import prepare_known
+from chargepki.pki.authority.lane_kind import Known, Quick
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder
 from chargepki.pki.authority.shards import ShardChooser, ShardTaken
 from chargepki.pki.errors import ChargePkiError, StateError
@@ -113,11 +115,11 @@ class Batch:
                 # The reservation stays: the next run with a working key completes it, or voids it.
                 self._answers[each.position] = error
         quickly: list[Signed] = []
-        for position, item in quick:
-            try:
-                quickly.append(sign_quick(position, item))
-            except ChargePkiError as error:
-                self._answers[position] = error  # as above
+        for position, outcome in sign_quick(quick):
+            if isinstance(outcome, Signed):
+                quickly.append(outcome)
+            else:
+                self._answers[position] = outcome  # as above
         for (each, _), recorded in zip(signed, self._finish_all(signed, quickly), strict=True):
             self._answers[each.position] = recorded if isinstance(recorded, ChargePkiError) else each.release(recorded)
         return [answer for answer in self._answers if answer is not None]
@@ -160,28 +162,42 @@ class Batch:
         """
         sound: list[tuple[int, Prepared]] = []
         quick: list[tuple[int, Quick]] = []
+        lot: list[tuple[int, Known]] = []
         shards = ShardChooser(self._inventory, self._now)
         for position in positions:
             order = self._orders[position]
             try:
                 issuer = opened.get(order.ca) or opened.setdefault(order.ca, self._issuers.open(order.ca))
-                known = self._lane.prepare(
-                    order, issuer, actor=self._actor, now=self._now, choose_shard=shards.choose, policy=self._policy
-                )
+                known = self._lane.find(order, issuer, actor=self._actor, policy=self._policy)
                 if known is not None:
-                    quick.append((position, known))
-                    continue
-                item = prepare(
-                    order, issuer, self._inventory, actor=self._actor, now=self._now, shards=shards, policy=self._policy
-                )
-                self._lane.learn(item, actor=self._actor, now=self._now)
-                sound.append((position, item))
+                    lot.append((position, known))
+                else:
+                    sound.append((position, self._prepare_with_care(order, issuer, shards)))
             except NotOurs as outside:
                 self._answers[position] = self._ask_outside(order, outside.ca)
             except ChargePkiError as error:
                 self._answers[position] = error
+        made = prepare_known([known for _, known in lot], now=self._now, choose_shard=shards.choose)
+        for (position, known), item in zip(lot, made, strict=True):
+            if isinstance(item, Quick):
+                quick.append((position, item))
+                continue
+            try:
+                if item is not None:
+                    raise item
+                sound.append((position, self._prepare_with_care(known.order, known.kind.issuer, shards)))
+            except ChargePkiError as error:
+                self._answers[position] = error
         link_stations(self._inventory, [item for _, item in quick])
         return sound, quick
+
+    def _prepare_with_care(self, order: IssueOrder, issuer: Issuer, shards: ShardChooser) -> Prepared:
+        """Judge and build one certificate, and take note of its kind."""
+        item = prepare(
+            order, issuer, self._inventory, actor=self._actor, now=self._now, shards=shards, policy=self._policy
+        )
+        self._lane.learn(item, actor=self._actor, now=self._now)
+        return item
 
     def _ask_outside(self, order: IssueOrder, ca: CaRecord) -> Answer:
         from chargepki.pki.authority.external import enrol_outside

@@ -69,6 +69,7 @@ __all__ = [
     "judged_on_record",
     "new_serial",
     "prepare",
+    "put_together",
     "reserve",
     "reserve_details",
     "sign_reserved",
@@ -355,7 +356,15 @@ def sign_reserved(certificate_id: str, tbs: bytes, issuer: Issuer) -> bytes:
     Raises:
         SignerError: the key is not the CA's, or what came back does not hold the reserved bytes.
     """
-    signature = issuer.signer.sign(tbs)
+    return put_together(certificate_id, tbs, issuer.signer.sign(tbs), issuer)
+
+
+def put_together(certificate_id: str, tbs: bytes, signature: bytes, issuer: Issuer) -> bytes:
+    """Return the certificate of the reserved bytes and the signature over them, as DER.
+
+    Raises:
+        SignerError: what came of it does not hold the reserved bytes.
+    """
     der = assemble_certificate(tbs, signature_algorithm(issuer.signer.algorithm).der, signature)
     # Read it back with a parser that is not ours: what was signed must be, byte for byte, what was linted.
     if x509.load_der_x509_certificate(der).tbs_certificate_bytes != tbs:

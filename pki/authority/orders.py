@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -68,7 +68,8 @@ class IssueOrder:
 class IssuedCertificate:
     """A certificate that is durable in the inventory."""
 
-    record: CertificateRecord
+    made: CertificateRecord | Callable[[], CertificateRecord] = field(repr=False, compare=False)
+    """The record, or what makes it once somebody asks for it."""
     certificate_der: bytes
     chain: tuple[bytes, ...]
     """DER, leaf first, then each issuing CA, without the root."""
@@ -76,6 +77,15 @@ class IssuedCertificate:
     """True when the order had been answered before and this is that certificate."""
     clamped: bool = False
     """True when the profile's default validity was cut to the issuer's end."""
+
+    @property
+    def record(self) -> CertificateRecord:
+        """The certificate as it is stored in the inventory."""
+        made = self.made
+        if not isinstance(made, CertificateRecord):
+            made = made()
+            object.__setattr__(self, "made", made)  # the same value in another form
+        return made
 
 
 def content_digest(order: IssueOrder, *, ca_id: str, csr_der: bytes | None) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -40,6 +40,7 @@ __all__ = [
     "AuditPublicKey",
     "ChainState",
     "LogHead",
+    "StoredEntry",
     "decode_entry",
     "entry_hash",
     "genesis_hash",
@@ -68,6 +69,9 @@ ENTRY_COLUMNS: Final = (
     "entry_hash",
 )
 """Columns of an entry in the order in which they are hashed; the last one is the hash itself."""
+
+StoredEntry: TypeAlias = tuple[str | int | None, ...]
+"""The stored values of an entry in the order of `ENTRY_COLUMNS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +282,8 @@ def make_entry(
     details: Mapping[str, object],
     effects: tuple[tuple[str, str, str | None], ...],
     preconditions: tuple[tuple[str, str, str], ...],
-) -> tuple[AuditEntry, dict[str, str | int | None]]:
-    """Return the entry that follows *state*, and its stored values by column.
+) -> tuple[AuditEntry, StoredEntry]:
+    """Return the entry that follows *state*, and its stored values in the order of `ENTRY_COLUMNS`.
 
     Raises:
         TypeError: *at* is naive.
@@ -317,7 +321,7 @@ def make_entry(
         previous_hash=state.hash,
         entry_hash=hashed,
     )
-    return entry, values
+    return entry, tuple(values.values())
 
 
 def make_plain_entries(
@@ -327,7 +331,7 @@ def make_plain_entries(
     action: str,
     at: datetime,
     entries: Iterable[tuple[str, str, str, str, str]],
-) -> tuple[list[dict[str, str | int | None]], ChainState]:
+) -> tuple[list[StoredEntry], ChainState]:
     """Return the stored values of the entries that follow *state*, as `make_entry` has them, and where the log stands.
 
     Args:
@@ -339,27 +343,17 @@ def make_plain_entries(
         InputError: the actor's name is no text that a database can hold.
     """
     instant = encode_time(at)
-    common: dict[str, str | int | None] = {
-        "seq": 0,
-        "at": instant,
-        "actor_name": encode_text(actor.name, "the actor's name"),
-        "actor_kind": actor.kind.value,
-        "actor_authenticated": 1 if actor.authenticated else 0,
-        "action": action,
-        "subject": "",
-        "outcome": "done",
-    }
-    made: list[dict[str, str | int | None]] = []
+    name, kind = encode_text(actor.name, "the actor's name"), actor.kind.value
+    # PostgreSQL wants a boolean where SQLite has 0 and 1; the hash is over the number.
+    authenticated = actor.authenticated
+    hashed_as = 1 if authenticated else 0
+    made: list[StoredEntry] = []
     number, previous = state.count, state.hash
-    for subject, artefact, details, effects, preconditions in entries:
+    for subject, artefact, *told in entries:
         number += 1
-        values = {**common, "artefact_sha256": artefact, "details": details, "effects": effects}
-        values["seq"], values["subject"] = number, subject
-        values["preconditions"], values["previous_hash"] = preconditions, previous
-        previous = values["entry_hash"] = entry_hash(values.values())
-        # PostgreSQL wants a boolean where SQLite has 0 and 1; the hash is over the number.
-        values["actor_authenticated"] = actor.authenticated
-        made.append(values)
+        rest = (action, subject, "done", artefact, *told, previous)
+        previous = entry_hash((number, instant, name, kind, hashed_as, *rest))
+        made.append((number, instant, name, kind, authenticated, *rest, previous))
     if not made:
         return made, state
     return made, ChainState(state.log_id, number, previous, instant)

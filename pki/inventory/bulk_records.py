@@ -21,7 +21,7 @@ class BulkRow:
     """One row of ``certificate``, first as a reservation."""
 
     values: dict[str, Value]
-    """Stored values of every column; texts are ones that both databases can hold."""
+    """Stored values of every column in the order of the columns; texts are ones that both databases can hold."""
     details: str
     """Of the audit entry of the reservation: canonical JSON."""
     covered: dict[str, object]
@@ -32,4 +32,5 @@ class BulkRow:
 
     def digest_with(self, changes: Mapping[str, object]) -> str:
         """Return the digest of the row with *changes*, as `codec.row_digest` takes it."""
-        return hashlib.sha256(orjson.dumps((_TABLE, {**self.covered, **changes}))).hexdigest()
+        covered = {**self.covered, **changes} if changes else self.covered
+        return hashlib.sha256(orjson.dumps((_TABLE, covered))).hexdigest()

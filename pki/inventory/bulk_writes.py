@@ -7,7 +7,7 @@ one, and their audit entries are made without a value object for each.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -23,6 +23,7 @@ PlainEntry = tuple[str, str, str, str, str]
 """Subject, digest of the artefact, and the canonical JSON of details, effects and preconditions."""
 
 _NONE: Final = "[]"
+_ISSUE_NAMES: Final = ("der", "sha256", "issued_at", "id", "station", "verdict", "tbs")
 
 
 class ReservationChanged(StateError):
@@ -39,8 +40,8 @@ class BulkWrites(Writes):
         """Append entries that account for writes which were made without noting their effects."""
 
     @abstractmethod
-    def change_many(self, statement: str, parameters: Sequence[Mapping[str, object]]) -> int:
-        """Run a compiled statement once for each of *parameters*; return how many rows changed."""
+    def change_rows(self, statement: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+        """Run a compiled statement once for each of *rows*, by position; return how many rows of the table changed."""
 
     def reserve_certificates(self, rows: Sequence[BulkRow], actor: Actor, *, now: datetime) -> None:
         """Store reservations with their audit entries (``certificate.reserve``).
@@ -48,7 +49,8 @@ class BulkWrites(Writes):
         Raises:
             Conflict: a serial is taken under its CA; nothing may be committed then.
         """
-        if self.change_many("certificate_insert", [row.values for row in rows]) != len(rows):
+        stored = [tuple(row.values.values()) for row in rows]
+        if self.change_rows("certificate_insert", CERTIFICATE.columns, stored) != len(rows):
             raise Conflict("a serial number of the group is taken", fix="repeat the command: others will be drawn")
         entries: list[PlainEntry] = []
         for row in rows:
@@ -74,18 +76,10 @@ class BulkWrites(Writes):
         """
         issued_at = encode_time(now)
         changes = [
-            {
-                "id": row.values["id"],
-                "station": row.values["station"] or "",
-                "verdict": row.values["verdict"],
-                "tbs": row.values["tbs"],
-                "der": der,
-                "sha256": sha256,
-                "issued_at": issued_at,
-            }
+            (der, sha256, issued_at, (held := row.values)["id"], held["station"] or "", held["verdict"], held["tbs"])
             for row, (der, sha256) in zip(rows, signed, strict=True)
         ]
-        if self.change_many("certificate_issue_unchanged", changes) != len(rows):
+        if self.change_rows("certificate_issue_unchanged", _ISSUE_NAMES, changes) != len(rows):
             raise ReservationChanged("a reservation of the group was changed meanwhile", fix="repeat the command")
         entries: list[PlainEntry] = []
         for row, (_, sha256) in zip(rows, signed, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import select
 import sqlite3
 import time
@@ -29,6 +30,11 @@ __all__ = ["BUSY_TIMEOUT", "Database", "Session", "compiled_statements"]
 BUSY_TIMEOUT: Final = 30.0
 """Seconds that a writer waits for another process before it says that the inventory is locked."""
 _MAX_IDLE: Final = 8
+_MANY: Final = 64
+"""Rows of one statement from which on a connection is one that writes in bulk."""
+_BULK_PRAGMAS: Final = ("PRAGMA cache_size=-16384", "PRAGMA wal_autocheckpoint=4000")
+"""16 MiB for pages, and as much WAL between two checkpoints: keys of certificates are random, so that a group touches a
+page of each index for nearly each of its rows, and pages that are written again and again are copied once."""
 
 _Result = TypeVar("_Result")
 
@@ -41,11 +47,27 @@ def compiled_statements(dialect: Dialect) -> dict[str, Any]:
     return found
 
 
+_PLACES: Final = {
+    Dialect.SQLITE: (re.compile(r":(\w+)"), "?"),
+    Dialect.POSTGRESQL: (re.compile(r"%\((\w+)\)s"), "%s"),
+}
+
+
+@functools.cache
+def _by_position(dialect: Dialect, name: str, names: tuple[str, ...]) -> str:
+    """Return a compiled statement with its parameters *names* by position in place of by name."""
+    sql: str = compiled_statements(dialect)["named"][name]
+    pattern, place = _PLACES[dialect]
+    if tuple(pattern.findall(sql)) != names:
+        raise ValueError(f"the parameters of {name} are {', '.join(pattern.findall(sql))}")
+    return pattern.sub(place, sql)
+
+
 class Session:
     """One connection. Every error of the driver leaves it translated."""
 
     __slots__ = (
-        *("_address", "_cursor", "_errors", "_guard", "_lost", "_named", "_parts", "_updates", "_writing"),
+        *("_address", "_bulk", "_cursor", "_errors", "_guard", "_lost", "_named", "_parts", "_updates", "_writing"),
         "connection",
     )
 
@@ -62,6 +84,7 @@ class Session:
         self._updates: dict[tuple[str, ...], str] = {}
         self._writing = False
         self._lost = False
+        self._bulk = False
 
     @property
     def dialect(self) -> Dialect:
@@ -90,6 +113,22 @@ class Session:
         self.execute(self._named[name], parameters)
         return int(self._cursor.rowcount)
 
+    def run_rows(self, name: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+        """Do what `run_many` does with rows of values in the order of *names*, which a driver binds in half the time.
+
+        Raises:
+            ValueError: a programming error: the statement has other parameters, or in another order.
+        """
+        self._check_transaction()
+        sql = _by_position(self._address.dialect, name, tuple(names))
+        try:
+            if len(rows) >= _MANY and not self._bulk:
+                self._prepare_for_bulk()
+            self._cursor.executemany(sql, rows)
+            return int(self._cursor.rowcount)
+        except self._errors as exc:
+            raise self._failed(exc) from exc
+
     def run_many(self, name: str, parameters: Sequence[Mapping[str, object]]) -> int:
         """Run a compiled statement that returns nothing once for each of *parameters*; return how many rows changed."""
         self._check_transaction()
@@ -98,6 +137,13 @@ class Session:
             return int(self._cursor.rowcount)
         except self._errors as exc:
             raise self._failed(exc) from exc
+
+    def _prepare_for_bulk(self) -> None:
+        # Not for every connection: most of them read, and a process may have many.
+        self._bulk = True
+        if self._address.dialect is Dialect.SQLITE:
+            for pragma in _BULK_PRAGMAS:
+                self._cursor.execute(pragma)
 
     def _check_transaction(self) -> None:
         if self._lost:

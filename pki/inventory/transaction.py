@@ -8,8 +8,10 @@ from typing import Final
 
 from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory.audit_chain import (
+    ENTRY_COLUMNS,
     AuditKey,
     ChainState,
+    StoredEntry,
     make_entry,
     make_plain_entries,
 )
@@ -71,7 +73,7 @@ class Transaction(
         self._effects: dict[tuple[str, str], str | None] = {}
         self._found: dict[tuple[str, str], str] = {}
         # Entries wait until the work ends, or looks at the log, so that many are inserted by one statement.
-        self._entries: list[dict[str, str | int | None]] = []
+        self._entries: list[StoredEntry] = []
 
     @property
     def chain(self) -> ChainState:
@@ -152,7 +154,7 @@ class Transaction(
 
     def _write_entries(self) -> None:
         if self._entries:
-            self._session.run_many("audit_insert", self._entries)
+            self._session.run_rows("audit_insert", ENTRY_COLUMNS, self._entries)
             self._entries.clear()
 
     # -- what the mixins stand on ---------------------------------------------------------------------------------
@@ -168,9 +170,9 @@ class Transaction(
     def _select(self, table: str, filters: Mapping[str, object], order: str, limit: int) -> list[Row]:
         return self._session.select(table, filters, order, limit)
 
-    def change_many(self, statement: str, parameters: Sequence[Mapping[str, object]]) -> int:
-        """Run a compiled statement once for each of *parameters*; see `BulkWrites`."""
-        return self._session.run_many(statement, parameters)
+    def change_rows(self, statement: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+        """Run a compiled statement once for each of *rows*; see `BulkWrites`."""
+        return self._session.run_rows(statement, names, rows)
 
     def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> bool:
         if not self._session.change(f"{kind.table}_insert", values):

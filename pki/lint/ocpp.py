@@ -35,6 +35,9 @@ def cs_cn_hostname(context: CertificateContext) -> Verdict:
     return None
 
 
+_BOUND: Final = ((oids.COMMON_NAME, "CN"), (oids.ORGANIZATION_NAME, "O"))
+
+
 @rule(
     "e_cs_cn_missing",
     "OCPP A00.FR.509, A00.FR.511",
@@ -46,12 +49,8 @@ def cs_cn_hostname(context: CertificateContext) -> Verdict:
 )
 def cs_cn_missing(context: CertificateContext) -> Verdict:
     """Identity binding compares both."""
-    view = context.view
-    return [
-        Problem(f"the subject needs exactly one {name}")
-        for oid, name in ((oids.COMMON_NAME, "CN"), (oids.ORGANIZATION_NAME, "O"))
-        if len([value for value in view.subject_values(oid) if value]) != 1
-    ]
+    there = [attribute.oid for attribute in context.view.subject_attributes if attribute.content]
+    return [Problem(f"the subject needs exactly one {name}") for oid, name in _BOUND if there.count(oid) != 1]
 
 
 @rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
@@ -13,8 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import keys
-from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder, issuance, lane, lane_commit
-from chargepki.pki.authority.lane import Lane, Quick
+from chargepki.pki.authority import (
+    Authority,
+    IssuedCertificate,
+    IssueOrder,
+    batch,
+    issuance,
+    lane,
+    lane_commit,
+    lane_fill,
+)
+from chargepki.pki.authority.lane import Lane
+from chargepki.pki.authority.lane_kind import ChooseShard, Known, Quick
 from chargepki.pki.authority.shards import CrlSettings
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import ChargePkiError, PolicyRefusal, ProfileViolation, SignerError
@@ -26,6 +37,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.keys import PrivateKey
 from chargepki.pki.policy_settings import PolicySettings, Rate
 from testkit.authorities import (
     ACTOR,
@@ -69,15 +81,15 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def quick_ones(monkeypatch: pytest.MonkeyPatch) -> list[Quick]:
     """Collects what the lane prepares."""
     found: list[Quick] = []
-    real = Lane.prepare
 
-    def prepare(self: Lane, *arguments: object, **named: object) -> Quick | None:
-        item = real(self, *arguments, **named)  # type: ignore[arg-type]  # passed on as they came
-        if item is not None:
-            found.append(item)
-        return item
+    def prepare(
+        lot: Sequence[Known], *, now: datetime, choose_shard: ChooseShard
+    ) -> list[Quick | ChargePkiError | None]:
+        items = lane_fill.prepare_known(lot, now=now, choose_shard=choose_shard)
+        found.extend(item for item in items if isinstance(item, Quick))
+        return items
 
-    monkeypatch.setattr(Lane, "prepare", prepare)
+    monkeypatch.setattr(batch, "prepare_known", prepare)
     return found
 
 
@@ -154,10 +166,10 @@ def test_every_batch_is_answered_as_by_the_careful_way(
         serials = count(int(hashlib.sha256(repr(requests).encode()).hexdigest()[:30], 16) + (1 << 150))
         before = len(authority.inventory.list_audit(limit=100_000))
         with pytest.MonkeyPatch.context() as patch:
-            for module in (issuance, lane):
+            for module in (issuance, lane_fill):
                 patch.setattr(module, "new_serial", lambda serials=serials: next(serials))
             if not quickly:
-                patch.setattr(Lane, "prepare", lambda *_, **__: None)
+                patch.setattr(Lane, "find", lambda *_, **__: None)
             answers = authority.issue_many(requests)
         entries = authority.inventory.list_audit(after_seq=before, limit=1000)
         told.append([shown(answer, entries) for answer in answers])
@@ -234,7 +246,7 @@ def test_what_the_linter_refuses_is_not_reserved(
 ) -> None:
     """The name rules of the policy and of the linter agree; with the policy's out of the way the linter must refuse."""
     warm(authority)
-    monkeypatch.setattr(lane, "check_value", lambda *_: ())
+    monkeypatch.setattr(lane_fill, "check_value", lambda *_: ())
     (refused,) = authority.issue_many([order(make_csr("cs.example.org"))])
     assert isinstance(refused, ProfileViolation) and quick_ones == []
     assert not list(authority.inventory.list_certificates(state=CertificateState.RESERVED))
@@ -256,12 +268,12 @@ def test_a_reservation_that_another_process_settled_meanwhile_is_handed_out_once
     real = lane_commit.sign_quick
     settled: list[CertificateRecord] = []
 
-    def sign_late(position: int, item: Quick) -> object:
-        if not settled:
+    def sign_late(items: Sequence[tuple[int, Quick]]) -> object:
+        if items:
             settled.extend(authority.recover("t-sub"))
-        return real(position, item)
+        return real(items)
 
-    monkeypatch.setattr("chargepki.pki.authority.batch.sign_quick", sign_late)
+    monkeypatch.setattr(batch, "sign_quick", sign_late)
     records = issued(authority.issue_many(orders(3)))
     assert sorted(record.id for record in records) == sorted(record.id for record in settled)
     assert {record.der for record in records} == {record.der for record in settled}
@@ -285,17 +297,40 @@ def test_a_key_store_that_fails_leaves_reservations_for_the_next_run(
     assert {record.id for record in authority.recover("t-sub")} == {record.id for record in reserved}
 
 
+def test_one_signature_that_fails_is_the_error_of_its_order_alone(
+    authority: Authority, quick_ones: list[Quick], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a batch are signed before the first is put together; each answer stays at its place."""
+    warm(authority)
+    made = 0
+    real = keys.sign
+
+    def sign(key: PrivateKey, data: bytes) -> bytes:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise SignerError("the token is gone")
+        return real(key, data)
+
+    monkeypatch.setattr(keys, "sign", sign)
+    first, second, third, fourth = authority.issue_many(orders(4))
+    assert isinstance(second, SignerError) and second.what == "the token is gone"
+    names = [record.subject.rpartition("=")[2] for record in issued([first, third, fourth])]
+    assert names == ["CS-0000", "CS-0002", "CS-0003"] and len(quick_ones) == 4
+    assert len(list(authority.inventory.list_reserved("t-sub@1"))) == 1
+
+
 def test_a_kind_whose_second_certificate_differs_is_given_up(
     authority: Authority, quick_ones: list[Quick], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        real = lane._fill
+        real = lane_fill.fill
 
         def wrong(*arguments: object, **named: object) -> Quick:
             item = real(*arguments, **named)  # type: ignore[arg-type]  # passed on as they came
             item.row.values["subject"] = "CN=other"
             return item
 
-        patch.setattr(lane, "_fill", wrong)
+        patch.setattr(lane, "fill", wrong)
         warm(authority)
     assert len(issued(authority.issue_many(orders(3)))) == 3 and quick_ones == []

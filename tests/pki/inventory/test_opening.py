@@ -16,6 +16,8 @@ import pytest
 from chargepki.pki.errors import ChargePkiError, InputError, StateError, UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory, Transaction, verify_log
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from chargepki.pki.inventory.codec import STATION, encode_time
+from chargepki.pki.inventory.engine import Session
 from testkit.databases import end_all_connections, libpq
 from testkit.inventories import ACTOR, NOW, add_station, station_record
 
@@ -46,6 +48,29 @@ def test_sqlite_is_set_to_lose_nothing(sqlite_url: str, log_key: AuditKey) -> No
         assert session.execute("PRAGMA journal_mode")[0][0] == "wal"
         assert session.execute("PRAGMA synchronous")[0][0] == 2
         assert session.execute("PRAGMA foreign_keys")[0][0] == 1
+
+
+def test_a_connection_that_writes_in_bulk_copies_less_often_and_loses_nothing(
+    sqlite_url: str, log_key: AuditKey
+) -> None:
+    def settings(session: Session) -> list[object]:
+        return [session.execute(f"PRAGMA {name}")[0][0] for name in ("synchronous", "journal_mode", "cache_size")]
+
+    stations = [
+        (f"CS-{each}", f"SN-{each}", None, 3, "active", encode_time(NOW), None, None, None) for each in range(64)
+    ]
+    with Inventory.open(sqlite_url, log_key=log_key) as inventory, inventory.snapshot() as session:
+        session.rollback()
+        assert session.run_rows("station_insert", STATION.columns, stations[:63]) == 63
+        assert settings(session) == [2, "wal", -2000]
+        session.execute("DELETE FROM station")
+        assert session.run_rows("station_insert", STATION.columns, stations) == 64
+        assert settings(session) == [2, "wal", -16384]
+        assert session.execute("SELECT created_at, state FROM station WHERE id = 'CS-63'") == [
+            (encode_time(NOW), "active")
+        ]
+        with pytest.raises(ValueError, match="parameters of station_insert"):
+            session.run_rows("station_insert", STATION.columns[::-1], stations)
 
 
 def test_the_sqlite_file_is_nobody_elses_to_read(sqlite_url: str, log_key: AuditKey, tmp_path: Path) -> None:
