@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from chargepki.pki.errors import InputError, UnavailableError
+from chargepki.pki.errors import InputError, UnavailableError, printable
 
 __all__ = ["CONFIG_FILE", "SETTINGS", "Origin", "Setting", "Settings", "load_settings"]
 
@@ -43,6 +43,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("public_url", "--public-url", "CHARGEPKI_PUBLIC_URL", "base of the URLs written into certificates"),
     Setting("publish_dir", "--publish-dir", "CHARGEPKI_PUBLISH_DIR", "folder for CRLs and CA certificates as files"),
+    # No flags: it has to be the same for every process that signs lists.
+    Setting("crl_generations", "", "CHARGEPKI_CRL_GENERATIONS", "whose revocations the list of a rolled-over CA names"),
     # No flags: what reaches a key is set up once, not typed.
     Setting("pkcs11_module", "", "CHARGEPKI_PKCS11_MODULE", "driver of the tokens that hold pkcs11: keys"),
     Setting("key_token", "", "CHARGEPKI_KEY_TOKEN", "token in which new CA keys are made, a pkcs11: URI"),
@@ -63,6 +65,7 @@ class Settings:
     pkcs11_module: Path | None = None
     pkcs11_pin_file: Path | None = None
     key_token: str | None = None
+    crl_generations: str = "all"
 
 
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, default_home: Path) -> Settings:
@@ -107,7 +110,18 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
         pkcs11_module=_path(values["pkcs11_module"]),
         pkcs11_pin_file=_path(values["pkcs11_pin_file"]),
         key_token=values["key_token"],
+        crl_generations=_generations(values["crl_generations"]),
     )
+
+
+def _generations(value: str | None) -> str:
+    if value not in (None, "all", "own"):
+        raise InputError(
+            f"crl_generations is {printable(value[:40])!r}",
+            why="the full list of a CA that was rolled over names what all of its generations revoked, or its own",
+            fix="say all (the default), or own",
+        )
+    return value or "all"
 
 
 def _path(value: str | None) -> Path | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from chargepki.pki import files
 from chargepki.pki.authority import Authority
+from chargepki.pki.authority.generations import CrlGenerations
 from chargepki.pki.config import CONFIG_FILE, Settings
 from chargepki.pki.errors import SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
@@ -204,6 +205,7 @@ class Workspace:
             publish_folder=None if self.access is Access.REHEARSE else self.settings.publish_dir,
             external=self._ask_outside,
             policy=self.policy,
+            crl_generations=CrlGenerations(self.settings.crl_generations),
         )
 
     @cached_property

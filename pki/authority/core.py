@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chargepki.pki.authority.batch import Batch
+from chargepki.pki.authority.generations import CrlGenerations
 from chargepki.pki.authority.issuance import Issuer, check_may_issue
 from chargepki.pki.authority.issuers import IssuerCache
 from chargepki.pki.authority.lane import Lane
@@ -62,6 +63,7 @@ class Authority:
         public_url: base of the URLs written into certificates; ``None`` takes what each CA was created with.
         publish_folder: where CRLs and CA certificates are also written as files.
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
+        crl_generations: whose revocations the full list of a CA that was rolled over names.
         policy: which rules of the request policy warn and which refuse; the defaults when ``None``.
     """
 
@@ -76,10 +78,12 @@ class Authority:
         publish_folder: Path | None = None,
         external: ExternalCas | None = None,
         policy: PolicySettings | None = None,
+        crl_generations: CrlGenerations = CrlGenerations.ALL,
     ) -> None:
         self.inventory = inventory
         self._external = external
         self.policy = policy or PolicySettings()
+        self._crl_generations = crl_generations
         self._keystore = keystore
         self._actor = actor
         self._clock = clock
@@ -302,6 +306,7 @@ class Authority:
             now=self._clock(),
             only_due=only_due,
             validity=validity or CRL_VALIDITY,
+            generations=self._crl_generations,
         )
         self.publish_files(issuer.ca.id, published.lists)
         return published
@@ -321,7 +326,7 @@ class Authority:
         failure: ChargePkiError | None = None
         for ca in self.crl_issuers():
             try:
-                if needs_crl(self.inventory, ca.id, now):
+                if needs_crl(self.inventory, ca.id, now, self._crl_generations):
                     published += self.publish_due(ca.id).lists
                 else:
                     self.publish_files(ca.id)

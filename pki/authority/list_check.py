@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from chargepki.pki.authority.generations import check_serials
 from chargepki.pki.crl import RevokedEntry, parse_crl
 from chargepki.pki.crl_entry import ReasonCode, split_entries
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.reads_revocation import RevokedRow
-from chargepki.pki.inventory.records import Actor, CrlRecord, CrlSegmentRecord
+from chargepki.pki.inventory.records import Actor, CaState, CrlRecord, CrlSegmentRecord
 from chargepki.pki.inventory.writes_revocation import entry_of
 
 __all__ = ["check_lists", "repair_entries"]
@@ -31,8 +32,15 @@ def check_lists(inventory: Inventory, ca_id: str) -> tuple[str, ...]:
     found = list(_check_segments(inventory, ca.id, revoked))
     last = inventory.last_change(ca.id)
     full = inventory.latest_crl(ca.id)
+    others = [
+        other.id
+        for other in inventory.list_cas(name=ca.name)
+        if other.id != ca.id and other.subject_der == ca.subject_der and other.state is not CaState.PENDING
+    ]
     if full is not None and full.changes == last:
-        found += _check_list(full, revoked)
+        found += _check_list(full, revoked, lambda serial: _is_of(inventory, serial, others))
+    taken = check_serials(inventory, [row.serial for row in revoked], others)
+    found += [f"{each} has the serial number of a revoked certificate of {ca.id}, under one name" for each in taken]
     changed = inventory.changed_shards(ca.id, 0)
     for shard in inventory.list_crl_shards(ca.id):
         crl = inventory.latest_shard_crl(ca.id, shard.number)
@@ -76,7 +84,14 @@ def _check_segment(segment: CrlSegmentRecord, entries: list[bytes]) -> Iterator[
     entries += found
 
 
-def _check_list(crl: CrlRecord, revoked: Iterable[RevokedRow]) -> Iterator[str]:
+def _is_of(inventory: Inventory, serial: int, others: Sequence[str]) -> bool:
+    """Whether a certificate of another generation explains an entry: its own list is checked, too."""
+    return any(inventory.find_certificate(f"{other}:{serial:x}") is not None for other in others)
+
+
+def _check_list(
+    crl: CrlRecord, revoked: Iterable[RevokedRow], is_explained: Callable[[int], bool] = lambda _: False
+) -> Iterator[str]:
     wanted = {_as_listed(record) for record in revoked}
     try:
         listed = parse_crl(crl.der).entries
@@ -87,7 +102,7 @@ def _check_list(crl: CrlRecord, revoked: Iterable[RevokedRow]) -> Iterator[str]:
         yield f"CRL {crl.id} does not have its digest"
     if missing := len(wanted.difference(listed)):
         yield f"CRL {crl.id} does not tell of {missing} revoked certificates as they are"
-    if more := len(set(listed) - wanted):
+    if more := sum(not is_explained(entry.serial) for entry in set(listed) - wanted):
         yield f"CRL {crl.id} has {more} entries that no revoked certificate explains"
     if len(listed) != crl.entries or len(set(listed)) != len(listed):
         yield f"CRL {crl.id} has {len(listed)} entries, {crl.entries} were recorded"

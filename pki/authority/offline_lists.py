@@ -44,7 +44,9 @@ def import_crl(authority: Authority, data: bytes) -> CrlRecord:
             findings=report.errors,
         )
     number, next_update = crl.number, crl.next_update
-    entries = {f"{ca.id}:{entry.serial:x}": entry for entry in crl.entries}
+    # A list speaks for all generations of its issuer's name (`generations`).
+    named = [each.id for each in authority.inventory.list_cas(name=ca.name) if each.subject_der == ca.subject_der]
+    entries = {f"{each}:{entry.serial:x}": entry for entry in crl.entries for each in named}
 
     def work(tx: Transaction) -> CrlRecord:
         latest = tx.latest_crl(ca.id)
@@ -75,13 +77,13 @@ def import_crl(authority: Authority, data: bytes) -> CrlRecord:
             number=number,
             this_update=crl.this_update,
             next_update=next_update,
-            entries=len(entries),
+            entries=len(crl.entries),
             sha256=sha256_hex(crl.der),
             der=crl.der,
             changes=tx.last_change(ca.id),
         )
         tx.add_crl(record)
-        details = {"number": number, "entries": len(entries), "next_update": next_update.isoformat()}
+        details = {"number": number, "entries": len(crl.entries), "next_update": next_update.isoformat()}
         tx.audit(authority.actor, "crl.import", record.id, now=now, artefact_sha256=record.sha256, details=details)
         return record
 

@@ -1,8 +1,8 @@
 """Sign revocation lists, record them, and put them where relying parties fetch them.
 
-A CA has one full list of everything it revoked. A CA with shards (`CaRecord.crl_shard_size`) also has one list for
-each shard, and a CA with deltas (`CaRecord.crl_delta_hours`) the delta list to its full ones. All of them take their
-numbers from one sequence of the CA.
+A CA has one full list of everything that it and its other generations revoked (`generations`). A CA with shards
+(`CaRecord.crl_shard_size`) also has one list for each shard, and a CA with deltas (`CaRecord.crl_delta_hours`) the
+delta list to its full ones. All of them take their numbers from one sequence of the CA.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from chargepki.pki.authority.generations import CrlGenerations, relatives, tells_of_relatives
 from chargepki.pki.authority.issuance import Issuer
 from chargepki.pki.crl import assemble_crl, build_crl_tbs
 from chargepki.pki.crl_entry import ReasonCode, RevokedEntry, encode_entry
 from chargepki.pki.errors import ProfileViolation, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.codec import sha256_hex
-from chargepki.pki.inventory.reads_revocation import ListState, RevocationReads
+from chargepki.pki.inventory.reads import Reads
+from chargepki.pki.inventory.reads_revocation import ListState
 from chargepki.pki.inventory.records import Actor, CaRecord, CrlDeltaRecord, CrlRecord, CrlSegmentRecord
 from chargepki.pki.keys import signature_algorithm
 from chargepki.pki.lint import lint_crl
@@ -55,7 +57,7 @@ class DueLists:
         return self.full or self.delta or bool(self.shards)
 
 
-def due_lists(reader: RevocationReads, ca: CaRecord, now: datetime) -> DueLists:
+def due_lists(reader: Reads, ca: CaRecord, now: datetime, generations: CrlGenerations = CrlGenerations.ALL) -> DueLists:
     """Return which lists of *ca* must be signed anew at *now*."""
     states = reader.list_states(ca.id)
     last = reader.last_change(ca.id)
@@ -63,8 +65,9 @@ def due_lists(reader: RevocationReads, ca: CaRecord, now: datetime) -> DueLists:
     known = [state.changes or 0 for number in shards if (state := states.get(number)) is not None]
     changed = reader.changed_shards(ca.id, min(known, default=0)) if shards else {}
     delta = ca.crl_delta_hours is not None and _is_due(reader.delta_state(ca.id), last, now)
+    others = relatives(reader, ca, generations, now)
     return DueLists(
-        full=_is_due(states.get(None), last, now),
+        full=_is_due(states.get(None), last, now) or not tells_of_relatives(reader, ca, others),
         delta=delta,
         shards=tuple(number for number in shards if _is_due(states.get(number), changed.get(number, 0), now)),
     )
@@ -76,9 +79,11 @@ def _is_due(state: ListState | None, last_change: int, now: datetime) -> bool:
     return now >= state.this_update + (state.next_update - state.this_update) / 2
 
 
-def needs_crl(inventory: Inventory, ca_id: str, now: datetime) -> bool:
+def needs_crl(
+    inventory: Inventory, ca_id: str, now: datetime, generations: CrlGenerations = CrlGenerations.ALL
+) -> bool:
     """Say whether a list of a CA is missing, misses a change, or has less than half its life left."""
-    return bool(due_lists(inventory, inventory.get_ca(ca_id), now))
+    return bool(due_lists(inventory, inventory.get_ca(ca_id), now, generations))
 
 
 def publish_lists(
@@ -89,6 +94,7 @@ def publish_lists(
     now: datetime,
     only_due: bool,
     validity: timedelta = CRL_VALIDITY,
+    generations: CrlGenerations = CrlGenerations.ALL,
 ) -> Published:
     """Sign and record the lists of *issuer*: all of them, or only those that are due.
 
@@ -102,7 +108,9 @@ def publish_lists(
         StateError: the CA has expired.
         ProfileViolation: a list would break a rule; nothing was published.
     """
-    return inventory.write(lambda tx: _Publication(tx, issuer, actor, now, validity).run(only_due=only_due))
+    return inventory.write(
+        lambda tx: _Publication(tx, issuer, actor, now, validity, generations).run(only_due=only_due)
+    )
 
 
 def _check_not_expired(ca: CaRecord, now: datetime) -> datetime:
@@ -125,34 +133,42 @@ class _Publication:
     actor: Actor
     now: datetime
     validity: timedelta
+    generations: CrlGenerations
     ca: CaRecord = field(init=False)
+    others: tuple[str, ...] = field(init=False)
     changes: int = field(init=False)
 
     def run(self, *, only_due: bool) -> Published:
         # The row as it is now: how its lists are cut may have been changed since the key was opened.
         self.ca = self.tx.get_ca(self.issuer.ca.id)
         _check_not_expired(self.ca, self.now)
-        self._check_entries()
+        self.others = relatives(self.tx, self.ca, self.generations, self.now)
+        for each in (self.ca.id, *self.others):
+            self._check_entries(each)
         self.changes = self.tx.last_change(self.ca.id)
         shards = {shard.number: shard.url for shard in self.tx.list_crl_shards(self.ca.id)}
         deltas = self.ca.crl_delta_hours is not None
-        due = due_lists(self.tx, self.ca, self.now) if only_due else DueLists(True, deltas, tuple(shards))
+        due = (
+            due_lists(self.tx, self.ca, self.now, self.generations)
+            if only_due
+            else DueLists(True, deltas, tuple(shards))
+        )
         full = self._publish_complete(None, None) if due.full else None
         # A delta that is signed together with the full list has its number (RFC 5280 5.2.4).
         delta = self._publish_delta(full.number if full else None) if deltas and (due.delta or due.full) else None
         return Published(full, delta, tuple(self._publish_complete(number, shards[number]) for number in due.shards))
 
-    def _check_entries(self) -> None:
+    def _check_entries(self, ca: str) -> None:
         """Make stored entries for certificates that were revoked before entries were stored; refuse a difference."""
-        stored = self.tx.count_stored_entries(self.ca.id)
-        revoked = self.tx.count_revoked(self.ca.id)
+        stored = self.tx.count_stored_entries(ca)
+        revoked = self.tx.count_revoked(ca)
         if stored == 0 and revoked:
-            self.tx.rebuild_crl_segments(self.ca.id)
+            self.tx.rebuild_crl_segments(ca)
         elif stored != revoked:
             raise StateError(
-                f"{self.ca.id} has {revoked} revoked certificates, but {stored} entries are stored for its lists",
+                f"{ca} has {revoked} revoked certificates, but {stored} entries are stored for its lists",
                 why="the inventory was changed behind our back; nothing was published",
-                fix=f"run: chargepki crl check --ca {self.ca.id} --repair",
+                fix=f"run: chargepki crl check --ca {ca} --repair",
             )
 
     def _next_number(self) -> int:
@@ -161,7 +177,10 @@ class _Publication:
         return max(self.tx.next_crl_number(self.ca.id), int(self.now.timestamp() * 1000))
 
     def _segments(self, shard: int | None) -> list[CrlSegmentRecord]:
-        return list(self.tx.list_crl_segments(self.ca.id, shard))
+        segments = list(self.tx.list_crl_segments(self.ca.id, shard))
+        for other in self.others if shard is None else ():
+            segments += self.tx.list_crl_segments(other)
+        return segments
 
     def _publish_complete(self, shard: int | None, url: str | None) -> CrlRecord:
         segments = self._segments(shard)
@@ -170,7 +189,7 @@ class _Publication:
                 raise StateError(
                     f"the stored entries {segment.id} are damaged",
                     why="they do not have the digest that they were stored with",
-                    fix=f"run: chargepki crl check --ca {self.ca.id} --repair",
+                    fix=f"run: chargepki crl check --ca {segment.ca} --repair",
                 )
         number = self._next_number()
         # The list ends with its issuer: nobody can check it later.

@@ -123,3 +123,12 @@ def test_an_endless_file_is_one_clear_error(run: CommandLine) -> None:
 def test_a_bad_public_url_is_one_clear_error_and_creates_nothing(fresh: CommandLine, url: str) -> None:
     fresh.run("ca", "create", "x", "--profile", "ocpp/cso-root", "--public-url", url).check_one_error(3)
     assert not fresh.home.exists()
+
+
+def test_whose_revocations_a_list_names_is_all_or_own(fresh: CommandLine) -> None:
+    variable = "CHARGEPKI_CRL_GENERATIONS"
+    show = ("config", "show", "--origin", "--json")
+    assert shown(fresh(*show).json(), "crl_generations")[1] == "default"
+    assert shown(fresh(*show, variables={variable: "own"}).json(), "crl_generations") == ("own", "environment")
+    refused = fresh.run("ca", "list", variables={variable: "some"}).check_one_error(3)
+    assert "crl_generations is 'some'" in refused.stderr

@@ -27,7 +27,8 @@ import java.util.Set;
  * Judges many certification paths and revocation lists with the PKIX validator of the Java platform, in one start.
  *
  * Each line of standard input is one question; its fields are separated by tabs, lists by commas, DER is base64:
- *   path  ID  MILLISECONDS  off|require  EKU-OID or -  LEAF,ISSUER,…  ROOT  CRL,… or -
+ *   path  ID  MILLISECONDS  off|require  EKU-OID or -  LEAF,ISSUER,…  ROOT  CRL,… or -  CERTIFICATE,… or -
+ *         (the last are certificates that lie beside the chain: issuers of lists)
  *   crl   ID  CRL  ISSUER
  *   file  ID  CONTENT  NUMBER: whether so many certificates are read from a file
  * Each line of standard output is one answer: ID, accepted or refused, and the reason.
@@ -82,11 +83,14 @@ public final class ValidateChains {
         }
         CertPathValidator validator = CertPathValidator.getInstance("PKIX");
         if (fields[3].equals("require")) {
-            Collection<X509CRL> lists = new ArrayList<>();
+            Collection<Object> store = new ArrayList<>();
             for (byte[] der : decode(fields[7])) {
-                lists.add(crl(der));
+                store.add(crl(der));
             }
-            parameters.addCertStore(CertStore.getInstance("Collection", new CollectionCertStoreParameters(lists)));
+            for (byte[] der : decode(fields[8])) {
+                store.add(certificate(der));
+            }
+            parameters.addCertStore(CertStore.getInstance("Collection", new CollectionCertStoreParameters(store)));
             PKIXRevocationChecker checker = (PKIXRevocationChecker) validator.getRevocationChecker();
             // Without these a certificate that names an OCSP responder would make the validator open a connection.
             checker.setOptions(

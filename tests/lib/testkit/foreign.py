@@ -7,8 +7,8 @@ because certtool knows no other; no judge opens a network connection.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import base64
+import hashlib
 import logging
 import os
 import shutil
@@ -88,6 +88,8 @@ class ChainCase:
     """DER. With lists the status of every certificate must be known from them; ``None`` leaves revocation out."""
     extended_key_usage: str | None = None
     """Dotted OID of the purpose that the leaf must be good for."""
+    beside: tuple[bytes, ...] = ()
+    """DER of certificates that lie beside the chain, say of who signed a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,23 @@ def run(*arguments: str | Path, text: str = "", timeout: float = 60) -> subproce
 
 @cache
 def _java_classes(name: str) -> Path:
-    """Compile one of our Java programs, once for this process: it takes longer than a run of it."""
-    folder = Path(tempfile.mkdtemp(prefix="classes-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    done = run("javac", "-encoding", "UTF-8", "-d", folder, JAVA_SOURCES / f"{name}.java", timeout=110)
+    """Compile one of our Java programs, once for all processes of the tests: it takes longer than a run of it."""
+    source = JAVA_SOURCES / f"{name}.java"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    kept = ROOT / ".pytest_cache" / "java" / f"{name}-{digest}"
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=kept.parent))
+    done = run("javac", "-encoding", "UTF-8", "-d", folder, source, timeout=110)
     if done.returncode != 0:
+        shutil.rmtree(folder)
         pytest.fail(f"javac ended with {done.returncode}: {done.stderr[-2000:]}")
-    return folder
+    try:
+        folder.rename(kept)
+    except OSError:
+        shutil.rmtree(folder)  # another process was faster
+    return kept
 
 
 def java_program(name: str) -> tuple[str | Path, ...]:
@@ -219,7 +231,7 @@ def _openssl_chain(case: ChainCase, folder: Path, *options: str) -> Verdict:
     arguments: list[str | Path] = ["openssl", "verify", "-no-CApath", "-no-CAstore", *options]
     arguments += ["-CAfile", _write(folder, "root.pem", "CERTIFICATE", case.root)]
     if len(case.chain) > 1:
-        arguments += ["-untrusted", _write(folder, "issuers.pem", "CERTIFICATE", *case.chain[1:])]
+        arguments += ["-untrusted", _write(folder, "issuers.pem", "CERTIFICATE", *case.chain[1:], *case.beside)]
     if case.crls is not None:
         arguments += ["-crl_check_all"]
         for number, der in enumerate(case.crls):
@@ -292,6 +304,7 @@ def _java_path(case: ChainCase) -> tuple[str, ...]:
         _b64(*case.chain),
         _b64(case.root),
         _b64(*(case.crls or ())),
+        _b64(*case.beside),
     )
 
 

@@ -81,15 +81,15 @@ def test_the_next_generation_has_the_name_another_key_and_the_issuing(rolled: Au
     assert log_findings(rolled.inventory, tmp_path) == []
 
 
-def test_each_generation_has_key_identifiers_lists_and_numbers_of_its_own(rolled: Authority) -> None:
+def test_each_generation_has_key_identifiers_and_a_list_of_its_own_about_all(rolled: Authority) -> None:
     certificates = [x509.load_der_x509_certificate(der_of(rolled, f"t-sub@{number}")) for number in (1, 2)]
     skis = [each.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest for each in certificates]
     assert skis[0] != skis[1]
     old = next(rolled.inventory.list_certificates(ca="t-sub@1"))
     rolled.revoke(old.id, "superseded")
-    for number, entries in ((1, 1), (2, 0)):
+    for number in (1, 2):
         crl = rolled.publish_crl(f"t-sub@{number}")
-        assert crl.entries == entries
+        assert crl.entries == 1  # see test_generations.py
         loaded = x509.load_der_x509_crl(crl.der)
         aki = loaded.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         assert aki == skis[number - 1]
