@@ -36,6 +36,7 @@ from chargepki.pki.inventory.records import (
     StationRecord,
     StationState,
 )
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pointers import choose_pointers
 from chargepki.pki.profiles import get_profile
@@ -254,7 +255,7 @@ def _row(
         revoked_at=begin + (AT - begin) * random.random() if is_revoked else None,
         revocation_reason=random.choice(("superseded", "keyCompromise")) if is_revoked else None,
     )
-    return dict(CERTIFICATE.encode(record))
+    return with_traits(CERTIFICATE.encode(record))
 
 
 def _subject(random: Random, number: int, kind: Kind, station: str | None) -> list[tuple[str, str]]:

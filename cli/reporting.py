@@ -101,7 +101,6 @@ def build_report(
     Raises:
         NotFound: the last check is asked for, and there is none.
     """
-    from chargepki.cli.progress import progress
     from chargepki.pki.reporting import Scope, collect_report
 
     instant = (at or datetime.now(UTC)).replace(microsecond=0)
@@ -109,15 +108,13 @@ def build_report(
     wanted = combined(wanted_of(state, where, query, instant))
     audit = _audit(state, checkpoint, log_key)
     findings = _findings(state, scope, wanted, source, fixed=at, jobs=jobs)
-    with progress(state, "reading certificates") as tell:
-        return collect_report(
-            *(state.workspace.inventory, scope, wanted),
-            lambda text: read_filter(state, text, instant),
-            findings=findings,
-            audit=audit,
-            version=version("chargepki"),
-            progress=lambda done: tell(done, 0),
-        )
+    return collect_report(
+        *(state.workspace.inventory, scope, wanted),
+        lambda text: read_filter(state, text, instant),
+        findings=findings,
+        audit=audit,
+        version=version("chargepki"),
+    )
 
 
 def _audit(state: GlobalState, checkpoint: str | None, log_key: str | None) -> AuditPart:

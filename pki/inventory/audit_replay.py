@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from chargepki.pki.errors import printable
+from chargepki.pki.inventory import traits
 from chargepki.pki.inventory.audit_findings import AuditCode, Findings
 from chargepki.pki.inventory.audit_links import RawEntry
-from chargepki.pki.inventory.codec import RowKind
+from chargepki.pki.inventory.codec import CERTIFICATE, RowKind
 from chargepki.pki.inventory.engine import Session
 
 __all__ = ["Replay"]
@@ -30,6 +32,9 @@ _PUT: Final = (
     " ON CONFLICT (place) DO UPDATE SET digest = ?3, seq = ?4"
 )
 _SEEN: Final = "UPDATE expected SET seen = 1 WHERE place = ? AND digest = ? AND seen = 0"
+
+
+_TRACED: Final = tuple(CERTIFICATE.columns.index(name) for name in traits.SOURCES)
 
 
 class _Known(NamedTuple):
@@ -86,13 +91,16 @@ class Replay:
 
     def compare(self, kind: RowKind[Any], session: Session) -> None:
         """Hold every row of a table against the log."""
-        columns = ", ".join(kind.columns)
+        columns = ", ".join(kind.columns if kind is not CERTIFICATE else (*kind.columns, traits.COLUMN))
+        width = len(kind.columns)
         execute = self._scratch.execute
         for row in session.stream(f"SELECT {columns} FROM {kind.table}"):  # noqa: S608  # our own names
             self.rows += 1
             place, name = _place(kind.table, kind.key_of_row(row))
-            digest = kind.digest_of_row(row)
+            digest = kind.digest_of_row(row[:width])
             if execute(_SEEN, (place, digest)).rowcount == 1:
+                if kind is CERTIFICATE and not _has_own_traits(row):
+                    self._findings.add(AuditCode.ROW_CHANGED, None, f"{name} is listed with the traits of another")
                 continue
             known = self._lookup(place)
             if known is None or known.digest is None:
@@ -112,6 +120,13 @@ class Replay:
     def _lookup(self, place: bytes) -> _Known | None:
         found = self._scratch.execute("SELECT digest, seq, seen FROM expected WHERE place = ?", (place,)).fetchone()
         return _Known(*found) if found else None
+
+
+def _has_own_traits(row: Sequence[Any]) -> bool:
+    """Whether the last value of a certificate's row, which no entry covers, is derived from those that are covered."""
+    told = row[-1]
+    # Without it readers derive the traits themselves.
+    return told is None or told == traits.stored_traits(traits.derive_traits(*(row[each] for each in _TRACED)))
 
 
 def _place(table: str, key: str) -> tuple[bytes, str]:

@@ -15,6 +15,7 @@ from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory.bulk_records import BulkRow
 from chargepki.pki.inventory.codec import CERTIFICATE, dump_json, encode_time
 from chargepki.pki.inventory.records import Actor
+from chargepki.pki.inventory.traits import COLUMN, text_of
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["BulkWrites", "PlainEntry", "ReservationChanged"]
@@ -49,8 +50,8 @@ class BulkWrites(Writes):
         Raises:
             Conflict: a serial is taken under its CA; nothing may be committed then.
         """
-        stored = [tuple(row.values.values()) for row in rows]
-        if self.change_rows("certificate_insert", CERTIFICATE.columns, stored) != len(rows):
+        stored = [(*row.values.values(), text_of(row.values)) for row in rows]
+        if self.change_rows("certificate_insert", (*CERTIFICATE.columns, COLUMN), stored) != len(rows):
             raise Conflict("a serial number of the group is taken", fix="repeat the command: others will be drawn")
         entries: list[PlainEntry] = []
         for row in rows:

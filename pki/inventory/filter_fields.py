@@ -53,6 +53,8 @@ class Field:
     """The only values there are, when they are few."""
     normalise: Callable[[str], str] = str
     """Turns what was typed into the stored form."""
+    trait: int | None = None
+    """Its place among the `Traits` of a certificate, where it is one of them."""
 
     def of(self, record: CertificateRecord) -> Any:
         """Return the value as the database compares it, ``None`` when there is none."""
@@ -73,13 +75,19 @@ def attribute_of(subject: str, short: str) -> str | None:
     """
     # The same steps as `filter_sql` has the databases take: a test compares them.
     text = subject
-    for escaped, mark in _ESCAPES:
-        text = text.replace(escaped, mark)
+    # Most names hold neither a backslash nor a sign that a mark below could be taken for.
+    is_escaped = "\\" in subject or not subject.isprintable()
+    if is_escaped:
+        for escaped, mark in _ESCAPES:
+            text = text.replace(escaped, mark)
     text = f",{text.replace('+', ',')},"
     at = text.find(f",{short}=")
     if at < 0:
         return None
-    value = text[at + len(short) + 2 :].partition(",")[0]
+    start = at + len(short) + 2
+    value = text[start : text.index(",", start)]
+    if not is_escaped:
+        return value
     value = value.replace("\\", "")
     for escaped, mark in _ESCAPES:
         value = value.replace(mark, escaped[1:])
@@ -121,8 +129,8 @@ _ALL: Final = (
     Field("state", Kind.TEXT, "", "state", known=tuple(each.value for each in CertificateState)),
     Field("subject", Kind.TEXT, "the whole name, as `cert list` shows it", "subject"),
     Field("common_name", Kind.TEXT, "the first CN of the subject", "subject", True, "CN"),
-    Field("organization", Kind.TEXT, "the first O of the subject", "subject", True, "O"),
-    Field("country", Kind.TEXT, "the first C of the subject", "subject", True, "C"),
+    Field("organization", Kind.TEXT, "the first O of the subject", "subject", True, "O", trait=1),
+    Field("country", Kind.TEXT, "the first C of the subject", "subject", True, "C", trait=0),
     Field("domain_component", Kind.TEXT, "the first DC of the subject", "subject", True, "DC"),
     Field("station", Kind.TEXT, "identity of the station that it belongs to", "station", True),
     Field("delivery", Kind.TEXT, "", "delivery", True, known=tuple(each.value for each in Delivery)),

@@ -9,12 +9,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, column, false, func, literal, not_, or_, select, table, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    cast,
+    column,
+    false,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+    table,
+    true,
+)
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.types import Integer, Text
 
-from chargepki.pki.inventory import codec
+from chargepki.pki.inventory import codec, traits
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.codec import encode_time
 from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
@@ -31,6 +48,8 @@ __all__ = [
     "key_member_statement",
     "page_statement",
     "shared_key_statement",
+    "traits_statement",
+    "untraced_statement",
 ]
 
 _DIALECTS: Final = {
@@ -40,7 +59,7 @@ _DIALECTS: Final = {
 }
 _CERTIFICATE: Final = table(
     "certificate",
-    *(column(name, Integer() if name == "shard" else Text()) for name in codec.CERTIFICATE.columns),
+    *(column(name, Integer() if name == "shard" else Text()) for name in (*codec.CERTIFICATE.columns, traits.COLUMN)),
 )
 _HEAVY: Final = frozenset({"tbs", "der", "csr", "verdict"})
 _ESCAPES: Final = (("\\\\", "\x01"), ("\\,", "\x02"), ("\\+", "\x03"))
@@ -191,11 +210,36 @@ def content_statement(
     return _text(wanted if after is None else wanted.where(_C.id > after), dialect)
 
 
+def traits_statement(found: Filter, dialect: Dialect) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters that count for each combination of traits and state: an index holds all of it."""
+    condition = _condition(found, dialect)
+    counted = select(_C.traits, _C.state, func.count()).select_from(_CERTIFICATE).where(condition)
+    return _text(counted.group_by(_C.traits, _C.state), dialect)
+
+
+def untraced_statement(
+    found: Filter, dialect: Dialect, *, after: str | None, limit: int
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for a page, by id, of what traits are derived from where the column has none."""
+    columns = (_C.id, _C.state, *(_C[name] for name in traits.SOURCES))
+    wanted = select(*columns).where(_condition(found, dialect), _C.traits.is_(None)).order_by(_C.id).limit(limit)
+    return _text(wanted if after is None else wanted.where(_C.id > after), dialect)
+
+
 def _grouped(field: Field, step: Step, dialect: Dialect) -> ColumnElement[Any]:
     """Return what certificates are counted by; of a time the day, month or year."""
+    if field.name == "ca":
+        # An id begins with its CA, and stands in the indexes that the CA is not in.
+        return _before_colon(dialect).label("value")
     value = _column(field, dialect)
     # Instants are stored as text of fixed width, of which a day, a month or a year is the beginning.
     return (func.substr(value, 1, step.characters) if field.kind is Kind.TIME else value).label("value")
+
+
+def _before_colon(dialect: Dialect) -> ColumnElement[Any]:
+    if dialect is Dialect.SQLITE:
+        return func.substr(_C.id, 1, func.instr(_C.id, ":") - 1, type_=Text())
+    return func.split_part(_C.id, ":", 1, type_=Text())
 
 
 def _text(statement: Select[Any], dialect: Dialect) -> tuple[str, Mapping[str, object]]:
@@ -229,7 +273,7 @@ def _known(field: Field, condition: ColumnElement[bool], dialect: Dialect) -> Co
 def _listed(field: Field, values: Sequence[Value], dialect: Dialect) -> ColumnElement[bool]:
     if field.name == "ca":
         return or_(*(_compared(field, "=", value, dialect) for value in values))
-    return _column(field, dialect).in_([_stored(value) for value in values])
+    return _column(field, dialect).in_([_stored_literal(field, value) for value in values])
 
 
 def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnElement[bool]:
@@ -238,7 +282,7 @@ def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnEl
         name = str(value)
         first, last = (f"{name}:", f"{name};") if "@" in name else (f"{name}@", f"{name}A")
         return and_(_C.id >= first, _C.id < last)
-    one, other = _column(field, dialect), literal(_stored(value))
+    one, other = _column(field, dialect), _stored_literal(field, value)
     comparisons: dict[str, ColumnElement[bool]] = {
         "=": one == other,
         "<": one < other,
@@ -249,6 +293,13 @@ def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnEl
     return comparisons[op]
 
 
+def _stored_literal(field: Field, value: Value) -> ColumnElement[Any]:
+    if field.name == "state" and value in field.known:
+        # In the text, where a database sees that an index of the certificates in this state will do.
+        return literal_column(f"'{value}'", Text())
+    return literal(_stored(value))
+
+
 def _stored(value: Value) -> str | int:
     return encode_time(value) if isinstance(value, datetime) else value
 
@@ -257,7 +308,18 @@ def _column(field: Field, dialect: Dialect) -> ColumnElement[Any]:
     if field.column == "origin":
         return _ORIGIN
     found: ColumnElement[Any] = _C[field.column]
-    return _attribute(found, field.attribute, dialect) if field.attribute else found
+    if not field.attribute:
+        return found
+    taken = _attribute(found, field.attribute, dialect)
+    return taken if field.trait is None else case((_C.traits.is_(None), taken), else_=_trait(field.trait, dialect))
+
+
+def _trait(place: int, dialect: Dialect) -> ColumnElement[Any]:
+    """Take one of the traits out of their column: a JSON array, which either database reads many times as fast."""
+    if dialect is Dialect.SQLITE:
+        return func.json_extract(_C.traits, f"$[{place}]", type_=Text())
+    text: ColumnElement[Any] = cast(_C.traits, JSONB)[place].astext
+    return text
 
 
 def _attribute(subject: ColumnElement[Any], short: str, dialect: Dialect) -> ColumnElement[Any]:

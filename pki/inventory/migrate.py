@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from chargepki.pki.inventory.address import Dialect
+from chargepki.pki.inventory.backfill import fill_ahead
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.faults import translate
 from chargepki.pki.inventory.schema import NEWEST, VERSIONS
@@ -20,6 +22,8 @@ __all__ = ["alembic_config", "make_engine", "migrate", "migrate_to"]
 
 # Any number does, as long as every chargepki uses the same: it names the advisory lock on PostgreSQL.
 _LOCK = 0x6368_6172_6765
+_FILLED = "0017"
+"""The version in which every certificate has its traits."""
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -56,7 +60,7 @@ def make_engine(database: Database) -> Engine:
 
 
 def migrate(database: Database) -> None:
-    """Bring the database to the newest version in one transaction.
+    """Bring the database to the newest version in one transaction; what takes long at size is done before it.
 
     Raises:
         UnavailableError: it is locked, full, read-only or cannot be reached.
@@ -64,11 +68,18 @@ def migrate(database: Database) -> None:
     engine = make_engine(database)
     try:
         with engine.connect() as connection, connection.begin():
+            is_behind = _version(connection, database.dialect) in VERSIONS[: VERSIONS.index(_FILLED)]
+        is_large = is_behind and fill_ahead(engine)
+        with engine.connect() as connection, connection.begin():
             # Somebody else may have done it while this process waited for the lock.
             if _version(connection, database.dialect) != NEWEST:
                 command.upgrade(alembic_config(connection), NEWEST)
-    except DBAPIError as exc:
-        raise translate(exc.orig or exc, database.address) from exc
+        if is_large and database.dialect is Dialect.POSTGRESQL:
+            # Until then each count would look at every row: autovacuum, if it is on, may take its time.
+            with contextlib.closing(database.connect_raw()) as raw:
+                raw.execute("VACUUM ANALYZE certificate")
+    except (DBAPIError, database.errors) as exc:
+        raise translate(getattr(exc, "orig", None) or exc, database.address) from exc
     finally:
         engine.dispose()
 

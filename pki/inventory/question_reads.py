@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from chargepki.pki.inventory.codec import STATION_ROOT, STATION_ROOT_REPORT, decode_time
 from chargepki.pki.inventory.query_reads import Make
+from chargepki.pki.inventory.traits import Traits, derive_traits, read_traits
 from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootReportRecord
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class PublishedList(NamedTuple):
     """Up to which change it tells; ``None`` for one of a release that did not number them."""
 
 
+def _of_state(traits: Traits, state: str) -> Traits:
+    return traits if state in ("issued", "revoked") else traits._replace(key=None, signature=None)
+
+
 class _Base(Protocol):
     def _rows(self, statement: str, parameters: Mapping[str, object]) -> list[Sequence[Any]]: ...
     def _ask(self, make: Make) -> list[Sequence[Any]]: ...
@@ -96,6 +101,31 @@ class QuestionReads:
 
         rows = self._ask(partial(group_statement, wanted, by=tuple(by), step=step or Step.DAY))
         return [(tuple(row[:-1]), int(row[-1])) for row in rows]
+
+    def count_traits(self: _Base, wanted: Filter) -> dict[Traits, int]:
+        """Count the certificates that a filter asks for, by what very many have in common; it reads no certificate.
+
+        What is not signed, or never will be, has no algorithms.
+        """
+        from chargepki.pki.inventory.filter_sql import traits_statement, untraced_statement
+
+        counts: dict[Traits, int] = {}
+        is_whole = True
+        for text, state, number in self._ask(partial(traits_statement, wanted)):
+            if text is None:
+                is_whole = False
+                continue
+            told = _of_state(read_traits(text), state)
+            counts[told] = counts.get(told, 0) + int(number)
+        after: str | None = None
+        while not is_whole:
+            rows = self._ask(partial(untraced_statement, wanted, after=after, limit=_BATCH))
+            for _, state, *sources in rows:
+                told = _of_state(derive_traits(*sources), state)
+                counts[told] = counts.get(told, 0) + 1
+            is_whole = len(rows) < _BATCH
+            after = rows[-1][0] if rows else None
+        return counts
 
     def list_shared_keys(self: _Base, wanted: Filter, *, limit: int) -> tuple[SharedKey, ...]:
         """Return the keys that more than one of the certificates has that a filter asks for, most frequent first."""

@@ -88,8 +88,15 @@ class CertificateRow(SQLModel, table=True):
         Index("ix_certificate_ca_state", "ca", "state"),
         # The pages of a profile in their order, and all that asks which of them expire.
         Index("ix_certificate_profile", "profile", "id", "not_after", "state"),
-        # Holds all that counting what expires asks for.
-        Index("ix_certificate_expiry", "not_after", "state", "profile", "id"),
+        # Holds all that counting what expires asks for, and all that a census asks for.
+        Index("ix_certificate_expiry", "not_after", "state", "profile", "id", "traits"),
+        # The least that says what expires soon: a fraction of the one above, which PostgreSQL reads faster.
+        Index(
+            "ix_certificate_issued",
+            "not_after",
+            sqlite_where=text("state = 'issued'"),
+            postgresql_where=text("state = 'issued'"),
+        ),
         Index("ix_certificate_key", "spki_sha256", "reserved_at"),
         Index(
             "ix_certificate_station",
@@ -149,6 +156,8 @@ class CertificateRow(SQLModel, table=True):
     delivery: WordsOrNull
     shard: WholeOrNull
     invalidity_date: WordsOrNull
+    traits: WordsOrNull
+    """Derived from the row (`traits`), and no part of the record."""
 
 
 class CrlRow(SQLModel, table=True):

@@ -28,6 +28,7 @@ from chargepki.pki.inventory.reads import Row
 from chargepki.pki.inventory.records import Actor, AuditEntry
 from chargepki.pki.inventory.restoration_writes import RestorationWrites
 from chargepki.pki.inventory.terms_writes import TermsWrites
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.inventory.trust_writes import TrustWrites
 from chargepki.pki.inventory.writes_certificates import CertificateWrites
 from chargepki.pki.inventory.writes_enrolment import EnrolmentWrites
@@ -175,7 +176,7 @@ class Transaction(
         return self._session.run_rows(statement, names, rows)
 
     def _insert(self, kind: RowKind[object], values: Mapping[str, Value]) -> bool:
-        if not self._session.change(f"{kind.table}_insert", values):
+        if not self._session.change(f"{kind.table}_insert", with_traits(values) if kind is CERTIFICATE else values):
             return False
         self._effects[kind.table, kind.key_of(values)] = kind.digest(values)
         return True
@@ -183,7 +184,8 @@ class Transaction(
     def _insert_many(self, kind: RowKind[object], rows: Sequence[Mapping[str, Value]]) -> None:
         if not rows:
             return
-        inserted = self._session.run_many(f"{kind.table}_insert", rows)
+        stored = list(map(with_traits, rows)) if kind is CERTIFICATE else rows
+        inserted = self._session.run_many(f"{kind.table}_insert", stored)
         if inserted != len(rows):
             raise Conflict(f"{len(rows) - inserted} rows of {kind.table} exist already")
         for values in rows:

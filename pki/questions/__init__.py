@@ -7,7 +7,7 @@ Command line, JSON and report ask the same functions. What stations report is as
 from __future__ import annotations
 
 from chargepki.pki.questions.authorities import AuthorityCertificate, Provenance, list_authorities
-from chargepki.pki.questions.census import CENSUS_BY, Census, CensusRow, take_algorithm_censuses, take_census
+from chargepki.pki.questions.census import CENSUS_BY, Census, CensusRow, take_census, take_trait_censuses
 from chargepki.pki.questions.key_reuse import KeyReuse, KeyReuseKind, find_key_reuse
 from chargepki.pki.questions.orphans import Orphan, find_orphans
 from chargepki.pki.questions.revocations import (
@@ -52,7 +52,7 @@ __all__ = [
     "list_authorities",
     "revocation_effects",
     "summarise_revocations",
-    "take_algorithm_censuses",
     "take_census",
+    "take_trait_censuses",
     "valid_at",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -12,30 +12,34 @@ from typing import Final
 from chargepki.pki.inventory.filter_fields import FIELDS, Step
 from chargepki.pki.inventory.filters import And, Filter
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.questions.algorithms import Algorithms, algorithms_of
+from chargepki.pki.inventory.traits import Traits
 from chargepki.pki.questions.timeline import valid_at
 
-__all__ = ["CENSUS_BY", "Census", "CensusRow", "take_algorithm_censuses", "take_census"]
+__all__ = ["CENSUS_BY", "Census", "CensusRow", "take_census", "take_trait_censuses"]
 
 _EVERYTHING: Final = And(())
-_BY_DER: Final = ("key", "signature")
+_TRAITS: Final = Traits._fields
+_SAME: Final = {"vendor": "organization", "algorithm": "key"}
 
 CENSUS_BY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "profile": "the certificate profile",
         "ca": "the issuing CA generation",
+        "issuer": "the name of the issuing CA, whichever generation",
         "state": "issued, revoked, reserved or voided",
         "country": "C of the subject",
         "organization": "O of the subject: operator, or vendor of a station or vehicle",
+        "vendor": "the same",
         "requester": "who asked for it",
         "issued": "the year in which it was signed",
         "key": "algorithm and size of its key",
+        "algorithm": "the same",
         "signature": "algorithm of its signature",
     }
 )
-"""What can be counted by. ``key`` and ``signature`` read every certificate, the others ask the database."""
+"""What can be counted by."""
 
-_FIELD: Final = {"issued": "issued_at"}
+_FIELD: Final = {"issued": "issued_at", "issuer": "ca"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,11 @@ def take_census(
     *,
     wanted: Filter = _EVERYTHING,
     only_valid: bool = True,
-    progress: Callable[[int], None] | None = None,
 ) -> Census:
     """Count certificates by one of `CENSUS_BY`.
 
     Args:
         at: only what is valid then counts, unless *only_valid* is false.
-        progress: told how many certificates were read so far, where they are read one by one.
 
     Raises:
         ValueError: *by* is none of them.
@@ -80,44 +82,41 @@ def take_census(
     if by not in CENSUS_BY:
         raise ValueError(f"a census is not taken by {by}")
     chosen = valid_at(at, wanted) if only_valid else wanted
-    if by in _BY_DER:
-        counts = _read_all(reads, chosen, progress)[_BY_DER.index(by)]
-    else:
-        field = FIELDS[_FIELD.get(by, by)]
-        found = reads.count_groups(chosen, (field,), step=Step.YEAR)
-        counts = Counter({None if value is None else str(value): number for (value,), number in found})
+    if by in _SAME:
+        return replace(take_census(reads, at, _SAME[by], wanted=wanted, only_valid=only_valid), by=by)
+    if by in _TRAITS:
+        return _census(by, at, _by_trait(reads.count_traits(chosen), by), only_valid=only_valid)
+    field = FIELDS[_FIELD.get(by, by)]
+    found = reads.count_groups(chosen, (field,), step=Step.YEAR)
+    counts = Counter({None if value is None else str(value): number for (value,), number in found})
+    if by == "issuer":
+        counts = _named(reads, counts)
     return _census(by, at, counts, only_valid=only_valid)
 
 
-def take_algorithm_censuses(
-    reads: Reads, at: datetime, *, wanted: Filter = _EVERYTHING, progress: Callable[[int], None] | None = None
-) -> tuple[Census, Census]:
-    """Count what is valid by ``key`` and by ``signature``, reading each certificate once for both."""
-    counts = _read_all(reads, valid_at(at, wanted), progress)
-    key, signature = (_census(by, at, each, only_valid=True) for by, each in zip(_BY_DER, counts, strict=True))
-    return key, signature
+def take_trait_censuses(reads: Reads, at: datetime, *, wanted: Filter = _EVERYTHING) -> dict[str, Census]:
+    """Count what is valid by ``country``, ``organization``, ``key`` and ``signature``, asking once for all of them."""
+    counts = reads.count_traits(valid_at(at, wanted))
+    return {by: _census(by, at, _by_trait(counts, by), only_valid=True) for by in _TRAITS}
+
+
+def _by_trait(counts: Mapping[Traits, int], by: str) -> Counter[str | None]:
+    place = _TRAITS.index(by)
+    found: Counter[str | None] = Counter()
+    for traits, number in counts.items():
+        found[traits[place]] += number
+    return found
+
+
+def _named(reads: Reads, counts: Mapping[str | None, int]) -> Counter[str | None]:
+    """Count by the names of CAs in place of their ids: generations, and strangers with several keys, share one."""
+    subjects: dict[str | None, str] = {ca.id: ca.subject for ca in reads.list_cas(foreign=True) if ca.id in counts}
+    found: Counter[str | None] = Counter()
+    for ca, number in counts.items():
+        found[subjects.get(ca, ca)] += number
+    return found
 
 
 def _census(by: str, at: datetime, counts: Counter[str | None], *, only_valid: bool) -> Census:
     rows = sorted(counts.items(), key=lambda each: (-each[1], each[0] is None, each[0] or ""))
     return Census(by, at, only_valid, sum(counts.values()), tuple([CensusRow(*row) for row in rows]))
-
-
-def _read_all(
-    reads: Reads, chosen: Filter, progress: Callable[[int], None] | None
-) -> tuple[Counter[str | None], Counter[str | None]]:
-    """Return the counts by key and by signature."""
-    both: Counter[Algorithms | None] = Counter()
-    done = 0
-    for page in reads.scan_certificates(chosen, ("id", "der")):
-        # A reservation has no certificate yet: it lacks the value.
-        both.update(None if der is None else algorithms_of(bytes(der)) for _, der in page)
-        done += len(page)
-        if progress is not None:
-            progress(done)
-    keys: Counter[str | None] = Counter()
-    signatures: Counter[str | None] = Counter()
-    for found, number in both.items():
-        keys[None if found is None else found.key] += number
-        signatures[None if found is None else found.signature] += number
-    return keys, signatures

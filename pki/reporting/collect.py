@@ -19,8 +19,8 @@ from chargepki.pki.questions import (
     expiry_timeline,
     revocation_effects,
     summarise_revocations,
-    take_algorithm_censuses,
     take_census,
+    take_trait_censuses,
 )
 from chargepki.pki.reporting.hierarchy import read_hierarchy
 from chargepki.pki.reporting.model import (
@@ -80,14 +80,12 @@ def collect_report(
     findings: FindingsPart,
     audit: AuditPart,
     version: str,
-    progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Ask everything anew but findings and audit log.
 
     Args:
         wanted: the certificates of *scope*.
         read_filter: reads a filter whose `now` is the instant of *scope*.
-        progress: told how many certificates were read so far, where they are read one by one.
     """
     head = reads.audit_head()
     return Report(
@@ -97,7 +95,7 @@ def collect_report(
         figures=tuple(_figures(reads, scope, wanted, read_filter)),
         hierarchy=read_hierarchy(reads, scope, wanted),
         timeline=_timeline(reads, scope, wanted),
-        breakdowns=tuple(_breakdowns(reads, scope, wanted, progress)),
+        breakdowns=tuple(_breakdowns(reads, scope, wanted)),
         findings=findings,
         revocations=_revocations(reads, scope, wanted),
         audit=audit,
@@ -151,16 +149,10 @@ def _begins(scope: Scope, span: Span, count: int) -> list[date]:
     return found
 
 
-def _breakdowns(
-    reads: Reads, scope: Scope, wanted: Filter, progress: Callable[[int], None] | None
-) -> Iterator[Breakdown]:
-    key, signature = take_algorithm_censuses(reads, scope.at, wanted=wanted, progress=progress)
-    yield _breakdown(key, scope)
-    yield _breakdown(take_census(reads, scope.at, "profile", wanted=wanted), scope)
-    yield _breakdown(take_census(reads, scope.at, "country", wanted=wanted), scope)
-    yield _breakdown(take_census(reads, scope.at, "organization", wanted=wanted), scope)
-    yield _breakdown(signature, scope)
-    yield _breakdown(take_census(reads, scope.at, "ca", wanted=wanted), scope)
+def _breakdowns(reads: Reads, scope: Scope, wanted: Filter) -> Iterator[Breakdown]:
+    found = take_trait_censuses(reads, scope.at, wanted=wanted)
+    for by in ("key", "profile", "country", "organization", "signature", "ca"):
+        yield _breakdown(found.get(by) or take_census(reads, scope.at, by, wanted=wanted), scope)
 
 
 def _breakdown(census: Census, scope: Scope) -> Breakdown:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from chargepki.pki import names
+from chargepki.pki.algorithms import algorithms_of
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.filter_fields import FIELDS
 from chargepki.pki.inventory.filters import Filter
@@ -16,7 +17,6 @@ from chargepki.pki.inventory.records import CaRecord
 from chargepki.pki.inventory.records import CaState as RecordState
 from chargepki.pki.profiles import list_profiles
 from chargepki.pki.questions import AuthorityCertificate, Provenance, list_authorities, valid_at
-from chargepki.pki.questions.algorithms import algorithms_of
 from chargepki.pki.questions.authorities import has_signed, issuers_of_imported
 from chargepki.pki.reporting.model import MOST_CAS, CaNode, CaState, Hierarchy
 from chargepki.pki.reporting.scope import Scope

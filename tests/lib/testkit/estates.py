@@ -25,6 +25,7 @@ from chargepki.pki.inventory.records import (
     Delivery,
     RevocationChangeRecord,
 )
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.inventory.trust_records import (
     StationRootRecord,
     StationRootReportRecord,
@@ -224,6 +225,14 @@ def _reports() -> list[StationRootReportRecord]:
     return [StationRootReportRecord(station, "csms", {"entries": entries}, NOW) for station, entries in plan]
 
 
+def _stored(table: str, record: Any) -> dict[str, Any]:
+    values = ROW_KINDS[table].encode(record)
+    if table != "certificate":
+        return values
+    # Some are without traits, as those with very long names are.
+    return {**values, "traits": None} if record.serial[-1:] in "03" else with_traits(values)
+
+
 def fill_estate(url: str, folder: Path) -> Inventory:
     """Put the estate into the database at *url*, straight into the tables, and return it opened."""
     inventory = open_inventory(url, folder)
@@ -242,7 +251,7 @@ def fill_estate(url: str, folder: Path) -> Inventory:
     with database.session() as session:
         session.begin_write()
         for table, record in rows:
-            session.run(f"{table}_insert", ROW_KINDS[table].encode(record))
+            session.run(f"{table}_insert", _stored(table, record))
         session.commit()
     database.close()
     return inventory

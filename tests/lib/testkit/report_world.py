@@ -15,6 +15,7 @@ from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.filter_parser import parse_filter
 from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.records import CertificateState
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.reporting import Report, Scope, audit_part, collect_report, findings_part
 from testkit.estates import CERTIFICATES
 from testkit.inventories import NOW
@@ -75,7 +76,7 @@ def fill_rows(database: Path, count: int) -> None:
                     request_key=f"many:{number}",
                     not_after=NOW + timedelta(hours=1 + number * 37 % 14_000),
                 )
-                rows.append(CERTIFICATE.encode(record))
+                rows.append(with_traits(CERTIFICATE.encode(record)))
             session.begin_write()
             session.run_many("certificate_insert", rows)
             session.commit()

@@ -107,6 +107,8 @@ def test_the_third_of_a_kind_takes_the_lane_and_its_row_is_what_is_returned(
 ) -> None:
     """On both databases: rows, digests and the chain are what an auditor finds in order."""
     records = issued(authority.issue_many(orders(8)))
+    with authority.inventory.snapshot() as session:
+        assert session.execute("SELECT count(*) FROM certificate WHERE traits IS NULL") == [(0,)]
     assert len(quick_ones) == 6
     for record in records:
         assert authority.inventory.get_certificate(record.id) == record

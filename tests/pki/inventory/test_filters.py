@@ -20,6 +20,7 @@ from chargepki.pki.inventory.filter_fields import FIELDS, Field, Kind, Step, Val
 from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, OneOf, Or, like, matches
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery
+from chargepki.pki.inventory.traits import with_traits
 from testkit.authorities import open_inventory
 from testkit.databases import fresh_database
 from testkit.effort import examples
@@ -87,8 +88,10 @@ def _filled(url: str, folder: Path) -> Inventory:
         add_station(inventory, station)
     database = Database(DatabaseAddress.parse(url))
     with database.session() as session:
-        for row in ROWS:
-            session.run("certificate_insert", CERTIFICATE.encode(row))
+        for number, row in enumerate(ROWS):
+            values = with_traits(CERTIFICATE.encode(row))
+            # Some are without traits, as those with very long names are.
+            session.run("certificate_insert", values if number % 5 else {**values, "traits": None})
     database.close()
     return inventory
 

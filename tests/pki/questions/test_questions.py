@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chargepki.pki.algorithms import UNREADABLE, algorithms_of
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.filter_fields import attribute_of
 from chargepki.pki.inventory.filter_parser import parse_filter
 from chargepki.pki.inventory.filters import Filter, matches
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.questions import (
     CENSUS_BY,
     Cliff,
@@ -32,7 +34,6 @@ from chargepki.pki.questions import (
     summarise_revocations,
     take_census,
 )
-from chargepki.pki.questions.algorithms import UNREADABLE, algorithms_of
 from testkit.databases import fresh_database
 from testkit.databases import postgresql_server as postgresql_server
 from testkit.effort import examples
@@ -120,12 +121,15 @@ def test_census_agrees(
     def value(row: CertificateRecord) -> str | None:
         if by == "issued":
             return None if row.issued_at is None else str(row.issued_at.year)
-        if by in ("key", "signature"):
-            return None if row.der is None else getattr(algorithms_of(row.der), by)
-        if by in ("country", "organization"):
-            return attribute_of(row.subject, by[0].upper())
+        if by in ("key", "algorithm", "signature"):
+            return None if row.der is None else getattr(algorithms_of(row.der), by.replace("algorithm", "key"))
+        if by in ("country", "organization", "vendor"):
+            return attribute_of(row.subject, "C" if by == "country" else "O")
+        if by == "issuer":
+            return names[row.ca]
         return str(getattr(row, by))
 
+    names = {ca.id: ca.subject for ca in both[0].list_cas(foreign=True)}
     expected = Counter(value(row) for row in chosen(wanted, at, only_valid=only_valid))
     for inventory in both:
         found = take_census(inventory, at, by, wanted=wanted, only_valid=only_valid)
@@ -274,7 +278,7 @@ def test_key_of_a_waiting_request_is_told(both: tuple[Inventory, Inventory]) -> 
     holder = dataclasses.replace(CERTIFICATES[1], id="r@1:abc", serial="abc", spki_sha256=key, not_after=NOW + 9 * DAY)
     waiting = dataclasses.replace(issuance_record("w1"), ca="r@1", csr=csr)
     with both[0]._database.session() as session:
-        session.run("certificate_insert", CERTIFICATE.encode(holder))
+        session.run("certificate_insert", with_traits(CERTIFICATE.encode(holder)))
         session.run("issuance_insert", ISSUANCE.encode(waiting))
     (found,) = [each for each in find_key_reuse(both[0], NOW) if each.kind is KeyReuseKind.REQUESTED]
     assert (found.key_sha256, found.certificates, found.examples) == (key, 1, ("request w1",))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from chargepki.pki import oids
 from chargepki.pki.der_tree import decode_oid
 
-__all__ = ["UNREADABLE", "Algorithms", "algorithms_of"]
+__all__ = ["UNREADABLE", "Algorithms", "algorithms_of", "algorithms_of_tbs"]
 
 UNREADABLE: Final = "unreadable"
 _MAX_RSA_BITS: Final = 1 << 16
@@ -23,32 +23,51 @@ class Algorithms(NamedTuple):
     """Name of the signature algorithm, or its OID."""
 
 
+_NONE: Final = Algorithms(UNREADABLE, UNREADABLE)
+
+
 def algorithms_of(der: bytes) -> Algorithms:
     """Return what a certificate (DER) is made with; `UNREADABLE` for octets that are none.
 
     Only the outermost levels are read, and nothing is verified: the linter judges the rest.
     """
     try:
-        position, _ = _open(der, 0)
-        position, end = _open(der, position)
-        if der[position] == 0xA0:  # the version, which version 1 leaves out
-            position = _open(der, position)[1]
-        position = _open(der, position)[1]  # serial number
-        algorithm = position
-        position = _open(der, algorithm)[1]
-        signature = der[algorithm:position]
-        for _ in range(3):  # issuer, validity, subject
-            position = _open(der, position)[1]
-        spki, key_end = _open(der, position)
-        if key_end > end:
-            return Algorithms(UNREADABLE, UNREADABLE)
-        key, key_bits = spki, _open(der, spki)[1]
-        name = _name_of_key(der[key:key_bits])
-        if name == "rsa":
-            name = f"rsa{_modulus_bits(der, key_bits)}"
-        return Algorithms(name, _name_of_signature(signature))
+        return _algorithms(der, _open(der, 0)[0])
     except (IndexError, ValueError):
-        return Algorithms(UNREADABLE, UNREADABLE)
+        return _NONE
+
+
+def algorithms_of_tbs(tbs: bytes) -> Algorithms:
+    """Return the same for the to-be-signed bytes alone."""
+    try:
+        return _algorithms(tbs, 0)
+    except (IndexError, ValueError):
+        return _NONE
+
+
+def _algorithms(der: bytes, position: int) -> Algorithms:
+    """Read the TBSCertificate at *position*.
+
+    Raises:
+        IndexError, ValueError: it is none.
+    """
+    position, end = _open(der, position)
+    if der[position] == 0xA0:  # the version, which version 1 leaves out
+        position = _open(der, position)[1]
+    position = _open(der, position)[1]  # serial number
+    algorithm = position
+    position = _open(der, algorithm)[1]
+    signature = der[algorithm:position]
+    for _ in range(3):  # issuer, validity, subject
+        position = _open(der, position)[1]
+    key, key_end = _open(der, position)
+    if key_end > end:
+        return _NONE
+    key_bits = _open(der, key)[1]
+    name = _name_of_key(der[key:key_bits])
+    if name == "rsa":
+        name = f"rsa{_modulus_bits(der, key_bits)}"
+    return Algorithms(name, _name_of_signature(signature))
 
 
 def _open(der: bytes, position: int) -> tuple[int, int]:
