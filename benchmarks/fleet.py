@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import ssl
 import subprocess
@@ -30,6 +29,7 @@ import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websockets.asyncio.client import ClientConnection, connect
 
+from benchmarks.fleet_process import Server
 from benchmarks.fleet_servers import Kind
 from benchmarks.material import ACTOR, make_authority
 from chargepki.pki.authority import Authority, IssueOrder
@@ -49,6 +49,12 @@ _AT_ONCE = 64
 """Handshakes under way: fewer than the endpoint allows one address, as from a fleet behind many addresses."""
 _ADDRESSES = 16
 _BATCH = 500
+_TURN = 50
+"""Stations that come to one kind of server before the next kind has its turn: both meet the same machine then."""
+_IDLE_SECONDS = 0.02
+"""CPU time in half a second of a server that does no more than look for news."""
+_START_SECONDS, _AFTER_SECONDS = 3.0, 0.2
+"""Until servers have started, and until they have done what follows a handshake."""
 
 
 @dataclass(slots=True)
@@ -84,7 +90,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Connects:
-    """CPU seconds of the server process for one connection, a figure for each round."""
+    """CPU seconds of the server process for one connection, a figure for each turn of `_TURN` stations."""
 
     seconds: Mapping[Kind, tuple[float, ...]]
     again: tuple[float, ...]
@@ -107,8 +113,7 @@ class Fleet:
         self.stations: list[Station] = []
         self._make_stations(count)
         self._make_server_certificate()
-        self._process: subprocess.Popen[str] | None = None
-        self.port = 0
+        self.server: Server | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -172,58 +177,63 @@ class Fleet:
         ]
         self._start(command)
 
-    def start(self, kind: Kind) -> None:
-        """Start one of the servers that are compared."""
+    def start(self, kind: Kind) -> Server:
+        """Start one of the servers that are compared, and speak with it from now on."""
         if kind is Kind.SERVE:
             self.start_server()
         else:
             self._start([sys.executable, "-m", "benchmarks.fleet_servers", kind.value, str(self.folder)])
+        assert self.server is not None
+        return self.server
 
     def _start(self, command: Sequence[str]) -> None:
         log = (self.folder / "server.log").open("a")
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=Path(__file__).resolve().parent.parent
         )
         log.close()
-        assert self._process.stdout is not None
+        assert process.stdout is not None
         text = ""
         while True:
-            line = self._process.stdout.readline()
+            line = process.stdout.readline()
             if not line:
                 raise RuntimeError(f"the server did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
             text += line
             try:
-                self.port = int(json.loads(text)["port"])
+                self.server = Server(process, int(json.loads(text)["port"]))
                 return
             except ValueError:
                 continue
 
     def stop_server(self) -> None:
         """End the server that was started last."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(10)
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-            self._process = None
+        if self.server is not None:
+            self.server.stop()
+            self.server = None
+
+    @property
+    def port(self) -> int:
+        """Port of the server that is spoken with."""
+        assert self.server is not None
+        return self.server.port
 
     @property
     def cpu(self) -> float:
         """CPU seconds that the server process has used."""
-        assert self._process is not None
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        assert self.server is not None
+        return self.server.cpu
 
     @property
     def resident(self) -> int:
         """Resident memory of the server process, octets."""
-        assert self._process is not None
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        assert self.server is not None
+        return self.server.resident
+
+    def keep(self, station: Station) -> None:
+        """Keep the station's connection open beside its next one."""
+        assert station.socket is not None
+        self._kept.append(station.socket.transport)
+        station.socket = None
 
     def hang_up(self) -> None:
         """Drop every connection from the stations' side."""
@@ -353,7 +363,8 @@ def measure_fleet(count: int, *, revocations: int, storm: bool = True) -> Measur
 def measure_connects(count: int, *, rounds: int) -> Connects:
     """Measure what it costs each kind of server until *count* stations are connected.
 
-    In each round every kind is started anew; their order changes, so that none always has the busier machine.
+    In each round every kind is started anew. The kinds take turns with a few stations each, in changing order, so that
+    what they are compared with is measured within the same second.
 
     Raises:
         RuntimeError: a station could not connect.
@@ -366,24 +377,36 @@ async def _measure_connects(fleet: Fleet, rounds: int) -> Connects:
     found: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     again: list[float] = []
     for number in range(rounds):
-        for kind in list(Kind) if number % 2 == 0 else reversed(Kind):
-            fleet.start(kind)
-            found[kind].append(await _connect_all(fleet, kind))
-            if kind is Kind.CHECKS:
-                fleet.hang_up()
-                again.append(await _connect_all(fleet, kind))
+        servers: dict[Kind, Server] = {}
+        try:
+            for kind in Kind:
+                servers[kind] = fleet.start(kind)
+            await asyncio.sleep(_START_SECONDS)
+            for place, start in enumerate(range(0, len(fleet.stations), _TURN)):
+                stations = fleet.stations[start : start + _TURN]
+                for kind in list(Kind) if (number + place) % 2 == 0 else reversed(Kind):
+                    fleet.server = servers[kind]
+                    found[kind].append(await _connect_all(fleet, kind, stations))
+                    if kind is Kind.CHECKS:
+                        again.append(await _connect_all(fleet, kind, stations))
+        finally:
             fleet.hang_up()
-            fleet.stop_server()
+            fleet.server = None
+            for server in servers.values():
+                server.stop()
     return Connects({kind: tuple(seconds) for kind, seconds in found.items()}, tuple(again))
 
 
-async def _connect_all(fleet: Fleet, kind: Kind) -> float:
-    """Return the CPU seconds of the server for one of the stations, all of which connect."""
-    await settle(fleet)
+async def _connect_all(fleet: Fleet, kind: Kind, stations: Sequence[Station]) -> float:
+    """Return the CPU seconds of the server for one of *stations*, all of which connect and stay."""
     before = fleet.cpu
-    must(await for_all(fleet.stations, fleet.handshake if kind is Kind.BARE else fleet.connect))
-    await settle(fleet)
-    return (fleet.cpu - before) / len(fleet.stations)
+    must(await for_all(stations, fleet.handshake if kind is Kind.BARE else fleet.connect))
+    await asyncio.sleep(_AFTER_SECONDS)
+    used = fleet.cpu - before
+    for station in stations:
+        if station.socket is not None:
+            fleet.keep(station)
+    return used / len(stations)
 
 
 async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
@@ -445,7 +468,7 @@ async def _measure(fleet: Fleet, revocations: int, storm: bool) -> Measured:
 async def settle(fleet: Fleet) -> None:
     """Wait until the start of the server is over, so that it is not counted."""
     last = -1.0
-    while fleet.cpu != last:
+    while fleet.cpu - last > _IDLE_SECONDS:
         last = fleet.cpu
         await asyncio.sleep(0.5)
 

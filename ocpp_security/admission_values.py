@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -27,7 +27,7 @@ class UpgradeRequest:
     """Given in place of `path` by a server that has found the identity by itself; percent-decoded."""
     authorization: tuple[str | bytes, ...] = field(default=(), repr=False)
     """Every Authorization header, as received; more than one is as good as none."""
-    chain_der: tuple[bytes, ...] = ()
+    chain_der: Sequence[bytes] = ()
     """TLS client certificate, leaf first, then what came with it if the server knows; empty without one. The TLS
     handshake must have proven possession of the key, and validated the path unless `authenticate` gets *trust*."""
     tls: bool

@@ -57,7 +57,7 @@ class AuthenticationGuard:
         self._pairs = WindowCounter(window, self.limits.per_identity_and_address)
         self._identities = WindowCounter(window, self.limits.per_identity)
         self._hosts = WindowCounter(window, self.limits.per_address)
-        self._known: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def standing(self, host: str, identity: str, now: datetime) -> Standing:
         """Return what an attempt of *host* in the name of *identity* is entitled to."""
@@ -86,11 +86,10 @@ class AuthenticationGuard:
     def succeeded(self, host: str, identity: str) -> None:
         """Remember where a station proved itself, and forget that it failed there before."""
         self._pairs.forget((host, identity))
-        hosts = self._known.setdefault(identity, OrderedDict())
-        hosts[host] = None
-        hosts.move_to_end(host)
-        if len(hosts) > _MAX_KNOWN_HOSTS:
-            hosts.popitem(last=False)
+        hosts = self._known.get(identity, ())
+        if hosts[-1:] != (host,):
+            hosts = (*(each for each in hosts if each != host), host)[-_MAX_KNOWN_HOSTS:]
+        self._known[identity] = hosts
         self._known.move_to_end(identity)
         if len(self._known) > _MAX_KNOWN_STATIONS:
             self._known.popitem(last=False)

@@ -6,6 +6,7 @@ neither opens a socket nor writes anywhere.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -102,7 +103,7 @@ async def authenticate(
         return _no_identity(request, path_prefix)
     standing = guard.standing(request.host, identity, now)
     judge = _Judge(request, stations, guard, standing, identity, now, trust, crls)
-    offered = {SecurityProfile(number) for number in profiles}
+    offered = _offered(frozenset(profiles))
     profile = choose_profile(
         offered,
         tls=request.tls,
@@ -115,6 +116,11 @@ async def authenticate(
     elif verdict.status is not HTTPStatus.TOO_MANY_REQUESTS:
         guard.failed(request.host, identity, now)
     return verdict
+
+
+@functools.lru_cache(maxsize=16)
+def _offered(profiles: frozenset[int]) -> frozenset[SecurityProfile]:
+    return frozenset(SecurityProfile(number) for number in profiles)
 
 
 def _identity_of(request: UpgradeRequest, prefix: str) -> str:
@@ -159,9 +165,7 @@ class _Judge(Generic[EntryT, EvidenceT]):
         crls: Sequence[bytes],
     ) -> None:
         self._request, self._stations, self._guard, self._standing = request, stations, guard, standing
-        self._identity, self._now, self._trust = identity, now, trust
-        mode = RevocationMode.IF_PRESENT if crls else RevocationMode.OFF
-        self._revocation = Revocation(mode, crls=tuple(crls))
+        self._identity, self._now, self._trust, self._crls = identity, now, trust, crls
 
     async def by_profile(
         self, profile: SecurityProfile | None, offered: Collection[SecurityProfile]
@@ -259,7 +263,9 @@ class _Judge(Generic[EntryT, EvidenceT]):
         # Validity of the leaf is judged apart, since an expired one may be let in (A00.FR.429); the CAs that certified
         # it have to have been valid while it was.
         at = min(max(self._now, certificate.not_before), certificate.not_after)
-        verify_chain(leaf, others, anchors, purpose=Purpose.CHARGING_STATION, at=at, revocation=self._revocation)
+        mode = RevocationMode.IF_PRESENT if self._crls else RevocationMode.OFF
+        revocation = Revocation(mode, crls=tuple(self._crls))
+        verify_chain(leaf, others, anchors, purpose=Purpose.CHARGING_STATION, at=at, revocation=revocation)
 
     def _refuse_certificate(self, reason: str, error: ChargePkiError, station: EntryT | None) -> RefusedConnection:
         return RefusedConnection(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Generic, cast
+from typing import Any, Generic, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import ServerConnection
@@ -21,13 +22,14 @@ from chargepki.ocpp_security.authentication import (
     authenticate,
 )
 from chargepki.ocpp_security.station_source import EntryT, EvidenceT, StationSource
-from chargepki.ocpp_security.tls import peer_chain
+from chargepki.ocpp_security.tls import PeerChain
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import StateError, UnavailableError, printable
 
 __all__ = [
     "SUBPROTOCOLS",
     "StationGate",
+    "UpgradingSocket",
     "build_refusal",
     "not_admitted",
     "peer_host",
@@ -40,6 +42,17 @@ _log = logging.getLogger("chargepki.csms")
 
 SUBPROTOCOLS = (OcppVersion.V21.value, OcppVersion.V201.value, OcppVersion.V16.value)
 """Newest first: the server's order wins when a station offers several."""
+_VERSIONS = {version.value: version for version in OcppVersion}
+
+
+class UpgradingSocket(Protocol):
+    """What the hooks ask a connection whose upgrade request has come; a `ServerConnection` is one."""
+
+    transport: asyncio.Transport
+
+    def respond(self, status: HTTPStatus | int, text: str) -> Response:
+        """Return a refusal in plain text."""
+        ...
 
 
 class StationGate(Generic[EntryT, EvidenceT]):
@@ -129,7 +142,7 @@ class StationGate(Generic[EntryT, EvidenceT]):
         self._guard.close()
 
 
-def read_upgrade(socket: ServerConnection, request: Request, host: str) -> UpgradeRequest:
+def read_upgrade(socket: UpgradingSocket, request: Request, host: str) -> UpgradeRequest:
     """Return what `authenticate` has to know about an upgrade request of `websockets`.
 
     Args:
@@ -139,7 +152,7 @@ def read_upgrade(socket: ServerConnection, request: Request, host: str) -> Upgra
     return UpgradeRequest(
         path=request.path,
         authorization=tuple(request.headers.get_all("Authorization")),
-        chain_der=peer_chain(ssl_object) if ssl_object is not None else (),
+        chain_der=PeerChain.of(ssl_object) if ssl_object is not None else (),
         tls=ssl_object is not None,
         host=host,
         version=_negotiated(request),
@@ -148,13 +161,14 @@ def read_upgrade(socket: ServerConnection, request: Request, host: str) -> Upgra
 
 def _negotiated(request: Request) -> OcppVersion | None:
     """Return the version that `select_subprotocol` will choose."""
-    offered = {
-        name.strip() for header in request.headers.get_all("Sec-WebSocket-Protocol") for name in header.split(",")
-    }
+    headers = request.headers.get_all("Sec-WebSocket-Protocol")
+    if len(headers) == 1 and headers[0] in _VERSIONS:
+        return _VERSIONS[headers[0]]
+    offered = {name.strip() for header in headers for name in header.split(",")}
     return next((OcppVersion(name) for name in SUBPROTOCOLS if name in offered), None)
 
 
-def build_refusal(socket: ServerConnection, refused: RefusedConnection) -> Response:
+def build_refusal(socket: UpgradingSocket, refused: RefusedConnection) -> Response:
     """Return the HTTP answer to an upgrade request that is refused."""
     response = socket.respond(refused.status, refused.answer)
     for name, value in refused.headers.items():

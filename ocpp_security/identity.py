@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from chargepki.ocpp_security.basic_auth import same_identity
+from chargepki.ocpp_security.subject_names import COMMON_NAME, ORGANIZATION, usual_names
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import BootReceived
 from chargepki.pki.errors import InputError, PolicyRefusal, RevocationError
@@ -91,16 +92,17 @@ def certificate_identity(certificate_der: bytes) -> CertificateIdentity:
 def _read_identity(certificate_der: bytes) -> CertificateIdentity:
     try:
         certificate = x509.load_der_x509_certificate(certificate_der)
-        subject = certificate.subject
+        names = usual_names(certificate_der)
+        subject = certificate.subject if names is None else None
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (ValueError, x509.InvalidVersion) as error:
         raise InputError("the client certificate cannot be decoded", why=str(error)) from error
-    return CertificateIdentity(
-        common_name=_only_value(subject, NameOID.COMMON_NAME),
-        organization=_only_value(subject, NameOID.ORGANIZATION_NAME),
-        not_before=not_before,
-        not_after=not_after,
-    )
+    if subject is None:
+        common_name, organization = (names or {}).get(COMMON_NAME), (names or {}).get(ORGANIZATION)
+    else:
+        common_name = _only_value(subject, NameOID.COMMON_NAME)
+        organization = _only_value(subject, NameOID.ORGANIZATION_NAME)
+    return CertificateIdentity(common_name, organization, not_before, not_after)
 
 
 def _only_value(subject: x509.Name, oid: x509.ObjectIdentifier) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import overload
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,6 +26,7 @@ from chargepki.pki.private_keys import load_private_key
 __all__ = [
     "FORWARD_SECRET_SUITES",
     "MANDATED_SUITES",
+    "PeerChain",
     "TlsIdentity",
     "check_no_wildcard",
     "client_context",
@@ -313,6 +315,42 @@ def peer_chain(ssl_object: ssl.SSLObject | ssl.SSLSocket) -> tuple[bytes, ...]:
     found = (read() or ()) if callable(read) else ()
     others = (item if isinstance(item, bytes) else bytes(item.public_bytes(_DER)) for item in found)
     return (leaf, *(der for der in others if der != leaf))
+
+
+class PeerChain(Sequence[bytes]):
+    """What `peer_chain` returns, read as far as somebody asks: as a rule nobody looks behind the leaf."""
+
+    __slots__ = ("_all", "_leaf", "_ssl_object")
+
+    def __init__(self, leaf: bytes, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> None:
+        self._leaf, self._ssl_object = leaf, ssl_object
+        self._all: tuple[bytes, ...] | None = None
+
+    @classmethod
+    def of(cls, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> Sequence[bytes]:
+        """Return the chain of a finished handshake, empty without a certificate."""
+        leaf = ssl_object.getpeercert(binary_form=True)
+        return () if leaf is None else cls(leaf, ssl_object)
+
+    def _read(self) -> tuple[bytes, ...]:
+        if self._all is None:
+            self._all = peer_chain(self._ssl_object)
+        return self._all
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[bytes, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | tuple[bytes, ...]:
+        return self._leaf if index == 0 else self._read()[index]
 
 
 def check_no_wildcard(certificate_der: bytes) -> None:

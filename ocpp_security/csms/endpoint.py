@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,8 @@ from chargepki.ocpp_security.csms.config import ClientTrust, CsmsConfig, Duplica
 from chargepki.ocpp_security.csms.connection import StationConnection
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.listener import Listener, Peer
-from chargepki.ocpp_security.csms.opening import OpeningConnection
+from chargepki.ocpp_security.csms.opening import Judge, Opening, OpeningConnection
+from chargepki.ocpp_security.csms.patience import Patience
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.csms.security import CsmsSecurity
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure
@@ -48,6 +50,7 @@ class CsmsServer:
     def __init__(self, config: CsmsConfig, inventory: Inventory, issuer: Issuer) -> None:
         self.config = config
         self.security = CsmsSecurity(config, inventory, issuer)
+        self._patience = Patience(config.limits.upgrade.total_seconds())
         self._listener = Listener(
             host=config.host,
             port=config.port,
@@ -145,46 +148,41 @@ class CsmsServer:
         self.security.metrics.dropped("too-many-handshakes")
         self.security.journal.note(Incident("too-many-handshakes", cause), station=None, peer=str(peer))
 
-    async def _open(
-        self, socket: OpeningConnection, judge: Callable[[Request], Awaitable[Response | None]], peer: Peer
-    ) -> bool:
-        """Answer the upgrade request in time; true when the connection is open afterwards."""
+    async def _open(self, opening: Opening, judge: Judge, peer: Peer) -> OpeningConnection | None:
+        """Answer the upgrade request in time; return the connection when it is open afterwards."""
         task = asyncio.current_task()
         assert task is not None
-        # Half of what asyncio.timeout costs, and every connection pays it.
-        timer = asyncio.get_running_loop().call_later(
-            self.config.limits.upgrade.total_seconds(), task.cancel, _UPGRADE_TIMEOUT
-        )
+        self._patience.begin(task, functools.partial(task.cancel, _UPGRADE_TIMEOUT))
         try:
-            return await socket.open(judge)
+            return await opening.open(judge)
         except asyncio.CancelledError as exc:
             if exc.args != (_UPGRADE_TIMEOUT,) or task.uncancel():
                 raise
         finally:
-            timer.cancel()
+            self._patience.end(task)
         self.security.metrics.dropped("upgrade-timeout")
         incident = Incident("upgrade-timeout", "no complete WebSocket request came in time", "check the link")
         self.security.journal.note(incident, station=None, peer=str(peer))
-        socket.transport.abort()
-        return False
+        opening.transport.abort()
+        return None
 
-    async def _serve(self, socket: OpeningConnection, peer: Peer, answered: Callable[[], None]) -> None:
+    async def _serve(self, opening: Opening, peer: Peer, answered: Callable[[], None]) -> None:
         admitted: list[Admitted] = []
         shown = peer
 
         async def judge(request: Request) -> Response | None:
             nonlocal shown
-            verdict = await self.security.judge(socket, request, peer.host)
+            verdict = await self.security.judge(opening, request, peer.host)
             shown = Peer(self.security.address_of(request, peer.host), peer.port)
             if isinstance(verdict, Admitted):
                 admitted.append(verdict)
                 return None
             self.security.note_refusal(verdict, str(shown))
-            return build_refusal(socket, verdict)
+            return build_refusal(opening, verdict)
 
-        is_open = await self._open(socket, judge, peer)
+        socket = await self._open(opening, judge, peer)
         answered()
-        if is_open and admitted:
+        if socket is not None and admitted:
             await self._attend(socket, admitted[0], shown)
 
     async def _attend(self, socket: OpeningConnection, admitted: Admitted, peer: Peer) -> None:

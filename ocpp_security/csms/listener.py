@@ -10,24 +10,24 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.server import Server
-from websockets.server import ServerProtocol
-
-from chargepki.ocpp_security.csms.opening import OpeningConnection, OpeningProtocol
+from chargepki.ocpp_security.csms.opening import Opening, OpeningTerms
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
 from chargepki.ocpp_security.tls import with_few_sessions
 from chargepki.pki.errors import ChargePkiError
 
 if TYPE_CHECKING:
-    from websockets.typing import Subprotocol
-
     from chargepki.ocpp_security.csms.config import CsmsLimits
 
 __all__ = ["Listener", "Peer", "quiet_logger"]
 
 _log = logging.getLogger("chargepki.csms")
+_ACCEPTED_AT_ONCE = 64
+"""Before the event loop does other things."""
+_PAUSE_SECONDS = 0.2
+_TAKEN_UNSEEN = 16
+"""Connections between two looks at what their context remembers."""
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -57,7 +57,7 @@ class Listener:
         tls: ssl.SSLContext | None,
         subprotocols: tuple[str, ...],
         limits: CsmsLimits,
-        serve: Callable[[OpeningConnection, Peer, Callable[[], None]], Awaitable[None]],
+        serve: Callable[[Opening, Peer, Callable[[], None]], Awaitable[None]],
         tls_failed: Callable[[Peer, TlsFailure], None],
         too_busy: Callable[[Peer, str], None],
         is_proxy: Callable[[str], bool] | None = None,
@@ -65,24 +65,30 @@ class Listener:
         self._host, self._wanted_port = host, port
         self.tls = tls
         self._not_made_again: ssl.SSLContext | None = None
-        self._subprotocols = [cast("Subprotocol", name) for name in subprotocols]
+        self._taken = 0
         self._limits = limits
-        self._ping_interval = limits.ping_interval.total_seconds() or None
-        self._ping_timeout = limits.ping_timeout.total_seconds()
-        self._close_timeout = limits.close.total_seconds()
-        self._logger = quiet_logger()
+        self._handshake_seconds = limits.tls_handshake.total_seconds()
+        self._terms = OpeningTerms(
+            subprotocols=subprotocols,
+            max_size=limits.max_message_bytes,
+            max_queue=limits.max_queued_messages,
+            ping_interval=limits.ping_interval.total_seconds() or None,
+            ping_timeout=limits.ping_timeout.total_seconds(),
+            close_timeout=limits.close.total_seconds(),
+            logger=quiet_logger(),
+            is_serving=self.is_serving,
+        )
         self._serve = serve
         self._tls_failed = tls_failed
         self._too_busy = too_busy
         self._is_proxy = is_proxy
         self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
         self._opening: set[asyncio.Task[None]] = set()
+        self._opening_count = 0
         self._opening_by_host: Counter[str] = Counter()
-        self._room = asyncio.Semaphore(limits.max_open_handshakes)
         self._handling: set[asyncio.Task[None]] = set()
-        self._upgrading: set[OpeningConnection] = set()
-        self._serving = False
+        self._upgrading: set[Opening] = set()
+        self._serving = self._is_watching = False
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -97,7 +103,8 @@ class Listener:
 
     def _take_context(self) -> ssl.SSLContext | None:
         """Return the context of one more connection; what it remembers of old ones is bounded."""
-        if self._tls is None or self._tls is self._not_made_again:
+        self._taken += 1
+        if self._tls is None or self._tls is self._not_made_again or self._taken % _TAKEN_UNSEEN:
             return self._tls
         try:
             context = with_few_sessions(self._tls)
@@ -138,16 +145,17 @@ class Listener:
             self._close_sockets()
             raise
         self._serving = True
-        self._accepting = [loop.create_task(self._accept_loop(sock)) for sock in self._sockets]
+        self._watch()
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets and drop handshakes that are still open; open connections live on."""
         self._serving = False
-        for task in (*self._accepting, *self._opening):
+        self._rest()
+        for task in self._opening:
             task.cancel()
-        await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
-        for connection in self._upgrading:
-            connection.transport.abort()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for opening in self._upgrading:
+            opening.transport.abort()
         self._close_sockets()
 
     async def wait_handlers(self) -> None:
@@ -163,50 +171,76 @@ class Listener:
         for sock in self._sockets:
             sock.close()
 
-    async def _accept_loop(self, listening: socket.socket) -> None:
+    def _watch(self) -> None:
+        """Accept whoever comes, while there is room."""
         loop = asyncio.get_running_loop()
-        while True:
-            await self._room.acquire()
+        for sock in self._sockets:
+            loop.add_reader(sock, self._accept, sock)
+        self._is_watching = True
+
+    def _rest(self) -> None:
+        """Leave who comes now in the kernel's queue."""
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            loop.remove_reader(sock)
+        self._is_watching = False
+
+    def _watch_again(self) -> None:
+        if self._serving and not self._is_watching:
+            self._watch()
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take the connections that have come; a reader that stays costs less than to wait for each one anew."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if self._opening_count >= self._limits.max_open_handshakes:
+                self._rest()
+                return
             try:
-                sock, address = await loop.sock_accept(listening)
+                sock, address = listening.accept()
+            except BlockingIOError:
+                return
             except OSError as exc:
-                self._room.release()
                 # A peer that gave up before accept() is no news; a full descriptor table is.
                 if exc.errno in _OUT_OF_RESOURCES:
                     _log.error("cannot accept connections: %s; raise the limit of open files", exc.strerror)
-                    await asyncio.sleep(0.2)
+                    self._rest()
+                    asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._watch_again)
+                    return
                 continue
-            except asyncio.CancelledError:
-                self._room.release()
-                raise
-            peer = Peer(str(address[0]), int(address[1]))
-            # Through a proxy come all stations, from one address.
-            is_limited = self._is_proxy is None or not self._is_proxy(peer.host)
-            if is_limited and self._opening_by_host[peer.host] >= self._limits.max_open_handshakes_per_address:
-                self._room.release()
-                sock.close()
-                self._too_busy(peer, "too many unfinished handshakes from this address")
-                continue
-            slot = _Slot(self._room, self._opening_by_host, peer)
-            task = loop.create_task(self._open(sock, slot))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._accepted(sock, Peer(str(address[0]), int(address[1])))
+
+    def _accepted(self, sock: socket.socket, peer: Peer) -> None:
+        # Through a proxy come all stations, from one address.
+        is_limited = self._is_proxy is None or not self._is_proxy(peer.host)
+        if is_limited and self._opening_by_host[peer.host] >= self._limits.max_open_handshakes_per_address:
+            sock.close()
+            self._too_busy(peer, "too many unfinished handshakes from this address")
+            return
+        self._opening_count += 1
+        self._opening_by_host[peer.host] += 1
+        task = asyncio.get_running_loop().create_task(self._open(sock, _Slot(self._give_back, peer)))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    def _give_back(self, peer: Peer) -> None:
+        self._opening_count -= 1
+        self._opening_by_host[peer.host] -= 1
+        if not self._opening_by_host[peer.host]:
+            del self._opening_by_host[peer.host]
+        self._watch_again()
 
     async def _open(self, sock: socket.socket, slot: _Slot) -> None:
         """Do the TLS handshake, and serve the connection that it makes: one task for all of it."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        connection = self._make_connection()
+        opening = Opening(self._terms)
         tls = self._take_context()
         try:
             if tls is None:
-                await loop.connect_accepted_socket(lambda: connection, sock)
+                await loop.connect_accepted_socket(lambda: opening, sock)
             else:
                 await loop.connect_accepted_socket(
-                    lambda: connection,
-                    sock,
-                    ssl=tls,
-                    ssl_handshake_timeout=self._limits.tls_handshake.total_seconds(),
+                    lambda: opening, sock, ssl=tls, ssl_handshake_timeout=self._handshake_seconds
                 )
         except OSError as exc:  # ssl.SSLError and TimeoutError are OSErrors
             slot.release()
@@ -221,41 +255,21 @@ class Listener:
         # What stops the listener drops handshakes, and lets those be who are through.
         self._opening.discard(task)
         self._handling.add(task)
-        await self._handle(connection, slot, task)
+        await self._handle(opening, slot, task)
 
-    async def _handle(self, connection: OpeningConnection, slot: _Slot, task: asyncio.Task[None]) -> None:
-        self._upgrading.add(connection)
+    async def _handle(self, opening: Opening, slot: _Slot, task: asyncio.Task[None]) -> None:
+        self._upgrading.add(opening)
 
         def answered() -> None:
             slot.release()
-            self._upgrading.discard(connection)
+            self._upgrading.discard(opening)
 
         try:
-            await self._serve(connection, slot.peer, answered)
+            await self._serve(opening, slot.peer, answered)
         finally:
             answered()
-            connection.transport.close()
+            opening.transport.close()
             self._handling.discard(task)
-
-    def _make_connection(self) -> OpeningConnection:
-        limits = self._limits
-        protocol = OpeningProtocol(
-            # No extension is offered: compression of secrets next to chosen text, and memory, for nothing.
-            subprotocols=self._subprotocols,
-            select_subprotocol=_select_subprotocol,
-            max_size=limits.max_message_bytes,
-            # websockets logs frames at debug level; secrets travel in frames.
-            logger=self._logger,
-        )
-        return OpeningConnection(
-            protocol,
-            # It is asked for is_serving only; websockets' own Server would bring its silent TLS accept loop with it.
-            cast("Server", self),
-            ping_interval=self._ping_interval,
-            ping_timeout=self._ping_timeout,
-            close_timeout=self._close_timeout,
-            max_queue=limits.max_queued_messages,
-        )
 
 
 class _UnreadPeer(ssl.SSLObject):
@@ -272,26 +286,15 @@ class _UnreadPeer(ssl.SSLObject):
 class _Slot:
     """The right to have one unfinished handshake; given back once, whoever ends it."""
 
-    __slots__ = ("_by_host", "_room", "peer", "released")
+    __slots__ = ("_give_back", "peer", "released")
 
-    def __init__(self, room: asyncio.Semaphore, by_host: Counter[str], peer: Peer) -> None:
-        self._room, self._by_host, self.peer, self.released = room, by_host, peer, False
-        by_host[peer.host] += 1
+    def __init__(self, give_back: Callable[[Peer], None], peer: Peer) -> None:
+        self._give_back, self.peer, self.released = give_back, peer, False
 
     def release(self) -> None:
-        if self.released:
-            return
-        self.released = True
-        self._room.release()
-        self._by_host[self.peer.host] -= 1
-        if not self._by_host[self.peer.host]:
-            del self._by_host[self.peer.host]
-
-
-def _select_subprotocol(protocol: ServerProtocol, offered: object) -> Subprotocol | None:
-    """Choose ours first; none in common opens without the header and is closed afterwards, as OCPP-J 3.1.2 asks."""
-    wanted = set(offered) if isinstance(offered, (list, tuple)) else set()
-    return next((name for name in protocol.available_subprotocols or () if name in wanted), None)
+        if not self.released:
+            self.released = True
+            self._give_back(self.peer)
 
 
 def quiet_logger() -> logging.Logger:

@@ -36,6 +36,7 @@ from chargepki.ocpp_security.csms.worker import Worker
 from chargepki.ocpp_security.fetch import Fetcher
 from chargepki.ocpp_security.gate import (
     SUBPROTOCOLS,
+    UpgradingSocket,
     build_refusal,
     not_admitted,
     peer_host,
@@ -176,7 +177,7 @@ class CsmsSecurity:
 
     # Before the upgrade
 
-    async def judge(self, socket: ServerConnection, request: Request, host: str) -> Admitted | RefusedConnection:
+    async def judge(self, socket: UpgradingSocket, request: Request, host: str) -> Admitted | RefusedConnection:
         """Decide about an upgrade request.
 
         Args:
@@ -207,7 +208,7 @@ class CsmsSecurity:
             )
         return verdict
 
-    def _read(self, socket: ServerConnection, request: Request, host: str) -> UpgradeRequest | RefusedConnection:
+    def _read(self, socket: UpgradingSocket, request: Request, host: str) -> UpgradeRequest | RefusedConnection:
         """Return what is known of the request: by our own TLS, or by the word of the proxy in front."""
         upgrade = read_upgrade(socket, request, host)
         if self.config.proxy is None:

@@ -227,7 +227,8 @@ class RowKind(Generic[_R]):
         fields = [field for field in dataclasses.fields(record) if field.name not in omit]  # type: ignore[arg-type]  # every record is a dataclass
         self.columns: tuple[str, ...] = tuple(field.name for field in fields)
         self._encoders = [(name, _encoder(hints[name], f"{table}.{name}")) for name in self.columns]
-        self._decoders = [_decoder(hints[name]) for name in self.columns]
+        decoders = ((name, _decoder(hints[name])) for name in self.columns)
+        self._decoders = [(name, decoder) for name, decoder in decoders if decoder is not None]
         self._key_positions = [self.columns.index(name) for name in key]
 
     def encode(self, record: _R) -> dict[str, Value]:
@@ -241,10 +242,11 @@ class RowKind(Generic[_R]):
 
     def decode(self, row: Sequence[Any], **extra: object) -> _R:
         """Return the record of a row whose values come in column order; *extra* supplies the omitted fields."""
-        values = {
-            name: value if decode is None or value is None else decode(value)
-            for name, decode, value in zip(self.columns, self._decoders, row, strict=False)
-        }
+        values = dict(zip(self.columns, row, strict=False))
+        for name, decode in self._decoders:
+            value = values.get(name)
+            if value is not None:
+                values[name] = decode(value)
         return self.record(**values, **extra)
 
     def key_of(self, values: Mapping[str, Value]) -> str:
@@ -315,8 +317,19 @@ def _decoder(hint: Any) -> Callable[[Any], Any] | None:
     if bare in (int, str, bytes):
         return None
     if isinstance(bare, type) and issubclass(bare, StrEnum):
-        return bare
+        return _member_decoder(bare)
     return load_json
+
+
+def _member_decoder(kind: type[StrEnum]) -> Callable[[Any], StrEnum]:
+    """Return what calling *kind* does, at a fraction of its price for the values that there are."""
+    members: dict[object, StrEnum] = {member.value: member for member in kind}
+
+    def decode(value: Any) -> StrEnum:
+        found = members.get(value)
+        return kind(value) if found is None else found
+
+    return decode
 
 
 CA: Final = RowKind("ca", CaRecord, added=("crl_shard_size", "crl_delta_hours"))

@@ -266,6 +266,7 @@ def test_a_peer_that_reads_nothing_is_not_buffered_for_without_end(
 def test_what_tls_1_2_remembers_of_old_sessions_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without tickets OpenSSL keeps every session with the certificates that the station showed."""
     monkeypatch.setattr("chargepki.ocpp_security.tls._MAX_SESSIONS", 3)
+    monkeypatch.setattr("chargepki.ocpp_security.csms.listener._TAKEN_UNSEEN", 1)
     rig.add_station("OLD-TLS")
     credential, _ = rig.credential("OLD-TLS")
     tls = rig.client_tls(credential)
