@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chargepki.cli.approving import approval_options, check_approved
+from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.ca_ceremony import add_ceremony
 from chargepki.cli.ca_chain import add_chain
 from chargepki.cli.ca_importing import add_import
@@ -78,7 +78,7 @@ def create(
     shard_size: int | None,
     delta: timedelta | None,
     dry_run: bool,
-    **approving: Any,
+    **brought: Any,
 ) -> None:
     """Create the CA NAME: make its key, have its certificate signed, activate it.
 
@@ -107,18 +107,10 @@ def create(
         return
     # Nothing is created for an order that is refused, nor for a passphrase that is missing or mistyped.
     judge_new_ca(state, order)
-    told: dict[str, object] = {
-        "name": name,
-        "profile": profile,
-        "issuer": issuer,
-        "subject": order.subject,
-        "validity": validity,
-    }
-    told |= {"key": algorithm, "key_uri": key_uri, "criticality": criticality}
-    check_approved(state, "ca.create", told, **approving)
-    if key_uri is None:
-        state.workspace.check_passphrase()
-    record = state.workspace.authority.create_ca(order)
+    with approving(state, **brought):
+        if key_uri is None and brought["request_approval"] is None:
+            state.workspace.check_passphrase()
+        record = state.workspace.authority.create_ca(order)
     state.output.say(f"created {record.id}")
     warnings = ca_warnings(state.workspace.inventory, record)
     tell_warnings(state, warnings)
@@ -159,7 +151,7 @@ def create_hierarchy(
     algorithm: str | None,
     criticality: Criticality,
     dry_run: bool,
-    **approving: Any,
+    **brought: Any,
 ) -> None:
     """Create all roots and sub-CAs of STANDARD; those that exist already are left as they are.
 
@@ -175,16 +167,10 @@ def create_hierarchy(
     # A hierarchy is made in a throw-away workspace first: refused as a whole, or created as a whole.
     made = rehearse_hierarchy(state, order) if dry_run or not state.workspace.exists else None
     if not dry_run:
-        told: dict[str, object] = {
-            "standard": standard,
-            "prefix": prefix,
-            "organization": organization,
-            "country": country,
-        }
-        told |= {"key": algorithm, "criticality": criticality}
-        check_approved(state, "ca.create", told, **approving)
-        state.workspace.check_passphrase()
-        made = create_all(state, state.workspace, order)
+        with approving(state, **brought):
+            if brought["request_approval"] is None:
+                state.workspace.check_passphrase()
+            made = create_all(state, state.workspace, order)
     assert made is not None
     if not dry_run:
         existed = f", {made.existed} existed already" if made.existed else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.output import counted
 
@@ -26,6 +27,7 @@ _MOST_TOLD: Final = 20
 @click.option("--key-passphrase-file", "key_passphrase", metavar="PATH|-", help="Opens its key where it is encrypted.")
 @click.option("--crl", "lists", multiple=True, metavar="F", help="A list it published, from elsewhere; repeatable.")
 @click.option("--issuer", metavar="NAME", help="CA above it; looked for among those on record otherwise.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Read and judge everything, change nothing.")
 @pass_state
 def import_(
@@ -40,6 +42,7 @@ def import_(
     lists: tuple[str, ...],
     issuer: str | None,
     dry_run: bool,
+    **brought: Any,
 ) -> None:
     """Take over the CA in FOLDER as NAME: its key, what it issued, what it revoked, the number of its newest list.
 
@@ -71,10 +74,18 @@ def import_(
     profile = check_order(order, estate, inventory, now)
     verdict = judge_estate(estate, profile)
     if not dry_run:
-        workspace.check_passphrase()
-        made = adopt_ca(
-            order, estate, inventory=workspace.inventory, keystore=workspace.keystore, actor=workspace.actor, now=now
-        )
+        with approving(state, **brought):
+            if brought["request_approval"] is None:
+                workspace.check_passphrase()
+            made = adopt_ca(
+                order,
+                estate,
+                inventory=workspace.inventory,
+                keystore=workspace.keystore,
+                actor=workspace.actor,
+                now=now,
+                four_eyes=workspace.four_eyes,
+            )
         from chargepki.cli.ca import ca_row
 
         row = {**ca_row(made.ca), "added": made.certificates, "revoked": made.revoked}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chargepki.cli.approving import approval_options, check_approved
+from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
 
@@ -120,7 +120,7 @@ def sign_request(
     sha256: str | None,
     out: str | None,
     dry_run: bool,
-    **approving: Any,
+    **brought: Any,
 ) -> None:
     """Certify the CA, or the responder, whose request is in the file F, and write the signed answer.
 
@@ -134,7 +134,7 @@ def sign_request(
     from chargepki.pki.authority.offline_files import MAX_FILE_BYTES, CaRequestFile
     from chargepki.pki.errors import PolicyRefusal
 
-    if not dry_run and out is None and approving["request_approval"] is None:
+    if not dry_run and out is None and brought["request_approval"] is None:
         raise click.UsageError("pass --out FILE, or --dry-run to look at it first")
     check_folder("--out", out)
     found = CaRequestFile.parse(files.read_limited(file, MAX_FILE_BYTES, "request"))
@@ -150,15 +150,8 @@ def sign_request(
         row = {**describe_tbs(prepared.record.tbs, profile=found.profile), "verdict": dict(prepared.record.verdict)}
         state.output.fields("chargepki/certificate-preview", row)
         return
-    told: dict[str, object] = {
-        "request_sha256": found.sha256,
-        "ca": found.ca,
-        "profile": found.profile,
-        "validity": validity,
-    }
-    told["issuer"] = state.workspace.inventory.get_ca(issuer).id
-    check_approved(state, "ca.sign-request", told, **approving)
-    answer = answer_request(state.workspace.authority, found, issuer, validity=validity)
+    with approving(state, **brought):
+        answer = answer_request(state.workspace.authority, found, issuer, validity=validity)
     write_result(state, _encoded(answer.to_json()), out)
     root = answer.chain[-1]
     state.output.say(f"the root is {root.id}, SHA-256 {_digest(root.certificate)}")
@@ -177,9 +170,10 @@ def sign_request(
 
 @click.argument("file", metavar="F")
 @click.option("--root-sha256", metavar="HEX", help="SHA-256 of the root, where it is not on record here yet.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Verify the answer, change nothing.")
 @pass_state
-def accept(state: GlobalState, file: str, root_sha256: str | None, dry_run: bool) -> None:
+def accept(state: GlobalState, /, file: str, root_sha256: str | None, dry_run: bool, **brought: Any) -> None:
     """Verify the answer in the file F and activate the CA, or the responder, that asked for it.
 
     It has to answer a request of this workspace, for its key, its subject and its profile, signed by the issuer that it
@@ -193,9 +187,10 @@ def accept(state: GlobalState, file: str, root_sha256: str | None, dry_run: bool
     answer = CaAnswer.parse(files.read_limited(file, MAX_FILE_BYTES, "answer"))
     if dry_run:
         state.rehearse()
-    else:
+    elif brought["request_approval"] is None:
         state.workspace.check_passphrase()
-    accepted = accept_answer(state.workspace.authority, _folder(state), answer, root_sha256=root_sha256)
+    with approving(state, **brought):
+        accepted = accept_answer(state.workspace.authority, _folder(state), answer, root_sha256=root_sha256)
     if accepted.is_external:
         state.output.say(f"{accepted.id} is answered for; next: chargepki serve, or: chargepki ocsp presign")
     elif not dry_run:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chargepki.cli.approving import approval_options, check_approved
+from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION, parse_algorithm
 
@@ -72,12 +72,10 @@ def rollover(
         described = describe_tbs(preview_rollover(authority, order), profile=profile)
         state.output.fields("chargepki/certificate-preview", described)
         return
-    newest = state.workspace.inventory.get_ca(name)
-    told: dict[str, object] = {"succeeds": newest.id, "key": algorithm, **options}
-    check_approved(state, "ca.rollover", told, approvals=approvals, request_approval=request_approval)
-    if options["key_uri"] is None:
-        state.workspace.check_passphrase()
-    found = roll_over(state.workspace.authority, order)
+    with approving(state, approvals=approvals, request_approval=request_approval):
+        if options["key_uri"] is None and request_approval is None:
+            state.workspace.check_passphrase()
+        found = roll_over(state.workspace.authority, order)
     before = found.before
     if found.repeated:
         state.output.say(
@@ -132,7 +130,7 @@ def cross_sign(
     out: str | None,
     criticality: Any,
     dry_run: bool,
-    **approving: Any,
+    **brought: Any,
 ) -> None:
     """Have ROOT certify the key of the root NAME: whoever trusts ROOT then believes what is below NAME.
 
@@ -154,15 +152,9 @@ def cross_sign(
         )
         state.output.fields("chargepki/certificate-preview", describe_tbs(tbs, profile=profile))
         return
-    inventory = state.workspace.inventory
-    told: dict[str, object] = {
-        "subject": inventory.get_ca(name).id,
-        "issuer": inventory.get_ca(issuer).id,
-        "validity": validity,
-    }
-    check_approved(state, "ca.cross-sign", {**told, "criticality": criticality}, **approving)
     authority = state.workspace.authority
-    record = cross_sign_cas(authority, name, issuer, validity=validity, criticality=criticality)
+    with approving(state, **brought):
+        record = cross_sign_cas(authority, name, issuer, validity=validity, criticality=criticality)
     assert record.der is not None
     if out is not None:
         write_result(state, to_pem("CERTIFICATE", record.der).encode(), out)

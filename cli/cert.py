@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chargepki.cli.approving import approval_options, check_approved, refuse_ca_profile
+from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.cert_batch import add_issue_batch
 from chargepki.cli.cert_renew import add_renew
 from chargepki.cli.counting import add_count
@@ -94,7 +94,6 @@ def issue(state: GlobalState, /, **options: Any) -> None:
         state.rehearse()
         preview(state, order, options)
         return
-    refuse_ca_profile(state, order.profile)
     authority = state.workspace.authority
     # What a crash left reserved is completed first, so that the inventory is whole before it grows.
     authority.recover(order.ca)
@@ -213,7 +212,6 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
     from chargepki.cli.revoking import (
         confirm_ca_revocation,
         find_operand,
-        is_ca_certificate,
         tell_other_certificates,
     )
 
@@ -222,18 +220,17 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
         state.rehearse()
     workspace = state.workspace
     record = find_operand(workspace.inventory, certificate)
-    approving = {name: options.pop(name) for name in ("approvals", "request_approval")}
-    if not dry_run and is_ca_certificate(record):
-        told = {"certificate": record.id, "reason": reason, "revoked_at": options["revoked_at"]}
-        check_approved(state, "ca.revoke", told, **approving)
-    radius = confirm_ca_revocation(state, record, yes=options["yes"], dry_run=dry_run)
-    revoked = workspace.authority.revoke(
-        record.id,
-        reason,
-        revoked_at=options["revoked_at"],
-        invalidity_date=options["invalidity_date"],
-        record_only=options["record_only"],
-    )
+    brought = {name: options.pop(name) for name in ("approvals", "request_approval")}
+    is_asking = brought["request_approval"] is not None
+    radius = confirm_ca_revocation(state, record, yes=options["yes"] or is_asking, dry_run=dry_run)
+    with approving(state, **brought):
+        revoked = workspace.authority.revoke(
+            record.id,
+            reason,
+            revoked_at=options["revoked_at"],
+            invalidity_date=options["invalidity_date"],
+            record_only=options["record_only"],
+        )
     row = certificate_row(revoked)
     if radius is not None:
         row["untrusted"] = {"certificates": radius.certificates, "sub_cas": list(radius.sub_cas)}
@@ -265,6 +262,7 @@ def revoke(state: GlobalState, /, certificate: str, reason: str, **options: Any)
 @click.option(
     "--record-only", is_flag=True, help="The CA is not ours (`ca connect`) and has released it: put that on record."
 )
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
@@ -278,7 +276,8 @@ def release(state: GlobalState, /, certificate: str, **options: Any) -> None:
     if options["dry_run"]:
         state.rehearse()
     record = find_operand(state.workspace.inventory, certificate)
-    released = state.workspace.authority.release(record.id, record_only=options["record_only"])
+    with approving(state, approvals=options["approvals"], request_approval=options["request_approval"]):
+        released = state.workspace.authority.release(record.id, record_only=options["record_only"])
     row = certificate_row(released)
     if not options["dry_run"]:
         was_held = record.revoked_at is not None

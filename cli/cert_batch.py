@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from chargepki.cli.approving import refuse_ca_profile
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import DURATION
 
@@ -43,10 +42,11 @@ def issue_batch(state: GlobalState, /, **options: Any) -> None:
     from chargepki.pki.authority import IssueOrder
     from chargepki.pki.profiles import get_profile
 
-    get_profile(options["profile"])
-    refuse_ca_profile(state, options["profile"])
+    is_ca = get_profile(options["profile"]).is_ca
     if options["dry_run"]:
         state.rehearse()
+    elif is_ca:
+        state.workspace.authority.check_ca_profile(options["profile"])
     order = IssueOrder(
         ca=options["ca"],
         profile=options["profile"],

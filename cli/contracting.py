@@ -197,6 +197,9 @@ def provision_request(state: GlobalState, options: Mapping[str, Any]) -> None:
         bad = [each for each, standing in standings.items() if standing is not Standing.GOOD]
         state.output.say(f"signature and chain hold; {counted(len(bad), 'certificate')} of unknown or bad status")
         return
+    # What a crash left reserved is completed first, so that the inventory is whole before it grows.
+    state.workspace.authority.recover()
+    provisioner.recover()
     channel = Channel(characters=options["characters"], carrier="the answer")
     answer = provisioner.provision(examined, standings=standings, channel=channel)
     again = " (given before)" if answer.repeated else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from chargepki.cli.approving import approval_options
 from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.values import INSTANT
 
@@ -106,9 +107,10 @@ def withdraw(state: GlobalState, name: str, reason: str, dry_run: bool) -> None:
 
 @click.argument("name", metavar="NAME")
 @click.option("--public-key", required=True, metavar="F", help="Public key (PEM or DER), or a certificate with it.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge it, change nothing.")
 @pass_state
-def register_approver(state: GlobalState, name: str, public_key: str, dry_run: bool) -> None:
+def register_approver(state: GlobalState, /, name: str, public_key: str, dry_run: bool, **brought: Any) -> None:
     """Register the person NAME as one who may approve releases, by the public key of that person.
 
     NAME is compared with the user who adds a release: nobody approves what they added. Approvals are verified with
@@ -116,17 +118,18 @@ def register_approver(state: GlobalState, name: str, public_key: str, dry_run: b
     """
     from chargepki.cli.firmware_store import register
 
-    register(state, name, public_key, dry_run=dry_run)
+    register(state, name, public_key, dry_run=dry_run, brought=brought)
 
 
 @click.argument("name", metavar="NAME")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Judge it, change nothing.")
 @pass_state
-def remove_approver(state: GlobalState, name: str, dry_run: bool) -> None:
+def remove_approver(state: GlobalState, /, name: str, dry_run: bool, **brought: Any) -> None:
     """Let the person NAME approve no more; approvals given before stand."""
     from chargepki.cli.firmware_store import remove
 
-    remove(state, name, dry_run=dry_run)
+    remove(state, name, dry_run=dry_run, brought=brought)
 
 
 @pass_state

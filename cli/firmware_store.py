@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from chargepki.cli.approving import approving
 from chargepki.cli.firmware_images import (
     open_image,
     open_signer,
@@ -56,7 +57,9 @@ _MAX_CRL_BYTES = 64 << 20
 
 def _catalogue(state: GlobalState) -> FirmwareCatalogue:
     workspace = state.workspace
-    return FirmwareCatalogue(workspace.inventory, workspace.settings.home, actor=workspace.actor)
+    return FirmwareCatalogue(
+        workspace.inventory, workspace.settings.home, actor=workspace.actor, four_eyes=workspace.four_eyes
+    )
 
 
 def add_release(
@@ -147,22 +150,28 @@ def withdraw_release(state: GlobalState, name: str, *, reason: str, dry_run: boo
     state.output.fields("chargepki/firmware-release", release_row(state.workspace.inventory, record))
 
 
-def register(state: GlobalState, name: str, public_key: str, *, dry_run: bool) -> None:
-    """Carry out ``firmware register-approver``."""
+def register(state: GlobalState, name: str, public_key: str, *, dry_run: bool, brought: Mapping[str, Any]) -> None:
+    """Carry out ``firmware register-approver``.
+
+    Args:
+        brought: the options of `chargepki.cli.approving.approval_options`.
+    """
     spki = _read_public_key(public_key)
     if dry_run:
         state.rehearse()
-    record = _catalogue(state).register_approver(name, spki, now=utc_now())
+    with approving(state, **brought):
+        record = _catalogue(state).register_approver(name, spki, now=utc_now())
     if not dry_run:
         state.output.say(f"{record.id} may approve releases from now on")
     state.output.fields("chargepki/firmware-approver", approver_row(record))
 
 
-def remove(state: GlobalState, name: str, *, dry_run: bool) -> None:
-    """Carry out ``firmware remove-approver``."""
+def remove(state: GlobalState, name: str, *, dry_run: bool, brought: Mapping[str, Any]) -> None:
+    """Carry out ``firmware remove-approver``; *brought* as in `register`."""
     if dry_run:
         state.rehearse()
-    record = _catalogue(state).remove_approver(name, now=utc_now())
+    with approving(state, **brought):
+        record = _catalogue(state).remove_approver(name, now=utc_now())
     if not dry_run:
         state.output.say(f"{record.id} may approve no more")
     state.output.fields("chargepki/firmware-approver", approver_row(record))

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from chargepki.cli.approving import refuse_ca_profile
 from chargepki.cli.globals import GlobalState
 from chargepki.cli.issuing import explain_unwritten, hand_out_key, key_for, preview, read_csr, write_issued
 from chargepki.cli.results import check_folder
-from chargepki.cli.revoking import find_operand, is_ca_certificate
+from chargepki.cli.revoking import find_operand
 from chargepki.pki.authority import IssueOrder, utc_now
 from chargepki.pki.authority.renewal import find_renewal, renewal_order
 from chargepki.pki.errors import Conflict
@@ -41,8 +40,6 @@ def renew_one(state: GlobalState, certificate: str, options: Mapping[str, Any]) 
         check_folder(f"--{option.replace('_', '-')}", options[option])
     inventory = state.workspace.inventory
     old = find_operand(inventory, certificate)
-    if not options["dry_run"] and is_ca_certificate(old):
-        refuse_ca_profile(state, old.profile)
     order = order_for(state, old, options, csr=read_csr(options["csr"]) if options["csr"] else None)
     if options["dry_run"]:
         preview(state, order, options)

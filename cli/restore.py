@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from chargepki.cli.approving import approval_options, asked
 from chargepki.cli.backup import identities_of, passphrase_if_named, seal_of
 from chargepki.cli.globals import GlobalState, command, pass_state
 
@@ -26,10 +27,12 @@ __all__ = ["examined_row", "opened", "restore"]
 @click.option("--log-key", metavar="F", help="Public log key (`audit log-key`); otherwise the one in the backup.")
 @click.option("--accept-findings", is_flag=True, help="Restore a backup with findings; they go into the log.")
 @click.option("--resume", is_flag=True, help="Complete a restore that was interrupted; takes no FILE.")
+@approval_options
 @click.option("--dry-run", is_flag=True, help="Do everything but replace.")
 @pass_state
 def restore(
     state: GlobalState,
+    /,
     file: str | None,
     identities: tuple[str, ...],
     replace: bool,
@@ -38,6 +41,7 @@ def restore(
     accept_findings: bool,
     resume: bool,
     dry_run: bool,
+    **brought: Any,
 ) -> None:
     """Restore the workspace (--home) and its inventory (--database) from the backup FILE.
 
@@ -54,13 +58,17 @@ def restore(
     if file is None or not identities:
         raise click.UsageError("name the backup FILE and an --identity, or pass --resume")
     from chargepki.pki.authority import utc_now
+    from chargepki.pki.authority.approvals import load_approval_settings
+    from chargepki.pki.authority.four_eyes import FourEyes
     from chargepki.pki.backup import RestoreOrder
     from chargepki.pki.backup import restore as put_back
+    from chargepki.pki.config import CONFIG_FILE
     from chargepki.pki.workspace import os_actor
 
     seal, pinned = seal_of(checkpoint, log_key)
     if dry_run:
         state.output.say("dry run: nothing is changed")
+    four_eyes = FourEyes(load_approval_settings(state.settings.home / CONFIG_FILE))
     order = RestoreOrder(
         settings=state.settings,
         identities=identities_of(identities),
@@ -72,8 +80,9 @@ def restore(
         passphrase=passphrase_if_named(state),
         checkpoint=seal,
         log_key=pinned,
+        four_eyes=four_eyes,
     )
-    with opened(file) as stream:
+    with asked(state, four_eyes, **brought), opened(file) as stream:
         done = put_back(stream, order)
     _tell(state, done, is_rehearsal=dry_run)
 

@@ -30,7 +30,6 @@ __all__ = [
     "describe_published",
     "describe_radius",
     "find_operand",
-    "is_ca_certificate",
     "publish_or_explain",
     "tell_other_certificates",
     "tell_unwritten",
@@ -134,14 +133,6 @@ def describe_radius(radius: BlastRadius) -> str:
     if radius.sub_cas:
         below.append(f"{counted(len(radius.sub_cas), 'sub-CA')} ({', '.join(radius.sub_cas)})")
     return f"{' and '.join(below)} under CA {radius.ca} can no longer be trusted"
-
-
-def is_ca_certificate(record: CertificateRecord) -> bool:
-    """Whether *record* is the certificate of a CA, as far as its profile tells; an imported one is nobody's act."""
-    from chargepki.pki.inventory.records import FOREIGN
-    from chargepki.pki.profiles import get_profile
-
-    return record.profile != FOREIGN and get_profile(record.profile).is_ca
 
 
 def confirm_ca_revocation(

@@ -15,6 +15,7 @@ from chargepki.ocpp_security.firmware import VerifiedFirmware
 from chargepki.ocpp_security.firmware_approval import approval_statement, check_approval, release_digest
 from chargepki.ocpp_security.firmware_version import version_key
 from chargepki.pki import files, keys
+from chargepki.pki.authority.four_eyes import FourEyes
 from chargepki.pki.errors import Conflict, InputError, NotFound, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.firmware_records import (
@@ -87,13 +88,15 @@ def check_location(location: str) -> None:
 class FirmwareCatalogue:
     """The releases of one inventory."""
 
-    def __init__(self, inventory: Inventory, home: Path, *, actor: Actor) -> None:
+    def __init__(self, inventory: Inventory, home: Path, *, actor: Actor, four_eyes: FourEyes | None = None) -> None:
         """Set up.
 
         Args:
             home: workspace folder, under which images are kept.
             actor: who acts, for the audit log.
+            four_eyes: whether changing who may approve needs approvals; the inventory's own rule when ``None``.
         """
+        self._four_eyes = four_eyes or FourEyes()
         self._inventory, self._home, self._actor = inventory, home, actor
 
     def add(
@@ -196,6 +199,7 @@ class FirmwareCatalogue:
         Raises:
             InputError: a name that cannot be used, or a key that cannot sign.
             Conflict: the name or the key is taken.
+            PolicyRefusal: it needs approvals.
         """
         _check_name(name, "an approver")
         key = keys.load_public_key(spki)
@@ -209,6 +213,8 @@ class FirmwareCatalogue:
                     raise Conflict(f"this key is that of approver {other.id}", why="a key stands for one person")
                 if other.id.casefold() == name.casefold() and other.id != name:
                     raise Conflict(f"{name} is approver {other.id} in other letters", why="a person has one name")
+            told = {"name": name, "key": record.spki_sha256}
+            self._four_eyes.require(tx, "approver.register", told, actor=self._actor, now=now)
             tx.add_approver(record)
             tx.audit(
                 self._actor, "firmware.register-approver", name, now=now, details={"spki_sha256": record.spki_sha256}
@@ -222,6 +228,7 @@ class FirmwareCatalogue:
 
         Raises:
             NotFound: there is no such approver.
+            PolicyRefusal: it needs approvals.
         """
 
         def work(tx: Transaction) -> FirmwareApproverRecord:
@@ -230,6 +237,8 @@ class FirmwareCatalogue:
                 raise _no_approver(name)
             if not known.active:
                 return known
+            told = {"name": name, "key": known.spki_sha256}
+            self._four_eyes.require(tx, "approver.remove", told, actor=self._actor, now=now)
             removed = tx.remove_approver(name)
             tx.audit(self._actor, "firmware.remove-approver", name, now=now)
             return removed

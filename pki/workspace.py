@@ -23,6 +23,7 @@ from chargepki.pki.signer import KeyStores, SoftwareKeyStore
 
 if TYPE_CHECKING:
     from chargepki.pki.authority.external import EnrolOutside
+    from chargepki.pki.authority.four_eyes import FourEyes
     from chargepki.pki.inventory.records import CaRecord
     from chargepki.pki.passphrase import ChangedPassphrase
     from chargepki.pki.policy_settings import PolicySettings
@@ -206,7 +207,21 @@ class Workspace:
             external=self._ask_outside,
             policy=self.policy,
             crl_generations=CrlGenerations(self.settings.crl_generations),
+            four_eyes=lambda: self.four_eyes,
         )
+
+    @cached_property
+    def four_eyes(self) -> FourEyes:
+        """The four-eyes rule of ``[approvals]`` in the configuration file, and the approvals that were brought.
+
+        Raises:
+            InputError: the table is malformed.
+        """
+        from chargepki.pki.authority.approvals import load_approval_settings
+        from chargepki.pki.authority.four_eyes import FourEyes
+
+        settings = load_approval_settings(self.settings.home / CONFIG_FILE)
+        return FourEyes(settings, is_rehearsal=self.access is Access.REHEARSE)
 
     @cached_property
     def policy(self) -> PolicySettings:

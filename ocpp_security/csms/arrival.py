@@ -25,7 +25,7 @@ from chargepki.pki.inventory.records import (
 if TYPE_CHECKING:
     from chargepki.ocpp_security.csms.connection import StationConnection
 
-__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart", "find_loss", "is_still_allowed"]
+__all__ = ["REPLACED_ACTION", "Arrival", "arrive", "depart", "find_loss", "is_still_allowed", "take_into_use"]
 
 REPLACED_ACTION = "connection.replace"
 """Audit action by which the process that holds the older connection hears that it has to close it."""
@@ -102,7 +102,7 @@ def arrive(tx: Transaction, services: Services, connection: StationConnection, n
         # A fallback stays superseded: taken into use again it would outlive the revocation of its successor.
         restricted = connection.restriction is not None
         if record.delivery is not Delivery.IN_USE and not connection.is_fallback and not restricted:
-            _take_into_use(tx, record, station.id, now)
+            take_into_use(tx, record, station.id, now)
             connection.took_into_use = True
         if not restricted:
             connection.was_onboarded = _end_onboarding(tx, station.id, record, now)
@@ -143,7 +143,7 @@ def _is_successor(other: CertificateRecord, record: CertificateRecord) -> bool:
     )
 
 
-def _take_into_use(tx: Transaction, record: CertificateRecord, station: str, now: datetime) -> None:
+def take_into_use(tx: Transaction, record: CertificateRecord, station: str, now: datetime) -> None:
     """Mark *record* in use, and what the station used or was given before it superseded (A02.FR.10)."""
     superseded = []
     for other in tx.list_certificates(station=station):

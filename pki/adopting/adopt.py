@@ -8,7 +8,7 @@ are 159 random bits; new lists have a number above the newest of the old ones, w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from chargepki.pki import keys, names
 from chargepki.pki.adopting.estate import CaEstate, MissingCertificate
 from chargepki.pki.authority.creation import check_label
+from chargepki.pki.authority.four_eyes import FourEyes
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -187,15 +188,28 @@ def _find_issuer(order: AdoptOrder, estate: CaEstate, inventory: Inventory) -> C
 
 
 def adopt_ca(
-    order: AdoptOrder, estate: CaEstate, *, inventory: Inventory, keystore: KeyStores, actor: Actor, now: datetime
+    order: AdoptOrder,
+    estate: CaEstate,
+    *,
+    inventory: Inventory,
+    keystore: KeyStores,
+    actor: Actor,
+    now: datetime,
+    four_eyes: FourEyes,
 ) -> Adopted:
     """Take over the CA, or what is new of one that was taken over; see the module for the order of steps.
 
     Raises:
-        as `check_order`; and SignerError: the key cannot be kept, UnavailableError: the disk is full.
+        as `check_order`; and PolicyRefusal: it needs approvals, SignerError: the key cannot be kept, UnavailableError:
+            the disk is full.
     """
     profile = check_order(order, estate, inventory, now)
-    ca = _reserve(order, estate, profile, inventory, keystore, actor, now)
+    told = {"name": order.name, "profile": order.profile, "certificate_sha256": estate.facts.sha256}
+
+    def approved(tx: Transaction) -> None:
+        four_eyes.require(tx, "ca.import", told, actor=actor, now=now)
+
+    ca = _reserve(order, estate, profile, inventory, keystore, actor, now, approved)
     label = ca.key_uri.removeprefix("file:").removesuffix(".key")
     if not keystore.exists(label):
         keystore.keep(label, estate.key)
@@ -216,6 +230,7 @@ def _reserve(
     keystore: KeyStores,
     actor: Actor,
     now: datetime,
+    approved: Callable[[Transaction], None],
 ) -> CaRecord:
     facts = estate.facts
     ca_id = f"{order.name}@1"
@@ -248,6 +263,7 @@ def _reserve(
             return existing
         if keystore.exists(ca_id):
             raise Conflict(f"a key file for {ca_id} exists already", fix="move it away, or choose another name")
+        approved(tx)
         tx.reserve_ca(record)
         tx.audit(
             actor, "ca.import-begin", ca_id, now=now, artefact_sha256=facts.sha256, details={"key": record.key_uri}

@@ -21,18 +21,19 @@ from typing import Any, Final
 from chargepki.pki import keys
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.files import read_limited
-from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor
+from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.signer import Signer
 
 __all__ = [
     "ACTS",
+    "MOST_APPROVALS",
     "Approval",
     "ApprovalRequest",
     "ApprovalSettings",
+    "evidence_of",
     "load_approval_settings",
-    "record_approvals",
     "sign_approval",
+    "verified_approvals",
 ]
 
 ACTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -41,11 +42,18 @@ ACTS: Final[Mapping[str, str]] = MappingProxyType(
         "ca.rollover": "make the next generation of a CA",
         "ca.cross-sign": "certify one root by another",
         "ca.sign-request": "certify the CA of another workspace",
-        "ca.revoke": "revoke the certificate of a CA",
+        "ca.accept": "activate a CA that another workspace certified",
+        "ca.import": "take over an existing CA with its key",
+        "ca.revoke": "revoke the certificate of a CA, or put it on hold",
+        "ca.release": "take the certificate of a CA off hold",
+        "workspace.restore": "put a backup in the place of a workspace",
+        "approver.register": "let another person approve",
+        "approver.remove": "let a person approve no more",
+        "approval.rule": "ask for fewer approvals",
     }
 )
 """Every act that can need approvals."""
-_MOST: Final = 10
+MOST_APPROVALS: Final = 10
 _MAX_BYTES: Final = 1 << 16
 _REQUEST: Final = "chargepki-approval-request"
 _APPROVAL: Final = "chargepki-approval"
@@ -79,8 +87,8 @@ def load_approval_settings(path: Path) -> ApprovalSettings:
     for act, count in table.items():
         if act not in ACTS:
             raise InputError(f"{path}: unknown act approvals.{act}", why=f"known are {', '.join(ACTS)}", fix="use one")
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MOST:
-            raise InputError(f"{path}: approvals.{act} must be 0 to {_MOST}", fix=f'write "{act}" = 2')
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_APPROVALS:
+            raise InputError(f"{path}: approvals.{act} must be 0 to {MOST_APPROVALS}", fix=f'write "{act}" = 2')
     return ApprovalSettings(table)
 
 
@@ -171,56 +179,44 @@ def sign_approval(request: ApprovalRequest, approver: str, signer: Signer, *, va
     return Approval(request.sha256, approver, valid_until, signature)
 
 
-def record_approvals(
-    inventory: Inventory,
-    request: ApprovalRequest,
-    approvals: Sequence[Approval],
-    needed: int,
-    *,
-    actor: Actor,
-    now: datetime,
-) -> None:
-    """Refuse *request* unless *needed* registered people approved it; record those who did, before it is done.
+def verified_approvals(
+    reads: Reads, request: ApprovalRequest, approvals: Sequence[Approval], *, now: datetime
+) -> dict[str, Approval]:
+    """Return the approvals of *request* that hold, by the digest of the key: one key under two names is one person.
 
     Raises:
-        PolicyRefusal: too few, or one that does not hold: a wrong one is never passed over in silence.
+        PolicyRefusal: one does not hold: a wrong one is never passed over in silence.
     """
+    held = {}
+    for approval in approvals:
+        approver = reads.find_approver(approval.approver)
+        if approver is None:
+            raise _refused(approval, "nobody of that name is registered", "register the key first")
+        if not approver.active:
+            raise _refused(approval, "that person may not approve any more", "have somebody else approve it")
+        if approval.request_sha256 != request.sha256:
+            raise _refused(approval, "it is for another request", "have this very request approved")
+        if approval.valid_until < now:
+            raise _refused(approval, f"it ended on {_time(approval.valid_until)}", "have it signed anew")
+        key = keys.load_public_key(approver.spki)
+        algorithm = keys.signature_algorithm(keys.algorithm_of(key)).der
+        if not keys.verify(key, approval.signature, request.statement(approval.valid_until), algorithm):
+            raise _refused(approval, "the registered key did not sign it", "have it signed anew")
+        held[approver.spki_sha256] = approval
+    return held
 
-    def work(tx: Transaction) -> None:
-        held = {}
-        for approval in approvals:
-            approver = tx.find_approver(approval.approver)
-            if approver is None or not approver.active:
-                raise _refused(approval, "nobody of that name is registered", "register the key first")
-            if approval.request_sha256 != request.sha256:
-                raise _refused(approval, "it is for another request", "have this very request approved")
-            if approval.valid_until < now:
-                raise _refused(approval, f"it ended on {_time(approval.valid_until)}", "have it signed anew")
-            key = keys.load_public_key(approver.spki)
-            algorithm = keys.signature_algorithm(keys.algorithm_of(key)).der
-            if not keys.verify(key, approval.signature, request.statement(approval.valid_until), algorithm):
-                raise _refused(approval, "the registered key did not sign it", "have it signed anew")
-            # By key, not by name: one key under two names is one person.
-            held[approver.spki_sha256] = approval
-        if len(held) < needed:
-            raise PolicyRefusal(
-                f"{request.act} needs {needed} approvals and has {len(held)}",
-                why=f"[approvals] in the configuration; the request is {request.sha256}",
-                fix="repeat it with --request-approval FILE, have that signed (approval sign), and pass --approval",
-            )
-        evidence = [
-            {
-                "approver": each.approver,
-                "key": digest,
-                "valid_until": _time(each.valid_until),
-                "signature": base64.b64encode(each.signature).decode("ascii"),
-            }
-            for digest, each in sorted(held.items())
-        ]
-        details = {"request": request.to_json(), "approvals": evidence}
-        tx.audit(actor, "approval.use", request.sha256, now=now, details=details)
 
-    inventory.write(work)
+def evidence_of(held: Mapping[str, Approval]) -> list[dict[str, str]]:
+    """Return what the audit log keeps of *held* (`verified_approvals`): enough to verify it again."""
+    return [
+        {
+            "approver": each.approver,
+            "key": digest,
+            "valid_until": _time(each.valid_until),
+            "signature": base64.b64encode(each.signature).decode("ascii"),
+        }
+        for digest, each in sorted(held.items())
+    ]
 
 
 def _refused(approval: Approval, why: str, fix: str) -> PolicyRefusal:

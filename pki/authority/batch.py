@@ -38,6 +38,7 @@ from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.bulk_writes import ReservationChanged
 from chargepki.pki.inventory.records import Actor, CaRecord, CertificateRecord, CertificateState
 from chargepki.pki.policy_settings import PolicySettings
+from chargepki.pki.profiles import get_profile
 
 if TYPE_CHECKING:
     from chargepki.pki.authority.external import ExternalCas
@@ -72,6 +73,7 @@ class Batch:
         publish_due: publishes those lists of a CA (by its id) that are missing.
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
         policy: which rules of the request policy warn and which refuse.
+        check_ca_profile: refuses a profile of CAs where certifying them needs approvals.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class Batch:
         publish_due: Callable[[str], object],
         external: ExternalCas | None,
         policy: PolicySettings,
+        check_ca_profile: Callable[[str], None],
         actor: Actor,
         now: datetime,
     ) -> None:
+        self._check_ca_profile = check_ca_profile
         self._orders = orders
         self._inventory = inventory
         self._issuers = issuers
@@ -167,6 +171,8 @@ class Batch:
         for position in positions:
             order = self._orders[position]
             try:
+                if get_profile(order.profile).is_ca:
+                    self._check_ca_profile(order.profile)
                 issuer = opened.get(order.ca) or opened.setdefault(order.ca, self._issuers.open(order.ca))
                 known = self._lane.find(order, issuer, actor=self._actor, policy=self._policy)
                 if known is not None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from chargepki.pki.authority.artefacts import PublishFolder
     from chargepki.pki.authority.creation import CaOrder
     from chargepki.pki.authority.external import ExternalCas
+    from chargepki.pki.authority.four_eyes import FourEyes
     from chargepki.pki.authority.publication import Published
     from chargepki.pki.crl_entry import ReasonCode
 
@@ -65,6 +66,7 @@ class Authority:
         external: how to ask CAs whose keys are with somebody else; ``None`` when there are none.
         crl_generations: whose revocations the full list of a CA that was rolled over names.
         policy: which rules of the request policy warn and which refuse; the defaults when ``None``.
+        four_eyes: returns which acts need approvals, and what was brought; the inventory's own rule when ``None``.
     """
 
     def __init__(
@@ -79,8 +81,11 @@ class Authority:
         external: ExternalCas | None = None,
         policy: PolicySettings | None = None,
         crl_generations: CrlGenerations = CrlGenerations.ALL,
+        four_eyes: Callable[[], FourEyes] | None = None,
     ) -> None:
         self.inventory = inventory
+        self._find_four_eyes = four_eyes
+        self._four_eyes: FourEyes | None = None
         self._external = external
         self.policy = policy or PolicySettings()
         self._crl_generations = crl_generations
@@ -109,6 +114,15 @@ class Authority:
         """Base of the URLs written into certificates; ``None`` takes what each CA was created with."""
         return self._public_url
 
+    @property
+    def four_eyes(self) -> FourEyes:
+        """Which acts need approvals, and what was brought."""
+        if self._four_eyes is None:
+            from chargepki.pki.authority.four_eyes import FourEyes
+
+            self._four_eyes = FourEyes() if self._find_four_eyes is None else self._find_four_eyes()
+        return self._four_eyes
+
     def now(self) -> datetime:
         """Return the present second of this authority's clock."""
         return self._clock()
@@ -130,6 +144,7 @@ class Authority:
             actor=self._actor,
             now=self._clock(),
             public_url=self._public_url,
+            four_eyes=self.four_eyes,
         )
         if self._publish_folder is not None:
             # Certificates that it issues point there from the first one on.
@@ -162,6 +177,7 @@ class Authority:
             publish_due=self.publish_due,
             external=self._external,
             policy=self.policy,
+            check_ca_profile=self.check_ca_profile,
             actor=self._actor,
             now=self._clock(),
         ).run()
@@ -205,6 +221,7 @@ class Authority:
             now=self._clock(),
             revoked_at=revoked_at,
             invalidity_date=invalidity_date,
+            four_eyes=self.four_eyes,
         )
         if not self.inventory.wait_for_assent():
             _log.warning("revoked %s, but a process that answers from memory has not taken note within 5 s", record.id)
@@ -225,7 +242,7 @@ class Authority:
         from chargepki.pki.authority.revocation import release
 
         check_whose_to_revoke(self.inventory, certificate_id, "release", record_only=record_only)
-        return release(self.inventory, certificate_id, actor=self._actor, now=self._clock())
+        return release(self.inventory, certificate_id, actor=self._actor, now=self._clock(), four_eyes=self.four_eyes)
 
     def configure_crls(self, ca: str, settings: CrlSettings) -> CaRecord:
         """Change how the lists of *ca* (name or id) are cut; certificates keep the shard that they name.
@@ -422,6 +439,19 @@ class Authority:
             SignerError: its key cannot be opened, or is not the key of its certificate.
         """
         return self._issuers.open(ca, for_crl=for_crl)
+
+    def check_ca_profile(self, profile: str) -> None:
+        """Refuse to certify a CA by an ordinary order where that needs approvals, which orders do not carry.
+
+        Raises:
+            PolicyRefusal: certifying CAs needs approvals here.
+        """
+        self.four_eyes.check_covered(
+            self.inventory,
+            ("ca.sign-request", "ca.cross-sign"),
+            f"certificates of {profile} are for CAs",
+            "use chargepki ca sign-request, or ca cross-sign",
+        )
 
     def _id_of(self, ca: str) -> str:
         return self.inventory.get_ca(ca).id

@@ -7,9 +7,10 @@ stopped it: the pending row names the key file, the reservation holds the to-be-
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -40,6 +41,9 @@ from chargepki.pki.signer import KeyStore, Signer
 from chargepki.pki.template import build_tbs, fit_pointers
 from chargepki.pki.validity import Window, choose_window
 
+if TYPE_CHECKING:
+    from chargepki.pki.authority.four_eyes import FourEyes
+
 __all__ = ["BeforeActivation", "CaOrder", "adopt_key", "check_label", "create_ca", "preview_ca"]
 
 IssuerOpener = Callable[[str], Issuer]
@@ -58,20 +62,30 @@ def create_ca(
     now: datetime,
     public_url: str | None,
     before_activation: BeforeActivation | None = None,
+    four_eyes: FourEyes,
+    act: tuple[str, Mapping[str, object]] | None = None,
 ) -> CaRecord:
     """Create the CA that *order* describes, or continue a creation that a crash interrupted.
 
+    Args:
+        act: what it is in the four-eyes rule, and what decides it; the creation of what *order* describes if ``None``.
+
     Raises:
         Conflict: a CA of that name exists, or the generation that it should follow is not the newest.
-        PolicyRefusal: the profile is no CA profile, or its issuer is missing or of the wrong kind.
+        PolicyRefusal: the profile is no CA profile, its issuer is missing or of the wrong kind, or it needs approvals.
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
+    asked = act or ("ca.create", _told(order))
     order = adopt_key(order, keystore)
     plan = _judge(order, inventory, open_issuer, now, public_url)
     if inventory.find_ca(plan.ca_id) is None:
         # Lint with a throw-away key first, so that a refusal leaves neither a pending CA nor a key behind.
         _preview(order, plan, now, public_url)
-    ca = _reserve_row(order, plan, inventory, keystore, actor, now, public_url)
+
+    def approved(tx: Transaction, *, resumes: bool) -> None:
+        four_eyes.require(tx, *asked, actor=actor, now=now, resumes=resumes)
+
+    ca = _reserve_row(order, plan, inventory, keystore, actor, now, public_url, approved)
     signer = _open_key(keystore, ca, plan.algorithm)
     draft = _draft(order, plan, ca, signer, now, public_url)
     record = _reserve_certificate(draft, inventory, actor)
@@ -117,6 +131,20 @@ def create_ca(
         return active
 
     return inventory.write(activate)
+
+
+def _told(order: CaOrder) -> dict[str, object]:
+    """Return what decides the creation of a CA."""
+    return {
+        "name": order.name,
+        "profile": order.profile,
+        "issuer": order.issuer,
+        "subject": ",".join(f"{name}={value}" for name, value in order.subject),
+        "validity": order.validity,
+        "key": order.key_algorithm,
+        "key_uri": order.key_uri,
+        "criticality": order.criticality,
+    }
 
 
 def _retire(tx: Transaction, ca_id: str) -> None:
@@ -317,6 +345,7 @@ def _reserve_row(
     actor: Actor,
     now: datetime,
     public_url: str | None,
+    approved: Callable[..., None],
 ) -> CaRecord:
     ca_id = plan.ca_id
     key_uri = order.key_uri or keystore.uri(ca_id)
@@ -333,6 +362,7 @@ def _reserve_row(
                     why="a key is never overwritten, and adopting an unknown one would hide where it comes from",
                     fix="move the file away if it is not needed, or choose another name",
                 )
+            approved(tx, resumes=False)
             tx.reserve_ca(wanted)
             tx.audit(actor, "ca.reserve", ca_id, now=now, details={"profile": wanted.profile, "key": wanted.key_uri})
             return wanted
@@ -343,6 +373,7 @@ def _reserve_row(
             wanted.key_uri,
         )
         if existing.state is CaState.PENDING and same:
+            approved(tx, resumes=True)
             return existing
         raise _taken(existing)
 

@@ -6,7 +6,7 @@ new*).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -87,12 +87,21 @@ def cross_request_id(subject: CaRecord, issuer: CaRecord) -> str:
 
 
 def cross_sign(
-    order: CrossOrder, issuer: Issuer, inventory: Inventory, *, actor: Actor, now: datetime
+    order: CrossOrder,
+    issuer: Issuer,
+    inventory: Inventory,
+    *,
+    actor: Actor,
+    now: datetime,
+    approved: Callable[[Transaction], None],
 ) -> CertificateRecord:
     """Have *issuer* certify the key of another CA, or return the valid cross-certificate that is there already.
 
     The request rules on keys are those of the product, not the operator's: a cross-certificate always is a second
     certificate of its key.
+
+    Args:
+        approved: refuses where approvals are missing.
 
     Raises:
         PolicyRefusal: *issuer* is no root, is the CA itself, or one of the two has expired.
@@ -106,6 +115,7 @@ def cross_sign(
             # The request is signed anew each time, and most signatures differ: the pair of CAs is what is asked for.
             return earlier
         check_may_issue(tx, issuer.ca.id)
+        approved(tx)
         return reserve(tx, prepared, actor=actor, now=now)
 
     record = inventory.write(hold)

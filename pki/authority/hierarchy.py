@@ -48,9 +48,13 @@ def create_hierarchy(
     for profile in profiles:
         _existing(authority, profile, prefix, _subject(profile, prefix, organization, country))
     created: list[CaRecord] = []
-    for done, profile in enumerate(profiles):
-        progress(done, len(profiles))
-        created.append(_one(authority, profile, prefix, organization, country, algorithm, criticality))
+    told: dict[str, object] = {"standard": standard, "prefix": prefix, "organization": organization}
+    told |= {"country": country, "key": algorithm, "criticality": criticality}
+    now = authority.now()
+    with authority.four_eyes.covering(authority.inventory, "ca.create", told, actor=authority.actor, now=now):
+        for done, profile in enumerate(profiles):
+            progress(done, len(profiles))
+            created.append(_one(authority, profile, prefix, organization, country, algorithm, criticality))
     progress(len(profiles), len(profiles))
     return created
 

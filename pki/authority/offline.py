@@ -190,7 +190,17 @@ def answer_request(
         ChargePkiError: see `judge_request_file`; nothing was signed.
     """
     judge_request_file(authority, request, issuer, validity=validity)
-    issued = authority.issue(_order(request, authority.open_issuer(issuer), validity))
+    order = _order(request, authority.open_issuer(issuer), validity)
+    earlier = authority.inventory.find_certificate_by_request_key(f"id:{order.request_id}")
+    gone = earlier is not None and earlier.state in (CertificateState.REVOKED, CertificateState.VOIDED)
+    told = {"request_sha256": request.sha256, "ca": request.ca, "profile": request.profile, "validity": order.validity}
+    # An answer that was revoked is followed by another, which is another act.
+    told |= {"issuer": order.ca, "after": earlier.id if earlier is not None and gone else None}
+    covering = authority.four_eyes.covering(
+        authority.inventory, "ca.sign-request", told, actor=authority.actor, now=authority.now()
+    )
+    with covering:
+        issued = authority.issue(order)
     opened = authority.open_issuer(issued.record.ca)
     entries: list[ChainEntry] = []
     above: CaRecord | None = opened.ca
@@ -264,6 +274,10 @@ def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_
             if current.certificate_der == answer.certificate:
                 return current
             raise Conflict(f"{ca.id} has been answered already", why="with another certificate", fix="keep that one")
+        told = {"ca": ca.id, "request_sha256": request.sha256, "issuer": issuer.id}
+        told["certificate_sha256"] = hashlib.sha256(answer.certificate).hexdigest()
+        told["root_sha256"] = hashlib.sha256(answer.chain[-1].certificate).hexdigest()
+        authority.four_eyes.require(tx, "ca.accept", told, actor=authority.actor, now=now)
         _put_issuers(tx, authority, answer.chain, now)
         record = CertificateRecord(
             id=f"{issuer.id}:{serial}",

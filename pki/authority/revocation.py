@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from chargepki.pki.crl_entry import ReasonCode
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
+from chargepki.pki.inventory.records import FOREIGN, Actor, CaRecord, CaState, CertificateRecord, CertificateState
+from chargepki.pki.profiles import get_profile
+
+if TYPE_CHECKING:
+    from chargepki.pki.authority.four_eyes import FourEyes
 
 __all__ = ["BlastRadius", "blast_radius", "ca_of", "parse_reason", "release", "revoke", "revoke_within"]
 
@@ -47,6 +53,7 @@ def revoke(
     now: datetime,
     revoked_at: datetime | None = None,
     invalidity_date: datetime | None = None,
+    four_eyes: FourEyes,
 ) -> CertificateRecord:
     """Revoke one certificate; doing it again with the same reason changes nothing.
 
@@ -57,21 +64,48 @@ def revoke(
     Args:
         revoked_at: when it is to count as revoked; *now* when ``None``; never in the future.
         invalidity_date: since when the key is known or suspected to have been compromised; not after *revoked_at*.
+        four_eyes: asked for the certificate of a CA.
 
     Raises:
         Conflict: it is revoked already, for another reason that is not rewritten.
         InputError: one of the dates is impossible.
+        PolicyRefusal: it needs approvals.
         StateError: it was never issued, or is a root's own certificate.
 
     Clause: RFC 5280 5.1.2.6, 5.3.1, 5.3.2.
     """
     at = revoked_at or now
     _check_dates(now, at, invalidity_date)
+    told = {"reason": reason.value, "revoked_at": revoked_at, "invalidity_date": invalidity_date}
     return inventory.write(
         lambda tx: revoke_within(
-            tx, certificate_id, reason, actor=actor, now=now, revoked_at=at, invalidity_date=invalidity_date
+            tx,
+            certificate_id,
+            reason,
+            actor=actor,
+            now=now,
+            revoked_at=at,
+            invalidity_date=invalidity_date,
+            approved=lambda record: _require(tx, four_eyes, "ca.revoke", record, told, actor=actor, now=now),
         )
     )
+
+
+def _require(
+    tx: Transaction,
+    four_eyes: FourEyes,
+    act: str,
+    record: CertificateRecord,
+    told: Mapping[str, object],
+    *,
+    actor: Actor,
+    now: datetime,
+) -> None:
+    """Ask for approvals where *record* is the certificate of a CA."""
+    if record.profile != FOREIGN and get_profile(record.profile).is_ca:
+        # The number of the last change of this CA's statuses: a hold that was released is not approved for once more.
+        parameters = {"certificate": record.id, "from": record.state.value, "change": tx.last_change(record.ca), **told}
+        four_eyes.require(tx, act, parameters, actor=actor, now=now)
 
 
 def revoke_within(
@@ -83,13 +117,20 @@ def revoke_within(
     now: datetime,
     revoked_at: datetime,
     invalidity_date: datetime | None = None,
+    approved: Callable[[CertificateRecord], None] = lambda record: None,
 ) -> CertificateRecord:
-    """Revoke one certificate in a transaction that does more than that; see `revoke`."""
+    """Revoke one certificate in a transaction that does more than that; see `revoke`.
+
+    Args:
+        approved: refuses where approvals are missing. By default nobody is asked: of what the list of another CA says,
+            or of what a campaign replaces.
+    """
     record = tx.get_certificate(certificate_id)
     if _is_repetition(record, reason, invalidity_date):
         return record
     own = ca_of(tx, record)
     _check_revocable(record, own, revoked_at, reason)
+    approved(record)
     revoked = tx.revoke_certificate(record.id, revoked_at, reason.value, invalidity_date=invalidity_date)
     if own is not None and own.state is not CaState.REVOKED:
         tx.update_ca(own.id, state=CaState.REVOKED)
@@ -106,11 +147,17 @@ def revoke_within(
     return revoked
 
 
-def release(inventory: Inventory, certificate_id: str, *, actor: Actor, now: datetime) -> CertificateRecord:
+def release(
+    inventory: Inventory, certificate_id: str, *, actor: Actor, now: datetime, four_eyes: FourEyes
+) -> CertificateRecord:
     """Take one certificate off hold; it counts as issued again. Doing it again changes nothing.
+
+    Args:
+        four_eyes: asked for the certificate of a CA.
 
     Raises:
         Conflict: it is revoked for good.
+        PolicyRefusal: it needs approvals.
         StateError: it was never issued.
 
     Clause: RFC 5280 5.3.1 (certificateHold, removeFromCRL).
@@ -130,6 +177,7 @@ def release(inventory: Inventory, certificate_id: str, *, actor: Actor, now: dat
                 why="only certificateHold can be taken back (RFC 5280 5.3.1)",
                 fix="issue another certificate",
             )
+        _require(tx, four_eyes, "ca.release", record, {}, actor=actor, now=now)
         own = ca_of(tx, record)
         released = tx.release_certificate(record.id)
         if own is not None and own.state is CaState.REVOKED:

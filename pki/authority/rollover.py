@@ -6,6 +6,7 @@ A root's two generations certify each other's keys, so that whoever trusts one o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from chargepki.pki.authority.cross import CROSS_PROFILES, CrossOrder, cross_requ
 from chargepki.pki.authority.shards import CrlSettings
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.errors import PolicyRefusal, StateError
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState
 from chargepki.pki.keys import KeyAlgorithm, algorithm_of, load_public_key
@@ -25,6 +26,7 @@ from chargepki.pki.template import Criticality
 
 __all__ = ["Rollover", "RolloverOrder", "cross_sign_cas", "preview_cross", "preview_rollover", "roll_over"]
 
+_DECISIVE = ("issuer", "validity", "key_algorithm", "key_uri", "criticality", "cross", "cross_validity", "again")
 _OWN_USE = frozenset({*CROSS_PROFILES, "common/ocsp-signer"})
 """What a generation issues before it is used: to other generations, and to its own responder."""
 
@@ -80,13 +82,16 @@ def roll_over(authority: Authority, order: RolloverOrder) -> Rollover:
     before = _unused_successor(authority.inventory, newest, order)
     if before is not None:
         return _completed(authority, newest, before, order, now, repeated=True)
+    act = _act(order, newest)
 
     def certify_new(ca: CaRecord, signer: Signer) -> None:
         # While it may still issue, the old generation vouches for the new one.
         if _crosses(newest, order, now):
             issuer = authority.open_issuer(newest.id)
             cross = CrossOrder(ca, signer, order.cross_validity, order.criticality)
-            cross_sign(cross, issuer, authority.inventory, actor=authority.actor, now=now)
+            cross_sign(
+                cross, issuer, authority.inventory, actor=authority.actor, now=now, approved=_approved(authority, act)
+            )
 
     created = create_ca(
         _ca_order(authority.inventory, newest, order),
@@ -97,6 +102,8 @@ def roll_over(authority: Authority, order: RolloverOrder) -> Rollover:
         now=now,
         public_url=authority.public_url or newest.public_url,
         before_activation=certify_new,
+        four_eyes=authority.four_eyes,
+        act=act,
     )
     return _completed(authority, created, newest, order, now, repeated=False)
 
@@ -133,7 +140,17 @@ def cross_sign_cas(
     """
     order = _cross_order(authority, subject, validity, criticality)
     issuing = authority.open_issuer(issuer)
-    return cross_sign(order, issuing, authority.inventory, actor=authority.actor, now=authority.now())
+    earlier = authority.inventory.find_certificate_by_request_key(f"id:{cross_request_id(order.subject, issuing.ca)}")
+    told = {"subject": order.subject.id, "issuer": issuing.ca.id, "validity": validity, "criticality": criticality}
+    # One that has ended or was revoked is followed by another, which is another act.
+    told["after"] = None if earlier is None else earlier.id
+
+    def approved(tx: Transaction) -> None:
+        authority.four_eyes.require(tx, "ca.cross-sign", told, actor=authority.actor, now=authority.now())
+
+    return cross_sign(
+        order, issuing, authority.inventory, actor=authority.actor, now=authority.now(), approved=approved
+    )
 
 
 def preview_cross(
@@ -255,7 +272,14 @@ def _completed(
         signer = authority.open_issuer(before.id, for_crl=True).signer
         cross = CrossOrder(before, signer, order.cross_validity, order.criticality)
         issuer = authority.open_issuer(ca.id)
-        old_with_new = cross_sign(cross, issuer, inventory, actor=authority.actor, now=now)
+        old_with_new = cross_sign(
+            cross,
+            issuer,
+            inventory,
+            actor=authority.actor,
+            now=now,
+            approved=_approved(authority, _act(order, before)),
+        )
     new_with_old = _find_cross(inventory, ca, before)
     authority.publish_files(ca.id)
     return Rollover(
@@ -265,6 +289,21 @@ def _completed(
         old_with_new=old_with_new,
         repeated=repeated,
     )
+
+
+def _act(order: RolloverOrder, before: CaRecord) -> tuple[str, dict[str, object]]:
+    """Return what a rollover of *before* is in the four-eyes rule, and what decides it."""
+    told = {name: getattr(order, name) for name in _DECISIVE}
+    return "ca.rollover", {"succeeds": before.id, **told}
+
+
+def _approved(authority: Authority, act: tuple[str, dict[str, object]]) -> Callable[[Transaction], None]:
+    """Return what asks for the approvals of a rollover once more: the very same one was approved when it began."""
+
+    def approved(tx: Transaction) -> None:
+        authority.four_eyes.require(tx, *act, actor=authority.actor, now=authority.now(), resumes=True)
+
+    return approved
 
 
 def _find_cross(inventory: Inventory, subject: CaRecord, issuer: CaRecord) -> CertificateRecord | None:

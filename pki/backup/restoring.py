@@ -20,22 +20,25 @@ sees what is missing: ``audit verify --checkpoint`` finds the log cut off or rew
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
 from chargepki.pki import files
+from chargepki.pki.authority.approvals import evidence_of, load_approval_settings, verified_approvals
+from chargepki.pki.authority.four_eyes import ApprovalAsked, FourEyes, request_for
 from chargepki.pki.authority.recovery import void
 from chargepki.pki.backup.examining import Examined, examine
 from chargepki.pki.backup.making import JOURNAL
 from chargepki.pki.backup.replacing import Journal, carry_out, clean, write_journal
 from chargepki.pki.backup.unpacking import BackupHeader, Unpacked, unpack
 from chargepki.pki.config import CONFIG_FILE, Settings
-from chargepki.pki.errors import StateError
+from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory, Transaction
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.audit import AuditPublicKey, Checkpoint
@@ -71,6 +74,8 @@ class RestoreOrder:
     """Opens the key files, to see that they are the right ones."""
     checkpoint: Checkpoint | None = None
     log_key: AuditPublicKey | None = None
+    four_eyes: FourEyes = field(default_factory=FourEyes)
+    """Which acts need approvals, by the configuration of the workspace, and what was brought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ def restore(stream: IO[bytes], order: RestoreOrder) -> Restored:
     Raises:
         InputError: it is no backup, was changed, cut short, or a newer program has written it.
         SignerError: none of the identities opens it.
+        PolicyRefusal: it needs approvals.
         StateError: a workspace is there and was not to be replaced, is in use, the backup is damaged, or the clock is
             behind it.
         UnavailableError: the disk is full, or the database cannot be reached; repeat it.
@@ -201,7 +207,7 @@ class _Restore:
                 why="nothing was restored",
                 fix="take another backup, or look at all of it: chargepki backup verify",
             )
-        record, voided, ended = self._amend(examined)
+        record, voided, ended = self._amend(examined, self._approvals())
         config = self._put_config_apart()
         stamp = f"{self._order.now:%Y%m%dt%H%M%S}_{self._token[:6]}"
         journal = self._plan(record.id, stamp)
@@ -222,7 +228,41 @@ class _Restore:
             unplaced_config=config,
         )
 
-    def _amend(self, examined: Examined) -> tuple[RestorationRecord, int, int]:
+    def _approvals(self) -> dict[str, Any]:
+        """Refuse what needs approvals and has too few; return those it has, for the log.
+
+        The rule is the strictest of the workspace that is replaced and of the backup. Approvals are judged by who is
+        registered in the one that is replaced, or, when there is none that can be read, in the backup.
+        """
+        order, act = self._order, "workspace.restore"
+        if order.rehearse:
+            return {}
+        url = f"sqlite:///{self._unpacked.inventory.absolute()}"
+        with contextlib.ExitStack() as opened:
+            staged = opened.enter_context(Inventory.open(url, log_key=None, create=False))
+            judge = staged
+            with contextlib.suppress(StateError, UnavailableError):
+                present = Inventory.open(order.settings.database, log_key=None, create=False)
+                judge = opened.enter_context(present)
+            rules = (order.four_eyes, FourEyes(load_approval_settings(self._unpacked.folder / CONFIG_FILE)))
+            needed = max(rule.needed(reads, act) for rule in rules for reads in (staged, judge))
+            if not needed and not order.four_eyes.approvals and not order.four_eyes.is_asking:
+                return {}
+            header = self._unpacked.header
+            told = {"backup": header.id, "made_at": f"{header.made_at:%Y-%m-%dT%H:%M:%SZ}"}
+            request = request_for(judge, act, {**told, "database": self._database.shown})
+            if order.four_eyes.is_asking:
+                raise ApprovalAsked(request, needed)
+            held = verified_approvals(judge, request, order.four_eyes.approvals, now=order.now)
+        if len(held) < needed:
+            raise PolicyRefusal(
+                f"{act} needs {needed} approvals and has {len(held)}",
+                why=f"the four-eyes rule; the request is {request.sha256}",
+                fix="repeat it with --request-approval FILE, have that signed (approval sign), and pass --approval",
+            )
+        return {"request": request.to_json(), "approvals": evidence_of(held)}
+
+    def _amend(self, examined: Examined, approvals: dict[str, Any]) -> tuple[RestorationRecord, int, int]:
         """Make the restored inventory safe to go on with, in one entry of its log (see the module)."""
         order, header = self._order, self._unpacked.header
         url = f"sqlite:///{self._unpacked.inventory.absolute()}"
@@ -261,6 +301,7 @@ class _Restore:
                     "crl_floor": record.crl_floor,
                     "voided": len(reserved),
                     "ended": ended,
+                    **({"approved": approvals} if approvals else {}),
                     **({"findings": list(examined.findings[:20])} if examined.findings else {}),
                 }
                 tx.audit(order.actor, "workspace.restore", record.id, now=order.now, details=details)

@@ -338,6 +338,11 @@ class Reads(
         rows = self._rows("audit_after", {"after": after_seq, "limit": limit})
         return tuple(decode_entry(dict(zip(ENTRY_COLUMNS, row, strict=True))) for row in rows)
 
+    def last_audit(self, action: str, subject: str) -> AuditEntry | None:
+        """Return the newest audit entry of *action* about *subject*; reads the whole log where there is none."""
+        rows = self._rows("audit_last", {"action": action, "subject": subject, "limit": 1})
+        return decode_entry(dict(zip(ENTRY_COLUMNS, rows[0], strict=True))) if rows else None
+
     def audit_head(self) -> LogHead | None:
         """Return the head of the audit log as stored (unverified), or ``None`` if no log was begun."""
         rows = self._rows("head", {})

@@ -312,6 +312,11 @@ def _audit() -> dict[str, Executable]:
     return {
         "audit_insert": _insert("audit_entry"),
         "audit_after": _limit(entries.where(entry.c.seq > _param("after")).order_by(entry.c.seq)),
+        "audit_last": _limit(
+            entries.where(entry.c.action == _param("action"), entry.c.subject == _param("subject")).order_by(
+                entry.c.seq.desc()
+            )
+        ),
         "audit_tail": select(entry.c.seq, entry.c.entry_hash).order_by(entry.c.seq.desc()).limit(1),
         "head": this_head,
         "head_lock": this_head.with_for_update(),

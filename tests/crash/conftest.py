@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from testkit.commands import command_server
 from testkit.crash import Place, Runner
+from testkit.crash_commands import ALL
 from testkit.crash_postgresql import PostgresqlServer
 from testkit.crash_scenarios import build_template
 from testkit.databases import postgresql_server, postgresql_url
@@ -52,6 +54,20 @@ def templates(runner: Runner, fast_folder: Path) -> dict[str, Place]:
     ready = Place.new(folder / "ready")
     build_template(runner, ready)
     return {"empty": Place.new(folder / "empty"), "ready": ready}
+
+
+@pytest.fixture(scope="session")
+def start_of(runner: Runner, templates: dict[str, Place], fast_folder: Path) -> Callable[[str], Place]:
+    """Return the workspace that the command of that name starts from, to be copied."""
+
+    @functools.cache
+    def start(name: str) -> Place:
+        row = ALL[name]
+        place = templates[row.start].copy_to(fast_folder / "starts" / name)
+        row.setup(runner, place)
+        return place
+
+    return start
 
 
 @pytest.fixture(scope="session")

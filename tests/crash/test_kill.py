@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from testkit.crash import SEED, Call, Fault, Place, Runner, choose, need_strace
-from testkit.crash_scenarios import SCENARIOS, TRIED, Scenario, arguments_of, goes_on, undisturbed
+from testkit.crash import POINTS, SEED, Call, Fault, Place, Runner, choose, need_strace
+from testkit.crash_commands import ALL, TRIED
+from testkit.crash_scenarios import Scenario, arguments_of, goes_on, undisturbed
 from testkit.effort import CAMPAIGN
 
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
@@ -27,7 +29,7 @@ def one_kill(
     try:
         fault = Fault(call.name, call.nth, "signal=KILL")
         first = runner.run(place, *arguments_of(scenario, place), fault=fault, real=real)
-        wrong = [] if first.killed or first.code == 0 else [f"it ended with {first.code}: {first.stderr}"]
+        wrong = [] if first.killed or first.code in scenario.ends else [f"it ended with {first.code}: {first.stderr}"]
         wrong += goes_on(runner, scenario, place, first, start)
         return first.killed, [f"killed at {call}{' (real program)' if real else ''}: {item}" for item in wrong]
     finally:
@@ -40,18 +42,18 @@ def test_a_killed_command_loses_nothing_and_is_completed_by_repeating_it(
     name: str,
     part: int,
     runner: Runner,
-    templates: dict[str, Place],
+    start_of: Callable[[str], Place],
     folder: Path,
 ) -> None:
     need_strace()
-    scenario = SCENARIOS[name]
-    start = templates[scenario.start]
+    scenario = ALL[name]
+    start = start_of(name)
     calls = undisturbed(runner, scenario, start, folder)
     chosen = choose(calls, sample=scenario.sample, every=CAMPAIGN)
     # The counts of opening calls differ between the program and a fork of it, which has imported everything.
     real = chosen if CAMPAIGN else [call for call in chosen if call.name in ("fdatasync", "fsync", "link", "rename")]
     real = [call for call in real if not call.name.startswith("open")]
-    if not CAMPAIGN:
+    if not CAMPAIGN or len(calls) > POINTS:
         real = real[len(real) // 2 :][:REAL]
     points = [(call, False) for call in chosen] + [(call, True) for call in real]
     wrong: list[str] = []

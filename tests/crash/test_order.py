@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from testkit.crash import Place, Runner, need_strace
-from testkit.crash_scenarios import SCENARIOS, TRIED, arguments_of
+from testkit.crash_commands import TRIED
+from testkit.crash_scenarios import SCENARIOS, arguments_of
 
 pytestmark = pytest.mark.foreign
 

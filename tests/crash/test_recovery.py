@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from testkit.crash import CHANGING_CALLS, SEED, Call, Fault, Place, Runner, need_strace
+from testkit.crash import CHANGING_CALLS, POINTS, SEED, Call, Fault, Place, Runner, need_strace
 from testkit.crash_postgresql import PostgresqlServer
 from testkit.crash_recovery import RECOVERY, Recovery, prepare, recovers, undisturbed
 from testkit.effort import CAMPAIGN
@@ -17,8 +16,6 @@ from testkit.effort import CAMPAIGN
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
 
 SENDING = ("sendto", "sendmsg")
-MOST = int(os.environ.get("CHARGEPKI_CRASH_POINTS", "1000000"))
-"""A campaign of bounded time tries so many calls of each command, and others each time."""
 _NAMES = ("fsync", "fdatasync", "rename", "link", "unlink", "pwrite64", "mkdir")
 
 
@@ -33,7 +30,7 @@ def ready(templates: dict[str, Place], runner: Runner, fast_folder: Path) -> Pla
 def chosen(calls: tuple[Call, ...], most: int) -> list[Call]:
     """Return every call in a campaign, and otherwise *most* of them, where it matters most: at moves and flushes."""
     if CAMPAIGN:
-        return random.Random(SEED).sample(calls, min(MOST, len(calls)))
+        return random.Random(SEED).sample(calls, min(POINTS, len(calls)))
     found = [call for call in calls if call.name in _NAMES]
     return random.Random(SEED).sample(found, min(most, len(found)))
 
@@ -83,7 +80,7 @@ def test_a_call_that_fails_is_one_clear_error_and_the_repeat_succeeds(
     recovery = RECOVERY[name]
     calls = undisturbed(runner, recovery, ready.copy_to(folder / "undisturbed"), CHANGING_CALLS)
     wrong: list[str] = []
-    for call in chosen(tuple(call for call in calls if call.target not in ("stdout", "stderr")), MOST):
+    for call in chosen(tuple(call for call in calls if call.target not in ("stdout", "stderr")), POINTS):
         error = "EIO" if call.name in ("fsync", "fdatasync") else "ENOSPC"
         fault = Fault(call.name, call.nth, f"error={error}")
         place = ready.copy_to(folder / "failing")
@@ -110,7 +107,7 @@ def test_on_postgresql_a_kill_at_anything_it_sends_or_changes_loses_nothing(
     calls = undisturbed(runner, recovery, fresh("undisturbed"), every)
     wrong: list[str] = []
     telling = (*SENDING, "rename", "link", "unlink", "fsync")
-    for call in chosen(tuple(call for call in calls if call.name in telling), MOST):
+    for call in chosen(tuple(call for call in calls if call.name in telling), POINTS):
         fault = Fault(call.name, call.nth, "signal=KILL")
         wrong += [f"{call}: {item}" for item in judged(runner, recovery, start, fresh("killed"), fault, every)[1]]
     assert not wrong, "\n".join([f"seed {SEED}", *wrong])

@@ -32,6 +32,7 @@ from testkit.preloaded import Request
 __all__ = [
     "CHANGING_CALLS",
     "PASSPHRASE",
+    "POINTS",
     "SEED",
     "Call",
     "Fault",
@@ -47,6 +48,8 @@ PASSPHRASE = b"a passphrase of the tests"
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.SystemRandom().random())) if CAMPAIGN else ""
 SEED = int(os.environ.get("CHARGEPKI_CRASH_SEED", zlib.crc32(_RUN.encode())))
 """Chooses the sampled calls, alike in all workers; printed with every failure, and may be given to repeat a run."""
+POINTS = int(os.environ.get("CHARGEPKI_CRASH_POINTS", "1000000"))
+"""A campaign of bounded time tries so many calls of each command, and others each time."""
 
 CHANGING_CALLS = (
     "write", "pwrite64", "writev", "pwritev", "pwritev2", "fsync", "fdatasync", "sync_file_range", "rename", "renameat",
@@ -333,7 +336,7 @@ def choose(calls: Sequence[Call], *, sample: int, every: bool, most: int = 36) -
         most: of more than so many a random choice is returned, which another `SEED` makes differently.
     """
     if every:
-        return list(calls)
+        return list(calls) if len(calls) <= POINTS else random.Random(SEED).sample(calls, POINTS)
     chosen: set[Call] = set()
     for _, group in groupby(calls, key=lambda call: (call.name, call.target)):
         run = list(group)

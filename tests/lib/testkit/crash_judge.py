@@ -103,6 +103,8 @@ def _record_problems(place: Place, outcomes: Sequence[Outcome]) -> Iterator[str]
         issued = {
             record.der for record in records if record.state in (CertificateState.ISSUED, CertificateState.REVOKED)
         }
+        # What is taken over with a CA whose key is elsewhere stands in its own row.
+        issued |= {ca.certificate_der for ca in inventory.list_cas() if ca.is_external}
         for name, certificates in outside.items():
             if not certificates <= issued:
                 yield f"{name} holds a certificate that the inventory does not know"
@@ -120,7 +122,7 @@ def _list_problems(inventory: Inventory, lists: Sequence[Path]) -> Iterator[str]
 
 def _ca_problems(place: Place, inventory: Inventory) -> Iterator[str]:
     for ca in inventory.list_cas():
-        if ca.state is CaState.PENDING:
+        if ca.state is CaState.PENDING or ca.is_external:
             continue
         if not (place.home / "keys" / f"{ca.id}.key").exists():
             yield f"{ca.id} is {ca.state} and has no key"

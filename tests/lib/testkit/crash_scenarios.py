@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,15 +27,16 @@ from chargepki.pki.signer import Signer
 from testkit.authorities import ACTOR, make_csr, make_key
 from testkit.crash import PASSPHRASE, Call, Outcome, Place, Runner
 from testkit.crash_judge import cheapen_keys, key_files, problems
-from testkit.effort import CAMPAIGN
 
 __all__ = [
+    "ISSUE",
     "SCENARIOS",
-    "TRIED",
+    "SUBJECT",
     "Scenario",
     "arguments_of",
     "build_template",
     "end_leases",
+    "filled",
     "goes_on",
     "open_place",
     "undisturbed",
@@ -75,6 +76,12 @@ class Scenario:
     before_repeat: Callable[[Place], None] = lambda place: None
     campaign: bool = False
     """Tried in a campaign alone."""
+    setup: Callable[[Runner, Place], None] = lambda runner, place: None
+    """Makes of a copy of `start` what the command starts from."""
+    ends: tuple[int, ...] = (0,)
+    """Exit codes of a run that outlived its fault."""
+    resumes: tuple[str, ...] = ()
+    """What is added to the repeat when a person sees that the step that was interrupted is done."""
 
 
 def _active(name: str) -> Callable[[Place, Inventory], bool]:
@@ -295,14 +302,16 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
 )
 
 
-TRIED = tuple(name for name, scenario in SCENARIOS.items() if CAMPAIGN or not scenario.campaign)
-"""Those that an ordinary test run tries."""
-
-
 def arguments_of(scenario: Scenario, place: Place) -> list[str]:
     """Return the command line, with the id that only the template knows."""
 
-    return [(place.root / "b.id").read_text() if part == "{b}" else part for part in scenario.arguments]
+    return filled(scenario.arguments, place)
+
+
+def filled(arguments: Sequence[str], place: Place) -> list[str]:
+    """Return *arguments* with what stands in files of *place* put in: ``{b}`` and ``{root}``."""
+    names = {"{b}": "b.id", "{root}": "root.sha256"}
+    return [(place.root / names[part]).read_text() if part in names else part for part in arguments]
 
 
 def undisturbed(runner: Runner, scenario: Scenario, start: Place, folder: Path) -> tuple[Call, ...]:
@@ -310,7 +319,7 @@ def undisturbed(runner: Runner, scenario: Scenario, start: Place, folder: Path) 
     place = start.copy_to(folder / "undisturbed")
     outcome = runner.run(place, *arguments_of(scenario, place), traced=True)
     assert outcome.code == 0, outcome.stderr
-    assert problems(place, [outcome], keys=key_files(start)) == []
+    assert (found := problems(place, [outcome], keys=key_files(start))) == [], found
     with open_place(place) as inventory:
         assert scenario.settled(place, inventory) is None
     return outcome.calls
@@ -329,6 +338,8 @@ def goes_on(runner: Runner, scenario: Scenario, place: Place, first: Outcome, st
         shutil.rmtree(copy.root)
     scenario.before_repeat(place)
     repeat = runner.run(place, *arguments_of(scenario, place))
+    if scenario.resumes and repeat.code == 3 and not finished:
+        repeat = runner.run(place, *arguments_of(scenario, place), *scenario.resumes)
     if repeat.code != 0 and not (finished and repeat.code == 3):
         yield f"the repeat ended with {repeat.code}: {repeat.stderr.strip()}"
         return

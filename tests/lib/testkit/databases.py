@@ -109,10 +109,14 @@ def postgresql_url(postgresql_server: str, request: pytest.FixtureRequest) -> It
 
 
 @contextlib.contextmanager
-def fresh_database(server: str, *, is_blank: bool = False) -> Iterator[str]:
-    """Make a database, yield its SQLAlchemy URL, and drop it; without *is_blank* it has the tables already."""
+def fresh_database(server: str, *, is_blank: bool = False, template: str | None = None) -> Iterator[str]:
+    """Make a database, yield its SQLAlchemy URL, and drop it; without *is_blank* it has the tables already.
+
+    Args:
+        template: the database that it is a copy of, in place of one with empty tables.
+    """
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    yield create_database(server, name, "template0" if is_blank else _migrated(server))
+    yield create_database(server, name, template or ("template0" if is_blank else _migrated(server)))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
