@@ -47,7 +47,7 @@ check: $(ENV) ## lint, format, types, import contract, doctests, docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" tests/test_layout.py tests/test_doctests.py tests/test_docs.py
 
-bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json
+bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json and the table of the README
 	$(BIN)/python -m benchmarks $(BENCH)
 
 campaign: $(ENV) ## what takes longer than CI allows: marked tests, properties with more examples, a million certificates

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness import RESULTS, Comparison, Limit, Timing, table
+from benchmarks.publish import publish
 
 FOLDER = Path(__file__).resolve().parent
 NOT_BENCHMARKS = {
@@ -22,6 +23,7 @@ NOT_BENCHMARKS = {
     "harness",
     "issuance_peers",
     "material",
+    "publish",
     "renewals",
 }
 
@@ -52,6 +54,9 @@ def main() -> int:
     """Run them in turn: two at once would measure each other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", help=f"of: {', '.join(names())}; all without a name")
+    parser.add_argument(
+        "--publish", action="store_true", help="write the figures into the README; without names this is done anyway"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(names()))
     if unknown:
@@ -70,6 +75,8 @@ def main() -> int:
         else:
             broken.append(name)
     print(table(comparisons))
+    if arguments.publish or not arguments.names:
+        publish(arguments.names or names())
     print(f"\nwritten to {RESULTS.relative_to(FOLDER.parent)}/", file=sys.stderr)
     for name in broken:
         print(f"error: benchmark {name} did not run to its end; its message is above", file=sys.stderr)

@@ -42,6 +42,9 @@ class Limit:
     why: str
     wall: bool = False
     """Of the time on the clock, not of CPU time: for what is promised as a throughput. Wants a quiet machine."""
+    goal: float | None = None
+    """What is promised, where *ratio* only guards against getting slower; the table in the README holds it against
+    this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import names
 from benchmarks.harness import Case, Comparison, Limit, command_case, compare, main, table, write_results
+from benchmarks.publish import CLOSING, OPENING, PUBLISHED, README, between, publish, render
 
 
 def spin(turns: int) -> None:
@@ -74,3 +76,36 @@ def test_results_can_be_read_back(tmp_path: Path) -> None:
 def test_a_failing_command_is_not_measured() -> None:
     with pytest.raises(Exception, match="exit status 3"):
         command_case("fails", "sh", "-c", "exit 3").run()
+
+
+def test_the_table_in_the_readme_is_that_of_the_published_figures() -> None:
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    assert between(README.read_text(encoding="utf-8")) == render(published), "run: python -m benchmarks NAME --publish"
+    assert published["scripts"].keys() <= set(names())
+
+
+def test_a_run_is_published_with_its_spread_its_goal_and_what_was_missed(tmp_path: Path) -> None:
+    comparison = replace(three_to_one(2.5), ratio=2.2, ratio_low=2.1, ratio_high=2.6, question="a | b")
+    guarded = replace(comparison, limit=Limit(2.5, "a guard", goal=2.0))
+    less = replace(comparison, ratio=0.25, ratio_low=0.2, ratio_high=0.5, limit=Limit(1 / 3, "a test"))
+    clock = replace(comparison, wall_ratio=2.4, limit=Limit(2.3, "a test", wall=True))
+    write_results("example", [comparison, guarded, less, clock, replace(comparison, limit=None)], tmp_path)
+    readme, published = tmp_path / "README.md", tmp_path / "published.json"
+    readme.write_text(f"before\n{OPENING}old\n{CLOSING}after\n")
+    published.write_text(
+        json.dumps({"scripts": {"other": json.loads((tmp_path / "example.json").read_text()) | {"comparisons": []}}})
+    )
+    publish(["example", "broken"], results=tmp_path, published=published, readme=readme)
+    text = readme.read_text()
+    lines = [line.replace("a \\| b", "a") for line in text.splitlines()]
+    rows = [line.split(" | ")[2:] for line in lines if line.startswith("| a ")]
+    assert rows == [
+        ["2.2 times (2.1 to 2.6)", "at most 2.5 times", "met |"],
+        ["2.2 times (2.1 to 2.6)", "at most 2 times", "**missed** |"],
+        ["4 times less (2 to 5)", "3 times less", "met |"],
+        ["2.4 times, by the clock", "at most 2.3 times", "**missed** |"],
+    ]
+    assert text.startswith("before\n") and text.endswith(f"{CLOSING}after\n") and "old" not in text
+    assert set(json.loads(published.read_text())["scripts"]) == {"example", "other"}
+    with pytest.raises(ValueError, match="two markers"):
+        between("no markers")
