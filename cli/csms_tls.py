@@ -26,6 +26,7 @@ from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pem import pem_blocks
+from chargepki.pki.post_quantum import check_no_tls, has_ml_dsa_key
 from chargepki.pki.workspace import Workspace
 
 __all__ = ["Material", "TlsLoader", "server_identities"]
@@ -151,6 +152,8 @@ class TlsLoader:
         return self._issued
 
     def _client_trust(self) -> list[bytes]:
+        for use in _LINK_USES:
+            self._check_link(use)
         path = self.options["client_trust"]
         if path:
             return _read_certificates(path)
@@ -166,6 +169,13 @@ class TlsLoader:
                         break
                     ca = inventory.get_ca(ca.issuer)
         return list(trust.values())
+
+    def _check_link(self, use: CertificateUse) -> None:
+        """Refuse to issue what stations are to connect with by a CA whose signatures no TLS here verifies."""
+        ca = self.state.workspace.inventory.find_ca(self.plans[use].ca) if use in self.plans else None
+        certificate = x509.load_der_x509_certificate(ca.certificate_der) if ca and ca.certificate_der else None
+        if certificate is not None and has_ml_dsa_key(certificate):
+            check_no_tls(certificate)
 
     def _crls(self) -> list[bytes]:
         found = []
@@ -218,6 +228,8 @@ def server_identities(
     """
     authority = workspace.authority
     issuer = authority.open_issuer(ca)
+    assert issuer.ca.certificate_der is not None
+    check_no_tls(x509.load_der_x509_certificate(issuer.ca.certificate_der))  # before anything is issued
     organization = names.get(issuer.ca.subject_der, "O")
     made = []
     for algorithm in algorithms:

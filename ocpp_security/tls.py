@@ -21,6 +21,7 @@ from chargepki.ocpp_security.security_profile import DEMANDS, SecurityProfile
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
 from chargepki.pki.keys import PrivateKey
+from chargepki.pki.post_quantum import check_no_tls, has_ml_dsa_key
 from chargepki.pki.private_keys import load_private_key
 
 __all__ = [
@@ -232,6 +233,10 @@ def _ask_for_clients(
     context.verify_mode = (
         ssl.CERT_REQUIRED if set(profiles) == {SecurityProfile.TLS_CLIENT_CERTIFICATE} else ssl.CERT_OPTIONAL
     )
+    anchors = [_load_certificate(der, "a trust anchor") for der in client_trust]
+    if all(map(has_ml_dsa_key, anchors)):
+        # One beside others is no harm: what is below it is refused in the handshake.
+        check_no_tls(anchors[0])
     _load_anchors(context, client_trust)
 
 
@@ -442,8 +447,11 @@ def reload_identity(context: ssl.SSLContext, identity: TlsIdentity) -> None:
     The key touches the disk only encrypted, under a password made for this call: the ssl module takes files alone.
 
     Raises:
+        PolicyRefusal: ML-DSA is in it.
         SignerError: OpenSSL does not take the certificate and key.
     """
+    for der in identity.chain_der:
+        check_no_tls(x509.load_der_x509_certificate(der))
     password = secrets.token_hex(32)
     pem = b"".join(
         x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in identity.chain_der

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from chargepki.pki import oids
+from chargepki.pki.errors import PolicyRefusal
 
 __all__ = [
     "ML_DSA_OIDS",
@@ -17,6 +20,8 @@ __all__ = [
     "ML_DSA_SIGNATURE_BYTES",
     "MlDsaPrivateKey",
     "MlDsaPublicKey",
+    "check_no_tls",
+    "has_ml_dsa_key",
     "ml_dsa_oid",
 ]
 
@@ -38,3 +43,27 @@ def ml_dsa_oid(key: object) -> str | None:
         if isinstance(key, private | public):
             return dotted
     return None
+
+
+def has_ml_dsa_key(certificate: x509.Certificate) -> bool:
+    """Say whether the subject of a certificate has a key of ML-DSA."""
+    try:
+        return ml_dsa_oid(certificate.public_key()) is not None
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def check_no_tls(certificate: x509.Certificate) -> None:
+    """Refuse a certificate that would bring ML-DSA into a TLS connection, by its key or by what signed it.
+
+    Raises:
+        PolicyRefusal: it would.
+    """
+    by_key = has_ml_dsa_key(certificate)
+    if by_key or certificate.signature_algorithm_oid.dotted_string in ML_DSA_OIDS:
+        raise PolicyRefusal(
+            f"{certificate.subject.rfc4514_string() or 'a certificate'} "
+            f"{'has a key of' if by_key else 'is signed with'} ML-DSA, which is not used in TLS here",
+            why="ML-DSA is experimental: no OCPP document names it, and TLS libraries in the field do not verify it",
+            fix="use certificates with EC or RSA keys, signed by a CA with such a key, for TLS",
+        )

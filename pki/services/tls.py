@@ -12,6 +12,7 @@ from cryptography import x509
 
 from chargepki.pki import files
 from chargepki.pki.errors import ChargePkiError, InputError
+from chargepki.pki.post_quantum import check_no_tls
 
 __all__ = ["TlsFiles"]
 
@@ -80,7 +81,7 @@ class TlsFiles:
             self._context.load_cert_chain(self._certificate, self._key, password=_no_password)
             self._stamp = stamp
             self.not_after = self._read_end()
-        except (InputError, OSError, ssl.SSLError) as error:
+        except (ChargePkiError, OSError, ssl.SSLError) as error:
             _log.error("the TLS certificate was not loaded again: %s", error, extra={"alert": "tls"})
             return False
         _log.info("the TLS certificate was loaded again; it ends at %s", self.not_after.isoformat())
@@ -96,6 +97,7 @@ class TlsFiles:
     def _load(self) -> ssl.SSLContext:
         for path in (self._certificate, self._key):
             files.read_limited(path, _MAX_PEM_BYTES, "TLS file")
+        self._check_algorithms()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_SUITES)
@@ -115,6 +117,14 @@ class TlsFiles:
             # What it may do is decided for each request, revocation included.
             context.verify_flags |= ssl.VerifyFlags(_PARTIAL_CHAIN)
         return context
+
+    def _check_algorithms(self) -> None:
+        try:
+            chain = x509.load_pem_x509_certificates(self._certificate.read_bytes())
+        except ValueError:
+            return  # OpenSSL says what is wrong with it
+        for certificate in chain:
+            check_no_tls(certificate)
 
     def _trust_more(self) -> None:
         """Take up client certificates that have been added; what was removed is refused for each request."""
