@@ -187,7 +187,8 @@ def verify(
 ) -> None:
     """Do all of a restore but the replacing, in a temporary folder: a drill. Exit 1 when it would not be restored.
 
-    With --passphrase-file each key is opened and held against its CA. No workspace is needed.
+    With --passphrase-file each key file is opened and held against its CA; so is each key in a token where a PKCS #11
+    module is configured. No workspace is needed.
     """
     import tempfile
     from pathlib import Path
@@ -200,18 +201,28 @@ def verify(
     keys = identities_of(identities)
     with opened(file) as stream, tempfile.TemporaryDirectory(prefix="chargepki-drill-") as folder:
         unpacked = unpack(stream, keys, Path(folder) / "workspace", Path(folder) / "rows.db")
-        examined = examine(unpacked, passphrase=passphrase_if_named(state), checkpoint=seal, log_key=pinned)
+        examined = examine(
+            unpacked,
+            passphrase=passphrase_if_named(state),
+            checkpoint=seal,
+            log_key=pinned,
+            tokens=state.workspace.tokens if state.settings.pkcs11_module is not None else None,
+        )
+    findings = (*examined.findings, *examined.token_problems)
     row = {**examined_row(unpacked.header, examined), "files": len(unpacked.files)}
     if state.output.for_machines:
-        row["findings"] = list(examined.findings)
+        row["findings"] = list(findings)
     else:
-        for finding in examined.findings:
+        for finding in findings:
             state.output.text(finding)
     state.output.fields("chargepki/backup-report", row)
     if not examined.keys_opened:
         state.output.say("the key files were not opened: pass --passphrase-file to see that they are the right ones")
+    in_tokens = any(uri.startswith("pkcs11:") for _, uri in examined.keys_elsewhere) or examined.log_key_uri
+    if in_tokens and not examined.tokens_checked:
+        state.output.say("the keys in tokens were not looked for: set CHARGEPKI_PKCS11_MODULE where the token is")
     if seal is None:
         state.output.say("whether it is the newest was not tested: pass --checkpoint")
-    if examined.findings:
-        state.output.say(f"{counted(len(examined.findings), 'finding')}: it would not be restored")
+    if findings:
+        state.output.say(f"{counted(len(findings), 'finding')}: it would not be restored")
         raise click.exceptions.Exit(1)

@@ -53,7 +53,7 @@ def import_(
     """
     from pathlib import Path
 
-    from chargepki.pki.adopting import AdoptOrder, adopt_ca, check_order, judge_estate, read_estate
+    from chargepki.pki.adopting import AdoptOrder, adopt_ca, check_keeping, check_order, judge_estate, read_estate
     from chargepki.pki.authority import utc_now
     from chargepki.pki.errors import UnavailableError
 
@@ -72,6 +72,7 @@ def import_(
     order = AdoptOrder(name, profile_id, issuer, state.settings.public_url)
     inventory = workspace.inventory if workspace.exists else None
     profile = check_order(order, estate, inventory, now)
+    check_keeping(order, workspace.keystore)
     verdict = judge_estate(estate, profile)
     if not dry_run:
         with approving(state, **brought):

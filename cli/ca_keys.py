@@ -27,6 +27,7 @@ def change_passphrase(state: GlobalState, new_file: str | None, dry_run: bool) -
         state.rehearse()
     workspace = state.workspace
     inventory = workspace.inventory  # opened first: an act that cannot be recorded is not done
+    workspace.check_key_files()
     old = workspace.passphrase()
     new = read_new_passphrase(new_file, old_file=state.settings.passphrase_file, warn=state.output.say)
     done = workspace.change_passphrase(old, new, rehearse=dry_run)

@@ -45,10 +45,10 @@ def restore(
 ) -> None:
     """Restore the workspace (--home) and its inventory (--database) from the backup FILE.
 
-    The backup is verified first, with every row and every key file; until then nothing is touched. Serial numbers and
-    CRL numbers used since the backup are never used again. What was issued and revoked since is not known any more:
-    publish CRLs, and revoke anew what was revoked since. Stop the services first. A PostgreSQL inventory may be
-    restored into SQLite, and the other way round.
+    The backup is verified first, with every row, every key file and every key in a token; until then nothing is
+    touched. Serial numbers and CRL numbers used since the backup are never used again. What was issued and revoked
+    since is not known any more: publish CRLs, and revoke anew what was revoked since. Stop the services first. A
+    PostgreSQL inventory may be restored into SQLite, and the other way round.
     """
     if resume:
         if file is not None:
@@ -81,6 +81,7 @@ def restore(
         checkpoint=seal,
         log_key=pinned,
         four_eyes=four_eyes,
+        tokens=state.workspace.tokens,
     )
     with asked(state, four_eyes, **brought), opened(file) as stream:
         done = put_back(stream, order)
@@ -140,6 +141,8 @@ def examined_row(header: BackupHeader, examined: Examined) -> dict[str, Any]:
         "keys": examined.keys,
         "keys_opened": examined.keys_opened,
         "keys_elsewhere": [f"{ca}: {uri}" for ca, uri in examined.keys_elsewhere],
+        "log_key_uri": examined.log_key_uri,
+        "tokens_checked": examined.tokens_checked,
     }
 
 
@@ -148,7 +151,7 @@ def _tell(state: GlobalState, done: Restored, *, is_rehearsal: bool) -> None:
     row = {
         "id": done.id,
         **examined_row(done.header, done.examined),
-        "findings": list(done.examined.findings),
+        "findings": [*done.examined.findings, *done.examined.token_problems],
         "home": state.settings.home,
         "crl_floor": done.crl_floor,
         "voided": done.voided,
@@ -163,8 +166,9 @@ def _tell(state: GlobalState, done: Restored, *, is_rehearsal: bool) -> None:
     output.say(f"restored {state.settings.home} from the backup of {done.header.made_at:%Y-%m-%d %H:%M:%S} UTC")
     if done.unplaced_config:
         output.say(f"the configuration of the backup leads elsewhere, and is in {done.unplaced_config}")
-    for ca, uri in done.examined.keys_elsewhere:
-        output.say(f"the key of {ca} was not in the backup: {uri}")
+    for owner, uri in (*done.examined.keys_elsewhere, ("the log", done.examined.log_key_uri)):
+        if uri is not None:
+            output.say(f"the key of {owner} was not in the backup: {uri}")
     output.say("what was issued and revoked after the backup is not known here:")
     output.say("next: revoke anew what was revoked since, then run: chargepki crl publish --all")
     output.say(

@@ -10,7 +10,7 @@ from chargepki.pki.errors import SignerError, StateError
 from chargepki.pki.keys import PrivateKey
 from chargepki.pki.signer import KEYS_LOCK
 
-__all__ = ["ChangedPassphrase", "change_passphrase"]
+__all__ = ["ChangedPassphrase", "change_passphrase", "check_key_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,9 @@ def change_passphrase(folder: Path, old: bytes, new: bytes, *, rehearse: bool = 
         raise StateError(
             "the new passphrase is the old one", why="nothing would change", fix="choose another, and keep it elsewhere"
         )
-    if not folder.is_dir():
-        raise _none_there(folder)
+    check_key_files(folder)
     with files.locked(folder.parent / KEYS_LOCK, mode=0o600):
         paths = sorted(folder.glob("*.key"))
-        if not paths:
-            raise _none_there(folder)
         opened = {path: _open(path, old, new) for path in paths}
         had_it = tuple(path.name for path, key in opened.items() if key is None)
         changed = []
@@ -64,6 +61,20 @@ def change_passphrase(folder: Path, old: bytes, new: bytes, *, rehearse: bool = 
     return ChangedPassphrase(tuple(changed), had_it)
 
 
+def check_key_files(folder: Path) -> None:
+    """Refuse a *folder* without key files.
+
+    Raises:
+        StateError: there is none; keys in tokens have no passphrase.
+    """
+    if not any(folder.glob("*.key")):
+        raise StateError(
+            f"there is no key file in {folder}",
+            why="keys in tokens have the PIN of their token, and no passphrase",
+            fix="check --home; a PIN is changed with the token's own tool, for example pkcs11-tool --change-pin",
+        )
+
+
 def _open(path: Path, old: bytes, new: bytes) -> PrivateKey | None:
     """Return the key that *old* opens; ``None`` when *new* opens it already."""
     pem = files.read_private(path)
@@ -79,9 +90,3 @@ def _open(path: Path, old: bytes, new: bytes) -> PrivateKey | None:
                 fix="give the present passphrase with --passphrase-file, or restore that file from the backup",
             ) from exc
         return None
-
-
-def _none_there(folder: Path) -> StateError:
-    return StateError(
-        f"there is no key file in {folder}", why="keys in tokens have a PIN of the token", fix="check --home"
-    )

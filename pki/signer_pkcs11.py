@@ -9,44 +9,24 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
-
-from chargepki.pki import der, files, keys
-from chargepki.pki.errors import InputError, SignerError
-from chargepki.pki.keys import PublicKey
+from chargepki.pki import files, keys
+from chargepki.pki.errors import SignerError
 from chargepki.pki.pkcs11_uri import TokenKeyUri, parse_pkcs11_uri
 from chargepki.pki.signer import Signer
+from chargepki.pki.token_keys import TokenObject, adapter, public_key
+from chargepki.pki.token_library import LOST, REASONS, fail, load_library
 
-__all__ = ["Pkcs11KeyStore", "TokenEcKey", "TokenRsaKey", "load_library"]
+__all__ = ["Pkcs11KeyStore"]
 
 _T = TypeVar("_T")
-TokenObject: TypeAlias = Any
-"""A session, token or key of `pkcs11`, which gives its objects their methods at run time."""
-_Octets: TypeAlias = bytes | bytearray | memoryview
 PinSource = Callable[[str], bytes]
-"""Gives the PIN of the token of that label, when its URI names no file."""
+"""Gives the PIN of the token of that label, when its URI names no file; asked once for each token."""
 
-_CURVES: Final[Mapping[bytes, ec.EllipticCurve]] = {
-    der.oid("1.2.840.10045.3.1.7"): ec.SECP256R1(),
-    der.oid("1.3.132.0.34"): ec.SECP384R1(),
-    der.oid("1.3.132.0.35"): ec.SECP521R1(),
-}
-_BY_SIZE: Final[Mapping[int, hashes.HashAlgorithm]] = {
-    found.digest_size: found for found in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
-}
 _MAX_PIN_BYTES: Final = 256
-# DigestInfo without the digest (RFC 8017 9.2, note 1).
-_DIGEST_INFO: Final[Mapping[str, bytes]] = {
-    "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
-    "sha384": bytes.fromhex("3041300d060960864801650304020205000430"),
-    "sha512": bytes.fromhex("3051300d060960864801650304020305000440"),
-}
 
 
 class _TokenAbsent(SignerError):
@@ -69,6 +49,12 @@ class Pkcs11KeyStore:
         self._lock = threading.RLock()
         self._opened: dict[str, Signer] = {}
         self._sessions: dict[bytes, TokenObject] = {}
+        self._found: dict[TokenKeyUri, TokenObject] = {}
+        """Keys of the sessions: to look for one costs more than to sign with it."""
+        self._known: dict[TokenKeyUri, bytes] = {}
+        """The public half of each key that was opened, which it must still have when it is found again."""
+        self._typed: dict[bytes, bytes] = {}
+        """PINs that somebody typed and that were right, for sessions that are opened again."""
         self._refused: set[bytes] = set()
         self._process = os.getpid()
         self._is_stale = False
@@ -88,9 +74,10 @@ class Pkcs11KeyStore:
         with self._lock:
             signer = self._opened.get(uri)
             if signer is None:
-                public = self.use(wanted, lambda key: _public_key(key, uri))
-                signer = Signer.of(uri, _adapter(self, wanted, public))
+                public = self.use(wanted, lambda key: public_key(key, uri))
+                signer = Signer.of(uri, adapter(self, wanted, public))
                 _prove(signer)
+                self._known[wanted] = signer.spki_der
                 self._opened[uri] = signer
         return signer
 
@@ -98,9 +85,9 @@ class Pkcs11KeyStore:
         """Do *work* with the key; a session that was lost is opened again, once.
 
         Raises:
-            SignerError: the token or its key cannot be used.
+            SignerError: the token or its key cannot be used, or it is another key than before.
         """
-        return self._do(wanted, lambda: work(self._find(wanted)))
+        return self._do(wanted, lambda: work(self._key(wanted)))
 
     def holds(self, wanted: TokenKeyUri) -> bool:
         """Return whether the token has the key.
@@ -118,6 +105,19 @@ class Pkcs11KeyStore:
             return True
 
         return self._do(wanted, look)
+
+    def log_in(self, wanted: TokenKeyUri) -> None:
+        """Open a session with the token, whichever key is named: what is wrong with its PIN is told now.
+
+        Raises:
+            SignerError: the token cannot be used.
+        """
+
+        def begin() -> None:
+            self._begin_anew_if_need_be()
+            self._session(wanted)
+
+        self._do(wanted, begin)
 
     def change(self, wanted: TokenKeyUri, work: Callable[[TokenObject], None]) -> None:
         """Do *work* in a session that may write; it is not repeated, because it may have been done.
@@ -137,9 +137,19 @@ class Pkcs11KeyStore:
         finally:
             session.close()
 
+    def let_go(self) -> None:
+        """Close every session before this process forks: no process inherits one (PKCS #11 v2.40, 6.6.1).
+
+        A key that was opened opens a session anew when it is next used, in whichever process.
+        """
+        with self._lock:
+            if self._sessions:
+                self._forget()
+                self._load().finalize()
+
     def _do(self, wanted: TokenKeyUri, work: Callable[[], _T], *, again: bool = True) -> _T:
         p11 = load_library()
-        lost = (_TokenAbsent, *(getattr(p11, name) for name in _LOST)) if again else ()
+        lost = (_TokenAbsent, *(getattr(p11, name) for name in LOST)) if again else ()
         with self._lock:
             try:
                 try:
@@ -147,10 +157,25 @@ class Pkcs11KeyStore:
                 except lost:
                     self._restart()
                     return work()
-            except (p11.PKCS11Error, RuntimeError, NotImplementedError, OSError) as exc:
+            except (p11.PKCS11Error, RuntimeError, NotImplementedError, OSError, UnicodeDecodeError) as exc:
                 # Not only what this key's session remembers: a token that was away is seen by a fresh module alone.
-                self._is_stale = type(exc).__name__ not in _REASONS
-                _fail(wanted, exc)
+                self._is_stale = type(exc).__name__ not in REASONS
+                fail(wanted, exc)
+
+    def _key(self, wanted: TokenKeyUri) -> TokenObject:
+        self._begin_anew_if_need_be()
+        key = self._found.get(wanted)
+        if key is None:
+            key = self._find(wanted)
+            known = self._known.get(wanted)
+            if known is not None and keys.spki_der(public_key(key, wanted.text)) != known:
+                raise SignerError(
+                    f"{wanted.text} is another key than before",
+                    why="the token was changed, or another one with its name took its place; nothing was signed",
+                    fix="plug in the right token, and start again",
+                )
+            self._found[wanted] = key
+        return key
 
     def _find(self, wanted: TokenKeyUri) -> TokenObject:
         p11 = load_library()
@@ -173,9 +198,13 @@ class Pkcs11KeyStore:
             raise SignerError(f"there is no PKCS #11 module {self._module}", fix="check CHARGEPKI_PKCS11_MODULE")
         return load_library().lib(str(self._module))
 
+    def _forget(self) -> None:
+        self._found.clear()
+        self._sessions.clear()
+
     def _restart(self) -> None:
         """Initialise the module again: tokens that were taken out or put in are seen only then."""
-        self._sessions.clear()
+        self._forget()
         self._process = os.getpid()
         self._load().reinitialize()
         self._is_stale = False
@@ -213,15 +242,34 @@ class Pkcs11KeyStore:
             # A token locks itself after a few wrong PINs: one try is all that a process gets.
             raise SignerError(f"the token {token.label} refused the PIN before", fix="correct the PIN, and start again")
         pin_file = wanted.pin_file or self._pin_file
-        pin = _read_pin(pin_file) if pin_file is not None else self._pin(token.label)
+        if pin_file is not None:
+            _check_tries(token)
+            pin = _read_pin(pin_file)
+        else:
+            pin = self._typed.get(name) or self._pin(token.label)
         try:
-            return token.open(user_pin=pin.decode())
+            session = token.open(user_pin=pin.decode())
         except (p11.PinIncorrect, p11.PinInvalid, p11.PinLenRange):
             self._refused.add(name)
             raise
+        except UnicodeDecodeError as exc:
+            raise SignerError(f"the PIN of the token {token.label} is not UTF-8", fix="correct the PIN") from exc
         except p11.UserAlreadyLoggedIn:
             # A login holds for all sessions of a process; another one of this store's has done it.
             return token.open()
+        if pin_file is None:
+            self._typed[name] = pin
+        return session
+
+
+def _check_tries(token: TokenObject) -> None:
+    """Refuse to spend the last try: a service that is started again and again would lock the token."""
+    if load_library().TokenFlag.USER_PIN_FINAL_TRY in token.flags:
+        raise SignerError(
+            f"the token {token.label} locks itself at the next wrong PIN",
+            why="wrong ones were tried before, and the PIN in a file is not worth the last try",
+            fix="log in once with the right PIN: pkcs11-tool --login --test; then correct the file",
+        )
 
 
 def _read_pin(path: Path) -> bytes:
@@ -229,98 +277,6 @@ def _read_pin(path: Path) -> bytes:
     if not pin or len(pin) > _MAX_PIN_BYTES:
         raise SignerError(f"{path} holds no PIN", fix="write the PIN into it, and nothing else")
     return pin
-
-
-def load_library() -> Any:
-    """Return python-pkcs11.
-
-    Raises:
-        SignerError: it is not installed.
-    """
-    try:
-        import pkcs11
-    except ImportError as exc:
-        raise SignerError(
-            "keys in tokens cannot be used: python-pkcs11 is not installed",
-            why="it is needed for pkcs11: keys alone",
-            fix="pip install 'chargepki[pkcs11]'",
-        ) from exc
-    return pkcs11
-
-
-# After these it is worth one more try with a fresh module; nothing was signed.
-_LOST: Final = (
-    "SessionHandleInvalid",
-    "SessionClosed",
-    "KeyHandleInvalid",
-    "ObjectHandleInvalid",
-    "OperationNotInitialized",
-    "UserNotLoggedIn",
-    "DeviceRemoved",
-    "DeviceError",
-    "TokenNotPresent",
-    "GeneralError",
-    "FunctionFailed",
-)
-_REASONS: Final[Mapping[str, tuple[str, str]]] = {
-    "NoSuchKey": ("the token has no private key of that name", "check object= and id=; p11tool --list-privkeys"),
-    "MultipleObjectsReturned": ("several keys have that name", "add id= to the URI"),
-    "PinIncorrect": ("the PIN is wrong", "correct it before the token locks itself; nothing was tried twice"),
-    "PinInvalid": ("the PIN is wrong", "correct it before the token locks itself; nothing was tried twice"),
-    "PinLenRange": ("the PIN is too short or too long", "correct it before the token locks itself"),
-    "PinLocked": ("the token has locked itself after wrong PINs", "unlock it with its security officer's PIN"),
-    "PinExpired": ("the PIN has expired", "set a new one with the token's own tool"),
-    "UserPinNotInitialized": ("the token has no user PIN yet", "initialise it with the token's own tool"),
-    "DeviceMemory": ("the token is full", "remove keys that nothing needs any more with the token's own tool"),
-    "TokenWriteProtected": ("the token is write-protected", "allow writing with the token's own tool"),
-    "MechanismInvalid": ("the token does not offer the signature algorithm", "use another key or token"),
-}
-
-
-def _fail(wanted: TokenKeyUri, exc: BaseException) -> NoReturn:
-    why, fix = _REASONS.get(type(exc).__name__, ("", "check that the token is there, with its own tool"))
-    why = why or f"the token says {type(exc).__name__}{f': {exc}' if str(exc) else ''}"
-    raise SignerError(f"the key {wanted.text} cannot be used", why=why, fix=fix) from exc
-
-
-# ---------------------------------------------------------------- public halves
-
-
-def _public_key(key: TokenObject, uri: str) -> PublicKey:
-    p11 = load_library()
-    attribute = p11.Attribute
-    if key.key_type is p11.KeyType.RSA:
-        numbers = (int.from_bytes(key[name]) for name in (attribute.PUBLIC_EXPONENT, attribute.MODULUS))
-        return rsa.RSAPublicNumbers(*numbers).public_key()
-    if key.key_type is not p11.KeyType.EC:
-        raise SignerError(f"the key {uri} is of a kind that is not used here", fix="use RSA or a NIST curve")
-    curve = _CURVES.get(bytes(key[attribute.EC_PARAMS]))
-    if curve is None:
-        raise SignerError(f"the curve of {uri} is not used here", fix="use secp256r1, secp384r1 or secp521r1")
-    for holder in (*_companions(key), key):
-        try:
-            point = bytes(holder[attribute.EC_POINT])
-        except p11.PKCS11Error:
-            continue
-        # The standard wraps the point into an OCTET STRING; some tokens do not.
-        is_plain = len(point) == 1 + 2 * ((curve.key_size + 7) // 8)
-        try:
-            return ec.EllipticCurvePublicKey.from_encoded_point(curve, point if is_plain else der.parse(point).content)
-        except (ValueError, InputError):
-            continue
-    raise SignerError(
-        f"the token does not tell the public half of {uri}",
-        why="for a key on a curve it is kept in a public key object of its own",
-        fix="import the public key under the same label and id with the token's own tool",
-    )
-
-
-def _companions(key: TokenObject) -> list[TokenObject]:
-    p11 = load_library()
-    by_id = {p11.Attribute.CLASS: p11.ObjectClass.PUBLIC_KEY, p11.Attribute.ID: key.id}
-    by_label = {p11.Attribute.CLASS: p11.ObjectClass.PUBLIC_KEY, p11.Attribute.LABEL: key.label}
-    wanted = ([by_id] if key.id else []) + ([by_label] if key.label else [])
-    return [found for template in wanted for found in key.session.get_objects(template)]
 
 
 def _prove(signer: Signer) -> None:
@@ -333,126 +289,3 @@ def _prove(signer: Signer) -> None:
             why="a signature made with the key does not verify",
             fix="give both halves an id of their own with the token's own tool",
         )
-
-
-# ---------------------------------------------------------------- private keys that stay where they are
-
-
-def _adapter(store: Pkcs11KeyStore, wanted: TokenKeyUri, public: PublicKey) -> TokenEcKey | TokenRsaKey:
-    if isinstance(public, rsa.RSAPublicKey):
-        return TokenRsaKey(store, wanted, public)
-    assert isinstance(public, ec.EllipticCurvePublicKey)
-    return TokenEcKey(store, wanted, public)
-
-
-def _digest(data: _Octets, algorithm: Any) -> tuple[bytes, hashes.HashAlgorithm]:
-    """Return the digest of *data* and its hash; for ``Prehashed`` that is *data* itself."""
-    if isinstance(algorithm, utils.Prehashed):
-        return bytes(data), _BY_SIZE[algorithm.digest_size]
-    state = hashes.Hash(algorithm)
-    state.update(data)
-    return state.finalize(), algorithm
-
-
-class _Stays:
-    """What a private key in a token does not do."""
-
-    def private_numbers(self) -> NoReturn:
-        """Refuse: the key does not leave its token."""
-        raise UnsupportedAlgorithm("the key does not leave its token")
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> NoReturn:
-        """Refuse: the key does not leave its token."""
-        raise UnsupportedAlgorithm("the key does not leave its token")
-
-
-class TokenEcKey(_Stays, ec.EllipticCurvePrivateKey):
-    """A key on a NIST curve in a token."""
-
-    def __init__(self, store: Pkcs11KeyStore, wanted: TokenKeyUri, public: ec.EllipticCurvePublicKey) -> None:
-        self._store, self._wanted, self._public = store, wanted, public
-
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        """Return the public half."""
-        return self._public
-
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        """The curve."""
-        return self._public.curve
-
-    @property
-    def key_size(self) -> int:
-        """Bits."""
-        return self._public.key_size
-
-    def sign(
-        self, data: bytes | bytearray | memoryview, signature_algorithm: ec.EllipticCurveSignatureAlgorithm
-    ) -> bytes:
-        """Return the DER of r and s; the digest is made here, and the token signs it."""
-        p11 = load_library()
-        digest, _ = _digest(data, signature_algorithm.algorithm)
-        raw = self._store.use(self._wanted, lambda key: key.sign(digest, mechanism=p11.Mechanism.ECDSA))
-        half = len(raw) // 2
-        return utils.encode_dss_signature(int.from_bytes(raw[:half]), int.from_bytes(raw[half:]))
-
-    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> NoReturn:
-        """Refuse: these keys sign."""
-        raise UnsupportedAlgorithm("the key signs, and does nothing else")
-
-    def __copy__(self) -> TokenEcKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenEcKey:
-        return self
-
-
-class TokenRsaKey(_Stays, rsa.RSAPrivateKey):
-    """An RSA key in a token."""
-
-    def __init__(self, store: Pkcs11KeyStore, wanted: TokenKeyUri, public: rsa.RSAPublicKey) -> None:
-        self._store, self._wanted, self._public = store, wanted, public
-
-    def public_key(self) -> rsa.RSAPublicKey:
-        """Return the public half."""
-        return self._public
-
-    @property
-    def key_size(self) -> int:
-        """Bits."""
-        return self._public.key_size
-
-    def sign(self, data: bytes, padding: padding.AsymmetricPadding, algorithm: Any) -> bytes:
-        """Return the signature, as long as the modulus; the digest is made here, and the token pads and signs it."""
-        digest, used = _digest(data, algorithm)
-        return self._store.use(self._wanted, lambda key: _sign_rsa(key, digest, used, padding))
-
-    def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> NoReturn:
-        """Refuse: these keys sign."""
-        raise UnsupportedAlgorithm("the key signs, and does nothing else")
-
-    def __copy__(self) -> TokenRsaKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenRsaKey:
-        return self
-
-
-def _sign_rsa(key: TokenObject, digest: bytes, used: hashes.HashAlgorithm, scheme: padding.AsymmetricPadding) -> bytes:
-    p11 = load_library()
-    if isinstance(scheme, padding.PSS):
-        mechanism = getattr(p11.Mechanism, used.name.upper())
-        mask = getattr(p11.MGF, used.name.upper())
-        salt = scheme._salt_length  # the library tells it in no other way
-        if not isinstance(salt, int):
-            salt = used.digest_size
-        return bytes(key.sign(digest, mechanism=p11.Mechanism.RSA_PKCS_PSS, mechanism_param=(mechanism, mask, salt)))
-    if isinstance(scheme, padding.PKCS1v15):
-        info = _DIGEST_INFO[used.name] + digest
-        return bytes(key.sign(info, mechanism=p11.Mechanism.RSA_PKCS))
-    raise SignerError("a token signs with RSA-PSS or PKCS #1 v1.5 alone")

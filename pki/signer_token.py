@@ -12,7 +12,8 @@ from chargepki.pki.errors import Conflict, InputError, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pkcs11_uri import TokenKeyUri, parse_pkcs11_uri
 from chargepki.pki.signer import Signer, SoftwareKeyStore
-from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore, load_library
+from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
+from chargepki.pki.token_library import load_library
 
 __all__ = ["TokenKeyStore", "check_token_uri"]
 
@@ -108,9 +109,33 @@ class TokenKeyStore:
         """
         return self._tokens.open(uri) if uri.startswith("pkcs11:") else self._software.open(uri)
 
+    def check(self) -> None:
+        """Log in to the token.
+
+        Raises:
+            SignerError: it cannot be used.
+        """
+        self._tokens.log_in(parse_pkcs11_uri(self._uri("any")))
+
+    def discard(self, uri: str) -> None:
+        """Destroy a key that `create` made and nobody was told of.
+
+        Raises:
+            SignerError: the token cannot be used.
+        """
+        wanted = parse_pkcs11_uri(uri)
+        self._tokens.change(wanted, lambda session: _destroy(session, wanted))
+
     def _uri(self, label: str) -> str:
         path, question, query = self._token.partition("?")
         return f"{path};object={quote(label, safe='@')};type=private{question}{query}"
+
+
+def _destroy(session: Any, wanted: TokenKeyUri) -> None:
+    p11 = load_library()
+    for kind in (p11.ObjectClass.PRIVATE_KEY, p11.ObjectClass.PUBLIC_KEY):
+        for half in session.get_objects({p11.Attribute.CLASS: kind, p11.Attribute.LABEL: wanted.label}):
+            half.destroy()
 
 
 def _generate(session: Any, wanted: TokenKeyUri, algorithm: KeyAlgorithm) -> None:

@@ -13,20 +13,25 @@ from chargepki.pki import files
 from chargepki.pki.authority import Authority
 from chargepki.pki.authority.generations import CrlGenerations
 from chargepki.pki.config import CONFIG_FILE, Settings
-from chargepki.pki.errors import SignerError, StateError, UnavailableError
+from chargepki.pki.errors import ChargePkiError, SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
-from chargepki.pki.inventory.audit import AuditKey
+from chargepki.pki.inventory.audit_key import AuditKey, AuditPublicKey, TokenAuditKey
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.inventory.sealing import SealingKey
-from chargepki.pki.signer import KeyStores, SoftwareKeyStore
+from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.signer import KEYS_LOCK, KeyStores, SoftwareKeyStore
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from chargepki.pki.authority.external import EnrolOutside
     from chargepki.pki.authority.four_eyes import FourEyes
     from chargepki.pki.inventory.records import CaRecord
     from chargepki.pki.passphrase import ChangedPassphrase
     from chargepki.pki.policy_settings import PolicySettings
+    from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
+    from chargepki.pki.signer_token import TokenKeyStore
 
 __all__ = ["Access", "Workspace", "os_actor"]
 
@@ -111,7 +116,7 @@ class Workspace:
         """The key that signs the heads of the audit log; lives outside the database."""
         path = self.settings.home / "audit.key"
         if self.access in (Access.READ, Access.REHEARSE):
-            return AuditKey.load(path)
+            return AuditKey.load(path, self.keystore)
         if not path.exists() and self._has_log() and not path.exists():  # asked again: somebody may just have made it
             raise SignerError(
                 f"the log key {path} is missing",
@@ -119,7 +124,25 @@ class Workspace:
                 fix="restore it from the backup, or copy it from another machine that shares the inventory",
             )
         files.make_private_folder(self.settings.home)
-        return AuditKey.load_or_create(path)
+        if self.settings.key_token is not None and not path.exists():
+            return self._make_log_key(path)
+        return AuditKey.load_or_create(path, self.keystore)
+
+    def _make_log_key(self, path: Path) -> AuditKey:
+        """Make the log key in the token; a key whose name could not be kept is removed again."""
+        # Two processes that begin at once must not both make one.
+        with files.locked(self.settings.home / KEYS_LOCK, mode=0o600):
+            if path.exists():
+                return AuditKey.load(path, self.keystore)
+            maker = self._token_keys
+            uri = maker.create(f"audit-log-{secrets.token_hex(4)}", KeyAlgorithm.SECP256R1)
+            try:
+                made = TokenAuditKey(uri, AuditPublicKey(maker.open(uri).spki_der), self.keystore)
+                made.store(path)
+            except ChargePkiError:
+                maker.discard(uri)
+                raise
+        return made
 
     def _has_log(self) -> bool:
         """Whether the inventory has a log already: a new key beside it would look as if somebody had swapped it."""
@@ -149,16 +172,23 @@ class Workspace:
     @cached_property
     def keystore(self) -> KeyStores:
         """Where the CA keys are: in the workspace, or in a token that the configuration reaches."""
+        if self.settings.key_token is None:
+            return KeyStores(self._software_keys, {"pkcs11": self.tokens})
+        return KeyStores(self._token_keys, {"pkcs11": self.tokens, "file": self._software_keys})
+
+    @cached_property
+    def tokens(self) -> Pkcs11KeyStore:
+        """The tokens that the configured module reaches; nothing is loaded before a key is opened."""
         from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
 
-        settings = self.settings
-        tokens = Pkcs11KeyStore(settings.pkcs11_module, self._pin, pin_file=settings.pkcs11_pin_file)
-        if settings.key_token is None:
-            return KeyStores(self._software_keys, {"pkcs11": tokens})
+        return Pkcs11KeyStore(self.settings.pkcs11_module, self._pin, pin_file=self.settings.pkcs11_pin_file)
+
+    @cached_property
+    def _token_keys(self) -> TokenKeyStore:
         from chargepki.pki.signer_token import TokenKeyStore
 
-        maker = TokenKeyStore(tokens, settings.key_token, self._software_keys)
-        return KeyStores(maker, {"pkcs11": tokens, "file": self._software_keys})
+        assert self.settings.key_token is not None, "asked for where keys are made in a token"
+        return TokenKeyStore(self.tokens, self.settings.key_token, self._software_keys)
 
     def _pin(self, token: str) -> bytes:
         if self._token_pin is not None:
@@ -176,18 +206,29 @@ class Workspace:
     def check_passphrase(self) -> None:
         """Ask for the passphrase and try it on an existing key, before anything is written that needs it later.
 
-        Where keys are made in a token there is nothing to ask for: its PIN is asked when it is reached.
+        Where keys are made in a token, log in to it: a wrong PIN is used once, and not by every process that follows.
 
         Raises:
-            ChargePkiError: there is none, or it opens no key of this workspace.
+            ChargePkiError: there is none, or it opens no key of this workspace; or the token cannot be used.
         """
         if self.settings.key_token is not None:
-            return
-        self._software_keys.check_passphrase()
+            self._token_keys.check()
+        else:
+            self._software_keys.check_passphrase()
 
     def passphrase(self) -> bytes:
         """Ask for the passphrase of the software keys."""
         return self._passphrase()
+
+    def check_key_files(self) -> None:
+        """Refuse where there is no software key, before anybody is asked for a passphrase.
+
+        Raises:
+            StateError: there is none.
+        """
+        from chargepki.pki.passphrase import check_key_files
+
+        check_key_files(self.settings.home / "keys")
 
     def change_passphrase(self, old: bytes, new: bytes, *, rehearse: bool) -> ChangedPassphrase:
         """Do as `passphrase.change_passphrase`, for the keys of this workspace."""
@@ -246,10 +287,15 @@ class Workspace:
         return path is None or path.exists()
 
     def forget_inventory(self) -> None:
-        """Close the inventory and open it anew when it is next asked for: connections must not cross a fork."""
+        """Close the inventory and open it anew when it is next asked for: connections must not cross a fork.
+
+        Nor must sessions with tokens: they are closed, and opened again by whoever signs next.
+        """
         self.close()
         for name in ("inventory", "authority"):
             self.__dict__.pop(name, None)
+        if "tokens" in self.__dict__:
+            self.tokens.let_go()
 
     def close(self) -> None:
         """Close the inventory if it was opened."""

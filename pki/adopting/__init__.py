@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chargepki.pki.adopting.adopt import Adopted, AdoptOrder, adopt_ca, check_order
+from chargepki.pki.adopting.adopt import Adopted, AdoptOrder, adopt_ca, check_keeping, check_order
 from chargepki.pki.adopting.estate import CaEstate, read_estate
 from chargepki.pki.adopting.verdict import EstateVerdict, judge_estate
 
@@ -12,6 +12,7 @@ __all__ = [
     "CaEstate",
     "EstateVerdict",
     "adopt_ca",
+    "check_keeping",
     "check_order",
     "judge_estate",
     "read_estate",

@@ -40,7 +40,7 @@ from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile, RoleKind
 from chargepki.pki.signer import KeyStores
 
-__all__ = ["AdoptOrder", "Adopted", "adopt_ca", "check_order"]
+__all__ = ["AdoptOrder", "Adopted", "adopt_ca", "check_keeping", "check_order"]
 
 _BATCH: Final = 500
 _WEAK: Final = frozenset({"e_roca", "e_debian_weak_key", "e_rsa_exponent", "e_ec_explicit_params", "e_md5_sha1"})
@@ -187,6 +187,20 @@ def _find_issuer(order: AdoptOrder, estate: CaEstate, inventory: Inventory) -> C
     )
 
 
+def check_keeping(order: AdoptOrder, keystore: KeyStores) -> None:
+    """Refuse to begin where the key could not be kept.
+
+    Raises:
+        PolicyRefusal: keys are made in a token, which takes none from outside.
+    """
+    if not keystore.uri(f"{order.name}@1").startswith("file:"):
+        raise PolicyRefusal(
+            "the key of this CA is not put into a token",
+            why="a key that lay in a file has copies; those in the token were made there, and never leave it",
+            fix="import it without key_token, as a file; then chargepki ca rollover makes its next key in the token",
+        )
+
+
 def adopt_ca(
     order: AdoptOrder,
     estate: CaEstate,
@@ -204,6 +218,7 @@ def adopt_ca(
             the disk is full.
     """
     profile = check_order(order, estate, inventory, now)
+    check_keeping(order, keystore)
     told = {"name": order.name, "profile": order.profile, "certificate_sha256": estate.facts.sha256}
 
     def approved(tx: Transaction) -> None:

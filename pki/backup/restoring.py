@@ -38,7 +38,7 @@ from chargepki.pki.backup.making import JOURNAL
 from chargepki.pki.backup.replacing import Journal, carry_out, clean, write_journal
 from chargepki.pki.backup.unpacking import BackupHeader, Unpacked, unpack
 from chargepki.pki.config import CONFIG_FILE, Settings
-from chargepki.pki.errors import PolicyRefusal, StateError, UnavailableError
+from chargepki.pki.errors import PolicyRefusal, SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import AuditKey, Inventory, Transaction
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.audit import AuditPublicKey, Checkpoint
@@ -47,6 +47,7 @@ from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.offline import take_offline
 from chargepki.pki.inventory.records import Actor
 from chargepki.pki.inventory.restoration_records import RestorationRecord
+from chargepki.pki.signer import KeyOpener
 
 __all__ = ["RestoreOrder", "Restored", "crl_floor", "restore"]
 
@@ -76,6 +77,8 @@ class RestoreOrder:
     log_key: AuditPublicKey | None = None
     four_eyes: FourEyes = field(default_factory=FourEyes)
     """Which acts need approvals, by the configuration of the workspace, and what was brought."""
+    tokens: KeyOpener | None = None
+    """Reaches the keys in tokens, which no backup holds: each must be there, and be the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def restore(stream: IO[bytes], order: RestoreOrder) -> Restored:
 
     Raises:
         InputError: it is no backup, was changed, cut short, or a newer program has written it.
-        SignerError: none of the identities opens it.
+        SignerError: none of the identities opens it, or a key of it is in a token that is not at hand.
         PolicyRefusal: it needs approvals.
         StateError: a workspace is there and was not to be replaced, is in use, the backup is damaged, or the clock is
             behind it.
@@ -199,6 +202,7 @@ class _Restore:
             passphrase=self._order.passphrase,
             checkpoint=self._order.checkpoint,
             log_key=self._order.log_key,
+            tokens=self._order.tokens,
         )
         if examined.findings and not self._order.accept_findings:
             more = f", and {len(examined.findings) - 3} more" if len(examined.findings) > 3 else ""
@@ -206,6 +210,12 @@ class _Restore:
                 f"the backup is damaged: {'; '.join(examined.findings[:3])}{more}",
                 why="nothing was restored",
                 fix="take another backup, or look at all of it: chargepki backup verify",
+            )
+        if examined.token_problems and not self._order.accept_findings:
+            raise SignerError(
+                "; ".join(examined.token_problems[:3]),
+                why="no backup holds the keys of a token: it must be there when its workspace is restored",
+                fix="plug it in and set CHARGEPKI_PKCS11_MODULE; or, if its CAs are given up, pass --accept-findings",
             )
         record, voided, ended = self._amend(examined, self._approvals())
         config = self._put_config_apart()
@@ -266,7 +276,7 @@ class _Restore:
         """Make the restored inventory safe to go on with, in one entry of its log (see the module)."""
         order, header = self._order, self._unpacked.header
         url = f"sqlite:///{self._unpacked.inventory.absolute()}"
-        with Inventory.open(url, log_key=AuditKey.load(self._unpacked.folder / "audit.key")) as inventory:
+        with Inventory.open(url, log_key=AuditKey.load(self._unpacked.folder / "audit.key", order.tokens)) as inventory:
             head = inventory.audit_head()
             assert head is not None, "it was judged to have one"
             newest = max([header.made_at, *(entry.at for entry in inventory.list_audit(after_seq=head.count - 1))])
@@ -277,6 +287,7 @@ class _Restore:
                     fix="set the clock right, then repeat",
                 )
             floor = crl_floor(order.now, secrets.randbits(_RANDOM_BITS))
+            found = (*examined.findings, *examined.token_problems)
 
             def work(tx: Transaction) -> tuple[RestorationRecord, int, int]:
                 reserved = list(tx.list_reserved())
@@ -302,7 +313,7 @@ class _Restore:
                     "voided": len(reserved),
                     "ended": ended,
                     **({"approved": approvals} if approvals else {}),
-                    **({"findings": list(examined.findings[:20])} if examined.findings else {}),
+                    **({"findings": list(found[:20])} if found else {}),
                 }
                 tx.audit(order.actor, "workspace.restore", record.id, now=order.now, details=details)
                 return record, len(reserved), ended

@@ -9,16 +9,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chargepki.pki.inventory.audit_chain import AuditKey, AuditPublicKey, LogHead
+    from chargepki.pki.inventory.audit_chain import LogHead
     from chargepki.pki.inventory.audit_checkpoint import Checkpoint
+    from chargepki.pki.inventory.audit_key import AuditKey, AuditPublicKey
     from chargepki.pki.inventory.audit_verify import AuditFinding, AuditReport, verify_log
 
 __all__ = ["AuditFinding", "AuditKey", "AuditPublicKey", "AuditReport", "Checkpoint", "LogHead", "verify_log"]
 
 _HOMES = {
     "AuditFinding": "audit_verify",
-    "AuditKey": "audit_chain",
-    "AuditPublicKey": "audit_chain",
+    "AuditKey": "audit_key",
+    "AuditPublicKey": "audit_key",
     "AuditReport": "audit_verify",
     "Checkpoint": "audit_checkpoint",
     "LogHead": "audit_chain",

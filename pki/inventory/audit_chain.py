@@ -1,4 +1,4 @@
-"""The hash chain: canonical entries, the signed head, and the log key that lives outside the database.
+"""The hash chain: canonical entries and the signed head.
 
 An entry's hash is the SHA-256 over the JSON array of the schema name and every other column, so no field is outside
 it. The head says how many entries there are and what the last hash is, and is signed at each commit. An entry hash is
@@ -13,31 +13,17 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import orjson
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
-from chargepki.pki import files
-from chargepki.pki.errors import Conflict, InputError, SignerError
+from chargepki.pki.inventory.audit_key import AuditKey, AuditPublicKey
 from chargepki.pki.inventory.codec import decode_time, dump_json, encode_text, encode_time
 from chargepki.pki.inventory.records import Actor, ActorKind, AuditEntry
 
 __all__ = [
     "ENTRY_COLUMNS",
     "HEAD_SCHEMA",
-    "AuditKey",
-    "AuditPublicKey",
     "ChainState",
     "LogHead",
     "StoredEntry",
@@ -72,108 +58,6 @@ ENTRY_COLUMNS: Final = (
 
 StoredEntry: TypeAlias = tuple[str | int | None, ...]
 """The stored values of an entry in the order of `ENTRY_COLUMNS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditPublicKey:
-    """The public half of a log key; verification trusts the ones it is given, never one found in the database."""
-
-    raw: bytes
-    """32 octets (RFC 8032)."""
-
-    @property
-    def key_id(self) -> str:
-        """SHA-256 of the raw key, lower-case hex."""
-        return hashlib.sha256(self.raw).hexdigest()
-
-    @classmethod
-    def parse(cls, pem: str | bytes) -> AuditPublicKey:
-        """Read a PEM ``PUBLIC KEY``.
-
-        Raises:
-            InputError: anything else, or a key of another algorithm.
-        """
-        try:
-            key = load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
-        except (ValueError, TypeError) as exc:
-            raise InputError("the public log key is not a PEM public key") from exc
-        if not isinstance(key, Ed25519PublicKey):
-            raise InputError("the public log key is not an Ed25519 key")
-        return cls(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-    def to_pem(self) -> str:
-        """Return the key as a PEM ``PUBLIC KEY``."""
-        key = Ed25519PublicKey.from_public_bytes(self.raw)
-        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-    def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether *signature* over *message* was made with this key."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
-
-
-class AuditKey:
-    """The private log key; its file (mode 0600) is kept apart from the database whose log it signs."""
-
-    __slots__ = ("_private", "public")
-
-    def __init__(self, private: Ed25519PrivateKey) -> None:
-        self._private = private
-        self.public = AuditPublicKey(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
-
-    def __repr__(self) -> str:
-        return f"AuditKey({self.key_id[:16]})"
-
-    @property
-    def key_id(self) -> str:
-        """SHA-256 of the raw public key, lower-case hex."""
-        return self.public.key_id
-
-    @classmethod
-    def generate(cls) -> AuditKey:
-        """Make a new key."""
-        return cls(Ed25519PrivateKey.generate())
-
-    @classmethod
-    def load(cls, path: Path) -> AuditKey:
-        """Read the key from its file.
-
-        Raises:
-            SignerError: others may read the file, or it holds no Ed25519 key.
-            UnavailableError: it cannot be read.
-        """
-        try:
-            key = load_pem_private_key(files.read_private(path), password=None)
-        except (ValueError, TypeError) as exc:
-            raise SignerError(f"{path} holds no private log key", fix="restore it from the backup") from exc
-        if not isinstance(key, Ed25519PrivateKey):
-            raise SignerError(f"{path} does not hold an Ed25519 key", fix="restore the log key from the backup")
-        return cls(key)
-
-    @classmethod
-    def load_or_create(cls, path: Path) -> AuditKey:
-        """Read the key from its file, or make key and file (mode 0600) if there is none; safe when two do it at once.
-
-        Raises:
-            SignerError: others may read the file, or it holds no Ed25519 key.
-            UnavailableError: it cannot be read or written.
-        """
-        if not path.exists():
-            made = cls.generate()
-            pem = made._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            try:
-                files.write_new(path, pem, mode=0o600)
-            except Conflict:
-                return cls.load(path)
-            return made
-        return cls.load(path)
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature (64 octets)."""
-        return self._private.sign(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, AuditPublicKey, LogHead, genesis_hash
+from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, genesis_hash
 from chargepki.pki.inventory.audit_checkpoint import Checkpoint
 from chargepki.pki.inventory.audit_findings import AuditCode, AuditFinding, Findings
+from chargepki.pki.inventory.audit_key import AuditPublicKey
 from chargepki.pki.inventory.audit_links import LinkChecker, RawEntry
 from chargepki.pki.inventory.audit_replay import Replay
 from chargepki.pki.inventory.codec import AUDITED

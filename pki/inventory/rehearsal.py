@@ -26,6 +26,9 @@ class RehearsalInventory(Inventory):
 
     __slots__ = ()
 
+    def _prepare_key(self) -> None:
+        """Sign nothing: no head is written."""
+
     def write(self, work: Callable[[Transaction], _T]) -> _T:
         """Run *work* in a transaction, undo it, and return its result."""
         results: list[_T] = []

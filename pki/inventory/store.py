@@ -11,7 +11,8 @@ from typing import TypeVar, cast
 from chargepki.pki.errors import ChargePkiError, StateError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.assent import Assent, wait_for_assent
-from chargepki.pki.inventory.audit_chain import AuditKey, ChainState, LogHead, genesis_hash
+from chargepki.pki.inventory.audit_chain import ChainState, LogHead, genesis_hash
+from chargepki.pki.inventory.audit_key import AuditKey
 from chargepki.pki.inventory.codec import AUDITED
 from chargepki.pki.inventory.combiner import Combiner, Job
 from chargepki.pki.inventory.engine import BUSY_TIMEOUT, Database, Session
@@ -102,10 +103,12 @@ class Inventory(Reads):
 
         Raises:
             StateError: the audit log is not what this process may continue (see `audit verify`).
+            SignerError: the log key is in a token that cannot be used; nothing was written.
             UnavailableError: the database cannot be written; if the connection broke during the commit itself, the
                 outcome is unknown and must be looked up.
             RuntimeError: a write to an audited table was not followed by `Transaction.audit`.
         """
+        self._prepare_key()
         return cast(_T, self._combiner.submit(work))
 
     def write_all(self, works: Sequence[Callable[[Transaction], _T]]) -> list[_T | Exception]:
@@ -116,6 +119,7 @@ class Inventory(Reads):
         Raises:
             RuntimeError: called from inside a work.
         """
+        self._prepare_key()
         jobs = self._combiner.submit_all(works)
         return [cast("_T | Exception", job.result if job.error is None else job.error) for job in jobs]
 
@@ -174,12 +178,18 @@ class Inventory(Reads):
 
     # -- writes -------------------------------------------------------------------------------------------------
 
+    def _prepare_key(self) -> None:
+        """Open the log key before the transaction: others would wait while somebody types the PIN of its token."""
+        if self._key is not None:
+            self._key.prepare()
+
     def _begin_log(self, key: AuditKey) -> None:
         """Write the first head of a new log; whoever comes second finds it there.
 
         A database that has entries or rows but no head is left as it is: it opens, for verification, and refuses
         every write.
         """
+        key.prepare()
         session, _ = self._database.start(Session.begin_write)
         try:
             if self.dialect is Dialect.POSTGRESQL:

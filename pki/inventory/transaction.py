@@ -9,12 +9,12 @@ from typing import Final
 from chargepki.pki.errors import Conflict, StateError
 from chargepki.pki.inventory.audit_chain import (
     ENTRY_COLUMNS,
-    AuditKey,
     ChainState,
     StoredEntry,
     make_entry,
     make_plain_entries,
 )
+from chargepki.pki.inventory.audit_key import AuditKey
 from chargepki.pki.inventory.bulk_writes import BulkWrites, PlainEntry
 from chargepki.pki.inventory.campaign_writes import CampaignWrites
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value

@@ -23,8 +23,7 @@ from chargepki.pki.signer_pkcs11 import Pkcs11KeyStore
 from chargepki.pki.signer_token import TokenKeyStore, _generate, check_token_uri
 from testkit.command_line import CommandLine
 from testkit.foreign import run as run_tool
-from testkit.requests import make_csr
-from testkit.tokens import PIN, Token, make_token
+from testkit.tokens import PIN, Token, borrowed_token
 
 pytestmark = pytest.mark.foreign
 P256 = KeyAlgorithm.SECP256R1
@@ -32,12 +31,8 @@ P256 = KeyAlgorithm.SECP256R1
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
-    before = os.environ.get("SOFTHSM2_CONF")
-    made = make_token(tmp_path_factory.mktemp("token"))
-    yield made
-    os.environ.pop("SOFTHSM2_CONF")
-    if before is not None:
-        os.environ["SOFTHSM2_CONF"] = before
+    with borrowed_token(tmp_path_factory.mktemp("token")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -153,15 +148,8 @@ def test_a_child_process_signs_with_a_session_of_its_own(store: Pkcs11KeyStore, 
 
 def test_a_token_that_goes_away_is_told_and_comes_back_without_a_restart(store: Pkcs11KeyStore, token: Token) -> None:
     signer = store.open(token.uri("ec256"))
-    away = token.folder / "away"
-    (token.folder / "tokens").rename(away)
-    (token.folder / "tokens").mkdir()
-    try:
-        with pytest.raises(SignerError, match=r"no token fits|cannot be used"):
-            signer.sign(b"message")
-    finally:
-        (token.folder / "tokens").rmdir()
-        away.rename(token.folder / "tokens")
+    with token.away(), pytest.raises(SignerError, match=r"no token fits|cannot be used"):
+        signer.sign(b"message")
     assert signer.sign(b"message")
 
 
@@ -237,55 +225,6 @@ def sealed(token: Token, tmp_path: Path) -> CommandLine:
     """A workspace that makes its keys in the token, and has no passphrase."""
     variables = {"CHARGEPKI_KEY_TOKEN": "pkcs11:token=HSM", "CHARGEPKI_PUBLIC_URL": "http://pki.test"}
     return CommandLine(tmp_path / "home", {**token.variables, **variables})
-
-
-def attributes(token: Token, label: str) -> dict[str, object]:
-    """Return what the token says of a private key, by a library that is not ours."""
-    with pkcs11.lib(str(token.module)).get_token(token_label="HSM").open() as session:
-        key = session.get_key(object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=label)
-        names = ("EXTRACTABLE", "NEVER_EXTRACTABLE", "SENSITIVE", "ALWAYS_SENSITIVE", "LOCAL", "PRIVATE")
-        return {name: key[getattr(pkcs11.Attribute, name)] for name in names}
-
-
-def test_every_command_that_signs_does_so_in_the_token(sealed: CommandLine, token: Token, tmp_path: Path) -> None:
-    """From the first root to the last answer: no key file is written, and no command asks for a passphrase."""
-    sealed("ca", "create-hierarchy", "ocpp", "--prefix", "t", "--organization", "Acme", "--country", "DE")
-    sealed("ca", "create", "t-rsa", "--profile", "ocpp/cso-sub", "--issuer", "t-cso-root", "--key", "rsa2048",
-           "--subject", "CN=RSA,O=Acme")  # fmt: skip
-    for label in ("t-cso-root@1", "t-rsa@1"):
-        assert attributes(token, label) == {
-            "EXTRACTABLE": False, "NEVER_EXTRACTABLE": True, "SENSITIVE": True, "ALWAYS_SENSITIVE": True,
-            "LOCAL": True, "PRIVATE": True,
-        }  # fmt: skip
-    leaf = ("--profile", "ocpp/charging-station", "--subject", "CN=CS-1,O=Acme", "--new-key")
-    for ca in ("t-cso-sub", "t-rsa"):
-        sealed("cert", "issue", "--ca", ca, *leaf, "--key-out", tmp_path / f"{ca}.key", "--out", tmp_path / f"{ca}.pem")
-    (tmp_path / "csrs").mkdir()
-    for number in range(66):
-        csr = make_csr(build_name([("CN", f"CS-{number}"), ("O", "Acme")]), keys.generate_private_key(P256))
-        (tmp_path / "csrs" / f"{number}.csr").write_bytes(csr)
-    # Two processes: each opens a session of its own behind the fork.
-    sealed("cert", "issue-batch", "--ca", "t-cso-sub", "--profile", "ocpp/charging-station", "--jobs", "2",
-           "--csr-dir", tmp_path / "csrs", "--out-dir", tmp_path / "out")  # fmt: skip
-    assert len(list((tmp_path / "out").iterdir())) == 66
-    serial = f"{x509.load_pem_x509_certificate((tmp_path / 't-cso-sub.pem').read_bytes()).serial_number:x}"
-    sealed("cert", "revoke", serial, "--reason", "superseded")
-    sealed("crl", "publish", "--all")
-    sealed("ocsp", "presign", "--all", "--out-dir", tmp_path / "staples")
-    sealed("ca", "rollover", "t-cso-root")
-    (tmp_path / "image").write_bytes(b"image")
-    sealed("cert", "issue", "--ca", "t-manufacturer-root", "--profile", "ocpp/firmware-signing", "--subject",
-           "CN=F,O=Acme", "--new-key", "--key-out", tmp_path / "f.key", "--out", tmp_path / "f.pem")  # fmt: skip
-    sealed("audit", "verify")
-    sealed("inventory", "check")
-    sealed("ca", "chain", "t-cso-root@1", "--out", tmp_path / "root.pem")
-    sealed("ca", "chain", "t-cso-sub", "--out", tmp_path / "sub.pem")
-    done = run_tool("openssl", "verify", "-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / "sub.pem",
-                    tmp_path / "out" / "7.pem")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert not list((tmp_path / "home").rglob("*.key")) or {
-        path.name for path in (tmp_path / "home").rglob("*.key")
-    } <= {"audit.key", "sealing.key"}
 
 
 def test_keys_from_before_the_token_stay_where_they_are(sealed: CommandLine, tmp_path: Path) -> None:
