@@ -12,11 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CaRecord, CaState
 
 __all__ = ["CrlGenerations", "check_serials", "relatives", "tells_of_relatives"]
+
+_REMEMBERED: Final = 256
+_told: Final[set[tuple[object, ...]]] = set()
+"""For which states of lists and generations the entries were found to be told."""
 
 
 class CrlGenerations(StrEnum):
@@ -49,7 +54,12 @@ def relatives(reads: Reads, ca: CaRecord, generations: CrlGenerations, now: date
 def tells_of_relatives(reads: Reads, ca: CaRecord, others: Iterable[str]) -> bool:
     """Return whether the newest full list of *ca* has the entries that those generations have now."""
     others = tuple(others)
-    if not any(reads.last_change(other) or reads.count_stored_entries(other) for other in others):
+    changes = {each: reads.last_change(each) for each in (ca.id, *others)}
+    if not any(changes[other] or reads.count_stored_entries(other) for other in others):
+        return True
+    # Lists may be long: they are compared once for each change, not each time that somebody asks.
+    asked = (ca.spki_sha256, reads.list_states(ca.id).get(None), tuple(changes.items()))
+    if asked in _told:
         return True
     latest = reads.latest_crl(ca.id)
     if latest is None:
@@ -57,7 +67,12 @@ def tells_of_relatives(reads: Reads, ca: CaRecord, others: Iterable[str]) -> boo
     segments = [segment for each in (ca.id, *others) for segment in reads.list_crl_segments(each)]
     # As they were joined when it was signed, byte for byte; the number tells of an entry that came off.
     told = b"".join(segment.content for segment in segments)
-    return sum(segment.count for segment in segments) == latest.entries and told in latest.der
+    if sum(segment.count for segment in segments) != latest.entries or told not in latest.der:
+        return False
+    if len(_told) >= _REMEMBERED:
+        _told.clear()
+    _told.add(asked)
+    return True
 
 
 def check_serials(reads: Reads, serials: Iterable[str], others: Sequence[str]) -> list[str]:

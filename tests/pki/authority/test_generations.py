@@ -13,6 +13,8 @@ from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.generations import CrlGenerations
 from chargepki.pki.authority.rollover import RolloverOrder, roll_over
 from chargepki.pki.authority.shards import CrlSettings
+from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.records import CrlSegmentRecord
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_csr, ocpp_authority, open_inventory
 
 
@@ -61,6 +63,25 @@ def test_whichever_list_is_taken_tells_of_all_generations(authority: Authority) 
     assert {each.ca for each in authority.refresh_crls()} == {"t-sub@1", "t-sub@2"}
     assert named(authority, "t-sub@1") == named(authority, "t-sub@2") == {old}
     assert all(authority.check_lists(each) == () for each in ("t-sub@1", "t-sub@2", "t-root"))
+
+
+def test_lists_are_compared_once_for_each_change(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have a million entries, and a service asks every few seconds whether one is due."""
+    authority.revoke(leaf_of(authority, 1), "superseded")
+    authority.refresh_crls()
+    assert authority.refresh_crls() == []
+    read: list[str] = []
+    kind = type(authority.inventory)
+    segments = kind.list_crl_segments
+
+    def watched(self: Inventory, ca: str, shard: int | None = None) -> Iterator[CrlSegmentRecord]:
+        read.append(ca)
+        return segments(self, ca, shard)
+
+    monkeypatch.setattr(kind, "list_crl_segments", watched)
+    assert authority.refresh_crls() == [] and read == []
+    authority.revoke(leaf_of(authority, 2), "superseded")
+    assert len(authority.refresh_crls()) == 2 and read
 
 
 def test_one_revoked_and_one_released_between_two_lists_is_seen(authority: Authority) -> None:
