@@ -23,7 +23,7 @@ import pytest
 
 from chargepki.pki.profiles import list_profiles
 from testkit.every_profile import EveryProfile, issue_every_profile
-from testkit.foreign import Tool, Verdict, judge_chains, judge_crls, need
+from testkit.foreign import ChainCase, Tool, Verdict, judge_by_nss, judge_by_strongswan, judge_chains, judge_crls, need
 from testkit.layout import ROOT
 
 pytestmark = pytest.mark.foreign
@@ -98,6 +98,44 @@ def test_profile_is_judged_as_the_table_says(profile_id: str, tool: Tool) -> Non
             continue
         assert not as_it_should(check, verdict), f"{tool} passes {check}: take it out of the table"
         assert any(row.says in verdict.reason for row in rows), f"{check}: another reason than the table's: {verdict}"
+
+
+# Two more judges, which take a process or three for each chain: leaves in CI, CAs in a campaign.
+LEAVES = tuple(profile.id for profile in PROFILES.values() if not profile.is_ca)
+CAS = tuple(profile.id for profile in PROFILES.values() if profile.is_ca)
+SOME = [pytest.param(LEAVES, id="leaves"), pytest.param(CAS, id="cas", marks=pytest.mark.campaign)]
+
+
+def asked(profiles: tuple[str, ...], check: str) -> list[ChainCase]:
+    wanted = {f"{each}|{check}" for each in profiles}
+    return [case for case in questions().chains if case.id in wanted]
+
+
+@pytest.mark.parametrize("profiles", SOME)
+def test_strongswan_accepts_every_profile_and_refuses_what_was_revoked(profiles: tuple[str, ...]) -> None:
+    """Also those of the 2022 text of ISO 15118-20: it takes no offence at key identifiers that are critical."""
+    refused = {name: each for name, each in judge_by_strongswan(asked(profiles, "valid")).items() if not each.accepted}
+    assert not refused, refused
+    revoked = judge_by_strongswan(asked(profiles[:3], "revoked"))
+    assert revoked and not any(each.accepted for each in revoked.values()), revoked
+
+
+@pytest.mark.parametrize("profiles", SOME)
+def test_nss_accepts_every_profile_but_those_with_critical_key_identifiers(profiles: tuple[str, ...]) -> None:
+    """By the usage that each is for; a leaf counts as an SSL client, which is the least that it asks of one."""
+    verdicts: dict[str, Verdict] = {}
+    for usage, chosen in (
+        ("O", [each for each in profiles if each == "common/ocsp-signer"]),
+        ("L", [each for each in profiles if PROFILES[each].is_ca]),
+        ("C", [each for each in profiles if not PROFILES[each].is_ca and each != "common/ocsp-signer"]),
+    ):
+        verdicts |= judge_by_nss(asked(tuple(chosen), "valid"), usage)
+    refused = {name.partition("|")[0] for name, each in verdicts.items() if not each.accepted}
+    # ISO 15118-20:2022 Annex B marks them critical; a root's own extensions are not looked at, nor has a certificate
+    # of the private environment one that NSS does not know.
+    old = {each for each in profiles if each.startswith("iso15118-20/") and not PROFILES[each].is_root}
+    assert refused == old - {"iso15118-20/private-secc"}
+    assert all("unknown critical extension" in each.reason for each in verdicts.values() if not each.accepted)
 
 
 def test_table_names_only_what_exists_and_explains_every_row() -> None:

@@ -37,6 +37,8 @@ __all__ = [
     "Tool",
     "Verdict",
     "java_program",
+    "judge_by_nss",
+    "judge_by_strongswan",
     "judge_chains",
     "judge_crls",
     "judge_files",
@@ -367,3 +369,62 @@ def _pyhanko_crl(case: CrlCase, folder: Path) -> Verdict:
     except ValueError as refusal:
         return Verdict(False, str(refusal))
     return Verdict(same_issuer, "" if same_issuer else "the list names another issuer")
+
+
+# -- strongSwan and NSS ------------------------------------------------------------------------------------------------
+
+
+def judge_by_strongswan(cases: Sequence[ChainCase]) -> dict[str, Verdict]:
+    """Ask strongSwan's ``pki --verify`` about every case; with lists, it refuses what they name."""
+    if reason := missing("pki", "strongswan-pki"):
+        pytest.skip(reason)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in cases:
+            arguments: list[str | Path] = ["pki", "--verify", "--in", _binary(folder, "leaf", case.chain[0])]
+            above = [case.root, *case.chain[1:], *case.beside]
+            for number, der in enumerate(above):
+                arguments += ["--cacert", _binary(folder, f"ca{number}", der)]
+            for number, der in enumerate(case.crls or ()):
+                arguments += ["--crl", _binary(folder, f"list{number}", der)]
+            done = run(*arguments)
+            said = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "failed to load" not in line]
+            found[case.id] = Verdict(done.returncode == 0, "" if done.returncode == 0 else " / ".join(said)[-400:])
+    return found
+
+
+def judge_by_nss(cases: Sequence[ChainCase], usage: str = "C") -> dict[str, Verdict]:
+    """Ask NSS about every case by its ``certutil -V``, all in one process; lists are left out.
+
+    Args:
+        usage: of the leaf, as certutil calls it: C, an SSL client; L, a CA of SSL; O, an OCSP responder.
+    """
+    if reason := missing("certutil", "libnss3-tools"):
+        pytest.skip(reason)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        for number, case in enumerate(cases):
+            # A database each: NSS finds issuers by name, and chains of several cases share names.
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            run("certutil", "-N", "-d", f"sql:{folder}", "--empty-password")
+            lines = []
+            for place, der in enumerate((case.root, *case.chain, *case.beside)):
+                trust = "CT,C,C" if place == 0 else ",,"
+                if place and der == case.root:
+                    continue
+                lines.append(f"-A -n c{place} -t {trust} -i {_binary(folder, f'c{place}', der)}")
+            lines.append(f"-V -n {'c1' if case.chain[0] != case.root else 'c0'} -u {usage}")
+            batch = folder / "batch"
+            batch.write_text("".join(f"{line} -d sql:{folder}\n" for line in lines))
+            done = run("certutil", "-B", "-i", batch, "-d", f"sql:{folder}")
+            text = (done.stdout + done.stderr).strip().replace("\n", " / ")
+            found[case.id] = Verdict("certificate is valid" in text, "" if "certificate is valid" in text else text)
+    return found
+
+
+def _binary(folder: Path, name: str, der: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(der)
+    return path
