@@ -38,10 +38,22 @@ __all__ = [
     "check_subject",
     "check_username",
     "check_validity",
+    "enrol_again",
 ]
 
 MAX_SERIAL_NUMBER_CHARACTERS = 25
 """BootNotification carries no more (chargingStation.serialNumber, 2.x; chargePointSerialNumber, 1.6)."""
+
+
+def enrol_again(station: str) -> str:
+    """Return how *station* gets a certificate again after its last one was revoked.
+
+    Its password alone opens nothing while it is expected on profile 3 (A05.FR.07).
+    """
+    return (
+        f"let it enrol again with its password; if it is recorded on profile 3, first: "
+        f"chargepki station set-profile {station} 2 --record-only"
+    )
 
 
 class IdentityMismatch(PolicyRefusal):
@@ -236,7 +248,7 @@ def check_validity(certificate: CertificateIdentity, now: datetime, *, station: 
         f"to {certificate.not_after:%Y-%m-%d %H:%M:%S} UTC, not now",
         reason="certificate-expired" if expired else "certificate-not-yet-valid",
         why="A00.FR.403, A00.FR.407",
-        fix="renew it; an expired certificate is replaced over security profile 2"
+        fix=f"let it in, to renew and for nothing else: chargepki station set {station} --accept-expired"
         if expired
         else "wait, or set the clock that is wrong: ours or that of the CA",
     )
@@ -284,7 +296,7 @@ def check_certificate_record(
             f"certificate {record.id} is revoked{at} ({record.revocation_reason or 'unspecified'})",
             status="revoked",
             why="A00.FR.407, A00.FR.705",
-            fix="let the station enrol again with its password",
+            fix=enrol_again(station.id),
         )
     if record.state is not CertificateState.ISSUED:
         raise IdentityMismatch(f"certificate {record.id} is {record.state.value}, not issued")
@@ -325,7 +337,7 @@ def check_fallback(record: CertificateRecord, certificates: Iterable[Certificate
                 f"({other.revocation_reason or 'unspecified'})",
                 status="revoked",
                 why="an older certificate is no way round a revocation (A02.FR.10, A00.FR.705)",
-                fix="let the station enrol again with its password, or issue it a new certificate",
+                fix=enrol_again(record.station or "ID"),
             )
 
 

@@ -23,6 +23,7 @@ REASONS = {
 """How the reason of a row without tests (or with tests of a part) begins."""
 TABLES = {
     "octt": "Cases of the OCTT",
+    "connections": "Requirements about connections, passwords, the boot and logs",
     "requirements": "Requirements of the certificate blocks",
     "checklists": "Checklists",
     "ambiguities": "Where the texts are unclear",
@@ -30,6 +31,7 @@ TABLES = {
 _ROLES = {"csms": "CSMS", "station": "station", "both": "both"}
 _ABOUT = {
     "octt": "The role is the one under test: the CSMS, or the simulated station of `chargepki station simulate`.",
+    "connections": "The blocks A00, A01 and N01, and B01 to B03 where they are about security.",
     "requirements": "An id that begins with `1.6/` is one of the security white paper; the same id often means another"
     " rule in 2.x.",
     "checklists": "What a CSMS and a charging station have to do about security, point by point.",

@@ -10,7 +10,7 @@ from chargepki.ocpp_security.authentication import Restriction
 from chargepki.ocpp_security.csms.journal import Incident
 from chargepki.ocpp_security.csms.services import Services, station_actor
 from chargepki.ocpp_security.events import SecurityEvent
-from chargepki.ocpp_security.identity import check_fallback
+from chargepki.ocpp_security.identity import check_fallback, enrol_again
 from chargepki.ocpp_security.password_record import promote_password
 from chargepki.pki.errors import RevocationError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -40,13 +40,13 @@ class Arrival(StrEnum):
     STATION_REMOVED = "station removed"
     EXCEPTION_ENDED = "the exception by which it came in has ended"
 
-    def incident(self) -> Incident:
-        """Return what the operator is told."""
+    def incident(self, station: str) -> Incident:
+        """Return what the operator is told of *station*."""
         if self is Arrival.CERTIFICATE_REVOKED:
             return Incident(
                 "revoked-while-connected",
                 "the certificate of this connection was revoked, so the connection is closed",
-                "let the station enrol again with its password",
+                enrol_again(station),
                 SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
             )
         if self is Arrival.SUCCESSOR_REVOKED:
@@ -54,7 +54,7 @@ class Arrival(StrEnum):
                 "successor-revoked",
                 "the certificate of this connection is superseded and a later one of the station was revoked, "
                 "so the connection is closed",
-                "let the station enrol again with its password, or issue it a new certificate",
+                enrol_again(station),
                 SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
             )
         if self is Arrival.EXCEPTION_ENDED:
@@ -64,7 +64,12 @@ class Arrival(StrEnum):
                 "let it come in with a certificate of ours",
                 SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE,
             )
-        return Incident("station-removed", "the station was removed from the inventory", "", "StationRemoved")
+        return Incident(
+            "station-removed",
+            "the station was removed from the inventory, so its connection is closed",
+            f"if that was a mistake: chargepki station add {station}",
+            "StationRemoved",
+        )
 
 
 def is_still_allowed(reads: Reads, connection: StationConnection) -> bool:

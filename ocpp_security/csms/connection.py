@@ -13,6 +13,7 @@ from websockets.asyncio.server import ServerConnection
 
 from chargepki.ocpp_security.csms.admission import Admitted
 from chargepki.ocpp_security.csms.answers import plain_answer
+from chargepki.ocpp_security.csms.boot_standing import BootStanding
 from chargepki.ocpp_security.csms.embedding import Embedding, SecurityEventNews
 from chargepki.ocpp_security.csms.firmware_reports import record_boot, record_status
 from chargepki.ocpp_security.csms.journal import Incident
@@ -95,6 +96,7 @@ class StationConnection:
         """Whether the station may be handed what waits for it: it has booted, or goes on without booting."""
         self.has_booted = False
         """Whether it sent BootNotification here, rather than taking up an earlier session."""
+        self.standing = BootStanding(version)
         self._has_requested = False
         self._presence_at = now
         self._events = WindowCounter(timedelta(minutes=1), _MAX_EVENTS)
@@ -128,6 +130,7 @@ class StationConnection:
     ) -> dict[str, Any]:
         """Call the station; see `RpcLink.call`."""
         patience = timeout or self._services.config.limits.call_timeout
+        self.standing.calling(action, payload)
         return await self.link.call(action, payload, patience, unchecked=unchecked)
 
     def presence(self, now: datetime, *, connected: bool = True) -> PresenceRecord:
@@ -180,6 +183,7 @@ class StationConnection:
     async def _on_call(self, event: CallReceived) -> Reply:
         if self.restriction is not None:
             check_allowed(event, self.restriction)
+        self.standing.check(event.action)
         reply = await self._handle(event)
         # A station that has other things to say need not send Heartbeats.
         if self._is_presence_old(_PRESENCE_REFRESH_BUSY):
@@ -279,10 +283,11 @@ class StationConnection:
             "interval": int(self._services.config.heartbeat_interval.total_seconds()),
         }
         reply = Reply(accepted) if self.embedding is None else await self._ask_embedding(event)
+        self.standing.answered(reply.payload.get("status"))
 
         async def then() -> None:
             # A station that was rejected must stay quiet, and is left alone (B03).
-            if reply.payload.get("status") != "Rejected":
+            if not self.standing.is_rejected:
                 self.become_ready()
             if reply.then is not None:
                 await reply.then()

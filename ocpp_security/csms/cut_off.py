@@ -113,7 +113,7 @@ class CutOff:
         if lost is None or guarded not in self._guarded:
             return
         self._guarded.discard(guarded)
-        incident = lost.incident()
+        incident = lost.incident(guarded.station)
         _log.warning("%s: [%s] %s; to fix: %s", guarded.station, incident.code, incident.cause, incident.cure)
         # Not awaited here: a peer that does not answer the close frame must not hold up the others.
         self._spawn(guarded.connection.close(_POLICY_VIOLATION, lost.value))

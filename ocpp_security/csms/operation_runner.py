@@ -67,8 +67,7 @@ class OperationRunner:
     def kick(self, station: str) -> None:
         """Look at the operations of *station*, if it is connected here; cheap when there is nothing to do."""
         connection = self._services.registry.find(station)
-        # Operations wait for a station that is only let in to get its certificate: nothing else is its business yet.
-        if self._stopping or connection is None or connection.restriction is not None:
+        if self._stopping or connection is None or not _may_be_called(connection):
             return
         for lane in Lane:
             self._kick((station, lane))
@@ -125,7 +124,7 @@ class OperationRunner:
         while not self._stopping:
             self._news[key].clear()
             connection = self._services.registry.find(station)
-            if connection is None or connection.restriction is not None:
+            if connection is None or not _may_be_called(connection):
                 return
             # A lease is a write, and most stations that connect have no update under way.
             if lane is Lane.FIRMWARE and not await self._off(self._store.has_open, station, lane):
@@ -160,7 +159,8 @@ class OperationRunner:
                 await self._off(self._store.finish, operation, step, self._services.clock())
                 _log.info("operation %s on %s: %s", operation.id, station, step.state.value)
                 return
-            if self._stopping or self._services.registry.find(station) is not connection:
+            is_here = self._services.registry.find(station) is connection and _may_be_called(connection)
+            if self._stopping or not is_here:
                 await self._off(self._store.release, operation, unknown=unanswered)
                 return
             if isinstance(step, SendAttempt):
@@ -248,6 +248,15 @@ class OperationRunner:
 
     async def _off(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._services.offload.run(work, *args, **kwargs)
+
+
+def _may_be_called(connection: StationConnection) -> bool:
+    """Say whether operations are carried out over *connection*; where not, they wait.
+
+    A station that is only let in to get its certificate has no other business yet, and one that was rejected is left
+    alone (B03.FR.03).
+    """
+    return connection.restriction is None and not connection.standing.is_rejected
 
 
 def _key(operation: OperationRecord) -> _Key:

@@ -322,7 +322,7 @@ class CsmsSecurity:
                 silence = self.config.limits.silence.total_seconds()
                 timer = asyncio.get_running_loop().call_later(silence, connection.become_ready)
             else:
-                connection.close_for(arrival.incident(), arrival.value)
+                connection.close_for(arrival.incident(connection.station.id), arrival.value)
             _log.info(
                 "%s connected from %s (%s, profile %d)",
                 connection.station.id, connection.peer, connection.version.value, connection.profile,

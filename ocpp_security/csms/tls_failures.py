@@ -23,6 +23,8 @@ class TlsFailure:
 
 
 _INVALID_CERTIFICATE = SecurityEvent.INVALID_CHARGING_STATION_CERTIFICATE
+_NOT_AUTHENTICATED = SecurityEvent.CSMS_FAILED_TO_AUTHENTICATE
+"""Who refuses our certificate says so by an alert: the authentication of the CSMS failed."""
 
 # OpenSSL's reason names; where one is missing here, its own text is passed on.
 _BY_REASON: dict[str, TlsFailure] = {
@@ -63,25 +65,25 @@ _BY_REASON: dict[str, TlsFailure] = {
         "unknown-ca-alert",
         "the station does not trust our server certificate (alert unknown_ca)",
         "install the root of the server certificate on the station (CSMSRootCertificate)",
-        None,
+        _NOT_AUTHENTICATED,
     ),
     "SSLV3_ALERT_BAD_CERTIFICATE": TlsFailure(
         "bad-certificate-alert",
         "the station refused our server certificate (alert bad_certificate)",
         "check that the server certificate's name is the host in the station's URL and that its chain is complete",
-        None,
+        _NOT_AUTHENTICATED,
     ),
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": TlsFailure(
         "certificate-expired-alert",
         "the station holds our server certificate for expired",
         "renew the server certificate, or set the station's clock",
-        None,
+        _NOT_AUTHENTICATED,
     ),
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": TlsFailure(
         "certificate-unknown-alert",
         "the station refused our server certificate without saying why (alert certificate_unknown)",
         "check the station's trusted roots, its clock, and the name in its URL",
-        None,
+        _NOT_AUTHENTICATED,
     ),
 }
 _BY_REASON["UNKNOWN_PROTOCOL"] = _BY_REASON["UNSUPPORTED_PROTOCOL"]

@@ -140,4 +140,4 @@ class Worker:
             # Which CA signs for the station has changed; its next request shall not wait for a reconnect to heed it.
             connection.renewal.flow.replan(plans)
         if lost is not None:
-            connection.close_for(lost.incident(), lost.value)
+            connection.close_for(lost.incident(connection.station.id), lost.value)

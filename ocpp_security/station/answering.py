@@ -61,6 +61,9 @@ class StationAnswers:
             OcppRefusal: this station does not support it.
         """
         station, payload = self._station, cast("dict[str, Any]", event.payload)
+        if self._session.is_rejected and station.version is not OcppVersion.V16:
+            answer_no = CallErrorAnswer(RpcErrorCode.SECURITY_ERROR, "BootNotification was rejected")
+            raise OcppRefusal(f"{event.action} while BootNotification is rejected (B03.FR.08)", answer=answer_no)
         match event.action:
             case "TriggerMessage" | "ExtendedTriggerMessage":
                 return self._triggered(event.action, payload)

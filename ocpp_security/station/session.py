@@ -65,7 +65,10 @@ class StationSession:
     def __init__(self, simulator: StationSimulator, socket: ClientConnection, credentials: Credentials) -> None:
         self.station, self._credentials = simulator, credentials
         self._booted = asyncio.Event()
+        self.is_rejected = False
+        """Whether the CSMS rejected the last BootNotification: until the next one both ends keep quiet (B03)."""
         self._firmware_news = asyncio.Event()
+        self._sending_events = asyncio.Lock()
         self._changed = asyncio.Event()
         self._certificates_changed = asyncio.Event()
         self._new_keys: dict[CertificateUse, PrivateKey] = {}
@@ -199,6 +202,7 @@ class StationSession:
                 station.tell(Milestone.DISCONNECTED, f"the CSMS refused the BootNotification: {exc.rpc_code}")
             else:
                 wait = float(answer.get("interval") or _RETRY_BOOT_SECONDS)
+                self.is_rejected = answer["status"] == "Rejected"
                 if answer["status"] == "Accepted":
                     station.tell(Milestone.BOOTED, "the CSMS accepted the BootNotification")
                     return int(wait)
@@ -255,6 +259,12 @@ class StationSession:
             await self._send_events()
 
     async def _send_events(self) -> None:
+        # The boot, the firmware and what the CSMS asks for all come here, at the same time too: without the lock two of
+        # them would send the same event.
+        async with self._sending_events:
+            await self._send_queued()
+
+    async def _send_queued(self) -> None:
         station = self.station
         while station.store.state.events:
             event = station.store.state.events[0]

@@ -83,6 +83,14 @@ def test_a_queued_csr_is_counted_and_its_answer_is_told(run: CommandLine, place:
     assert run("inventory", "list", "--json").json()["queued_requests"] == 0
 
 
+@pytest.mark.parametrize("profiles", ["0,1", "1"])
+def test_an_endpoint_without_tls_says_what_that_means(run: CommandLine, place: Path, profiles: str) -> None:
+    service = Service(run, place, "--security-profile", profiles)
+    service.stop()
+    assert "passwords in clear text (A00.FR.201" in service.said()
+    assert ("anybody who knows a station's identity can speak in its name" in service.said()) is (profiles != "1")
+
+
 def test_a_simulation_that_does_not_get_there_ends(run: CommandLine, place: Path, queueing: Service) -> None:
     late = run.run(*simulated(queueing, place, "CS-9", *ACME, "--until", "certificate-proven", "--timeout", "1s"))
     late.check_one_error(4)
@@ -93,7 +101,8 @@ def test_a_simulation_that_does_not_get_there_ends(run: CommandLine, place: Path
     refused = run.run(*simulated(queueing, place, "CS-10", "--until", "certificate-proven"))
     refused.check_one_error(3)
     assert "the request has no O" in refused.stderr
-    contract = ("--no-enrol", "--contract", str(place / "chain.pem"), "--until", "authorized")
+    # The limit is for a simulation that does not end by itself: it then says so, and the words below are not there.
+    contract = ("--no-enrol", "--contract", str(place / "chain.pem"), "--until", "authorized", "--timeout", "30s")
     car = run.run(*simulated(queueing, place, "CS-9", *contract))
     car.check_one_error(3)
     assert "did not reach authorized: the vehicle may not charge" in car.stderr

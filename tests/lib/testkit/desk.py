@@ -29,6 +29,8 @@ class Desk:
         self.calls: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self.arrivals: list[str] = []
         self.sockets: list[ServerConnection] = []
+        self.boot_status = "Accepted"
+        self.boot_interval = 300
         self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def handle(self, socket: ServerConnection) -> None:
@@ -40,7 +42,7 @@ class Desk:
                 kind, number, *rest = orjson.loads(text)
                 if kind == 2:
                     self.calls.put_nowait((rest[0], rest[1]))
-                    await socket.send(orjson.dumps([3, number, _reply(rest[0])]).decode())
+                    await socket.send(orjson.dumps([3, number, self._reply(rest[0])]).decode())
                 elif number in self._answers:
                     self._answers.pop(number).set_result(rest[0] if kind == 3 else {"error": rest[0]})
 
@@ -56,14 +58,13 @@ class Desk:
         await self.sockets[-1].send(orjson.dumps([2, number, action, payload]).decode())
         return await asyncio.wait_for(asyncio.shield(self._answers[number]), 60)
 
-
-def _reply(action: str) -> dict[str, Any]:
-    now = datetime.now(UTC).isoformat()
-    if action == "BootNotification":
-        return {"status": "Accepted", "currentTime": now, "interval": 300}
-    if action == "Heartbeat":
-        return {"currentTime": now}
-    return {"status": "Accepted"} if action == "SignCertificate" else {}
+    def _reply(self, action: str) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat()
+        if action == "BootNotification":
+            return {"status": self.boot_status, "currentTime": now, "interval": self.boot_interval}
+        if action == "Heartbeat":
+            return {"currentTime": now}
+        return {"status": "Accepted"} if action == "SignCertificate" else {}
 
 
 @contextlib.asynccontextmanager

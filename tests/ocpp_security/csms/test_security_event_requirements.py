@@ -12,6 +12,7 @@ from chargepki.ocpp_security.events import SecurityEvent, event_name, is_sent
 from chargepki.ocpp_security.station import StationSimulator, StationStore
 from chargepki.ocpp_security.versions import OcppVersion
 from testkit.csms_rig import PASSWORD, Rig, run_on
+from testkit.desk import desk_with
 from testkit.ocpp_peers import open_socket
 
 
@@ -38,6 +39,29 @@ def test_a04_fr_02_queue_and_log_outlive_the_station_process(tmp_path: Path, ver
     again = station(tmp_path / "s", version).store
     assert [event.type for event in again.state.events] == ["TamperDetectionActivated"]
     assert len(again.security_log()) == 1
+
+
+def test_a04_fr_02_each_queued_event_is_sent_once_and_not_before_the_boot(tmp_path: Path) -> None:
+    """Others sent theirs twice, and before they were accepted; who asks for several at once gets each event once."""
+    details = ["door", "window", "simulator started"]
+
+    async def story() -> list[str]:
+        async with desk_with(tmp_path) as (desk, station, _):
+            for detail in details[:2]:
+                station.raise_event(SecurityEvent.TAMPER_DETECTION_ACTIVATED, detail)
+            seen: list[str] = []
+            while details[-1] not in seen:
+                action, payload = await asyncio.wait_for(desk.calls.get(), 60)
+                seen.append(payload.get("techInfo", action))
+            await desk.call("TriggerMessage", {"requestedMessage": "Heartbeat"})
+            while seen[-1] != "Heartbeat":
+                action, payload = await asyncio.wait_for(desk.calls.get(), 60)
+                seen.append(payload.get("techInfo", action))
+            return seen
+
+    seen = run_on("asyncio", story())
+    assert seen[0] == "BootNotification"
+    assert [each for each in seen if each in details] == details
 
 
 def test_a04_fr_04_the_log_rolls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,10 +34,12 @@ from chargepki.ocpp_security.station.session import StationSession
 from chargepki.ocpp_security.tls import TlsIdentity, server_context
 from chargepki.ocpp_security.versions import OcppVersion
 from testkit.csms_rig import PASSWORD, run_on
+from testkit.desk import desk_with
 
 VERSIONS = ["ocpp1.6", "ocpp2.0.1", "ocpp2.1"]
 FAST = RetryPolicy(timedelta(seconds=0.02), timedelta(seconds=0.02))
 DAY = timedelta(days=1)
+VARIABLE = {"component": {"name": "SecurityCtrlr"}, "variable": {"name": "SecurityProfile"}}
 
 
 @cache
@@ -200,3 +202,26 @@ def test_row_55_and_1_6_l01_fr_20_what_the_secure_messages_replace_is_not_suppor
     assert isinstance(refused.value.answer, CallErrorAnswer)
     assert refused.value.answer.code is RpcErrorCode.NOT_SUPPORTED
     assert station.firmware.store.state.job is None
+
+
+def test_b03_fr_08_a_rejected_station_answers_security_error_and_sends_nothing_until_it_is_accepted(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with desk_with(tmp_path) as (desk, _station, _):
+            desk.boot_status, desk.boot_interval = "Rejected", 1
+            await desk.expect("BootNotification")
+            assert await desk.call("GetVariables", {"getVariableData": [VARIABLE]}) == {"error": "SecurityError"}
+            # B02.FR.01: in Pending the CSMS may ask for whatever it needs.
+            desk.boot_status = "Pending"
+            action = ""
+            while action != "BootNotification" or "error" in (
+                answer := await desk.call("GetVariables", {"getVariableData": [VARIABLE]})
+            ):
+                action, _ = await asyncio.wait_for(desk.calls.get(), 60)
+                assert action == "BootNotification"
+            assert answer["getVariableResult"][0]["attributeStatus"] == "Accepted"
+            desk.boot_status = "Accepted"
+            await desk.expect("StatusNotification")
+
+    run_on("asyncio", story())
