@@ -8,51 +8,26 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.address import DatabaseAddress, Dialect
+from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.audit import AuditKey
-from chargepki.pki.inventory.engine import Database, Session
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "lib"))
 
 from testkit.databases import create_database, libpq, server_uri
+from testkit.loading import loading
 
 __all__ = ["copy_to_postgresql", "loading", "postgresql_url"]
-
-_CACHE_KIB = 1 << 20
 
 
 def postgresql_url(name: str) -> str:
     """Start a PostgreSQL server for this process, and return the URL of a new, empty database of it."""
     return create_database(server_uri(), name, "template0")
-
-
-@contextlib.contextmanager
-def loading(url: str) -> Iterator[Session]:
-    """Lend a connection to an SQLite database that takes very many certificates: their indexes are made at the end."""
-    database = Database(DatabaseAddress.parse(url))
-    with database.session() as session:
-        for setting in (f"cache_size = -{_CACHE_KIB}", "synchronous = OFF", "wal_autocheckpoint = 100000"):
-            session.execute(f"PRAGMA {setting}")
-        indexes = [
-            (str(name), str(text))
-            for name, text in session.execute(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'certificate' AND sql NOT NULL"
-            )
-        ]
-        for name, _ in indexes:
-            session.execute(f'DROP INDEX "{name}"')
-        yield session
-        for _, text in indexes:
-            session.execute(text)
-        session.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
 
 
 def copy_to_postgresql(source: Path, url: str, log_key: AuditKey) -> Inventory:

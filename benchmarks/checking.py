@@ -1,8 +1,8 @@
 """What does a check of the whole inventory cost, against the linter and the signature checks that it is made of?
 
 The check is the command, on all cores, from its start to its exit code; CPU time is that of all its processes. The
-reference lints and verifies one certificate in ``SAMPLE_OF`` without anything around it.
-``CHARGEPKI_BENCH_CERTIFICATES`` sets the size (100,000 by default; a million in a campaign).
+reference lints and verifies one certificate in ``SAMPLE_OF`` without anything around it. What PostgreSQL's server does
+is not counted. ``CHARGEPKI_BENCH_CERTIFICATES`` sets the size (100,000 by default; a million in a campaign).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.bulk import copy_to_postgresql, postgresql_url
 from benchmarks.estate import AT, made, size
 from benchmarks.harness import Case, Comparison, Limit, compare, main
 from chargepki.pki import keys
@@ -78,10 +79,11 @@ def reference(judged: Sequence[Judged]) -> Callable[[], None]:
     return run
 
 
-def check(folder: Path, expected: int) -> Callable[[], None]:
-    """Return what checks everything with the command."""
+def check(folder: Path, expected: int, url: str | None = None) -> Callable[[], None]:
+    """Return what checks everything with the command: the SQLite file in *folder*, or the database at *url*."""
     command = [str(Path(sys.executable).parent / "chargepki"), "inventory", "check", "--json", "-q", "--fresh"]
     command += ["--home", str(folder), "--at", f"{AT:%Y-%m-%dT%H:%M:%SZ}"]
+    command += [] if url is None else ["--database", url]
 
     def run() -> None:
         # It finds errors: what the estate was made of is not all sound.
@@ -92,23 +94,30 @@ def check(folder: Path, expected: int) -> Callable[[], None]:
     return run
 
 
+def compare_on(database: str, run: Callable[[], None], judged: Sequence[Judged], *, rounds: int = ROUNDS) -> Comparison:
+    """Compare the check of one database with the reference, per certificate."""
+    return compare(
+        f"what does a check of everything cost against its linter and signature checks? {database}",
+        subject=Case("inventory check", run, CERTIFICATES),
+        reference=Case("lint_certificate and verify", reference(judged), len(judged)),
+        limit=LIMIT,
+        rounds=rounds,
+        seconds=0.0,
+        warms_up=False,
+        note=f"{CERTIFICATES} certificates; the reference judges {len(judged)} of them",
+    )
+
+
 def measure() -> Sequence[Comparison]:
-    """Compare the two, per certificate."""
+    """Compare the two on both databases."""
     with made(CERTIFICATES) as estate:
         with estate.open() as inventory:
             judged = sample(inventory)
-        return [
-            compare(
-                "what does a check of everything cost against its linter and signature checks?",
-                subject=Case("inventory check", check(estate.folder, CERTIFICATES), CERTIFICATES),
-                reference=Case("lint_certificate and verify", reference(judged), len(judged)),
-                limit=LIMIT,
-                rounds=ROUNDS,
-                seconds=0.0,
-                warms_up=False,
-                note=f"{CERTIFICATES} certificates on SQLite; the reference judges {len(judged)} of them",
-            )
-        ]
+        found = [compare_on("SQLite", check(estate.folder, CERTIFICATES), judged)]
+        url = postgresql_url("checking")
+        copy_to_postgresql(estate.database, url, estate.log_key).close()
+        found.append(compare_on("PostgreSQL", check(estate.folder, CERTIFICATES, url), judged, rounds=1))
+    return found
 
 
 if __name__ == "__main__":

@@ -273,7 +273,7 @@ def _known(field: Field, condition: ColumnElement[bool], dialect: Dialect) -> Co
 def _listed(field: Field, values: Sequence[Value], dialect: Dialect) -> ColumnElement[bool]:
     if field.name == "ca":
         return or_(*(_compared(field, "=", value, dialect) for value in values))
-    return _column(field, dialect).in_([_stored_literal(field, value) for value in values])
+    return _column(field, dialect).in_([_operand(field, value, dialect) for value in values])
 
 
 def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnElement[bool]:
@@ -282,7 +282,7 @@ def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnEl
         name = str(value)
         first, last = (f"{name}:", f"{name};") if "@" in name else (f"{name}@", f"{name}A")
         return and_(_C.id >= first, _C.id < last)
-    one, other = _column(field, dialect), _stored_literal(field, value)
+    one, other = _column(field, dialect), _operand(field, value, dialect)
     comparisons: dict[str, ColumnElement[bool]] = {
         "=": one == other,
         "<": one < other,
@@ -293,9 +293,10 @@ def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnEl
     return comparisons[op]
 
 
-def _stored_literal(field: Field, value: Value) -> ColumnElement[Any]:
-    if field.name == "state" and value in field.known:
-        # In the text, where a database sees that an index of the certificates in this state will do.
+def _operand(field: Field, value: Value, dialect: Dialect) -> ColumnElement[Any]:
+    if dialect is Dialect.POSTGRESQL and field.name == "state" and value in field.known:
+        # In the text, where PostgreSQL sees that an index of the certificates in this state will do. SQLite would
+        # take that index where another holds all that is asked for.
         return literal_column(f"'{value}'", Text())
     return literal(_stored(value))
 

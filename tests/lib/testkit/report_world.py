@@ -9,9 +9,7 @@ from pathlib import Path
 from chargepki.pki.checking import CheckReport, Example, FindingGroup
 from chargepki.pki.findings import Severity
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.codec import CERTIFICATE
-from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.filter_parser import parse_filter
 from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.records import CertificateState
@@ -19,6 +17,7 @@ from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.reporting import Report, Scope, audit_part, collect_report, findings_part
 from testkit.estates import CERTIFICATES
 from testkit.inventories import NOW
+from testkit.loading import loading
 
 __all__ = ["HOSTILE", "check_report", "fill_rows", "make_report"]
 
@@ -54,8 +53,7 @@ def check_report() -> CheckReport:
 def fill_rows(database: Path, count: int) -> None:
     """Add *count* certificates of a thousand vendors, some with hostile names, to an estate (`fill_estate`)."""
     base = next(row for row in CERTIFICATES if row.state is CertificateState.ISSUED and row.not_after > NOW)
-    filling = Database(DatabaseAddress.parse(f"sqlite:///{database}"))
-    with filling.session() as session:
+    with loading(f"sqlite:///{database}") as session:
         for first in range(0, count, _BATCH):
             rows = []
             for number in range(first, min(count, first + _BATCH)):
@@ -80,4 +78,3 @@ def fill_rows(database: Path, count: int) -> None:
             session.begin_write()
             session.run_many("certificate_insert", rows)
             session.commit()
-    filling.close()

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from chargepki.pki.inventory import Inventory, backfill
-from chargepki.pki.inventory.address import DatabaseAddress
+from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.codec import CERTIFICATE
 from chargepki.pki.inventory.engine import Database
+from chargepki.pki.inventory.filter_fields import FIELDS, Step
 from chargepki.pki.inventory.filter_parser import parse_filter
+from chargepki.pki.inventory.filter_sql import count_statement, group_statement, traits_statement
 from chargepki.pki.inventory.traits import derive_traits, read_traits, stored_traits, with_traits
 from chargepki.pki.questions import take_census
+from chargepki.pki.questions.timeline import valid_at
 from testkit.authorities import open_inventory
 from testkit.estates import CERTIFICATES, fill_estate
 from testkit.inventories import NOW, fill
 
 TO_0016 = (
-    "DROP INDEX ix_certificate_issued",
+    "DROP INDEX IF EXISTS ix_certificate_issued",
     "DROP INDEX ix_certificate_expiry",
     "ALTER TABLE certificate DROP COLUMN traits",
     "CREATE INDEX ix_certificate_expiry ON certificate (not_after, state, profile, id)",
@@ -110,3 +113,27 @@ def _check_long(inventory: Inventory, long: str) -> None:
     assert (row.value, row.certificates) == (long, 1)
     (by_key,) = take_census(inventory, NOW, "algorithm", wanted=wanted, only_valid=False).rows
     assert by_key.value in {"secp256r1", "ed25519", "rsa2048", "secp521r1"}
+
+
+def test_indexes_hold_all_that_counts_and_censuses_ask_for(database_url: str, tmp_path: Path) -> None:
+    soon = parse_filter("state = 'issued' and not_after >= now and not_after < now + 30d", now=NOW)
+    with closing(fill_estate(database_url, tmp_path)) as inventory:
+        dialect = inventory.dialect
+        is_sqlite = dialect is Dialect.SQLITE
+        asked = (
+            (count_statement(soon, dialect), "ix_certificate_expiry" if is_sqlite else "ix_certificate_issued"),
+            (traits_statement(valid_at(NOW), dialect), "ix_certificate_expiry"),
+            (group_statement(valid_at(NOW), dialect, by=(FIELDS["ca"],), step=Step.YEAR), "ix_certificate_expiry"),
+        )
+        database = Database(DatabaseAddress.parse(database_url))
+        with database.session() as session:
+            if not is_sqlite:
+                # So few rows are read as they lie.
+                session.execute("VACUUM ANALYZE certificate")
+                session.execute("SET enable_seqscan = off")
+                session.execute("SET enable_bitmapscan = off")
+            for (sql, parameters), index in asked:
+                explained = session.execute(f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{sql}", parameters)
+                plan = "\n".join(str(row[-1]) for row in explained)
+                assert f"COVERING INDEX {index}" in plan or f"Index Only Scan using {index}" in plan, plan
+        database.close()
