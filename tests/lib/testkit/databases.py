@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 import warnings
@@ -26,6 +27,7 @@ from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.migrate import migrate
 
 __all__ = [
+    "copy_rows",
     "create_database",
     "database_url",
     "end_all_connections",
@@ -119,6 +121,24 @@ def fresh_database(server: str, *, is_blank: bool = False, template: str | None 
     yield create_database(server, name, template or ("template0" if is_blank else _migrated(server)))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def copy_rows(source: Path, url: str) -> None:
+    """Fill a migrated database of PostgreSQL with the rows of an inventory on SQLite, whatever it has besides."""
+    with sqlite3.connect(source) as reader, psycopg.connect(libpq(url)) as writer:
+        # Foreign keys hold in the source; in which order the rows come does not matter then.
+        writer.execute("SET session_replication_role = replica")
+        columns = writer.execute(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
+        ).fetchall()
+        for table in sorted({row[0] for row in columns}):
+            types = {name: kind for owner, name, kind in columns if owner == table}
+            names = ", ".join(types)
+            writer.execute(f"DELETE FROM {table}".encode())
+            insert = f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(types))})".encode()
+            for row in reader.execute(f"SELECT {names} FROM {table}"):
+                flags = zip(row, types.values(), strict=True)
+                writer.execute(insert, [bool(each) if kind == "boolean" else each for each, kind in flags])
 
 
 def libpq(url: str) -> str:

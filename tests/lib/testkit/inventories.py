@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from chargepki.pki import names
+from chargepki.pki.der import to_pem
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.campaign_records import (
     CampaignRecord,
@@ -68,6 +69,8 @@ from chargepki.pki.inventory.trust_records import (
     StationRootState,
     TrustRootRecord,
 )
+from chargepki.pki.keys import spki_der
+from testkit.chains import make
 
 __all__ = [
     "ACTOR",
@@ -296,11 +299,13 @@ def campaign_station_record(campaign: str = "spring", station: str = "CS-1") -> 
 
 
 def _fill_firmware(inventory: Inventory) -> None:
+    maker = make("Firmware")
+    pem, spki = to_pem("CERTIFICATE", maker.der), spki_der(maker.certificate.public_key())
     release = FirmwareReleaseRecord(
-        *("r1", "V", "M", "", "1.0", 3, "00", "c2ln", "pem", b"root", "", None, "", FirmwareReleaseState.PROPOSED),
+        *("r1", "V", "M", "", "1.0", 3, "00", "c2ln", pem, maker.der, "", None, "", FirmwareReleaseState.PROPOSED),
         *("alice", NOW),
     )
-    approver = FirmwareApproverRecord("bob", b"spki", "01", True, "alice", NOW)
+    approver = FirmwareApproverRecord("bob", spki, "01", True, "alice", NOW)
     do(inventory, lambda tx: tx.add_release(release))
     do(inventory, lambda tx: tx.add_approver(approver))
     do(inventory, lambda tx: tx.add_approval(FirmwareApprovalRecord("r1", "bob", "02", b"signature", NOW)))
