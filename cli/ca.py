@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,7 @@ from chargepki.cli.ca_offline import add_offline
 from chargepki.cli.ca_plan import add_plan
 from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.row_filtering import chosen_rows, row_options
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
 
 if TYPE_CHECKING:
@@ -209,13 +210,15 @@ def connect(state: GlobalState, name: str, profile_id: str, dry_run: bool) -> No
 
 @ca.command("list", example="chargepki ca list --json")
 @click.option("--foreign", is_flag=True, help="Also those known only as issuers of imported certificates.")
+@row_options
 @pass_state
-def list_cas(state: GlobalState, foreign: bool) -> None:
-    """List every CA and generation."""
+def list_cas(state: GlobalState, foreign: bool, where: str | None, at: datetime | None, limit: int | None) -> None:
+    """List every CA and generation, and where its key is."""
     records = list(state.workspace.inventory.list_cas(foreign=foreign))
     if not records:
         state.output.say("no CA yet; create some with: chargepki ca create-hierarchy STANDARD …")
-    state.output.rows("chargepki/ca-list", _COLUMNS, [ca_row(record) for record in records], key="cas")
+    rows = chosen_rows(state, "ca", map(ca_row, records), where=where, at=at, limit=limit)
+    state.output.rows("chargepki/ca-list", _COLUMNS, rows, key="cas")
 
 
 @ca.command("show", example="chargepki ca show acme-sub")
@@ -238,7 +241,7 @@ def show(state: GlobalState, name: str) -> None:
     state.output.fields("chargepki/ca", row)
 
 
-_COLUMNS = ("id", "profile", "state", "issuer", "not_after", "subject")
+_COLUMNS = ("id", "profile", "state", "key", "issuer", "not_after", "subject")
 
 
 def ca_row(record: CaRecord) -> dict[str, Any]:

@@ -67,10 +67,14 @@ def export_chunks(
         return _pem(ders) if form is Form.PEM else _pkcs12(ders, passphrase)
     rows = stream_certificates(inventory, wanted, with_der=with_pem)
     certificates = _objects(exported_columns(), rows, with_pem=with_pem)
-    cas, stations = _others(inventory) if everything else ((), ())
+    lists: dict[str, Iterable[dict[str, Any]]] = {"certificate": certificates}
+    if everything:
+        lists = {"ca": _cas(inventory), **lists, **_others(inventory)}
+    elif form is Form.JSON:
+        lists = {"ca": (), **lists, "station": ()}
     if form is Form.JSON:
-        return _json({"cas": cas, "certificates": certificates, "stations": stations})
-    return _lines((("ca", cas), ("certificate", certificates), ("station", stations)))
+        return _json({f"{kind.replace('-', '_')}s": rows for kind, rows in lists.items()})
+    return _lines(lists.items())
 
 
 def write_chunks(state: GlobalState, chunks: Iterable[bytes], out: str | None, *, is_binary: bool) -> None:
@@ -93,13 +97,30 @@ def write_chunks(state: GlobalState, chunks: Iterable[bytes], out: str | None, *
     sys.stdout.buffer.flush()
 
 
-def _others(inventory: Inventory) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
-    """Return CAs and stations as their commands show them."""
+def _cas(inventory: Inventory) -> Iterator[dict[str, Any]]:
     from chargepki.cli.ca import ca_row
-    from chargepki.cli.station_rows import station_row
 
-    stations = (station_row(each, inventory.find_presence(each.id)) for each in inventory.list_stations())
-    return (ca_row(each) for each in inventory.list_cas()), stations
+    return map(ca_row, inventory.list_cas(foreign=True))
+
+
+def _others(inventory: Inventory) -> dict[str, Iterator[dict[str, Any]]]:
+    """Return what is no certificate as its command shows it, by kind."""
+    from chargepki.cli.firmware_store import release_rows
+    from chargepki.cli.station_rows import attempt_rows, event_row, operation_row, station_rows
+
+    operations = map(operation_row, inventory.list_newest_operations())
+    return {
+        "station": station_rows(inventory),
+        "firmware-release": release_rows(inventory, vendor=None, model=None, wanted=None),
+        "operation": (_operation(row, attempt_rows(inventory, row["id"])) for row in operations),
+        "security-event": map(event_row, inventory.list_all_events()),
+    }
+
+
+def _operation(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return an operation under names of its own: `kind` says what a line holds."""
+    named = {"operation" if name == "kind" else name: value for name, value in row.items()}
+    return {**named, "attempts": attempts}
 
 
 def _objects(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, with_pem: bool) -> Iterator[dict[str, Any]]:

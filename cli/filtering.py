@@ -13,7 +13,7 @@ from chargepki.cli.globals import GlobalState
 if TYPE_CHECKING:
     from chargepki.pki.inventory.filters import Filter
 
-__all__ = ["before", "combined", "equals", "filter_options", "read_filter", "wanted_of"]
+__all__ = ["before", "combined", "equals", "filter_options", "pointing_parse", "read_filter", "wanted_of"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -37,14 +37,23 @@ def read_filter(state: GlobalState, text: str, at: datetime | None) -> Filter:
     Raises:
         FilterError: it cannot be read.
     """
-    from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
     from chargepki.pki.inventory.records import FOREIGN
     from chargepki.pki.profiles import list_profiles
 
+    profiles = [*(profile.id for profile in list_profiles()), FOREIGN]
+    return pointing_parse(state, text, now=at or datetime.now(UTC), profiles=profiles)
+
+
+def pointing_parse(state: GlobalState, text: str, **told: Any) -> Filter:
+    """Call `parse_filter`; for a person, point at what is wrong with the filter.
+
+    Raises:
+        FilterError: it cannot be read.
+    """
+    from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
+
     try:
-        return parse_filter(
-            text, now=at or datetime.now(UTC), profiles=[*(profile.id for profile in list_profiles()), FOREIGN]
-        )
+        return parse_filter(text, **told)
     except FilterError as error:
         if not state.output.for_machines:
             for line in error.pointer():

@@ -10,6 +10,7 @@ import click
 
 from chargepki.cli.approving import approval_options
 from chargepki.cli.globals import GlobalState, pass_state
+from chargepki.cli.row_filtering import chosen_rows, row_options
 from chargepki.cli.values import INSTANT
 
 __all__ = ["add_release_commands"]
@@ -75,12 +76,22 @@ def approve(
 @click.option("--vendor", metavar="V", help="Only those of this vendor.")
 @click.option("--model", metavar="M", help="Only those for this model.")
 @click.option("--state", "wanted", type=click.Choice(("proposed", "approved", "withdrawn")), help="Only those.")
+@row_options
 @pass_state
-def list_releases(state: GlobalState, vendor: str | None, model: str | None, wanted: str | None) -> None:
+def list_releases(
+    state: GlobalState,
+    vendor: str | None,
+    model: str | None,
+    wanted: str | None,
+    where: str | None,
+    at: datetime | None,
+    limit: int | None,
+) -> None:
     """List the releases by vendor, model and version, the newest last, and how many stations run each."""
     from chargepki.cli.firmware_store import release_rows
 
-    rows = release_rows(state.workspace.inventory, vendor=vendor, model=model, wanted=wanted)
+    found = release_rows(state.workspace.inventory, vendor=vendor, model=model, wanted=wanted)
+    rows = chosen_rows(state, "firmware-release", found, where=where, at=at, limit=limit)
     state.output.rows("chargepki/firmware-release-list", _COLUMNS, rows, key="releases")
 
 

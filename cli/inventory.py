@@ -31,7 +31,7 @@ add_import(inventory)
 @inventory.command("list", example="chargepki inventory list --json")
 @pass_state
 def list_all(state: GlobalState) -> None:
-    """Count what there is: CAs, certificates by state, CRLs, stations, open work, audit entries."""
+    """Count what there is: CAs, certificates by state, CRLs, stations, operations, events, firmware, audit entries."""
     store = state.workspace.inventory
     rows: list[dict[str, Any]] = []
     for ca in store.list_cas():
@@ -57,7 +57,11 @@ def list_all(state: GlobalState) -> None:
     totals = {
         "imported_certificates": store.count_imported(),
         "stations": counts.stations,
+        "operations": counts.operations,
         "open_operations": counts.open_operations,
+        "security_events": counts.security_events,
+        "firmware_releases": counts.firmware_releases,
+        "open_alerts": counts.open_alerts,
         "queued_requests": counts.queued_requests,
         "audit_entries": head.count if head else 0,
     }
@@ -100,10 +104,11 @@ def grant_reader(state: GlobalState, role: str, schema: str) -> None:
 @click.argument("item", metavar="ID")
 @pass_state
 def show(state: GlobalState, item: str) -> None:
-    """Show whatever ID names: a CA, a certificate (CA:SERIAL or serial) or a station."""
+    """Show whatever ID names: a CA, a station, an operation, a firmware release, or a certificate by its serial."""
     from chargepki.cli.ca import ca_row
     from chargepki.cli.cert import certificate_row
-    from chargepki.cli.station_rows import station_row
+    from chargepki.cli.firmware_store import show_release
+    from chargepki.cli.station_rows import attempt_rows, operation_row, station_row
     from chargepki.cli.values import find_certificate
     from chargepki.pki.errors import InputError, NotFound
 
@@ -114,15 +119,25 @@ def show(state: GlobalState, item: str) -> None:
         return
     station = store.find_station(item)
     if station is not None:
-        state.output.fields("chargepki/station", station_row(station, store.find_presence(station.id)))
+        firmware = store.find_station_firmware(station.id)
+        row = station_row(station, store.find_presence(station.id), firmware=firmware)
+        state.output.fields("chargepki/station", row)
+        return
+    operation = store.find_operation(item)
+    if operation is not None:
+        content = {**operation_row(operation), "attempts": attempt_rows(store, operation.id)}
+        state.output.fields("chargepki/operation", content)
+        return
+    if store.find_release(item) is not None:
+        show_release(state, item, statement=False)
         return
     try:
         record = find_certificate(store, item)
     except (NotFound, InputError) as error:
         raise NotFound(
-            f"there is neither a CA nor a station nor a certificate {item[:100]}",
+            f"there is no CA, station, operation, firmware release or certificate {item[:100]}",
             why="a CA is named NAME or NAME@N, a station by its identity, a certificate CA:SERIAL or by its serial",
-            fix="list them with: chargepki ca list, chargepki station list, chargepki cert list",
+            fix="list them with: chargepki ca list, station list, station operations, firmware list, cert list",
         ) from error
     state.output.fields("chargepki/certificate", certificate_row(record))
 

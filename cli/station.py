@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.row_filtering import chosen_rows, row_options
 from chargepki.cli.station_logs import get_log, logs
 from chargepki.cli.station_profiles import add_profile_commands
 from chargepki.cli.station_roots import add_root_commands
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["station"]
 
-_COLUMNS = ("id", "serial_number", "security_profile", "state", "connected", "protocol", "last_seen_at")
+_COLUMNS = (
+    *("id", "serial_number", "security_profile", "state", "connected", "protocol"),
+    *("model", "firmware_version", "last_seen_at"),
+)
+_OPERATIONS = ("id", "station", "kind", "state", "requester", "created_at", "outcome")
+_MOST_OPERATIONS = 1000
 _FAULTS = ("refuse", "download", "corrupt", "verification", "installation", "silent")
 _USES = ("charging-station", "v2g", "v2g20", "combined")
 
@@ -179,39 +186,71 @@ def set_station(
     state.output.fields("chargepki/station", _row(state, record))
 
 
-@station.command("list", example="chargepki station list --json")
+@station.command("list", example='chargepki station list --where "last_seen_at < now - 30d or last_seen_at is null"')
+@row_options
 @pass_state
-def list_stations(state: GlobalState) -> None:
-    """List the stations and who is connected."""
-    from chargepki.cli.station_rows import station_row
+def list_stations(state: GlobalState, where: str | None, at: datetime | None, limit: int | None) -> None:
+    """List the stations by identity: who is connected, which firmware runs, when each was last seen."""
+    from chargepki.cli.station_rows import station_rows
+
+    rows = chosen_rows(state, "station", station_rows(state.workspace.inventory), where=where, at=at, limit=limit)
+    state.output.rows("chargepki/station-list", _COLUMNS, rows, key="stations")
+
+
+@station.command(
+    "operations", example="chargepki station operations --where \"state = 'failed' and created_at > now - 7d\""
+)
+@click.argument("station_id", metavar="ID", required=False)
+@row_options
+@pass_state
+def list_operations(
+    state: GlobalState, station_id: str | None, where: str | None, at: datetime | None, limit: int | None
+) -> None:
+    """List operations, the newest first: of the station ID, or of all.
+
+    With --json each carries what the station was sent and what it answered.
+    """
+    from chargepki.cli.station_rows import attempt_rows, operation_row
 
     inventory = state.workspace.inventory
-    presence = {item.station: item for item in inventory.list_presence()}
-    rows = (station_row(item, presence.get(item.id)) for item in inventory.list_stations())
-    state.output.rows("chargepki/station-list", _COLUMNS, rows, key="stations")
+    if station_id is not None:
+        inventory.get_station(station_id)
+    found = (operation_row(item) for item in inventory.list_newest_operations(station=station_id))
+    rows = chosen_rows(state, "operation", found, where=where, at=at, limit=limit)
+    if state.output.for_machines:
+        rows = ({**row, "attempts": attempt_rows(inventory, row["id"])} for row in rows)
+    state.output.rows("chargepki/operation-list", _OPERATIONS, rows, key="operations")
 
 
 @station.command("show", example="chargepki station show CS-0001")
 @click.argument("station_id", metavar="ID")
 @pass_state
 def show(state: GlobalState, station_id: str) -> None:
-    """Show a station, its certificates and its latest operations."""
+    """Show a station, its certificates, what is installed on it, and its latest operations."""
     from chargepki.cli.cert import certificate_row
+    from chargepki.cli.rooting import station_roots
     from chargepki.cli.station_rows import operation_row
+    from chargepki.ocpp_security.trust_reconcile import status_row
 
     inventory = state.workspace.inventory
     record = inventory.get_station(station_id)
     row = _row(state, record)
     certificates = [certificate_row(item) for item in inventory.list_certificates(station=record.id)]
-    operations = [operation_row(item) for item in inventory.list_operations(station=record.id)]
+    latest = islice(inventory.list_newest_operations(station=record.id), _MOST_OPERATIONS)
+    operations = [operation_row(item) for item in latest]
+    roots = [status_row(item) for item in station_roots(state.workspace, record.id, ())]
     if state.output.for_machines:
-        state.output.document("chargepki/station", {**row, "certificates": certificates, "operations": operations})
+        lists = {"certificates": certificates, "roots": roots, "operations": operations}
+        state.output.document("chargepki/station", {**row, **lists})
         return
     state.output.fields("chargepki/station", row)
     if certificates:
         state.output.rows(
             "chargepki/certificate-list", ("id", "profile", "state", "delivery", "not_after"), certificates
         )
+    if roots:
+        columns = ("use", "finding", "certificate", "reported_at")
+        state.output.rows("chargepki/station-roots", columns, roots)
     if operations:
         state.output.rows("chargepki/operation-list", ("kind", "state", "created_at", "outcome"), operations)
 
@@ -412,7 +451,12 @@ def _row(state: GlobalState, record: StationRecord) -> dict[str, Any]:
     from chargepki.cli.station_rows import station_row
 
     inventory = state.workspace.inventory
-    return station_row(record, inventory.find_presence(record.id), terms=inventory.find_station_terms(record.id))
+    return station_row(
+        record,
+        inventory.find_presence(record.id),
+        terms=inventory.find_station_terms(record.id),
+        firmware=inventory.find_station_firmware(record.id),
+    )
 
 
 def _read_password(path: str | None) -> bytes | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.event_records import EventSeries
+from chargepki.pki.inventory.firmware_records import StationFirmwareRecord
 from chargepki.pki.inventory.records import OperationRecord, PresenceRecord, StationRecord
 from chargepki.pki.inventory.terms_records import StationTermsRecord
 
-__all__ = ["event_row", "operation_row", "station_row"]
+__all__ = ["attempt_rows", "event_row", "operation_row", "station_row", "station_rows"]
 
 _STALE = timedelta(minutes=15)
 """A connection of which nothing was recorded for three heartbeat intervals is gone: its process was killed."""
@@ -20,6 +23,7 @@ def station_row(
     presence: PresenceRecord | None,
     *,
     terms: StationTermsRecord | None = None,
+    firmware: StationFirmwareRecord | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Return what is known of a station; never a password hash, only whether there is one.
@@ -28,6 +32,7 @@ def station_row(
 
     Args:
         terms: its exceptions, where they are to be shown.
+        firmware: what it said of itself when it booted.
         now: the present unless given.
     """
     alive = presence is not None and (now or datetime.now(UTC)) - presence.last_seen_at < _STALE
@@ -52,8 +57,19 @@ def station_row(
         "connected_profile": presence.security_profile if presence and connected else None,
         "certificate": presence.certificate if presence else None,
         "last_seen_at": presence.last_seen_at if presence else None,
+        "vendor": firmware.vendor if firmware else None,
+        "model": firmware.model if firmware else None,
+        "firmware_version": firmware.version if firmware else None,
         **exceptions,
     }
+
+
+def station_rows(inventory: Inventory) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all stations by identity."""
+    presence = {item.station: item for item in inventory.list_presence()}
+    firmware = {item.station: item for item in inventory.list_station_firmware()}
+    for item in inventory.list_stations():
+        yield station_row(item, presence.get(item.id), firmware=firmware.get(item.id))
 
 
 def operation_row(operation: OperationRecord) -> dict[str, Any]:
@@ -69,6 +85,20 @@ def operation_row(operation: OperationRecord) -> dict[str, Any]:
         "deadline": operation.deadline,
         "outcome": operation.outcome,
     }
+
+
+def attempt_rows(inventory: Inventory, operation: str) -> list[dict[str, Any]]:
+    """Return what was sent for an operation, first to last, and what the station answered."""
+    return [
+        {
+            "number": each.number,
+            "action": each.action,
+            "sent_at": each.sent_at,
+            "answered_at": each.answered_at,
+            "answer": each.answer,
+        }
+        for each in inventory.list_attempts(operation)
+    ]
 
 
 def event_row(series: EventSeries) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import Any
 
 import click
 
 from chargepki.cli.globals import GlobalState, command, pass_state
+from chargepki.cli.row_filtering import chosen_rows
 from chargepki.cli.values import INSTANT
-
-if TYPE_CHECKING:
-    from chargepki.pki.inventory.event_records import EventSeries
 
 __all__ = ["events"]
 
@@ -29,6 +28,8 @@ _CRITICALITY = {"critical": True, "non-critical": False}
 @click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=100, show_default=True, help="The newest so many."
 )
+@click.option("--where", metavar="FILTER", help="Only those that a filter asks for (guide: Ask the inventory).")
+@click.option("--at", type=INSTANT, metavar="TIME", help="What `now` in a filter stands for; now by default.")
 @pass_state
 def events(
     state: GlobalState,
@@ -39,6 +40,8 @@ def events(
     criticality: str | None,
     source: str | None,
     limit: int,
+    where: str | None,
+    at: datetime | None,
 ) -> None:
     """List security events, oldest first: those that a station reported and those that we raised about it.
 
@@ -53,17 +56,16 @@ def events(
     if station_id is not None:
         inventory.get_station(station_id)
     standard = find_event(kind) if kind is not None else None
-    found: list[EventSeries] = []
+    found: list[dict[str, Any]] = []
     for name in spellings(standard) if standard is not None else (kind,):
-        found += inventory.list_event_series(
+        series = inventory.list_all_events(
             station=station_id,
             type=name,
             source=source,
             since=since,
             critical=_CRITICALITY[criticality] if criticality is not None else None,
-            limit=limit,
         )
-    newest = sorted(found, key=lambda series: series.event.id)[-limit:]
+        found += chosen_rows(state, "security-event", map(event_row, series), where=where, at=at, limit=limit)
     columns: tuple[str, ...] = ("station", *_COLUMNS) if everything else _COLUMNS
-    rows: list[dict[str, Any]] = [event_row(series) for series in newest]
+    rows = sorted(found, key=itemgetter("id"))[-limit:]
     state.output.rows("chargepki/security-event-list", columns, rows, key="events", version=2)

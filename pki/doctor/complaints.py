@@ -11,7 +11,7 @@ from chargepki.pki.doctor.intake import HeapFile
 from chargepki.pki.doctor.keyring import RingKey
 from chargepki.pki.findings import Finding, Severity
 
-__all__ = ["chain_findings", "file_findings", "key_findings", "stem"]
+__all__ = ["chain_findings", "file_findings", "key_findings", "request_finding", "stem"]
 
 _WRITE: Final = "write the chain: chargepki doctor PATH --write FILE"
 _ORDER: Final = "RFC 8446 4.4.2; OCPP CertificateSigned.certificateChain"
@@ -174,6 +174,27 @@ def key_findings(key: RingKey, fitting: Sequence[Node], beside: Sequence[Node]) 
             "RFC 5280 4.1.2.7",
             "keep it until its certificate is found, or a request for it is answered",
         )
+
+
+def request_finding(spki: bytes, fitting: Sequence[Node], beside: Sequence[Node]) -> Finding | None:
+    """Return what is wrong when the certificate beside a request has another key than the request.
+
+    Args:
+        spki: public key (DER) of the request.
+        fitting: the certificates of that key.
+        beside: leaves in a file of the same name (`stem`).
+    """
+    if not beside or any(node.view.key.der == spki for node in beside):
+        return None
+    fits = f"it was answered with {fitting[0].label}" if fitting else "no certificate here answers it"
+    return Finding(
+        "request-does-not-fit",
+        Severity.ERROR,
+        f"it asks for another key than {beside[0].label} has, which lies with it; {fits}",
+        "RFC 2986 3; OCPP A02.FR.07",
+        "refuse the certificate: whoever has its key is not the one that asked",
+        beside[0].name,
+    )
 
 
 def stem(name: str) -> str:

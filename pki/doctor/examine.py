@@ -9,7 +9,7 @@ from datetime import datetime
 
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.der import DerError
-from chargepki.pki.doctor.complaints import chain_findings, file_findings, key_findings, stem
+from chargepki.pki.doctor.complaints import chain_findings, file_findings, key_findings, request_finding, stem
 from chargepki.pki.doctor.graph import Chain, Graph, Node
 from chargepki.pki.doctor.intake import Heap, HeapFile
 from chargepki.pki.doctor.keyring import RingKey
@@ -42,7 +42,7 @@ class ObjectDiagnosis:
     copies: tuple[str, ...]
     """Where the same certificate lies again."""
     fits: tuple[str, ...]
-    """Of a key: the certificates and requests of its public key."""
+    """Of a key: the certificates and requests of its public key; of a request: the certificates of its key."""
     findings: tuple[Finding, ...]
     node: Node | None = None
 
@@ -193,12 +193,19 @@ def _object(each: LintInput, index: _Index) -> ObjectDiagnosis:
     node = index.nodes.get(each.der) if each.kind is ObjectKind.CERTIFICATE else None
     kind = str(each.kind or "hash-data")
     report = next((one for one in index.reports.get(each.name, ()) if one.report.kind == kind), None)
-    findings = () if report is None else report.report.findings
+    findings = [] if report is None else list(report.report.findings)
     profile = None if report is None else report.report.profile_id
     reason = "" if report is None else report.profile_reason
     copies = () if node is None else tuple([name for name in node.names if name != each.name])
     says = "" if node is None else node.subject
-    return ObjectDiagnosis(each.name, each.file, kind, says, profile, reason, copies, (), tuple(findings), node)
+    fitting: list[Node] = []
+    if each.name in index.requests:
+        asked = index.requests[each.name]
+        fitting = list(index.by_spki.get(asked, ()))
+        wrong = request_finding(asked, fitting, index.by_stem.get(stem(each.name), ()))
+        findings += [] if wrong is None else [wrong]
+    fits = tuple([one.name for one in fitting])
+    return ObjectDiagnosis(each.name, each.file, kind, says, profile, reason, copies, fits, tuple(findings), node)
 
 
 def _key(key: RingKey, index: _Index) -> ObjectDiagnosis:

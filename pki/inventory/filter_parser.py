@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
@@ -68,12 +68,15 @@ class _Token:
     column: int
 
 
-def parse_filter(text: str, *, now: datetime, profiles: Sequence[str] = ()) -> Filter:
+def parse_filter(
+    text: str, *, now: datetime, profiles: Sequence[str] = (), fields: Mapping[str, Field] = FIELDS
+) -> Filter:
     """Read a filter.
 
     Args:
         now: what the word ``now`` stands for; aware.
         profiles: the names that ``profile =`` may be compared with; empty: any.
+        fields: what may be asked, by name; what certificates have unless given (`row_fields.ROW_FIELDS`).
 
     Raises:
         FilterError: says at which column, and which field may have been meant.
@@ -86,14 +89,15 @@ def parse_filter(text: str, *, now: datetime, profiles: Sequence[str] = ()) -> F
         raise TypeError("now is a naive datetime; pass an aware one")
     if len(text) > _MAX_LENGTH:
         raise FilterError(text, _MAX_LENGTH, f"it has {len(text)} characters, at most {_MAX_LENGTH} are read")
-    return _Parser(text, now.astimezone(UTC), frozenset(profiles)).parse()
+    return _Parser(text, now.astimezone(UTC), frozenset(profiles), fields).parse()
 
 
 class _Parser:
-    def __init__(self, text: str, now: datetime, profiles: frozenset[str]) -> None:
+    def __init__(self, text: str, now: datetime, profiles: frozenset[str], fields: Mapping[str, Field]) -> None:
         self._text = text
         self._now = now
         self._profiles = profiles
+        self._fields = fields
         self._tokens = self._split()
         self._at = 0
         self._terms = 0
@@ -146,6 +150,8 @@ class _Parser:
             self._fail(self._next, f"expected {sign}, not {_shown(self._next)}")
 
     def _fail(self, token: _Token, what: str, *, why: str = "", fix: str = "") -> NoReturn:
+        if not fix and self._fields is not FIELDS:
+            fix = f"write for example: {next(iter(self._fields))} = 'x'; the fields are {', '.join(self._fields)}"
         raise FilterError(self._text, token.column, what, why=why, fix=fix)
 
     def _either(self, depth: int) -> Filter:
@@ -196,12 +202,12 @@ class _Parser:
     def _field(self) -> Field:
         token = self._take()
         if token.kind != "word" or token.text.lower() in _WORDS:
-            self._fail(token, f"expected a field, not {_shown(token)}", why=f"fields are {', '.join(FIELDS)}")
-        field = FIELDS.get(token.text.lower())
+            self._fail(token, f"expected a field, not {_shown(token)}", why=f"fields are {', '.join(self._fields)}")
+        field = self._fields.get(token.text.lower())
         if field is None:
-            close = difflib.get_close_matches(token.text.lower(), FIELDS, n=1, cutoff=0.5)
+            close = difflib.get_close_matches(token.text.lower(), self._fields, n=1, cutoff=0.5)
             fix = f"did you mean {close[0]}?" if close else "use one of them"
-            known = f"fields are {', '.join(FIELDS)}"
+            known = f"fields are {', '.join(self._fields)}"
             self._fail(token, f"there is no field {printable(token.text[:40])!r}", why=known, fix=fix)
         return field
 
@@ -262,7 +268,8 @@ class _Parser:
 
     def _unknown(self, token: _Token, field: Field, value: str, known: Sequence[str]) -> NoReturn:
         close = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-        fix = f"did you mean '{close[0]}'?" if close else "see them with: chargepki profile list"
+        usual = "see them with: chargepki profile list" if field.name == "profile" else "use one of them"
+        fix = f"did you mean '{close[0]}'?" if close else usual
         listed = ", ".join(known) if len(known) < 20 else "those of chargepki profile list"
         self._fail(token, f"there is no {field.name} {printable(value[:60])!r}", why=f"known are {listed}", fix=fix)
 

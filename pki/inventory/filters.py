@@ -6,7 +6,7 @@ that every certificate is found by a filter or by its negation. `filter_sql` say
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import eq, ge, gt, le, lt
 from typing import Any, Final
@@ -88,8 +88,8 @@ def lowered(text: str) -> str:
     return text.translate(_LOWER)
 
 
-def matches(found: Filter, record: CertificateRecord) -> bool:
-    """Return whether *record* is one of those that the filter asks for."""
+def matches(found: Filter, record: CertificateRecord | Mapping[str, Any]) -> bool:
+    """Return whether *record*, or a row of another kind (`row_fields`), is one of those that the filter asks for."""
     if isinstance(found, And):
         return all(matches(part, record) for part in found.parts)
     if isinstance(found, Or):

@@ -43,6 +43,12 @@ class Totals(NamedTuple):
     open_operations: int
     queued_requests: int
     """Issuance requests that nobody works on yet."""
+    operations: int
+    security_events: int
+    """Repetitions within a series are one."""
+    firmware_releases: int
+    """Withdrawn ones too."""
+    open_alerts: int
 
 
 class RevocationRow(NamedTuple):
@@ -168,8 +174,7 @@ class QuestionReads:
 
     def count_all(self: _Base) -> Totals:
         """Count what is there of stations and of work."""
-        names = ("question_stations", "question_open_operations", "question_queued_requests")
-        return Totals(*(int(self._rows(name, {})[0][0]) for name in names))
+        return Totals(*(int(self._rows(f"question_{name}", {})[0][0]) for name in Totals._fields))
 
     def list_revocations(self: _Base, ca: str) -> Iterator[RevocationRow]:
         """List the revoked certificates of a CA generation by id, those on hold included."""

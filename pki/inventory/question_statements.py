@@ -46,6 +46,12 @@ def question_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
         .order_by(c.id),
         "question_stations": select(func.count()).select_from(tables["station"]),
         "question_open_operations": select(func.count()).select_from(operation).where(operation.c.state == "queued"),
+        "question_operations": select(func.count()).select_from(operation),
+        "question_security_events": select(func.count()).select_from(tables["security_event"]),
+        "question_firmware_releases": select(func.count()).select_from(tables["firmware_release"]),
+        "question_open_alerts": select(func.count())
+        .select_from(tables["alert"])
+        .where(tables["alert"].c.state == "open"),
         # What a worker holds the lease of is taken.
         "question_queued_requests": select(func.count())
         .select_from(queued)

@@ -51,6 +51,8 @@ __all__ = ["MOST_OF_A_KEY", "Reads", "Row"]
 
 Row = Sequence[Any]
 _R = TypeVar("_R")
+_BEYOND: Final = "~"
+"""Behind every instant."""
 _PAGE = 500
 MOST_OF_A_KEY: Final = 16
 """How many certificates of one key are looked at before another is issued for it."""
@@ -294,6 +296,20 @@ class Reads(
         if station is not None:
             parameters["station"] = station
         return tuple(decode_operation(row) for row in self._rows(name, parameters))
+
+    def list_newest_operations(self, *, station: str | None = None) -> Iterator[OperationRecord]:
+        """List operations, newest first, of one station or of all."""
+        before: tuple[str, str] | None = None
+        while True:
+            parameters: dict[str, object] = {"station": station or "", "limit": _PAGE}
+            at, name = before or (_BEYOND, "")
+            rows = self._rows("operations_newest", {**parameters, "before_at": at, "before": name})
+            for row in rows:
+                found = decode_operation(row)
+                before = (encode_time(found.created_at), found.id)
+                yield found
+            if len(rows) < _PAGE:
+                return
 
     def list_attempts(self, operation: str) -> tuple[AttemptRecord, ...]:
         """Return the attempts of an operation, first to last."""

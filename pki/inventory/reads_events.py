@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ __all__ = ["EventReads", "decode_series"]
 
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
 _BEYOND = 2**62
+_PAGE = 1000
 
 
 class _Rows(Protocol):
@@ -62,6 +63,26 @@ class EventReads:
             "limit": limit,
         }
         return tuple(decode_series(row) for row in self._rows("events_newest", parameters))
+
+    def list_all_events(
+        self,
+        *,
+        station: str | None = None,
+        type: str | None = None,  # the wire's word for it
+        source: str | None = None,
+        since: datetime | None = None,
+        critical: bool | None = None,
+    ) -> Iterator[EventSeries]:
+        """List the security events that pass every filter, newest first."""
+        before = None
+        while True:
+            page = self.list_event_series(  # type: ignore[misc]  # Reads, which this is mixed into, has _rows
+                station=station, type=type, source=source, since=since, critical=critical, before=before, limit=_PAGE
+            )
+            yield from page
+            if len(page) < _PAGE:
+                return
+            before = page[-1].event.id
 
     def list_changed_events(self: _Rows, *, after: int, limit: int = 500) -> tuple[EventSeries, ...]:
         """Return the events that occurred, again or for the first time, after change number *after*, in that order."""

@@ -296,6 +296,16 @@ def _operations(dialect: str) -> dict[str, Executable]:
         "operations_all": _limit(operations),
         "operations_open": _limit(operations.where(operation.c.state == "queued")),
         "operations_all_of_station": _limit(operations.where(of_station)),
+        "operations_newest": _leased("operation")
+        .where(
+            or_(_param("station") == "", of_station),
+            or_(
+                operation.c.created_at < _param("before_at"),
+                and_(operation.c.created_at == _param("before_at"), operation.c.id < _param("before")),
+            ),
+        )
+        .order_by(operation.c.created_at.desc(), operation.c.id.desc())
+        .limit(_param("limit")),
         "operations_open_of_station": _limit(operations.where(operation.c.state == "queued", of_station)),
         "attempts_of_operation": _record("attempt")
         .where(attempt.c.operation == _param("operation"))

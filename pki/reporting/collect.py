@@ -50,6 +50,7 @@ _TITLES: Final = {
     "organization": "Operator or vendor",
     "ca": "Issuing CA",
 }
+_OPEN_OPERATIONS: Final = "chargepki station operations --where \"state in ('queued', 'running', 'outcome-unknown')\""
 _FIGURES: Final = (
     ("certificates", "certificates in all", None),
     ("valid", "valid", "state = 'issued' and not_after >= now"),
@@ -108,7 +109,13 @@ def _figures(reads: Reads, scope: Scope, wanted: Filter, read_filter: ReadFilter
         yield Figure(name, label, reads.count_matching(chosen), scope.command("cert count", where=asked))
     if scope.is_everything:
         yield Figure("cas", "CAs of ours", len(tuple(reads.list_cas())), "chargepki ca list")
-        yield Figure("stations", "stations on record", reads.count_all().stations, "chargepki inventory list")
+        totals = reads.count_all()
+        yield Figure("stations", "stations on record", totals.stations, "chargepki station list")
+        yield Figure("operations", "operations on stations", totals.operations, "chargepki station operations")
+        yield Figure("open_operations", "of them open", totals.open_operations, _OPEN_OPERATIONS)
+        yield Figure("security_events", "security events", totals.security_events, "chargepki station events --all")
+        yield Figure("firmware_releases", "firmware releases", totals.firmware_releases, "chargepki firmware list")
+        yield Figure("open_alerts", "open alerts", totals.open_alerts, "chargepki alerts list --state open")
 
 
 def _timeline(reads: Reads, scope: Scope, wanted: Filter) -> TimelinePart:

@@ -106,9 +106,12 @@ def _tiles(report: Report) -> Markup:
     by_name = {each.name: each for each in report.figures}
     shown = [by_name[name] for name in _TILES if name in by_name]
     tiles = [el("div", el("dt", each.label), el("dd", f"{each.value:,}")) for each in shown]
+    others = [f"{each.value:,} {each.label}" for each in report.figures if each.name not in _TILES and each.value]
+    also = el("p", f"Also on record: {', '.join(others)}.", class_="note") if others else Markup("")
     commands = [el("div", el("dt", each.label), el("dd", el("code", each.command))) for each in report.figures]
     return Markup(
         el("dl", *tiles, class_="tiles")
+        + also
         + el("details", el("summary", "The commands behind these figures"), el("dl", *commands, class_="commands"))
     )
 

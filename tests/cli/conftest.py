@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,3 +66,26 @@ def run(place: Path) -> CommandLine:
 def fresh(tmp_path: Path) -> CommandLine:
     """Runs commands without workspace, passphrase or URL."""
     return CommandLine(tmp_path / "fresh")
+
+
+@pytest.fixture(scope="session")
+def sarif_schema(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The schema out of the npm package that its authors publish; fetched once, kept in pytest's cache."""
+    folder = Path(request.config.cache.mkdir("sarif"))
+    path = folder / "sarif-2.1.0.json"
+    if not path.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("needs npm, to fetch the SARIF schema")
+        package = "@microsoft/sarif-multitool-linux@5.7.0"
+        done = subprocess.run([npm, "pack", package], cwd=folder, capture_output=True, check=False, timeout=100)
+        archives = list(folder.glob("*.tgz"))
+        if done.returncode or not archives:
+            pytest.skip("npm could not fetch the SARIF schema")
+        with tarfile.open(archives[0]) as archive:
+            member = archive.extractfile("package/sarif-2.1.0.json")
+            assert member is not None
+            path.write_bytes(member.read())
+        archives[0].unlink()
+    schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+    return schema

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
 from chargepki.pki.inventory.codec import encode_time
@@ -69,6 +70,19 @@ def test_faults_are_found_with_clause_and_cure(run: CommandLine) -> None:
     assert {each["ruleId"] for each in sarif["results"]} == set(by_rule)
     shown = run("inventory", "check", code=1).out
     assert "e_unpublished_revocation" in shown and "crl publish" in shown
+
+
+@pytest.mark.foreign
+def test_sarif_is_valid(run: CommandLine, sarif_schema: dict[str, Any]) -> None:
+    validate = jsonschema.validators.validator_for(sarif_schema)(sarif_schema).validate
+    validate(json.loads(run("inventory", "check", "--format", "sarif").out))
+    change(run, "UPDATE certificate SET der = CAST(replace(der, x'30', x'31') AS BLOB)")
+    change(run, "UPDATE crl SET changes = 0")
+    log = json.loads(run("inventory", "check", "--format", "sarif", code=1).out)
+    validate(log)
+    told = log["runs"][0]
+    assert {each["level"] for each in told["results"]} >= {"error"}
+    assert {each["id"] for each in told["tool"]["driver"]["rules"]} == {each["ruleId"] for each in told["results"]}
 
 
 def test_row_that_says_another_thing_than_its_certificate_is_found(run: CommandLine) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import tarfile
 from pathlib import Path
 from socket import create_server
 from typing import Any
@@ -190,29 +186,6 @@ def test_a_file_without_anything_to_judge_is_one_clear_error(lint: CommandLine, 
 
 
 # ---------------------------------------------------------------- SARIF
-@pytest.fixture(scope="module")
-def sarif_schema(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The schema out of the npm package that its authors publish; fetched once, kept in pytest's cache."""
-    folder = Path(request.config.cache.mkdir("sarif"))
-    path = folder / "sarif-2.1.0.json"
-    if not path.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("needs npm, to fetch the SARIF schema")
-        package = "@microsoft/sarif-multitool-linux@5.7.0"
-        done = subprocess.run([npm, "pack", package], cwd=folder, capture_output=True, check=False, timeout=100)
-        archives = list(folder.glob("*.tgz"))
-        if done.returncode or not archives:
-            pytest.skip("npm could not fetch the SARIF schema")
-        with tarfile.open(archives[0]) as archive:
-            member = archive.extractfile("package/sarif-2.1.0.json")
-            assert member is not None
-            path.write_bytes(member.read())
-        archives[0].unlink()
-    schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-    return schema
-
-
 @pytest.mark.foreign
 def test_sarif_is_valid(lint: CommandLine, tmp_path: Path, sarif_schema: dict[str, Any]) -> None:
     folder = tmp_path / "broken"

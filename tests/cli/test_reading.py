@@ -198,4 +198,4 @@ def test_a_verdict_says_what_was_tested(run: CommandLine, place: Path) -> None:
 def test_an_unknown_item_is_none_of_the_three_kinds(run: CommandLine) -> None:
     for item in ("nobody", "deadbeef", "t-cso-sub:deadbeef", "x" * 300):
         refused = run.run("inventory", "show", item).check_one_error(3)
-        assert "neither a CA nor a station nor a certificate" in refused.stderr
+        assert "there is no CA, station, operation, firmware release or certificate" in refused.stderr

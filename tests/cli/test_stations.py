@@ -15,6 +15,7 @@ from testkit.hierarchy import make_node
 STATION_FIELDS = {
     "id", "serial_number", "organization", "security_profile", "state", "has_password", "password_changed_at",
     "created_at", "connected", "protocol", "connected_profile", "certificate", "last_seen_at",
+    "vendor", "model", "firmware_version",
 }  # fmt: skip
 OPERATION_FIELDS = {
     "id", "kind", "station", "state", "parameters", "requester", "created_at", "deadline", "outcome",

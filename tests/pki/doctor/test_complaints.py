@@ -271,3 +271,80 @@ def test_wildcard_server_certificate_is_told_with_its_clause() -> None:
     report = leaf_chain(diagnose(chain__pem=pem(leaf), root__pem=pem(root)))
     assert objections(report, Party.STATION) == {"wildcard-host"}
     assert report.is_refused
+
+
+def test_ca_without_its_issuer_is_told_and_stops_nothing(four: tuple[Made, ...]) -> None:
+    """everest-demo: the hash of a certificate needs its parent, and without one the station crashed."""
+    diagnosis = diagnose(sub__pem=pem(four[2]))
+    (report,) = diagnosis.chains
+    assert report.chain.gap is not None and report.chain.gap.issuer == "CN=Sub 1 CA"
+    assert {"issuer-missing", "no-root-among-cas"} & rules(diagnosis)
+
+
+def test_each_key_fits_its_own_generation_of_a_leaf(four: tuple[Made, ...]) -> None:
+    """libevse-security: the wrong key was deleted; the key of an expired leaf was taken."""
+    root, sub1, sub2, _ = four
+    old = make("CS-1", sub2, nth=10, end=AT - timedelta(hours=1))
+    new = make("CS-1", sub2, nth=11)
+    diagnosis = diagnose(
+        cas__pem=pem(sub2, sub1, root),
+        old__pem=pem(old),
+        new__pem=pem(new),
+        a__key=key_pem(new),
+        b__key=key_pem(old),
+    )
+    fits = {each.name: each.fits for each in diagnosis.objects if each.kind == "private-key"}
+    assert fits == {"a.key": ("new.pem",), "b.key": ("old.pem",)}
+    told = {report.chain.leaf.name: objections(report, Party.OPENSSL) for report in diagnosis.chains}
+    assert told == {"old.pem": {"expired"}, "new.pem": set()}
+    assert "key-does-not-fit" not in rules(diagnosis)
+
+
+def test_certificate_that_was_added_twice_is_told_and_written_once(four: tuple[Made, ...]) -> None:
+    """libevse-security: adding only what is not there yet was broken, so bundles grew."""
+    root, sub1, sub2, leaf = four
+    diagnosis = diagnose(chain__pem=pem(leaf, sub2, sub1, sub2), root__pem=pem(root, root))
+    assert "e_chain_order" in rules(diagnosis)
+    assert blocks(corrected_bundle(leaf_chain(diagnosis))) == [leaf.der, sub2.der, sub1.der]
+
+
+def test_several_leaves_of_one_station_have_a_chain_each(four: tuple[Made, ...]) -> None:
+    """EVerest: several SECC leaves, one for each EVSE."""
+    root, sub1, sub2, _ = four
+    leaves = [make(f"DE*ACM*E{number}", sub2, nth=12 + number) for number in range(3)]
+    bundle = pem(*leaves, sub2, sub1)
+    diagnosis = diagnose(all__pem=bundle, root__pem=pem(root))
+    chains = [report for report in diagnosis.chains if not report.chain.leaf.view.is_ca]
+    assert [blocks(corrected_bundle(report)) for report in chains] == [
+        [each.der, sub2.der, sub1.der] for each in leaves
+    ]
+
+
+def test_certificate_that_was_valid_for_a_minute_is_told_with_its_end(four: tuple[Made, ...]) -> None:
+    """MaEVe: certificates were made for a minute in place of a year."""
+    root, sub1, sub2, _ = four
+    leaf = make("Leaf", sub2, nth=3, start=AT - timedelta(minutes=2), end=AT - timedelta(minutes=1))
+    report = leaf_chain(diagnose(chain__pem=pem(leaf, sub2, sub1), root__pem=pem(root)))
+    assert objections(report, Party.JAVA) == objections(report, Party.OPENSSL) == {"expired"}
+    told = next(finding.message for each in report.opinions for finding in each.objections)
+    assert "2026-02-28" in told
+
+
+def test_certificates_of_one_serial_number_are_told(four: tuple[Made, ...]) -> None:
+    """Josev: serial numbers are constant, so that two certificates of a CA cannot be told apart."""
+    root, sub1, sub2, _ = four
+    pair = [make(f"CS-{number}", sub2, nth=12 + number, serial=12348) for number in range(2)]
+    diagnosis = diagnose(one__pem=pem(pair[0]), two__pem=pem(pair[1]), cas__pem=pem(sub2, sub1, root))
+    assert "e_serial_duplicate_issuer" in rules(diagnosis)
+
+
+def test_certificate_of_another_key_than_the_request_s_is_told(four: tuple[Made, ...]) -> None:
+    """shiv3: a certificate was accepted whose public key is not the one that was asked for."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Leaf")])
+    request = to_pem("CERTIFICATE REQUEST", make_csr(subject)).encode()
+    diagnosis = diagnose(station__csr=request, station__pem=pem(four[3]))
+    assert "another key than CN=Leaf" in message(diagnosis, "request-does-not-fit")
+    answer = make("Leaf", four[2], key=key_of(KeyAlgorithm.SECP256R1))
+    diagnosis = diagnose(station__csr=request, station__pem=pem(answer), other__pem=pem(four[3]))
+    assert "request-does-not-fit" not in rules(diagnosis)
+    assert [each.fits for each in diagnosis.objects if each.kind == "csr"] == [("station.pem",)]
