@@ -190,7 +190,9 @@ def export(
     with_pem: bool,
     pkcs12_passphrase_file: str | None,
 ) -> None:
-    """Write every CA, certificate and station, the certificates that a filter asks for, or another stack's folder.
+    """Write everything that is on record, the certificates that a filter asks for, or another stack's folder.
+
+    CAs, certificates, stations, firmware releases, operations and security events.
 
     No key and no password hash is in it, except in the folder of a --layout. Certificates come by id, as one committed
     state has them; the columns are in the guide "Take over an unknown PKI". A cell of CSV that a spreadsheet would run

@@ -56,7 +56,7 @@ class Field:
     trait: int | None = None
     """Its place among the `Traits` of a certificate, where it is one of them."""
 
-    def of(self, record: CertificateRecord) -> Any:
+    def of(self, record: CertificateRecord | Mapping[str, Any]) -> Any:
         """Return the value as the database compares it, ``None`` when there is none."""
         value = getattr(record, self.column)
         return attribute_of(value, self.attribute) if self.attribute else value

@@ -66,6 +66,25 @@ def taken(run: CommandLine, folder: Path, *, code: int = 0) -> dict[str, dict[st
     return {row["subject"].rpartition("CN=")[2]: row for row in rows}
 
 
+def doctored(run: CommandLine, folder: Path) -> dict[str, set[str]]:
+    """Return the files with the key of each leaf, by its CN, as the doctor matches them; openssl and Java accept it."""
+    found = run.run("doctor", folder, "--json").json()
+    subjects = {each["object"]: each["says"] for each in found["objects"]}
+    keys = {}
+    for chain in found["chains"]:
+        if len(chain["path"]) > 1:
+            told = {each["party"]: each["objections"] for each in chain["parties"]}
+            assert told["openssl"] == told["Java"] == []
+            keys[subjects[chain["path"][0]].rpartition("CN=")[2]] = {Path(each).name for each in chain["keys"]}
+    return keys
+
+
+def judged(run: CommandLine) -> dict[str, int]:
+    """Return how often each rule is broken by what was imported."""
+    found = run.run("inventory", "check", "--jobs", "1", "--json").json()
+    return {each["rule"]: each["count"] for each in found["findings"]}
+
+
 def test_openssl_ca_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
     if reason := missing("openssl", "openssl"):
         pytest.skip(reason)
@@ -108,6 +127,13 @@ def test_openssl_ca_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
     assert found["two"]["revocation_reason"] == "superseded"
     assert found["three"]["revocation_reason"] == "keyCompromise"
     assert found["three"]["invalidity_date"] == "2026-02-01T00:00:00Z"
+    assert doctored(fresh, folder) == {"two": {"two.key"}, "three": {"three.key"}}
+    # No extensions without a section of them in its configuration, and a root for thirty days.
+    assert judged(fresh) == {
+        "e_ku_ca_certsign": 1,
+        **dict.fromkeys(("e_aki_missing", "e_child_outlives_issuer", "e_version_v3", "w_ski_missing_leaf"), 2),
+        "w_serial_low_entropy": 2,
+    }
     report = fresh("inventory", "import", folder, "--json", code=3).json()
     assert (report["added"], report["places"], report["revoked"], report["private_keys"]) == (0, 0, 0, 4)
     assert "1 of its 3 certificates are not beside it: 1000" in report["problems"][0]["reason"]
@@ -138,6 +164,11 @@ def test_easy_rsa_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
     }
     assert found["two"]["revocation_reason"] == "cessationOfOperation"
     assert found["two"]["ca"] == found["one"]["ca"]
+    serial = str(found["two"]["serial"]).upper().zfill(32)
+    assert doctored(fresh, pki) == {"one": {"one.key"}, "two": {f"{serial}.key"}}, "it renames what it revokes"
+    # Its clients pass for charging stations, which name their operator as O.
+    broken = {"e_basic_constraints_ca_not_critical": 1, "e_cs_cn_missing": 2, "w_aki_issuer_serial_form": 2}
+    assert judged(fresh) == broken
 
 
 def test_cfssl_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
@@ -175,6 +206,8 @@ def test_cfssl_is_taken_over(fresh: CommandLine, tmp_path: Path) -> None:
         "two": "revoked",
     }
     assert found["two"]["revocation_reason"] == "superseded" and found["two"]["serial"] == f"{int(serial):x}"
+    assert doctored(fresh, folder) == {"one": set(), "two": set()}, "the doctor sees PEM in a database too, and no keys"
+    assert judged(fresh) == {}
 
 
 def test_key_stores_of_keytool_are_imported_and_their_keys_left(fresh: CommandLine, tmp_path: Path) -> None:
