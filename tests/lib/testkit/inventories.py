@@ -300,7 +300,7 @@ def campaign_station_record(campaign: str = "spring", station: str = "CS-1") -> 
 
 def _fill_firmware(inventory: Inventory) -> None:
     maker = make("Firmware")
-    pem, spki = to_pem("CERTIFICATE", maker.der), spki_der(maker.certificate.public_key())
+    pem, spki = to_pem("CERTIFICATE", maker.der), spki_der(maker.key)
     release = FirmwareReleaseRecord(
         *("r1", "V", "M", "", "1.0", 3, "00", "c2ln", pem, maker.der, "", None, "", FirmwareReleaseState.PROPOSED),
         *("alice", NOW),
