@@ -28,6 +28,7 @@ REFUSE = {"ca change-passphrase", "ca import"}
 KEYLESS: dict[str, tuple[str, ...]] = {
     "alerts list": (),
     "approval list": (),
+    "approval rules": (),
     "audit checkpoint": ("--out", "head.json"),
     "audit export": (),
     "audit log-key": (),

@@ -169,6 +169,7 @@ def provide_for_vehicles(suite: TokenSuite) -> None:
         suite("ca", "create", f"p-{role}", "--profile", f"iso15118-2/{role}", *issuer, "--subject",
               f"CN=P {role},O=Acme,DC={role.partition('-')[0].upper()}")  # fmt: skip
     suite("ca", "cross-sign", "p-mo-root", "--issuer", "p-v2g-root", "--out", suite.file("cross.pem"))
+    suite("approval", "require", "ca.cross-sign", "1")
     suite.issue("p-oem-sub2", "iso15118-2/oem-provisioning", f"CN={PCID},O=Acme", "car")
     suite("ca", "chain", "p-v2g-root", "--out", suite.file("v2g.pem"))
     car = ("--cert", suite.file("car-chain.pem"), "--key", suite.file("car.key"), "--v2g-root", suite.file("v2g.pem"))
