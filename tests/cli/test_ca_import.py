@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -139,21 +140,33 @@ def test_a_key_that_does_not_fit_or_does_not_open_is_refused(run: CommandLine, p
 
 
 def test_a_folder_of_step_ca_goes_on_under_its_own_key_identifier(run: CommandLine, place: Path) -> None:
-    """Root and intermediate with keys in the older encrypted form, an identifier that is no SHA-1, lists alone."""
+    """Root and intermediate with keys in the older encrypted form, an identifier that is no SHA-1, lists alone.
+
+    The names are those that `step ca init` gives, the form of the keys that of its public sources.
+    """
     ski = x509.SubjectKeyIdentifier(b"another way to do it"[:20])
-    root = OldCa(place / "step" / "root", "Old Root")
-    sub = OldCa(place / "step" / "sub", "Old Sub", root, ski=ski)
-    for each in (root, sub):
-        each.write_key(each.folder / "ca.key", b"step", PrivateFormat.TraditionalOpenSSL)
+    root = OldCa(place / "made" / "root", "Old Root")
+    sub = OldCa(place / "made" / "sub", "Old Sub", root, ski=ski)
+    step = place / "step"
+    for name in ("certs", "secrets", "config", "db"):
+        (step / name).mkdir(parents=True)
+    for each, name in ((root, "root_ca"), (sub, "intermediate_ca")):
+        each.write_key(step / "secrets" / f"{name}_key", b"step", PrivateFormat.TraditionalOpenSSL)
+        shutil.move(each.folder / "ca.crt", step / "certs" / f"{name}.crt")
+    (step / "config" / "ca.json").write_text('{"root": "certs/root_ca.crt", "db": {"type": "badgerv2"}}')
+    (step / "db" / "MANIFEST").write_bytes(b"Bdgr" + bytes(60))
+    root_crt, sub_crt = (step / "certs" / f"{name}.crt" for name in ("root_ca", "intermediate_ca"))
     (place / "pass").write_bytes(b"step")
     (place / "pass").chmod(0o600)
     gone = sub.issue("gone")
     sub.list(5, gone.serial_number)
     sub.list(9, gone.serial_number, 0xBEEF)
     kept = ("--key-passphrase-file", place / "pass", "--certificate")
-    sub_words = ("ca", "import", "sub", place / "step", "--profile", "ocpp/cso-sub", *kept, sub.folder / "ca.crt")
+    # Issued certificates are in its own kind of database; lists and files are what it published and handed out.
+    shutil.copytree(sub.folder, step / "published", ignore=shutil.ignore_patterns("ca.key"))
+    sub_words = ("ca", "import", "sub", step, "--profile", "ocpp/cso-sub", *kept, sub_crt)
     assert "no CA here has issued it" in run.run(*sub_words).check_one_error(3).stderr
-    run(*WORDS, place / "step", *ROOT, *kept, root.folder / "ca.crt")
+    run(*WORDS, step, *ROOT, *kept, root_crt)
     row = run(*sub_words, "--json").json()
     assert (row["issuer"], row["revoked"], row["crl_number"]) == ("old@1", 2, 9)
     run("crl", "publish", "--ca", "sub", "--out", place / "new.crl")
@@ -165,7 +178,7 @@ def test_a_folder_of_step_ca_goes_on_under_its_own_key_identifier(run: CommandLi
     leaf = x509.load_pem_x509_certificate((place / "leaf.pem").read_bytes())
     authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     assert authority.key_identifier == ski.digest
-    trust = ("--trust", root.folder / "ca.crt", "--untrusted", sub.folder / "ca.crt")
+    trust = ("--trust", root_crt, "--untrusted", sub_crt)
     run("cert", "verify", *trust, place / "leaf.pem")
     run(
         "cert",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
+import socket
+import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.pki.names import parse_rdns
 from testkit.command_line import CommandLine
@@ -131,7 +137,7 @@ def test_a_ca_of_openssl_goes_on_and_openssl_believes_both_halves(run: CommandLi
 
 
 def test_a_ca_of_cfssl_is_taken_over_with_its_database(run: CommandLine, tmp_path: Path) -> None:
-    if reason := missing("cfssl", "golang-cfssl") or missing("sqlite3", "sqlite3"):
+    if reason := missing("cfssl", "golang-cfssl"):
         pytest.skip(reason)
     folder = tmp_path / "cfssl"
     folder.mkdir()
@@ -140,11 +146,67 @@ def test_a_ca_of_cfssl_is_taken_over_with_its_database(run: CommandLine, tmp_pat
     made = json.loads(tool(folder, "sh", "-c", "cfssl gencert -initca root.json 2>/dev/null"))
     (folder / "ca.pem").write_text(made["cert"])
     (folder / "ca-key.pem").write_text(made["key"])
+    issued = by_cfssl_server(folder, 3)
+    revoked = issued[0]
     row = run("ca", "import", "old", folder, "--profile", "ocpp/cso-root", "--json").json()
-    assert (row["state"], row["added"]) == ("active", 1)
+    assert (row["state"], row["added"], row["revoked"], row["missing"]) == ("active", 4, 1, []), row
+    again = run("ca", "import", "old", folder, "--profile", "ocpp/cso-root", "--json").json()
+    assert (again["added"], again["revoked"]) == (0, 0)
     run("crl", "publish", "--ca", "old", "--out", tmp_path / "new.crl", "--pem")
     said = tool(tmp_path, "openssl", "crl", "-in", tmp_path / "new.crl", "-CAfile", folder / "ca.pem", "-noout")
     assert "verify OK" in said
+    (entry,) = x509.load_pem_x509_crl((tmp_path / "new.crl").read_bytes())
+    assert entry.serial_number == revoked.serial_number
+    assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason is x509.ReasonFlags.superseded
+    ours = {each["serial"] for each in run("cert", "list", "--ca", "old", "--json").json()["certificates"]}
+    assert {f"{each.serial_number:x}" for each in issued} <= ours
+    run("audit", "verify")
+
+
+def by_cfssl_server(folder: Path, count: int) -> list[x509.Certificate]:
+    """Have `cfssl serve` issue, and revoke the first, with a database of its own; return what it issued."""
+    signing = {"signing": {"default": {"expiry": "8760h", "usages": ["digital signature"]}}}
+    (folder / "cfssl.json").write_text(json.dumps(signing))
+    (folder / "db.json").write_text(json.dumps({"driver": "sqlite3", "data_source": str(folder / "certs.db")}))
+    with contextlib.closing(sqlite3.connect(folder / "certs.db")) as database:  # the table of cfssl's first migration
+        database.execute(
+            "CREATE TABLE certificates (serial_number blob NOT NULL, authority_key_identifier blob NOT NULL,"
+            " ca_label blob, status blob NOT NULL, reason int, expiry timestamp, revoked_at timestamp,"
+            " pem blob NOT NULL, PRIMARY KEY(serial_number, authority_key_identifier))"
+        )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        ["cfssl", "serve", "-address", "127.0.0.1", "-port", str(port), "-ca", "ca.pem", "-ca-key", "ca-key.pem",
+         "-config", "cfssl.json", "-db-config", "db.json", "-loglevel", "4"],
+        cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert time.monotonic() < deadline and server.poll() is None, "cfssl serve does not listen"
+            time.sleep(0.02)
+        found = []
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            for number in range(count):
+                csr = x509.load_der_x509_csr(make_csr(parse_rdns(f"CN=old-{number},O=Acme")))
+                body = json.dumps({"certificate_request": csr.public_bytes(Encoding.PEM).decode()})
+                connection.request("POST", "/api/v1/cfssl/sign", body, {"Content-Type": "application/json"})
+                answer = json.loads(connection.getresponse().read())
+                assert answer["success"], answer
+                found.append(x509.load_pem_x509_certificate(answer["result"]["certificate"].encode()))
+            # It finds a row by the key identifier, which this release stores as an empty text.
+            row = {"serial": str(found[0].serial_number), "authority_key_id": "", "reason": "superseded"}
+            connection.request("POST", "/api/v1/cfssl/revoke", json.dumps(row), {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
+            assert answer["success"], answer
+        return found
+    finally:
+        server.terminate()
+        server.wait(60)
 
 
 def test_a_ca_of_easy_rsa_is_taken_over(run: CommandLine, tmp_path: Path) -> None:
