@@ -23,9 +23,10 @@ from chargepki.pki import files
 from chargepki.pki.authority import utc_now
 from chargepki.pki.authority.renewal import due_at, find_due, find_renewal
 from chargepki.pki.der import to_pem
-from chargepki.pki.errors import ChargePkiError, SignerError, UnavailableError
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.errors import ChargePkiError, Conflict, SignerError, UnavailableError
+from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.campaign_records import CampaignStationState
+from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CertificateRecord
 from chargepki.pki.profiles import get_profile
 
@@ -39,6 +40,8 @@ _USES: Final = {
     "iso15118-20/secc": CertificateUse.V2G20,
     "iso15118-20-a1/secc": CertificateUse.V2G20,
 }
+_ATTEMPTS: Final = 5
+"""How often a campaign is planned anew because another process has created one meanwhile."""
 _COLUMNS: Final = ("certificate", "station", "not_after", "action", "successor", "why")
 
 
@@ -107,7 +110,7 @@ def renew_due(state: GlobalState, options: Mapping[str, Any]) -> None:
     _print(state, chosen)
 
 
-def _is_under_way(inventory: Inventory, record: CertificateRecord) -> bool:
+def _is_under_way(inventory: Reads, record: CertificateRecord) -> bool:
     """Whether an open campaign is to make the station of *record* renew it already."""
     assert record.station is not None
     use = _USES[record.profile].value
@@ -158,7 +161,6 @@ def _fail(due: _Due, action: str, error: ChargePkiError) -> None:
 
 def _launch(state: GlobalState, due: Sequence[_Due], options: Mapping[str, Any], now: datetime) -> None:
     """Create a campaign for each use of the certificates; whichever CSMS holds the stations carries it out."""
-    workspace = state.workspace
     jitter = options["jitter"]
     pace = Pace(
         per_minute=options["rate"],
@@ -169,19 +171,45 @@ def _launch(state: GlobalState, due: Sequence[_Due], options: Mapping[str, Any],
     for each in due:
         by_use.setdefault(_USES[each.record.profile], []).append(each)
     for use, members in by_use.items():
-        kind, parameters = OperationKind.TRIGGER_RENEWAL.value, {"use": use.value}
-        find_kind(kind).check(workspace.inventory, parameters, now)
-        owner = f"cli {workspace.actor.name}"
-        store = CampaignStore(workspace.inventory, workspace.sealing_key, owner=owner, actor=workspace.actor)
-        stations = list(dict.fromkeys(each.record.station for each in members if each.record.station is not None))
-        name = f"renew-{use.value.lower()}-{now:%Y%m%d-%H%M%S}"
-        ends_at = max(now + timedelta(hours=1), min(each.record.not_after for each in members))
-        ends_at = min(ends_at, now + _CAMPAIGN_ENDS)
-        campaign = store.create(name, kind, parameters, stations, pace, now=now, ends_at=ends_at, paused=False)
+        campaign = _create(state, use, members, pace, now)
+        if campaign is not None:
+            state.output.say(f"next: chargepki campaign show {campaign} --watch")
+
+
+def _create(state: GlobalState, use: CertificateUse, members: Sequence[_Due], pace: Pace, now: datetime) -> str | None:
+    """Create the campaign of one use; ``None`` when other processes have one for all of its stations meanwhile."""
+    workspace = state.workspace
+    kind, parameters = OperationKind.TRIGGER_RENEWAL.value, {"use": use.value}
+    find_kind(kind).check(workspace.inventory, parameters, now)
+    owner = f"cli {workspace.actor.name}"
+    store = CampaignStore(workspace.inventory, workspace.sealing_key, owner=owner, actor=workspace.actor)
+
+    def check(tx: Transaction) -> None:
+        # Asked again where it is written: another process may have been quicker, and nobody is asked twice.
+        if any(_is_under_way(tx, each.record) for each in left):
+            raise Conflict("another process has asked some of these stations to renew")
+
+    for attempt in range(_ATTEMPTS):
+        left = [each for each in members if not _is_under_way(workspace.inventory, each.record)]
         for each in members:
+            each.why = None if each in left else "asked by another process just now"
+        if not left:
+            return None
+        stations = list(dict.fromkeys(each.record.station for each in left if each.record.station is not None))
+        name = f"renew-{use.value.lower()}-{now:%Y%m%d-%H%M%S}" + (f"-{attempt}" if attempt else "")
+        ends_at = max(now + timedelta(hours=1), min(each.record.not_after for each in left))
+        ends_at = min(ends_at, now + _CAMPAIGN_ENDS)
+        try:
+            campaign = store.create(name, kind, parameters, stations, pace, now=now, ends_at=ends_at, check=check)
+        except Conflict:
+            if attempt + 1 == _ATTEMPTS:
+                raise
+            continue
+        for each in left:
             each.why = campaign.id
         state.output.say(f"created campaign {campaign.id} for {counted(len(stations), 'station')}")
-        state.output.say(f"next: chargepki campaign show {campaign.id} --watch")
+        return campaign.id
+    return None
 
 
 def _print(state: GlobalState, chosen: Sequence[_Due]) -> None:

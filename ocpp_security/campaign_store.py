@@ -113,11 +113,13 @@ class CampaignStore:
         now: datetime,
         ends_at: datetime,
         paused: bool = False,
+        check: Callable[[Transaction], None] = lambda tx: None,
         draw: Callable[[], float] = random.random,
     ) -> CampaignRecord:
         """Store a campaign; it begins at once unless *paused*.
 
         Args:
+            check: raises, in the transaction that stores it, when what it was planned on is so no more.
             draw: gives random numbers in [0, 1) for the jitter; no secret hangs on them.
 
         Raises:
@@ -147,6 +149,7 @@ class CampaignStore:
         members = plan_stations(name, stations, pace, draw)
 
         def work(tx: Transaction) -> CampaignRecord:
+            check(tx)
             tx.add_campaign(record)
             details: dict[str, object] = {"kind": kind, "stations": len(members), "state": record.state.value}
             for number, member in enumerate(members, start=1):

@@ -27,6 +27,8 @@ from chargepki.pki.lint import lint_crl
 
 __all__ = ["CRL_VALIDITY", "Published", "due_lists", "needs_crl", "publish_lists"]
 
+_LOST_CLOCK = timedelta(days=1)
+"""A clock that is behind by less is taken for one that was set right."""
 CRL_VALIDITY = timedelta(days=7)
 """thisUpdate to nextUpdate; a week is also the bound that ISO 15118-20 sets for OCSP answers (V2G20-1021)."""
 
@@ -120,6 +122,13 @@ def _check_not_expired(ca: CaRecord, now: datetime) -> datetime:
             f"CA {ca.id} expired on {ca.not_after:%Y-%m-%d %H:%M:%S} UTC",
             why="a list that it signs now could be checked by nobody",
             fix="nothing needs to be published for it any more",
+        )
+    if ca.not_before is not None and now < ca.not_before - _LOST_CLOCK:
+        # The list would have ended long ago, and its number would be used up.
+        raise StateError(
+            f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, and CA {ca.id} begins on {ca.not_before:%Y-%m-%d %H:%M:%S}",
+            why="whoever checks a list from before its CA began takes it for an old one",
+            fix="set the clock right, then repeat",
         )
     return ca.not_after
 

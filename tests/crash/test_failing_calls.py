@@ -27,12 +27,12 @@ MOST = 36
 SCENARIOS_TRIED = tuple(ALL) if CAMPAIGN else ("create-root", "issue", "revoke", "serve")
 
 
-def complaint(outcome: Outcome, ends: tuple[int, ...] = (0,)) -> Iterator[str]:
+def complaint(outcome: Outcome, ends: tuple[int, ...] = (0,), *, lists: bool = False) -> Iterator[str]:
     """Yield what is wrong with how a command reported that a file or disk failed it."""
     if outcome.code not in (*ends, 4):
         yield f"it ended with {outcome.code}: {outcome.stderr.strip()}"
     errors = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
-    if len(errors) != (1 if outcome.code else 0) or "Traceback" in outcome.stderr:
+    if (len(errors) != (1 if outcome.code else 0) and not lists) or "Traceback" in outcome.stderr:
         yield f"it ended with {outcome.code} and said: {outcome.stderr.strip()}"
 
 
@@ -44,7 +44,11 @@ def one_fault(
     try:
         first = runner.run(place, *arguments_of(scenario, place), fault=fault)
         # Its own message may be the call that failed.
-        wrong = [] if fault.name == "write" and not first.stderr else list(complaint(first, scenario.ends))
+        wrong = (
+            []
+            if fault.name == "write" and not first.stderr
+            else list(complaint(first, scenario.ends, lists=scenario.lists))
+        )
         wrong += goes_on(runner, scenario, place, first, start)
         return first, [f"{fault}: {item}" for item in wrong]
     finally:

@@ -316,6 +316,11 @@ def _stapled(place: Place, inventory: Inventory) -> str | None:
     return None if found else "no response was written"
 
 
+def _account_added(place: Place, inventory: Inventory) -> str | None:
+    # A file that is there is never overwritten: the repeat was refused for it, and asks for another name.
+    return None if _password_handed_out(place, inventory) else _told("est-account.add")(place, inventory)
+
+
 _STATION: Final = ("station", "add", "CS-1", "--security-profile", "2")
 _CAMPAIGN: Final = ("campaign", "create", "spring", "--kind", "trigger-renewal", "--station", "CS-1", "--paused")
 _RUNNING: Final = _CAMPAIGN[:-1]
@@ -354,6 +359,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
         resumes=("--skip", "2"),
         # The one that is killed may be the process of a step.
         ends=(0, 3),
+        lists=True,
     ),
     "create-hierarchy": _row(
         *("ca", "create-hierarchy", "ocpp", "--prefix", "h", "--organization", "O", "--country", "DE"),
@@ -364,6 +370,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
         start="empty",
         setup=_due,
         settled=_renewed,
+        lists=True,
     ),
     "release": _row(
         *("cert", "release", "{b}", "--publish", "--publish-dir", "www"),
@@ -455,7 +462,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     # Whom we enrol, what vehicles and firmware we know.
     "est-account-add": _row(
         *("est", "account", "add", "acme", "--label", "cpo", "--password-out", "out/acme.password"),
-        settled=_told("est-account.add"),
+        settled=_account_added,
         done_before=_password_handed_out,
     ),
     "est-account-remove": _row(
@@ -534,7 +541,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
 
 ALL: Final[Mapping[str, Scenario]] = MappingProxyType({**SCENARIOS, **_ROWS})
 """Every command whose crashes are tried by repeating it."""
-_SAMPLED: Final = ("accept", "renew-due")
+_SAMPLED: Final = ("renew-due",)
 TRIED: Final = tuple(name for name, row in ALL.items() if CAMPAIGN or not row.campaign or name in _SAMPLED)
 """Those that an ordinary test run tries."""
 

@@ -25,7 +25,7 @@ from chargepki.pki.inventory.records import CaState, CertificateState, IssuanceS
 from chargepki.pki.names import build_name, name_der
 from chargepki.pki.signer import Signer
 from testkit.authorities import ACTOR, make_csr, make_key
-from testkit.crash import PASSPHRASE, Call, Outcome, Place, Runner
+from testkit.crash import CHANGING_CALLS, PASSPHRASE, Call, Outcome, Place, Runner
 from testkit.crash_judge import cheapen_keys, key_files, problems
 
 __all__ = [
@@ -78,6 +78,8 @@ class Scenario:
     """Tried in a campaign alone."""
     setup: Callable[[Runner, Place], None] = lambda runner, place: None
     """Makes of a copy of `start` what the command starts from."""
+    lists: bool = False
+    """It tells what failed item by item, not as one error."""
     ends: tuple[int, ...] = (0,)
     """Exit codes of a run that outlived its fault."""
     resumes: tuple[str, ...] = ()
@@ -259,6 +261,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             ("cert", "issue-batch", *ISSUE[2:], "--csr-dir", "csrs", "--out-dir", "out/batch", "--jobs", "1"),
             _batch_settled,
             sample=2,
+            lists=True,
         ),
         "issue-new-key": Scenario(
             (*ISSUE, "--new-key", "--key-out", "out/new.key", "--subject", "CN=CS-A,O=Test CSO", "--out", "out/a.pem"),
@@ -314,10 +317,12 @@ def filled(arguments: Sequence[str], place: Place) -> list[str]:
     return [(place.root / names[part]).read_text() if part in names else part for part in arguments]
 
 
-def undisturbed(runner: Runner, scenario: Scenario, start: Place, folder: Path) -> tuple[Call, ...]:
+def undisturbed(
+    runner: Runner, scenario: Scenario, start: Place, folder: Path, calls: Sequence[str] = CHANGING_CALLS
+) -> tuple[Call, ...]:
     """Return the calls of a run that nothing disturbs."""
     place = start.copy_to(folder / "undisturbed")
-    outcome = runner.run(place, *arguments_of(scenario, place), traced=True)
+    outcome = runner.run(place, *arguments_of(scenario, place), traced=True, calls=calls)
     assert outcome.code == 0, outcome.stderr
     assert (found := problems(place, [outcome], keys=key_files(start))) == [], found
     with open_place(place) as inventory:
