@@ -1,7 +1,8 @@
 """Which stations stop believing what is below a root, on which day, and what has to be done before, in which order.
 
 A station breaks when none of the roots that it holds for a use leads, over any cross-certificate, to the newest
-generation of the root: what is issued below that from then on, it refuses.
+generation of the root: what is issued below that from then on, it refuses. And one that was given the newest alone
+breaks while a CA issues below an older one that no cross-certificate leads up from.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class BreakReason(StrEnum):
     """The way there is open until a cross-certificate or an old root ends."""
     ROOT_ENDS = "root-ends"
     """There is no next generation yet, and the root that it holds ends."""
+    NO_WAY_BACK = "no-way-back"
+    """It holds newer generations alone, to which nothing leads from a CA that still issues below an older one."""
 
 
 class StepKind(StrEnum):
@@ -172,7 +175,8 @@ def _look(
     by_digest = {each.sha256: each for each in authorities}
     ours = {each.sha256: each.ca for each in authorities if each.ca in {ca.id for ca in generations}}
     newest_digest = next((digest for digest, ca in ours.items() if ca == newest.id), "")
-    ends: dict[frozenset[str], tuple[datetime, BreakReason]] = {}
+    ends: dict[frozenset[str], tuple[datetime, BreakReason] | None] = {}
+    behind = _below(reads, [each for each in generations if each.id != newest.id], at)
     seen = _Seen()
     told: set[str] = set()
     only = len(generations) == 1
@@ -181,19 +185,43 @@ def _look(
         for use, (roots, _) in sorted(trust.uses(recogniser).items()):
             held = tuple(sorted(ca for digest in roots if (ca := ours.get(digest)) is not None))
             seen.holders.update((generation, use) for generation in held)
-            if not held or (newest_digest in roots and not only):
+            if not held:
                 continue
             if roots not in ends:
                 anchors = [by_digest[each].der for each in roots if each in by_digest]
-                paths = finder.paths(newest.id, anchors, at)
-                last = max((path.not_after for path in paths), default=None)
-                reason = BreakReason.ROOT_ENDS if only else BreakReason.PATH_ENDS
-                ends[roots] = (at, BreakReason.NO_PATH) if last is None else (last + _SECOND, reason)
-            breaks_at, reason = ends[roots]
-            seen.stations.append(BreakingStation(trust.station, use, held, breaks_at, reason))
-            seen.counts[f"{use} {reason}"] += 1
+                if newest_digest in roots and not only:
+                    ends[roots] = _way_back(finder, behind, anchors, at)
+                else:
+                    ends[roots] = _way_up(finder, newest, anchors, at, only=only)
+            if (end := ends[roots]) is not None:
+                seen.stations.append(BreakingStation(trust.station, use, held, *end))
+                seen.counts[f"{use} {end[1]}"] += 1
     seen.unknown = [each.id for each in reads.list_stations(state=StationState.ACTIVE) if each.id not in told]
     return seen
+
+
+def _way_up(
+    finder: PathFinder, newest: CaRecord, anchors: Sequence[bytes], at: datetime, *, only: bool
+) -> tuple[datetime, BreakReason]:
+    """Return when and why nothing leads from the newest generation to *anchors* any more."""
+    last = max((path.not_after for path in finder.paths(newest.id, anchors, at)), default=None)
+    if last is None:
+        return at, BreakReason.NO_PATH
+    return last + _SECOND, BreakReason.ROOT_ENDS if only else BreakReason.PATH_ENDS
+
+
+def _way_back(
+    finder: PathFinder, behind: Sequence[CaRecord], anchors: Sequence[bytes], at: datetime
+) -> tuple[datetime, BreakReason] | None:
+    """Return when the first of the CAs *behind*, below older generations, leads to *anchors* no more before it ends."""
+    found = []
+    for ca in behind:
+        last = max((path.not_after for path in finder.paths(ca.id, anchors, at)), default=None)
+        if last is None:
+            found.append(at)
+        elif ca.not_after is not None and last < ca.not_after:
+            found.append(last + _SECOND)
+    return (min(found), BreakReason.NO_WAY_BACK) if found else None
 
 
 def _certificates(
@@ -236,8 +264,9 @@ def _steps(
         # What the next generation is called is known before it is there.
         add(StepKind.ROLL_OVER, "make the next generation", f"chargepki ca rollover {newest.name}", newest.not_after)
         target_id = f"{newest.name}@{newest.generation + 1}"
-    for use in sorted({each.use for each in stations}):
-        of_use = [each for each in stations if each.use == use]
+    lacking = [each for each in stations if each.reason is not BreakReason.NO_WAY_BACK]
+    for use in sorted({each.use for each in lacking}):
+        of_use = [each for each in lacking if each.use == use]
         chosen = " ".join(f"--station {each.station}" for each in of_use) if len(of_use) <= _NAMED else "--all"
         add(
             StepKind.INSTALL,
@@ -250,7 +279,9 @@ def _steps(
     earlier = [each for each in generations if each.id != target_id]
     for sub in _below(reads, earlier, at):
         issuer = next((each for each in earlier if each.id == sub.issuer), None)
-        end = None if issuer is None else issuer.not_after
+        ends = [each.breaks_at for each in stations if each.reason is BreakReason.NO_WAY_BACK]
+        ends += [] if issuer is None or issuer.not_after is None else [issuer.not_after]
+        end = min(ends, default=None)
         add(StepKind.MOVE, f"move {sub.name} below {target_id}", f"chargepki ca rollover {sub.name}", end)
     for old in earlier:
         after = max((each.not_after for each in _below(reads, [old], at, retired=True) if each.not_after), default=None)

@@ -12,11 +12,13 @@ import pytest
 from chargepki.ocpp_security.rollover_plan import BreakReason, RolloverPlan, StepKind, rollover_plan
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.rollover import RolloverOrder, roll_over
-from chargepki.pki.errors import PolicyRefusal
+from chargepki.pki.chain import verify_chain
+from chargepki.pki.errors import ChainError, PolicyRefusal
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import StationRecord, StationState
 from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootState
 from chargepki.pki.questions import list_authorities
+from chargepki.pki.questions.paths import PathFinder
 from testkit.authorities import ACTOR, NOW, MemoryKeyStore, make_csr, ocpp_authority, open_inventory
 
 YEAR = timedelta(days=365)
@@ -98,6 +100,46 @@ def test_a_plan_that_was_carried_out_breaks_nothing_and_ends_with_the_deletion(a
     assert StepKind.MOVE not in [step.kind for step in plan_of(authority).steps]
     (delete,) = [step for step in plan_of(authority).steps if step.kind is StepKind.DELETE]
     assert delete.after == authority.inventory.get_ca("t-sub@1").not_after
+
+
+def test_a_station_with_the_newest_root_alone_breaks_while_a_ca_issues_below_the_old_one(authority: Authority) -> None:
+    found = roll_over(authority, RolloverOrder("t-root", cross_validity=2 * YEAR))
+    for station in "AB":
+        give(authority, station, "t-root@2")  # beside the first
+    assert not plan_of(authority).breaks
+    give(authority, "D", "t-root@2")  # a new station
+    assert found.old_with_new is not None
+    day = found.old_with_new.not_after + timedelta(seconds=1)
+    (alone,) = plan_of(authority).stations
+    assert (alone.station, alone.reason, alone.breaks_at) == ("D", BreakReason.NO_WAY_BACK, day)
+    authority.revoke(found.old_with_new.id, "superseded")
+    plan = plan_of(authority)
+    assert [(each.station, each.breaks_at) for each in plan.stations] == [("D", NOW)]
+    # Nothing has to be installed; it is the sub-CA that has to be moved, now.
+    assert StepKind.INSTALL not in [step.kind for step in plan.steps]
+    assert [step.before for step in plan.steps if step.kind is StepKind.MOVE] == [NOW]
+    roll_over(authority, RolloverOrder("t-sub"))
+    assert not plan_of(authority).breaks
+
+
+def test_stations_believe_until_the_second_that_the_plan_names(authority: Authority) -> None:
+    """The plan is held against paths that are verified with the clock moved, as a station would verify them."""
+    roll_over(authority, RolloverOrder("t-root", cross_validity=2 * YEAR))
+    roll_over(authority, RolloverOrder("t-sub"))
+    inventory = authority.inventory
+    (day,) = {each.breaks_at for each in plan_of(authority).stations}
+    root, sub = (inventory.get_ca(name).certificate_der or b"" for name in ("t-root@1", "t-sub@2"))
+    finder = PathFinder(list_authorities(inventory))
+    (path,) = finder.paths("t-sub@2", [root], NOW)
+    verify_chain(sub, path.certificates[1:], [root], at=day - timedelta(seconds=1))
+    with pytest.raises(ChainError):
+        verify_chain(sub, path.certificates[1:], [root], at=day)
+    assert finder.paths("t-sub@2", [root], day) == []
+    # Carried out: with the new root every path holds on that day.
+    new = inventory.get_ca("t-root@2").certificate_der or b""
+    verify_chain(sub, [], [new], at=day)
+    give(authority, "A", "t-root@2")
+    assert [each.station for each in plan_of(authority, day - timedelta(seconds=1)).stations] == ["B"]
 
 
 def test_certificates_that_outlive_every_path_are_counted(authority: Authority) -> None:
