@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.harness import Case, Comparison, Limit, Timing, compare, main
 from benchmarks.issuance_peers import Peer, find_peers
+from benchmarks.issuance_processes import compare_processes
 from benchmarks.material import make_authority, make_request
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
 
@@ -149,9 +150,11 @@ def measure() -> Sequence[Comparison]:
             for peer in find_peers(folder / "peers"):
                 bulk = "one call for all" in peer.name
                 found.append(against_peer(authority, peer, folder, 1.0 if bulk else 1 / 3))
-            return found
         finally:
             authority.inventory.close()
+        processes = folder / "processes"
+        processes.mkdir()
+        return [*found, compare_processes(processes, rounds=5)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from benchmarks.issuance_django_ca import find_python, issue
+
 __all__ = ["Peer", "find_peers"]
 
 CONFIGURATION = """
@@ -75,6 +77,9 @@ def find_peers(folder: Path) -> list[Peer]:
         found.append(Peer("certtool, a call for each", 40, lambda files: certtool(folder, files)))
     if shutil.which("cfssl"):
         found.append(Peer("cfssl serve with SQLite", 400, lambda files: cfssl(folder, files)))
+    if python := find_python():
+        django = folder / "django-ca"
+        found.append(Peer("django-ca, in one process", 100, lambda files: issue(python, django, files)))
     return found
 
 

@@ -15,7 +15,7 @@ from chargepki.pki.inventory.audit import AuditKey
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.signer import SoftwareKeyStore
 
-__all__ = ["ACTOR", "make_authority", "make_request"]
+__all__ = ["ACTOR", "make_authority", "make_request", "open_authority"]
 
 ACTOR = Actor("benchmark", ActorKind.SYSTEM, authenticated=False)
 
@@ -33,13 +33,17 @@ def make_request(common_name: str) -> bytes:
     return request.public_bytes(serialization.Encoding.PEM)
 
 
-def make_authority(folder: Path) -> Authority:
-    """Return an authority over SQLite in *folder* with the CAs ``root`` and ``sub``."""
-    inventory = Inventory.open(
-        f"sqlite:///{folder / 'inventory.db'}", log_key=AuditKey.load_or_create(folder / "audit.key")
-    )
-    authority = Authority(inventory, SoftwareKeyStore(folder / "keys", lambda: b"benchmark"), actor=ACTOR)
+def make_authority(folder: Path, url: str | None = None) -> Authority:
+    """Return an authority with the CAs ``root`` and ``sub``, over the database *url* or SQLite in *folder*."""
+    authority = open_authority(folder, url)
     subject = (("CN", "Benchmark"), ("O", "Example"))
     authority.create_ca(CaOrder("root", "ocpp/cso-root", subject=subject))
     authority.create_ca(CaOrder("sub", "ocpp/cso-sub", issuer="root", subject=subject))
     return authority
+
+
+def open_authority(folder: Path, url: str | None = None) -> Authority:
+    """Return the authority whose keys are in *folder*, over the database *url* or SQLite in *folder*."""
+    log_key = AuditKey.load_or_create(folder / "audit.key")
+    inventory = Inventory.open(url or f"sqlite:///{folder / 'inventory.db'}", log_key=log_key)
+    return Authority(inventory, SoftwareKeyStore(folder / "keys", lambda: b"benchmark"), actor=ACTOR)
