@@ -21,8 +21,8 @@ from benchmarks.fleet import Connects, measure_connects, measure_fleet
 from benchmarks.fleet_servers import Kind
 from benchmarks.harness import Comparison, Limit, Timing, main
 
-GUARD = Limit(2.0, "guard against a regression", goal=1.3)
-"""Of handshake, upgrade, identity and revocation checks. Measured, `Kind.FLOOR` alone costs as much as the goal."""
+GUARD = Limit(1.6, "guard against a regression, with room for a busy machine", goal=1.3)
+"""Of handshake, upgrade, identity and revocation checks."""
 
 _QUESTIONS = {
     Kind.LIBRARY: "handshake, upgrade by websockets.serve alone",

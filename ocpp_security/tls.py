@@ -257,11 +257,14 @@ def with_few_sessions(context: ssl.SSLContext) -> ssl.SSLContext:
 
     It remembers each session of TLS 1.2 with the certificates that the client showed, up to 20,480 of them, 12.7 KB
     each with one certificate and eight times as much with as many as may be sent. Python cannot tell it not to. Only
-    a context of `server_context` can be made again; what else was changed in it afterwards is not carried over.
+    a context of `server_context` can be made again; of what was changed in it afterwards, identities and the callback
+    for server names are carried over.
     """
     if not isinstance(context, _ServerContext) or context.session_stats()["number"] < _MAX_SESSIONS:
         return context
-    return context.remake(context.identities)
+    fresh = context.remake(context.identities)
+    fresh.sni_callback = context.sni_callback
+    return fresh
 
 
 def client_context(

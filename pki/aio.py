@@ -210,7 +210,7 @@ class _Queue:
         record = await self._run(lambda: self._put(order))
         future: asyncio.Future[IssuedCertificate] = asyncio.get_running_loop().create_future()
         self._waiting[record.id] = future
-        future.add_done_callback(lambda _: self._waiting.pop(record.id, None))
+        future.add_done_callback(lambda done: self._answered(record.id, done))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._answer())
         return future
@@ -220,13 +220,18 @@ class _Queue:
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(StateError("this process stops; the request stays queued"))
-                future.exception()  # seen, even if nobody waits any more
         if self._worker is not None:
             await asyncio.gather(self._worker, return_exceptions=True)
         self._executor.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _answered(self, record_id: str, future: asyncio.Future[IssuedCertificate]) -> None:
+        self._waiting.pop(record_id, None)
+        if not future.cancelled():
+            # Seen, even if nobody waits any more: a refusal may come when whoever submitted has been cancelled.
+            future.exception()
 
     async def _answer(self) -> None:
         while self._waiting and not self._closed:

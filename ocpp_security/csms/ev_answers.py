@@ -51,7 +51,9 @@ async def answer_ev_certificate(
         task = asyncio.get_running_loop().create_task(_provide(provider, request, gateway))
         _running.add(task)
         task.add_done_callback(_running.discard)
-        answer = await asyncio.wait_for(asyncio.shield(task), _SECONDS)
+        # Not wait_for: that of Python 3.11 forgets a cancellation that meets the answer.
+        async with asyncio.timeout(_SECONDS):
+            answer = await asyncio.shield(task)
     except TimeoutError:
         _log.warning("%s: no contract within %.0f s; the vehicle's next attempt finds it", station, _SECONDS)
         return failed_payload("Timeout")

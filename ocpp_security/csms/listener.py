@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chargepki.ocpp_security.csms.binding import bind
 from chargepki.ocpp_security.csms.opening import Opening, OpeningTerms
 from chargepki.ocpp_security.csms.tls_failures import TlsFailure, explain_tls_failure
 from chargepki.ocpp_security.tls import with_few_sessions
@@ -129,21 +130,7 @@ class Listener:
         Raises:
             OSError: the address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        port = self._wanted_port
-        infos = await loop.getaddrinfo(
-            self._host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
-        try:
-            for family, _type, _proto, _name, address in dict.fromkeys(infos):
-                # With port 0 the first family chooses, and the others follow it.
-                bound = socket.create_server((str(address[0]), port), family=family, backlog=1024)
-                bound.setblocking(False)
-                self._sockets.append(bound)
-                port = port or bound.getsockname()[1]
-        except OSError:
-            self._close_sockets()
-            raise
+        self._sockets = await bind(self._host, self._wanted_port, backlog=1024)
         self._serving = True
         self._watch()
 

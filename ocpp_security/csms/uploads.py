@@ -6,22 +6,25 @@ import asyncio
 import hashlib
 import logging
 import secrets
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from aiohttp import BodyPartReader, web
 
+from chargepki.ocpp_security.csms.binding import bind
 from chargepki.ocpp_security.csms.journal import Incident, SecurityJournal
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.services import station_actor
 from chargepki.ocpp_security.log_requests import is_failure, token_digest
 from chargepki.ocpp_security.log_store import ReceivedLog, record_received
+from chargepki.ocpp_security.tls import with_few_sessions
 from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
 from chargepki.pki.files import NewFile, make_private_folder
 from chargepki.pki.inventory import Inventory
@@ -33,6 +36,9 @@ __all__ = ["UploadConfig", "UploadServer"]
 _log = logging.getLogger("chargepki.csms")
 _EVENT: Final = "LogUploadRefused"
 _CHUNK: Final = 256 * 1024
+_NOT_MADE_AGAIN: Final = "the TLS context for uploads cannot be made again: %s; the next connection tries it again"
+_CLEANUP_SECONDS: Final = 5.0
+_T = TypeVar("_T")
 _HEADERS_SECONDS: Final = 20.0
 """From the connection to the end of the request's headers."""
 
@@ -83,7 +89,10 @@ class UploadServer:
         self._busy: set[str] = set()
         self._waiting: dict[int, asyncio.TimerHandle] = {}
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._tls = config.tls
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -97,9 +106,14 @@ class UploadServer:
     @property
     def port(self) -> int:
         """The bound TCP port."""
-        assert self._server is not None, "call start first"
-        port: int = self._server.sockets[0].getsockname()[1]
+        assert self._sockets, "call start first"
+        port: int = self._sockets[0].getsockname()[1]
         return port
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """The TLS context of new connections; made anew when OpenSSL remembers many sessions in it."""
+        return self._tls
 
     async def start(self) -> None:
         """Bind, and begin to serve.
@@ -115,11 +129,9 @@ class UploadServer:
             app.router.add_post(path, self._take)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=5, lingering_time=1)
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                self._protocol, self.config.host, self.config.port, ssl=self.config.tls, backlog=128
-            )
+            self._sockets = await bind(self.config.host, self.config.port, backlog=128)
+            await self._listen(self._tls)
         except OSError as exc:
             await self._runner.cleanup()
             raise UnavailableError(
@@ -128,20 +140,67 @@ class UploadServer:
 
     async def stop(self) -> None:
         """Close the port and every upload under way. Idempotent."""
-        if self._server is not None:
-            self._server.close()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        for server in self._servers:
+            server.close()
+        for sock in self._sockets:
+            sock.close()
         for timer in self._waiting.values():
             timer.cancel()
         if self._runner is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._runner.cleanup(), 5)
+                async with asyncio.timeout(_CLEANUP_SECONDS):
+                    await self._runner.cleanup()
             self._runner = None
             await self._journal.drain()
             self._offload.close()
 
+    async def _listen(self, context: ssl.SSLContext | None) -> None:
+        """Accept from now on with *context*; a server of asyncio cannot be given another one.
+
+        Raises:
+            OSError: it cannot; what listened before goes on.
+        """
+        loop = asyncio.get_running_loop()
+        servers: list[asyncio.Server] = []
+        try:
+            for sock in self._sockets:
+                # Both listen on one queue of the kernel, so that nobody who comes meanwhile is lost.
+                again = sock.dup()
+                again.setblocking(False)
+                servers.append(await loop.create_server(self._protocol, sock=again, ssl=context, backlog=128))
+        except BaseException:
+            for server in servers:
+                server.close()
+            raise
+        before, self._servers, self._tls = self._servers, servers, context
+        for server in before:
+            server.close()
+
+    def _forget_sessions(self) -> None:
+        """Go on with another TLS context when OpenSSL remembers many sessions in this one."""
+        if self._tls is None or (self._renewing is not None and not self._renewing.done()):
+            return
+        try:
+            context = with_few_sessions(self._tls)
+        except (ChargePkiError, OSError) as error:
+            _log.error(_NOT_MADE_AGAIN, error)
+            return
+        if context is not self._tls:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(context))
+
+    async def _renew(self, context: ssl.SSLContext) -> None:
+        try:
+            await self._listen(context)
+        except OSError as error:
+            _log.error(_NOT_MADE_AGAIN, error)
+
     def _protocol(self) -> asyncio.Protocol:
         """Make the protocol of one connection; one that asks for nothing in time is dropped."""
         assert self._runner is not None and self._runner.server is not None
+        self._forget_sessions()
         if len(self._runner.server.connections) >= self.config.max_connections:
             return _Full()
         protocol = self._runner.server()
@@ -255,23 +314,27 @@ class UploadServer:
 
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
         """Yield the log: the body, or the first file of a form; a silent peer is given up."""
-        idle = self.config.idle.total_seconds()
         try:
             if request.content_type.startswith("multipart/"):
-                part = await asyncio.wait_for((await request.multipart()).next(), idle)
+                part = await self._soon((await request.multipart()).next())
                 if not isinstance(part, BodyPartReader):
                     raise _Refused(400, "the form holds no file")
-                while piece := await asyncio.wait_for(part.read_chunk(_CHUNK), idle):
+                while piece := await self._soon(part.read_chunk(_CHUNK)):
                     yield bytes(piece)
                 return
             size = 0
-            while chunk := await asyncio.wait_for(request.content.read(_CHUNK), idle):
+            while chunk := await self._soon(request.content.read(_CHUNK)):
                 size += len(chunk)
                 yield chunk
             if request.content_length is not None and size != request.content_length:
                 raise _Refused(400, "it ended early")
         except (ValueError, ConnectionError, web.HTTPException, web.RequestPayloadError) as exc:
             raise _Refused(400, f"the body cannot be read ({type(exc).__name__})") from exc
+
+    async def _soon(self, work: Awaitable[_T]) -> _T:
+        # Not wait_for: that of Python 3.11 forgets a cancellation that meets the result, and starts a task each time.
+        async with asyncio.timeout(self.config.idle.total_seconds()):
+            return await work
 
 
 class _Full(asyncio.Protocol):

@@ -271,7 +271,9 @@ class StationFirmware:
             self._sent.clear()
             self._hooks.reported()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._sent.wait(), _DRAIN_SECONDS)
+                # Not wait_for: that of Python 3.11 forgets a cancellation that meets the event.
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await self._sent.wait()
         self._hooks.raise_event(SecurityEvent.FIRMWARE_UPDATED, f"version {self.store.state.version}")
         self._move(job, JobStage.DONE, _Status.INSTALLED, report=False)
         self._hooks.reboot()

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from chargepki.ocpp_security import pnc_transfer
-from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer
+from chargepki.ocpp_security.csms import CsmsConfig, CsmsServer, ev_answers
 from chargepki.ocpp_security.csms.ev_answers import answer_ev_certificate
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.ev_certificate import (
@@ -435,6 +436,35 @@ def manufacturer(world: ContractWorld, tmp_path: Path) -> Iterator[Manufacturer]
         world.contract(vehicle, f"DE8AF{next(_numbers):09d}")
         yield made
     inventory.close()
+
+
+@pytest.mark.parametrize("ticks", range(6))
+def test_who_is_cancelled_when_the_contract_comes_is_cancelled(monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+    """`asyncio.wait_for` of Python 3.11 took the answer, and forgot that the connection was to end."""
+
+    async def story() -> None:
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def provide(*_: object) -> Any:
+            return await found
+
+        monkeypatch.setattr(ev_answers, "read_request", lambda *_: None)
+        monkeypatch.setattr(ev_answers, "_provide", provide)
+        monkeypatch.setattr(ev_answers, "accepted_payload", lambda *_: {})
+        nothing = cast("Any", None)
+        asking = asyncio.create_task(
+            answer_ev_certificate(nothing, nothing, OcppVersion.V21, {}, STATION, configured_characters=5600)
+        )
+        for _ in range(3):
+            await asyncio.sleep(0)
+        found.set_result(SimpleNamespace(exi=b""))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        was_running = asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled() is was_running
+
+    asyncio.run(story())
 
 
 def ask_with_status(own: PkiContractProvider, world: ContractWorld, request: bytes, *allowed: str) -> str:

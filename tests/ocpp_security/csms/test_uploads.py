@@ -245,6 +245,71 @@ def test_another_stations_certificate_is_refused_and_none_or_its_own_are_taken(r
     assert run_on("asyncio", story()) == [403, 201, 201]
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_tls_1_2_remembers_of_uploads_is_bounded_and_a_renewed_certificate_is_still_shown(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    monkeypatch.setattr("chargepki.ocpp_security.tls._MAX_SESSIONS", 3)
+    tls = server_context([SecurityProfile(2)], [rig.server_identity])
+    asked: list[ssl.SSLContext] = []
+    tls.sni_callback = lambda _connection, _name, context: asked.append(context)
+    contexts: list[ssl.SSLContext] = []
+    client = rig.client_tls()
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def story() -> None:
+        async with UploadServer(UploadConfig(folder=rig.folder / "uploads", tls=tls), rig.inventory) as server:
+            for number in range(12):
+                await send(f"https://localhost:{server.port}/logs/A/1/none", b"x", ssl=client)
+                current = server.tls
+                assert current is not None and len(asked) == number + 1
+                if current not in contexts:
+                    contexts.append(current)
+                if server._renewing is not None:
+                    await asyncio.wait_for(server._renewing, 60)
+
+    run_on(loop, story())
+    assert len(contexts) >= 3
+    # One connection comes over the old context before the new one listens.
+    assert max(each.session_stats()["number"] for each in contexts) <= 4
+
+
+def test_a_tls_context_for_uploads_that_cannot_be_made_again_costs_no_upload(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("chargepki.ocpp_security.tls._MAX_SESSIONS", 0)
+    log = ask(rig, "STAYS")
+    tls = server_context([SecurityProfile(2)], [rig.server_identity])
+
+    async def story() -> int:
+        async with UploadServer(UploadConfig(folder=rig.folder / "uploads", tls=tls), rig.inventory) as server:
+
+            async def fails(_context: ssl.SSLContext | None) -> None:
+                raise OSError(24, "Too many open files")
+
+            monkeypatch.setattr(server, "_listen", fails)
+            return await send(address(rig, f"https://localhost:{server.port}", log), b"x", ssl=rig.client_tls())
+
+    assert run_on("uvloop", story()) == 201
+    assert "cannot be made again" in caplog.text
+
+
+def test_who_is_cancelled_when_the_next_octets_come_is_cancelled(rig: Rig) -> None:
+    """`asyncio.wait_for` of Python 3.11 returned the octets, and forgot that the upload was to end."""
+
+    async def story() -> bool:
+        server = UploadServer(UploadConfig(folder=rig.folder / "uploads"), rig.inventory)
+        octets: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        reading = asyncio.create_task(server._soon(octets))
+        await asyncio.sleep(0)
+        octets.set_result(b"more")
+        reading.cancel()
+        await asyncio.wait([reading])
+        return reading.cancelled()
+
+    assert run_on("asyncio", story())
+
+
 def test_a_log_that_is_recorded_is_on_disk_and_one_that_is_not_leaves_no_name(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

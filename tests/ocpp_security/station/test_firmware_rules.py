@@ -104,6 +104,25 @@ def test_a_request_for_later_is_told_to_be_scheduled(bench: Bench) -> None:
     assert bench.station.triggered() == (S.IDLE, None)
 
 
+def test_a_station_that_ends_when_its_status_is_sent_does_not_reboot(bench: Bench) -> None:
+    """`asyncio.wait_for` of Python 3.11 took the news, and forgot that the station was to end."""
+    bench.put(JobStage.REBOOTING)
+    job = bench.store.state.job
+    assert job is not None
+    bench.store.save(job=job, queue=((S.INSTALL_REBOOTING, FIRST),))
+
+    async def story() -> bool:
+        rebooting = asyncio.create_task(bench.station._reboot(job))
+        await asyncio.sleep(0)
+        bench.station.status_sent(S.INSTALL_REBOOTING, FIRST)
+        rebooting.cancel()
+        await asyncio.wait([rebooting])
+        return rebooting.cancelled()
+
+    assert asyncio.run(story())
+    assert bench.store.state.job == job and bench.events == []
+
+
 @pytest.mark.parametrize("queue", [(), ((S.DOWNLOADED, FIRST), (S.INSTALL_REBOOTING, FIRST))])
 def test_a_status_that_is_asked_for_never_overtakes_those_that_wait(queue: tuple[tuple[S, int], ...]) -> None:
     # Sent at once it would reach the CSMS before them, which then takes them for statuses out of order.
