@@ -21,7 +21,11 @@ __all__ = ["Incident", "SecurityJournal"]
 
 _log = logging.getLogger("chargepki.csms")
 _REPEAT_WINDOW = timedelta(minutes=1)
+_FLUSH_SECONDS = 2.0
+"""How long a repetition waits at most before it is counted in the inventory, with all others of these seconds."""
 _MAX_PENDING_WRITES = 256
+_MAX_HELD = 4096
+"""Series whose repetitions are counted; those of older ones are in the metrics alone."""
 _MAX_CLAIMED = 64
 """Characters of a claimed identity that count and are shown; a request line may hold eight thousand."""
 _MAX_UNPROVEN_PER_HOST = 60
@@ -56,6 +60,9 @@ class SecurityJournal:
         self._unproven = WindowCounter(_REPEAT_WINDOW, _MAX_UNPROVEN)
         self._suppressed = RepeatFilter(_REPEAT_WINDOW)
         self._writes: set[asyncio.Task[None]] = set()
+        self._held: dict[tuple[str, str, str], tuple[Incident, str | None, str, int]] = {}
+        self._recorded: dict[tuple[str, str, str], None] = {}
+        self._flushing: asyncio.TimerHandle | None = None
 
     def note(self, incident: Incident, *, station: str | None, peer: str, claimed: str = "") -> bool:
         """Log and record *incident*; return False when it was held back as a repetition.
@@ -68,10 +75,18 @@ class SecurityJournal:
         host = peer.rpartition(":")[0]
         proven = station is not None and not claimed
         claimed = claimed[:_MAX_CLAIMED]
-        held_back = self._filter.admit((f"{incident.code} {incident.variant}", station or claimed, host), now)
-        if held_back is None or not (proven or self._has_room(host, now)):
-            return False
         who = station or (f"{printable(claimed)[:_MAX_CLAIMED]} (claimed)" if claimed else "unknown station")
+        # Without the port, which differs each time: the same incident must be the same text.
+        tech_info = f"{who} {host}: {incident.code}: {printable(incident.cause)}"
+        key = (f"{incident.code} {incident.variant}", station or claimed, host)
+        held_back = self._filter.admit(key, now)
+        if held_back is None:
+            self._hold(key, incident, station, tech_info)
+            return False
+        if not (proven or self._has_room(host, now)):
+            self._recorded.pop(key, None)
+            return False
+        times = self._held.pop(key, (incident, station, tech_info, 0))[3] + 1
         repeats = f" ({held_back} more like it held back)" if held_back else ""
         cure = f"; to fix: {incident.cure}" if incident.cure else ""
         level = logging.ERROR if incident.alert else logging.WARNING
@@ -80,10 +95,31 @@ class SecurityJournal:
         # recorded about stations that proved who they are.
         room = _MAX_PENDING_WRITES if proven else _MAX_PENDING_WRITES // 2
         if incident.event is not None and len(self._writes) < room:
-            # Without the port, which differs each time: the same incident must be the same text.
-            tech_info = f"{who} {host}: {incident.code}: {printable(incident.cause)}"
-            self._record(incident, station, tech_info, now, held_back + 1)
+            self._record(incident, station, tech_info, now, times)
+            self._recorded[key] = None
+            if len(self._recorded) > _MAX_HELD:
+                self._recorded.pop(next(iter(self._recorded)))
         return True
+
+    def _hold(self, key: tuple[str, str, str], incident: Incident, station: str | None, tech_info: str) -> None:
+        """Count a repetition, and store the count in a while: a burst that ends must reach the rules about alerts."""
+        # Of what found no room the repetitions find none either.
+        if incident.event is None or key not in self._recorded:
+            return
+        times = self._held[key][3] if key in self._held else 0
+        self._held[key] = (incident, station, tech_info, times + 1)
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        held, self._held = self._held, {}
+        now = self._clock()
+        for incident, station, tech_info, times in held.values():
+            if len(self._writes) < _MAX_PENDING_WRITES:
+                self._record(incident, station, tech_info, now, times)
 
     def _has_room(self, host: str, now: datetime) -> bool:
         """Count an incident about a peer that proved nothing; false when there were too many within a minute."""
@@ -120,5 +156,6 @@ class SecurityJournal:
 
     async def drain(self) -> None:
         """Wait until everything noted so far is stored."""
+        self._flush()
         while self._writes:
             await asyncio.wait(set(self._writes))
