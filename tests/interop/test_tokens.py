@@ -146,6 +146,17 @@ def test_a_child_process_signs_with_a_session_of_its_own(store: Pkcs11KeyStore, 
     assert keys.verify(signer.public_key, signer.sign(b"parent"), b"parent", scheme)
 
 
+def test_no_session_is_open_when_a_process_forks_and_both_sign_afterwards(store: Pkcs11KeyStore, token: Token) -> None:
+    signer = store.open(token.uri("ec256"))
+    library = pkcs11.lib(str(token.module))
+    store.let_go()
+    assert not library.initialized, "a child would inherit what the module has opened"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if signer.sign(b"child") else 1)
+    assert signer.sign(b"parent") and os.waitpid(child, 0)[1] == 0
+
+
 def test_a_token_that_goes_away_is_told_and_comes_back_without_a_restart(store: Pkcs11KeyStore, token: Token) -> None:
     signer = store.open(token.uri("ec256"))
     with token.away(), pytest.raises(SignerError, match=r"no token fits|cannot be used"):
