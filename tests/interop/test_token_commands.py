@@ -89,6 +89,7 @@ KEYLESS: dict[str, tuple[str, ...]] = {
     "station logs list": (),
     "station logs save": ("--help",),
     "station logs show": ("--help",),
+    "station operations": (),
     "station migrate": ("--plan", "--to", "3"),
     "station misbehaviours": (),
     "station roots": ("CS-1",),
