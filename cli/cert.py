@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,7 @@ def show(state: GlobalState, certificate: str) -> None:
         state.output.fields("chargepki/certificate", described | describe_ours(state, described["sha256"]))
         return
     record = find_certificate(state.workspace.inventory, certificate)
-    row = certificate_row(record) | {"verdict": _verdict(record)}
+    row = certificate_row(record) | {"verdict": verdict_rows(record.verdict)}
     if record.der is not None:
         row |= describe_certificate(record.der)
         if record.origin == "issued":
@@ -330,10 +331,10 @@ def certificate_row(record: CertificateRecord) -> dict[str, Any]:
     }
 
 
-def _verdict(record: CertificateRecord) -> list[dict[str, Any]]:
-    """Return what every rule of the request policy said when the certificate was issued."""
-    request = record.verdict.get("request") or {}
-    kept = record.verdict.get("record", ())
+def verdict_rows(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what every rule of the request policy said when a certificate was issued with this verdict."""
+    request = verdict.get("request") or {}
+    kept = verdict.get("record", ())
     return [
         *request.get("rules", ()),
         *({"rule": each, "outcome": "pass"} if isinstance(each, str) else each for each in kept),

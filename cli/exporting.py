@@ -45,13 +45,21 @@ class Form(StrEnum):
 
 
 def export_chunks(
-    inventory: Inventory, form: Form, wanted: Filter, *, everything: bool, with_pem: bool, passphrase: bytes | None
+    inventory: Inventory,
+    form: Form,
+    wanted: Filter,
+    *,
+    everything: bool,
+    with_pem: bool,
+    passphrase: bytes | None,
+    with_verdict: bool = False,
 ) -> Iterator[bytes]:
     """Yield an export in pieces.
 
     Args:
         everything: CAs and stations as well, in the forms that have room for them.
         with_pem: JSON holds each certificate as PEM too.
+        with_verdict: JSON holds what each rule said of the request too.
         passphrase: protects a PKCS#12 file; without one it is open.
 
     Raises:
@@ -65,8 +73,8 @@ def export_chunks(
         found = (row[-1] for row in stream_certificates(inventory, wanted, with_der=True))
         ders = (der for der in found if isinstance(der, bytes))
         return _pem(ders) if form is Form.PEM else _pkcs12(ders, passphrase)
-    rows = stream_certificates(inventory, wanted, with_der=with_pem)
-    certificates = _objects(exported_columns(), rows, with_pem=with_pem)
+    rows = stream_certificates(inventory, wanted, with_verdict=with_verdict, with_der=with_pem)
+    certificates = _objects(exported_columns(), rows, with_verdict=with_verdict, with_pem=with_pem)
     lists: dict[str, Iterable[dict[str, Any]]] = {"certificate": certificates}
     if everything:
         lists = {"ca": _cas(inventory), **lists, **_others(inventory)}
@@ -123,11 +131,16 @@ def _operation(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str,
     return {**named, "attempts": attempts}
 
 
-def _objects(columns: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, with_pem: bool) -> Iterator[dict[str, Any]]:
+def _objects(
+    columns: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, with_verdict: bool, with_pem: bool
+) -> Iterator[dict[str, Any]]:
+    from chargepki.cli.cert import verdict_rows
     from chargepki.pki.der import to_pem
 
     for row in rows:
-        content = dict(zip(columns, row, strict=False))
+        content: dict[str, Any] = dict(zip(columns, row, strict=False))
+        if with_verdict:
+            content["verdict"] = verdict_rows(orjson.loads(str(row[len(columns)])))
         if with_pem:
             der = row[-1]
             content["certificate_pem"] = to_pem("CERTIFICATE", der) if isinstance(der, bytes) else None

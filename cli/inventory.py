@@ -66,7 +66,11 @@ def list_all(state: GlobalState) -> None:
         "audit_entries": head.count if head else 0,
     }
     if state.output.is_json:
-        state.output.document("chargepki/inventory", {"cas": rows, **totals})
+        imports = [
+            {name: getattr(run, name) for name in ("source", "command", "imported_by", "started_at")}
+            for run in store.list_import_runs()
+        ]
+        state.output.document("chargepki/inventory", {"cas": rows, **totals, "imports": imports})
         return
     state.output.rows("chargepki/inventory", columns, rows, key="cas")
     for name, value in totals.items():
@@ -173,6 +177,7 @@ def show(state: GlobalState, item: str) -> None:
 )
 @filter_options
 @click.option("--with-pem", is_flag=True, help="JSON holds each certificate as PEM too.")
+@click.option("--with-verdict", is_flag=True, help="JSON holds what each rule said when a certificate was requested.")
 @click.option(
     "--pkcs12-passphrase-file", metavar="PATH|-", help="Protects the PKCS#12 file; without it, anybody can open it."
 )
@@ -188,6 +193,7 @@ def export(
     query: str | None,
     at: datetime | None,
     with_pem: bool,
+    with_verdict: bool,
     pkcs12_passphrase_file: str | None,
 ) -> None:
     """Write everything that is on record, the certificates that a filter asks for, or another stack's folder.
@@ -202,11 +208,13 @@ def export(
     from chargepki.cli.results import check_folder
 
     if layout is not None or prefix is not None or leaves:
-        _lay_out(state, layout, prefix, out, leaves, others=(form, where, query, at, with_pem, pkcs12_passphrase_file))
+        others = (form, where, query, at, with_pem, with_verdict, pkcs12_passphrase_file)
+        _lay_out(state, layout, prefix, out, leaves, others=others)
         return
     chosen = Form(form or ("json" if state.json else "json-lines"))
-    if with_pem and chosen not in (Form.JSON, Form.JSON_LINES):
-        raise click.UsageError("--with-pem goes with --format json and json-lines")
+    for name, is_given in (("--with-pem", with_pem), ("--with-verdict", with_verdict)):
+        if is_given and chosen not in (Form.JSON, Form.JSON_LINES):
+            raise click.UsageError(f"{name} goes with --format json and json-lines")
     if pkcs12_passphrase_file is not None and chosen is not Form.PKCS12:
         raise click.UsageError("--pkcs12-passphrase-file goes with --format pkcs12")
     check_folder("--out", out)
@@ -218,6 +226,7 @@ def export(
         combined(wanted),
         everything=not wanted,
         with_pem=with_pem,
+        with_verdict=with_verdict,
         passphrase=secret,
     )
     write_chunks(state, chunks, out, is_binary=chosen is Form.PKCS12)

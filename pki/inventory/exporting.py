@@ -16,21 +16,24 @@ Cell = str | int | bytes | None
 
 
 def exported_columns() -> tuple[str, ...]:
-    """Return the names of what `stream_certificates` yields, in its order; the DER has none."""
+    """Return the names of what `stream_certificates` yields, in its order; DER and verdict have none."""
     from chargepki.pki.inventory.filter_sql import EXPORTED
 
     return EXPORTED
 
 
-def stream_certificates(inventory: Inventory, wanted: Filter, *, with_der: bool = False) -> Iterator[tuple[Cell, ...]]:
+def stream_certificates(
+    inventory: Inventory, wanted: Filter, *, with_verdict: bool = False, with_der: bool = False
+) -> Iterator[tuple[Cell, ...]]:
     """Yield the values of each certificate that a filter asks for, by id, as one committed state has them.
 
     Args:
+        with_verdict: the verdict with which it was issued follows, JSON of `CertificateRecord.verdict`.
         with_der: the certificate (DER) follows as the last value; ``None`` where none was signed.
     """
     from chargepki.pki.inventory.filter_sql import export_statement
 
-    sql, parameters = export_statement(wanted, inventory.dialect, with_der=with_der)
+    sql, parameters = export_statement(wanted, inventory.dialect, also=["verdict"] * with_verdict + ["der"] * with_der)
     with inventory.snapshot() as session:
         for row in session.stream(sql, parameters):
             yield tuple(row)

@@ -55,9 +55,11 @@ class Field:
     """Turns what was typed into the stored form."""
     trait: int | None = None
     """Its place among the `Traits` of a certificate, where it is one of them."""
+    of_places: bool = False
+    """Whether each place where an import found a certificate has one: a comparison holds when it does for any."""
 
     def of(self, record: CertificateRecord | Mapping[str, Any]) -> Any:
-        """Return the value as the database compares it, ``None`` when there is none."""
+        """Return the value as the database compares it, ``None`` when there is none; `of_places`, a tuple of them."""
         value = getattr(record, self.column)
         return attribute_of(value, self.attribute) if self.attribute else value
 
@@ -146,6 +148,20 @@ _ALL: Final = (
     Field("invalidity_date", Kind.TIME, "since when its key may have been compromised", "invalidity_date", True),
     Field("revocation_reason", Kind.TEXT, "RFC 5280's name", "revocation_reason", True, known=_REASONS),
     Field("crl_shard", Kind.NUMBER, "which shard of the CA's lists would name it", "shard", True),
+    Field(
+        "source", Kind.TEXT, "what an import named: a folder, a file, `tls://HOST:PORT`", "source", True, of_places=True
+    ),
+    Field(
+        "place",
+        Kind.TEXT,
+        "where an import found it: the file, and the path inside of it",
+        "place",
+        True,
+        of_places=True,
+    ),
+    Field("role", Kind.TEXT, "what the layout of that folder says it is for", "role", True, of_places=True),
+    Field("imported_at", Kind.TIME, "when an import found it", "started_at", True, of_places=True),
+    Field("imported_by", Kind.TEXT, "who ran that import", "imported_by", True, of_places=True),
 )
 
 FIELDS: Final[Mapping[str, Field]] = MappingProxyType({field.name: field for field in _ALL})

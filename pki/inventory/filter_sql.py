@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     column,
+    exists,
     false,
     func,
     literal,
@@ -35,7 +36,7 @@ from chargepki.pki.inventory import codec, traits
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.codec import encode_time
 from chargepki.pki.inventory.filter_fields import Field, Kind, Step, Value
-from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, Or, lowered
+from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, OneOf, Or, lowered
 from chargepki.pki.inventory.records import FOREIGN
 
 __all__ = [
@@ -64,6 +65,15 @@ _CERTIFICATE: Final = table(
 _HEAVY: Final = frozenset({"tbs", "der", "csr", "verdict"})
 _ESCAPES: Final = (("\\\\", "\x01"), ("\\,", "\x02"), ("\\+", "\x03"))
 _C: Final = _CERTIFICATE.c
+_PROVENANCE: Final = table("provenance", *(column(name, Text()) for name in codec.PROVENANCE.columns))
+_IMPORT: Final = table("import_run", *(column(name, Text()) for name in codec.IMPORT_RUN.columns))
+_P: Final = _PROVENANCE.c
+_RUN: Final = _IMPORT.c
+_OF_PLACES: Final[Mapping[str, ColumnElement[Any]]] = {
+    "place": _P.place,
+    "role": _P.role,
+    **{name: _RUN[name] for name in ("source", "started_at", "imported_by")},
+}
 _CA: Final = table("ca", column("id", Text()), column("subject", Text()))
 _ORIGIN: Final[ColumnElement[Any]] = case((_C.profile == FOREIGN, "imported"), else_="issued")
 """As `CertificateRecord.origin`."""
@@ -90,8 +100,16 @@ EXPORTED: Final = (
     "revocation_reason",
     "invalidity_date",
     "crl_shard",
+    "source",
+    "place",
+    "role",
+    "imported_at",
+    "imported_by",
 )
-"""What an export tells of a certificate, in this order; the DER comes last where it is asked for."""
+"""What an export tells of a certificate, in this order; what else is asked for comes last.
+
+The last five are of the first of the places where imports found it, by name.
+"""
 _NAMED: Final = {"key_sha256": "spki_sha256", "crl_shard": "shard"}
 _TIMES: Final = frozenset({"not_before", "not_after", "reserved_at", "issued_at", "revoked_at", "invalidity_date"})
 
@@ -111,11 +129,15 @@ def page_statement(
     return _text(select(*columns).where(_C.id.in_(wanted)).order_by(_C.id), dialect)
 
 
-def export_statement(found: Filter, dialect: Dialect, *, with_der: bool) -> tuple[str, Mapping[str, object]]:
-    """Return SQL and parameters for the `EXPORTED` values of all certificates that a filter asks for, by id."""
+def export_statement(found: Filter, dialect: Dialect, *, also: Sequence[str] = ()) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for the `EXPORTED` values of all certificates that a filter asks for, by id.
+
+    Args:
+        also: columns of the certificate that follow, such as ``der``.
+    """
     columns = [value.label(name) for name, value in _exported()]
-    if with_der:
-        columns.append(_C.der.label("der"))
+    # Under names of their own: none may be one of those above.
+    columns += [_C[name].label(f"also_{name}") for name in also]
     return _text(_from_all(select(*columns), found, dialect), dialect)
 
 
@@ -141,6 +163,10 @@ def _exported() -> Iterator[tuple[str, ColumnElement[Any]]]:
             yield name, _CA.c.subject
         elif name == "origin":
             yield name, _ORIGIN
+        elif name == "imported_at":
+            yield name, func.substr(_RUN.started_at, 1, 19).concat("Z")
+        elif name in _OF_PLACES:
+            yield name, _OF_PLACES[name]
         elif name in _TIMES:
             # RFC 3339 to the second: cut off by the database, which is cheaper than reading each instant here.
             yield name, func.substr(_C[name], 1, 19).concat("Z")
@@ -153,7 +179,13 @@ def _doubled(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _from_all(wanted: Select[Any], found: Filter, dialect: Dialect) -> Select[Any]:
-    joined = _CERTIFICATE.join(_CA, _CA.c.id == _C.ca)
+    others = _PROVENANCE.alias("other")
+    first = select(func.min(others.c.place)).where(others.c.certificate == _C.id).correlate(_CERTIFICATE)
+    joined = (
+        _CERTIFICATE.join(_CA, _CA.c.id == _C.ca)
+        .outerjoin(_PROVENANCE, and_(_P.certificate == _C.id, _P.place == first.scalar_subquery()))
+        .outerjoin(_IMPORT, _RUN.id == _P.run)
+    )
     return wanted.select_from(joined).where(_condition(found, dialect)).order_by(_C.id)
 
 
@@ -165,9 +197,9 @@ def count_statement(
     if by is None:
         return _text(select(func.count()).select_from(_CERTIFICATE).where(condition), dialect)
     value = _grouped(by, step, dialect)
+    counted = select(value, func.count().label("number")).select_from(_CERTIFICATE).where(condition).group_by(value)
     if by.kind is Kind.TIME:
-        return _text(select(value, func.count()).where(condition).group_by(value).order_by(value), dialect)
-    counted = select(value, func.count().label("number")).where(condition).group_by(value)
+        return _text(counted.order_by(value), dialect)
     return _text(counted.order_by(func.count().desc(), value), dialect)
 
 
@@ -256,14 +288,42 @@ def _condition(found: Filter, dialect: Dialect) -> ColumnElement[bool]:
     if isinstance(found, Not):
         return not_(_condition(found.part, dialect))
     field = found.field
+    if field.of_places:
+        return _at_a_place(found, dialect)
     if isinstance(found, Missing):
         return _column(field, dialect).is_(None) if field.is_optional else false()
     if isinstance(found, Like):
-        pattern = lowered(found.pattern)
-        return _known(field, func.lower(_column(field, dialect)).like(pattern, escape="\\"), dialect)
+        return _known(field, _alike(_column(field, dialect), found), dialect)
     if isinstance(found, Compare):
         return _known(field, _compared(field, found.op, found.value, dialect), dialect)
     return _known(field, _listed(field, found.values, dialect), dialect)
+
+
+def _alike(value: ColumnElement[Any], found: Like) -> ColumnElement[bool]:
+    return func.lower(value).like(lowered(found.pattern), escape="\\")
+
+
+def _at_a_place(found: Compare | OneOf | Like | Missing, dialect: Dialect) -> ColumnElement[bool]:
+    """Return whether any of the places where imports found a certificate is as asked for."""
+    value = _OF_PLACES[found.field.column]
+    if isinstance(found, Missing):
+        return not_(_placed(value.is_not(None)))
+    if isinstance(found, Like):
+        return _placed(_alike(value, found))
+    if isinstance(found, Compare):
+        return _placed(_ordered(value, found.op, _operand(found.field, found.value, dialect)))
+    return _placed(value.in_([_operand(found.field, each, dialect) for each in found.values]))
+
+
+def _placed(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return a condition on places and their imports as one on certificates; true or false, never unknown."""
+    return exists(_places(literal(1)).where(condition))
+
+
+def _places(value: ColumnElement[Any]) -> Select[Any]:
+    """Select something of the places of the certificate at hand and of the imports that found them."""
+    joined = _PROVENANCE.join(_IMPORT, _RUN.id == _P.run)
+    return select(value).select_from(joined).where(_P.certificate == _C.id).correlate(_CERTIFICATE)
 
 
 def _known(field: Field, condition: ColumnElement[bool], dialect: Dialect) -> ColumnElement[bool]:
@@ -282,7 +342,10 @@ def _compared(field: Field, op: str, value: Value, dialect: Dialect) -> ColumnEl
         name = str(value)
         first, last = (f"{name}:", f"{name};") if "@" in name else (f"{name}@", f"{name}A")
         return and_(_C.id >= first, _C.id < last)
-    one, other = _column(field, dialect), _operand(field, value, dialect)
+    return _ordered(_column(field, dialect), op, _operand(field, value, dialect))
+
+
+def _ordered(one: ColumnElement[Any], op: str, other: ColumnElement[Any]) -> ColumnElement[bool]:
     comparisons: dict[str, ColumnElement[bool]] = {
         "=": one == other,
         "<": one < other,
@@ -308,6 +371,9 @@ def _stored(value: Value) -> str | int:
 def _column(field: Field, dialect: Dialect) -> ColumnElement[Any]:
     if field.column == "origin":
         return _ORIGIN
+    if field.of_places:
+        # What a certificate is counted by: the first of them, so that it is counted once.
+        return _places(func.min(_OF_PLACES[field.column], type_=Text())).scalar_subquery()
     found: ColumnElement[Any] = _C[field.column]
     if not field.attribute:
         return found

@@ -97,10 +97,15 @@ def matches(found: Filter, record: CertificateRecord | Mapping[str, Any]) -> boo
     if isinstance(found, Not):
         return not matches(found.part, record)
     value = found.field.of(record)
+    if found.field.of_places:
+        return not value if isinstance(found, Missing) else any(_holds(found, each) for each in value)
     if isinstance(found, Missing):
         return value is None
-    if value is None:
-        return False
+    return value is not None and _holds(found, value)
+
+
+def _holds(found: Compare | OneOf | Like, value: Value) -> bool:
+    """Return whether one value is what a term asks for."""
     if isinstance(found, Like):
         return like(lowered(str(value)), lowered(found.pattern))
     if isinstance(found, OneOf):

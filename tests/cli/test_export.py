@@ -35,6 +35,14 @@ def test_export_tells_the_same_in_every_form(run: CommandLine, tmp_path: Path) -
     assert (tmp_path / "all.pem").read_text() == "".join(row["certificate_pem"] for row in whole["certificates"])
 
 
+def test_verdict_of_each_rule_comes_with_the_certificates_that_were_asked_for(run: CommandLine) -> None:
+    rows = run("inventory", "export", "--json", "--with-verdict", "--with-pem").json()["certificates"]
+    for row in rows:
+        shown = run("cert", "show", row["id"], "--json").json()
+        assert (row["verdict"], row["certificate_pem"]) == (shown["verdict"], shown["certificate_pem"])
+    assert any(rule["outcome"] == "pass" for row in rows for rule in row["verdict"])
+
+
 def test_filter_narrows_the_export_to_certificates(run: CommandLine) -> None:
     (line,) = run("inventory", "export", *REVOKED).out.splitlines()
     assert json.loads(line)["revocation_reason"] == "superseded" and json.loads(line)["kind"] == "certificate"
@@ -55,6 +63,7 @@ def test_pkcs12_holds_certificates_alone_under_the_passphrase(run: CommandLine, 
 
 
 def test_options_that_do_not_go_together_are_refused(run: CommandLine, tmp_path: Path) -> None:
-    run("inventory", "export", "--format", "csv", "--with-pem", code=2)
+    for option in ("--with-pem", "--with-verdict"):
+        run("inventory", "export", "--format", "csv", option, code=2)
     run("inventory", "export", "--pkcs12-passphrase-file", tmp_path / "p", code=2)
     run("inventory", "export", "--out", tmp_path / "none" / "x", code=4).check_one_error(4)

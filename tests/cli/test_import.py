@@ -88,6 +88,19 @@ def test_import_is_done_once_and_told_everywhere(run: CommandLine, estate: Path,
     assert found["command"] == "chargepki inventory import" and found["imported_by"] and found["imported_at"]
     assert "SHA-256" not in found and len(found["file_sha256"]) == 64
     assert run("cert", "show", found["place"], "--json").json()["origin"] == "imported"
+    where = ("--where", f"source = '{estate}' and place like '%1002.pem' and imported_at > now - 1h")
+    assert [row["id"] for row in run("cert", "list", *where, "--json").json()["certificates"]] == [dead["id"]]
+    (told,) = run("inventory", "export", *where, "--json").json()["certificates"]
+    assert {name: told[name] for name in ("place", "source", "role", "imported_at", "imported_by")} == {
+        name: found[name] for name in ("place", "source", "role", "imported_at", "imported_by")
+    }
+    (run_,) = run("inventory", "list", "--json").json()["imports"]
+    assert run_ == {
+        "source": str(estate),
+        "command": found["command"],
+        "imported_by": found["imported_by"],
+        "started_at": found["imported_at"],
+    }
     run("audit", "verify", "--checkpoint", place / "checkpoint.json")
 
 

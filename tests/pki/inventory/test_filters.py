@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,11 +16,12 @@ from hypothesis import strategies as st
 from chargepki.pki import names
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
-from chargepki.pki.inventory.codec import CERTIFICATE
+from chargepki.pki.inventory.codec import CERTIFICATE, IMPORT_RUN, PROVENANCE
 from chargepki.pki.inventory.engine import Database
 from chargepki.pki.inventory.filter_fields import FIELDS, Field, Kind, Step, Value, attribute_of
 from chargepki.pki.inventory.filter_parser import FilterError, parse_filter
 from chargepki.pki.inventory.filters import And, Compare, Filter, Like, Missing, Not, OneOf, Or, like, matches
+from chargepki.pki.inventory.import_records import ImportRunRecord, ProvenanceRecord
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery
 from chargepki.pki.inventory.traits import with_traits
 from testkit.authorities import open_inventory
@@ -42,7 +45,55 @@ SUBJECTS = (
 PROFILES = ("ocpp/charging-station", "ocpp/csms", "iso15118-2/secc")
 
 
-def rows() -> list[CertificateRecord]:
+RUNS = tuple(
+    ImportRunRecord(f"run-{number}", source, "inventory import", by, NOW - timedelta(days=number))
+    for number, (source, by) in enumerate(
+        (("old-pki", "alice"), ("tls://127.0.0.1:8443", "Bob"), ("backup.zip", "Bob"))
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(CertificateRecord):
+    """A certificate, and what is known of each place where an import found it."""
+
+    places: tuple[ProvenanceRecord, ...]
+    place: tuple[str, ...]
+    role: tuple[str, ...]
+    source: tuple[str, ...]
+    imported_by: tuple[str, ...]
+    started_at: tuple[datetime, ...]
+
+
+def placed(number: int, name: str) -> dict[str, Any]:
+    """Return the places of a certificate: of some none, of some several, found by imports of their own."""
+    found = tuple(
+        ProvenanceRecord(name, f"{folder}/{number % 4}.pem", RUNS[(number + nth) % 3].id, "0" * 64, role)
+        for nth, (folder, role) in enumerate((("a_b", "v2g-root"), ("Z's", None), ("x%", "secc"))[: number % 4])
+    )
+    runs = [RUNS[(number + nth) % 3] for nth in range(len(found))]
+    return {
+        "places": found,
+        "place": tuple(each.place for each in found),
+        "role": tuple(each.role for each in found if each.role is not None),
+        "source": tuple(run.source for run in runs),
+        "imported_by": tuple(run.imported_by for run in runs),
+        "started_at": tuple(run.started_at for run in runs),
+    }
+
+
+def values_of(field: Field, row: Row) -> list[Any]:
+    """Return what a certificate has of a field: one value, none, or one of each place."""
+    value = field.of(row)
+    return list(value) if field.of_places else [] if value is None else [value]
+
+
+def grouped(field: Field, row: Row) -> Any:
+    """Return what a certificate is counted by: of several places the first."""
+    return min(field.of(row), default=None) if field.of_places else field.of(row)
+
+
+def rows() -> list[Row]:
     """Certificates that differ in everything that a filter may ask for, with and without what is optional."""
     found = []
     for number in range(36):
@@ -50,7 +101,8 @@ def rows() -> list[CertificateRecord]:
         gone = number % 4 == 0
         start = NOW - timedelta(days=number * 11)
         found.append(
-            CertificateRecord(
+            Row(
+                **placed(number, f"{ca}:{number:x}"),
                 id=f"{ca}:{number:x}",
                 ca=ca,
                 serial=f"{number:x}",
@@ -92,6 +144,10 @@ def _filled(url: str, folder: Path) -> Inventory:
             values = with_traits(CERTIFICATE.encode(row))
             # Some are without traits, as those with very long names are.
             session.run("certificate_insert", values if number % 5 else {**values, "traits": None})
+        for run in RUNS:
+            session.run("import_run_insert", IMPORT_RUN.encode(run))
+        for each in (each for row in ROWS for each in row.places):
+            session.run("provenance_insert", PROVENANCE.encode(each))
     database.close()
     return inventory
 
@@ -135,7 +191,7 @@ def quoted(value: Value) -> str:
 def _values(field: Field) -> st.SearchStrategy[Value]:
     if field.kind is Kind.NUMBER:
         return st.integers(0, 20)
-    known = sorted({field.of(row) for row in ROWS if field.of(row) is not None})
+    known = sorted({value for row in ROWS for value in values_of(field, row)})
     if field.kind is Kind.TIME:
         near = st.sampled_from(known or [NOW])
         return st.builds(lambda at, by: at + by * timedelta(microseconds=1), near, st.sampled_from([-1, 0, 1, 10**9]))
@@ -179,6 +235,7 @@ FILTERS = st.recursive(
 @example(found=Compare(FIELDS["country"], "=", "DE"))
 @example(found=Like(FIELDS["subject"], "%ACME%"))
 @example(found=Compare(FIELDS["ca"], "=", "t"))
+@example(found=And((Compare(FIELDS["source"], "=", "old-pki"), Not(Compare(FIELDS["imported_by"], "=", "Bob")))))
 def test_both_databases_and_plain_python_agree(both: tuple[Inventory, Inventory], found: Filter) -> None:
     parsed = parse_filter(written(found), now=NOW)
     expected = sorted(row.id for row in ROWS if matches(found, row))
@@ -190,7 +247,7 @@ def test_both_databases_and_plain_python_agree(both: tuple[Inventory, Inventory]
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=list(FIELDS))
 def test_each_comparison_of_each_field_agrees_on_its_boundary(both: tuple[Inventory, Inventory], field: Field) -> None:
-    known = sorted({field.of(row) for row in ROWS if field.of(row) is not None})
+    known = sorted({value for row in ROWS for value in values_of(field, row)})
     # One that is there, with others on either side of it where there are any; drawn filters seldom hit one.
     value = known[len(known) // 2] if known else NOW
     ops = ["="] if field.known else ["=", "<", "<=", ">", ">="]
@@ -206,10 +263,10 @@ def test_each_comparison_of_each_field_agrees_on_its_boundary(both: tuple[Invent
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_counts_by_a_field_agree(both: tuple[Inventory, Inventory], field: str) -> None:
-    values = [FIELDS[field].of(row) for row in ROWS]
+    values = [grouped(FIELDS[field], row) for row in ROWS]
     for step in Step if FIELDS[field].kind is Kind.TIME else (None,):
         if step is not None:
-            instants = map(FIELDS[field].of, ROWS)
+            instants = [grouped(FIELDS[field], row) for row in ROWS]
             values = [None if at is None else at.isoformat()[: step.characters] for at in instants]
         expected = {value: values.count(value) for value in values}
         for inventory in both:

@@ -8,7 +8,9 @@ import pytest
 
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.exporting import exported_columns, stream_certificates
 from chargepki.pki.inventory.filter_parser import parse_filter
+from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.import_records import ForeignRevocation, FoundCertificate, ImportTally
 from chargepki.pki.inventory.records import CaState, CertificateState
 from testkit.inventories import NOW, add_ca, do, found_certificate, import_run, issue
@@ -33,6 +35,12 @@ def test_certificates_are_imported_once_with_each_place(inventory: Inventory) ->
         ("/estate/1.pem", "run-1", None),
     ]
     assert inventory.count_matching(parse_filter("origin = 'issued'", now=NOW)) == 0
+    exported = [dict(zip(exported_columns(), row, strict=True)) for row in stream_certificates(inventory, And(()))]
+    assert [(row["serial"], row["place"], row["role"]) for row in exported] == [
+        ("1", "/copy/1.pem", "v2g-root"),
+        ("2", "/estate/2.pem", None),
+    ], "one row a certificate, with the first of its places"
+    assert {row["source"] for row in exported} == {import_run("run-1").source}
 
 
 def test_issuer_that_gave_a_serial_twice_has_a_second_generation(inventory: Inventory) -> None:
