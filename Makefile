@@ -53,6 +53,7 @@ bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json and t
 	$(BIN)/python -m benchmarks $(BENCH)
 
 campaign: $(ENV) ## what takes longer than CI allows: marked tests, properties with more examples, a million certificates
+	@$(MAKE) --no-print-directory .scanners/.ready || echo 'sslyze could not be fetched: its test will say so' >&2
 	CHARGEPKI_CAMPAIGN=1 $(BIN)/python -m pytest -q -n $(JOBS) --timeout=3600 $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory million
 
@@ -80,6 +81,7 @@ requirements: $(UV) ## compile requirements/*.txt anew from pyproject.toml
 	$(UV) pip compile requirements/judges.in --no-deps $(COMPILE) -o requirements/judges.txt
 	$(UV) pip compile requirements/peers.in $(COMPILE) -o requirements/peers.txt
 	$(UV) pip compile requirements/pnc-e2e.in $(COMPILE) -o requirements/pnc-e2e.txt
+	$(UV) pip compile requirements/scanners.in $(COMPILE) -o requirements/scanners.txt
 
 COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-url --exclude-newer $(EXCLUDE_NEWER) -q \
   --custom-compile-command "make requirements"
@@ -89,7 +91,7 @@ COMPILE := --generate-hashes --universal --python-version 3.11 --no-emit-index-u
 UNWANTED := --no-emit-package rfc3987-syntax --no-emit-package lark
 
 clean: ## remove everything that the other targets made
-	rm -rf .boot .judges .peers .pnc .venv .editable dist build benchmarks/results tests/interop/node/node_modules
+	rm -rf .boot .judges .peers .pnc .scanners .venv .editable dist build benchmarks/results tests/interop/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -114,6 +116,12 @@ $(UV): requirements/boot.txt
 	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .peers
 	@$(UV) pip sync --quiet --compile-bytecode --python .peers/bin/python --require-hashes requirements/peers.txt
 	@touch .peers/.ready
+
+.scanners/.ready: $(UV) requirements/scanners.txt
+	@rm -f .scanners/.ready
+	@$(UV) venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .scanners
+	@$(UV) pip sync --quiet --compile-bytecode --python .scanners/bin/python --require-hashes requirements/scanners.txt
+	@touch .scanners/.ready
 
 .pnc/.ready: $(UV) requirements/pnc-e2e.txt
 	@rm -f .pnc/.ready

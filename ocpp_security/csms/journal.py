@@ -77,7 +77,7 @@ class SecurityJournal:
         claimed = claimed[:_MAX_CLAIMED]
         who = station or (f"{printable(claimed)[:_MAX_CLAIMED]} (claimed)" if claimed else "unknown station")
         # Without the port, which differs each time: the same incident must be the same text.
-        tech_info = f"{who} {host}: {incident.code}: {printable(incident.cause)}"
+        tech_info = f"{who} {host}: [{incident.code}] {printable(incident.cause)}"
         key = (f"{incident.code} {incident.variant}", station or claimed, host)
         held_back = self._filter.admit(key, now)
         if held_back is None:

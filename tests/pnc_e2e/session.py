@@ -47,6 +47,8 @@ class Observed:
     """EXI that the vehicle was given."""
     refused: str = ""
     """What our service or our CSMS said no to."""
+    listened_anew: bool = False
+    """The charge point was asked for its address again, and closed its port to open it once more."""
 
     @property
     def charged(self) -> bool:
@@ -73,8 +75,13 @@ class Observed:
 
     @property
     def is_late(self) -> bool:
-        """Whether one side waited in vain: their patience is two seconds, whatever else the machine has to do."""
-        return any("TimeoutError" in reason for reason in self.stopped.values())
+        """Whether one side waited in vain: their patience is seconds or less, whatever else the machine has to do.
+
+        A vehicle whose request for an address (SDP) is answered late sends another one, for which the charge point
+        closes the port that its first answer names.
+        """
+        between = self.listened_anew and "ConnectionRefusedError" in self.stopped.get("vehicle", "")
+        return between or any("TimeoutError" in reason for reason in self.stopped.values())
 
 
 class Side:
@@ -274,6 +281,8 @@ class Rig:
                     (seen.vehicle if side == "vehicle" else seen.charge_point).append(each["message"])
                 case "installed":
                     seen.installed = each["public"]
+                case "listens-anew":
+                    seen.listened_anew = True
                 case "stopped" | "connection" | "failed":
                     seen.stopped.setdefault(side, each["reason"])
 

@@ -81,6 +81,8 @@ class Watch(logging.Handler):
             reason = f"{type(error).__name__}: {error}" if error else text
             tell("connection", reason=reason[:400])
             self._over.set()
+        elif text.startswith("Reset current tcp handler"):
+            tell("listens-anew")
 
 
 class SharedCodec(ExificientEXICodec):

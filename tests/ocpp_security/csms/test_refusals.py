@@ -197,7 +197,8 @@ def test_every_refusal_has_status_event_log_line_and_metric(
     assert case.cure in lines[0].partition("; to fix: ")[2]
     (event,) = rig.inventory.list_security_events(limit=100_000)[before:]
     assert (event.type, event.source) == (case.event, "csms")
-    assert case.reason in event.tech_info
+    # Words such as "password" must not have what follows them taken for a secret.
+    assert f"[{case.reason}] " in event.tech_info and case.cause in event.tech_info
 
 
 @pytest.mark.parametrize(
