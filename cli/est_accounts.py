@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
-import string
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -13,35 +11,33 @@ from typing import Any
 import click
 
 from chargepki.cli.globals import GlobalState
+from chargepki.cli.made_passwords import PasswordFile, make_password
 from chargepki.cli.results import check_folder, write_result
 from chargepki.pki import der, files
 from chargepki.pki.authority import utc_now
 from chargepki.pki.config import CONFIG_FILE
-from chargepki.pki.errors import InputError, NotFound, StateError
+from chargepki.pki.errors import Conflict, NotFound, StateError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import EstAccountRecord, EstAccountState, EstRequestRecord, EstRequestState
-from chargepki.pki.services.accounts import hash_account_password
+from chargepki.pki.services.accounts import check_account_name, hash_account_password, is_account_password
 from chargepki.pki.services.est_approval import decide
 from chargepki.pki.services.est_settings import load_est_settings
 
 __all__ = ["account_row", "add", "decide_on", "remove", "request_row"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CHARACTERS = string.ascii_letters + string.digits
 _MAX_BYTES = 1 << 16
 
 
 def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: bool) -> EstAccountRecord:
     """Store a new account, with the password that was given or made, or the certificate that it is known by.
 
+    A repeat of a run that was interrupted goes on with the password that it had made.
+
     Raises:
-        Conflict: the name is taken.
+        Conflict: the name is taken, or the file for the password.
         InputError: name, label, password or certificate do not fit.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name[:70]!r} cannot be the name of an account", fix="letters, digits, dot, dash; at most 64"
-        )
+    check_account_name(name)
     if options["certificate"] and (options["password_file"] or options["password_out"]):
         raise click.UsageError("an account has a certificate or a password")
     check_folder("--password-out", options["password_out"])
@@ -49,6 +45,7 @@ def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: b
     for label in options["labels"]:
         if label not in known:
             state.output.say(f"note: {CONFIG_FILE} has no [est.label.{label}] yet")
+    handed = None if options["password_file"] else PasswordFile.of(options["password_out"], name)
     password = made = None
     certificate = None
     if options["certificate"]:
@@ -57,7 +54,7 @@ def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: b
     elif options["password_file"]:
         password = files.read_limited(options["password_file"], 1024, "password file").removesuffix(b"\n")
     else:
-        made = "".join(secrets.choice(_CHARACTERS) for _ in range(24))
+        made = (None if handed is None else handed.find()) or make_password()
         password = made.encode()
     record = EstAccountRecord(
         id=name,
@@ -77,13 +74,36 @@ def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: b
         tx.audit(actor, "est-account.add", name, now=record.created_at, details=details)
         return added
 
-    if made is not None and options["password_out"] and not dry_run:
-        # The file first: a password that nobody could read would have to be made again.
+    existing = state.workspace.inventory.find_est_account(name)
+    if existing is None or existing.state is EstAccountState.REMOVED:
+        if handed is not None and made is not None and not dry_run:
+            # The file first: a password that nobody could read would have to be made again.
+            handed.put(made)
+        added = state.workspace.inventory.write(work)
+    elif handed is not None and made is not None and _is_the_same(existing, record, made):
+        added = existing  # All that an interrupted run had left to do is to hand the password out.
+    else:
+        raise Conflict(
+            f"the EST account {name} exists already",
+            why="it keeps its labels and its password",
+            fix=f"choose another name, or first run: chargepki est account remove {name}",
+        )
+    if made is None or dry_run:
+        return added
+    if handed is not None:
+        handed.hand_out(state)
+    elif options["password_out"]:
         write_result(state, made.encode() + b"\n", options["password_out"], private=True)
-    added = state.workspace.inventory.write(work)
-    if made is not None and not options["password_out"] and not dry_run:
+    else:
         state.output.say(f"its password, shown this once: {made}")
     return added
+
+
+def _is_the_same(existing: EstAccountRecord, wanted: EstAccountRecord, password: str) -> bool:
+    """Whether *existing* is what is *wanted*, with the password that waits to be handed out."""
+    alike = existing.labels == wanted.labels and existing.common_names == wanted.common_names
+    stored = existing.password_hash
+    return alike and stored is not None and is_account_password(stored, password.encode())
 
 
 def remove(state: GlobalState, name: str) -> EstAccountRecord:

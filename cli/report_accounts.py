@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ import click
 from chargepki.cli.globals import GlobalState, pass_state
 
 __all__ = ["add_report_account"]
-
-_CHARACTERS = string.ascii_letters + string.digits
 
 
 @click.argument("name", metavar="NAME")
@@ -36,8 +32,10 @@ def report_account(
 
     The file holds a name and an argon2id hash a line. `serve` reads it at each request: no restart is needed.
     """
+    from chargepki.cli.made_passwords import PasswordFile, make_password
     from chargepki.cli.passphrase import read_passphrase
     from chargepki.cli.results import check_folder, write_result
+    from chargepki.pki.services.accounts import check_account_name
     from chargepki.pki.services.report_accounts import check_account, put_account, read_accounts, remove_account
 
     path = Path(file)
@@ -51,21 +49,27 @@ def report_account(
     if password_file is not None and password_out is not None:
         raise click.UsageError("--password-out is for a password that is made here")
     check_folder("--password-out", password_out)
+    check_account_name(name)
+    handed = PasswordFile.of(password_out, name)
     made = None
     if password_file is not None:
         password = read_passphrase(password_file, warn=state.output.say)
     else:
-        made = "".join(secrets.choice(_CHARACTERS) for _ in range(24))
+        made = (None if handed is None else handed.find()) or make_password()
         password = made.encode()
     check_account(name, password)
     if path.exists():
         read_accounts(path)
     if not dry_run:
-        if made is not None and password_out is not None:
+        if handed is not None and made is not None:
             # The file first: a password that nobody could read would have to be made again.
-            write_result(state, made.encode() + b"\n", password_out, private=True)
+            handed.put(made)
         put_account(path, name, password)
-        if made is not None and password_out is None:
+        if handed is not None and made is not None:
+            handed.hand_out(state)
+        elif made is not None and password_out is not None:
+            write_result(state, made.encode() + b"\n", password_out, private=True)
+        elif made is not None:
             state.output.say(f"its password, shown this once: {made}")
     state.output.fields("chargepki/report-account", {"name": name, "file": file, "state": "active"})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -22,9 +23,18 @@ from argon2.low_level import Type
 from chargepki.pki.errors import InputError, UnavailableError
 from chargepki.pki.services.failures import Leave, SharedFailures
 
-__all__ = ["AccountGuard", "TooManyFailures", "hash_account_password", "network_of", "parse_basic"]
+__all__ = [
+    "AccountGuard",
+    "TooManyFailures",
+    "check_account_name",
+    "hash_account_password",
+    "is_account_password",
+    "network_of",
+    "parse_basic",
+]
 
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1, hash_len=32, salt_len=16, type=Type.ID)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MIN_PASSWORD_BYTES: Final = 16
 _MAX_PASSWORD_BYTES: Final = 256
 _MAX_WAITING: Final = 64
@@ -35,6 +45,18 @@ class TooManyFailures(UnavailableError):
     """Wrong passwords came too often, or too many wait to be verified; answered 429."""
 
     code = "too-many-attempts"
+
+
+def check_account_name(name: str) -> None:
+    """Refuse what cannot be the name of an account.
+
+    Raises:
+        InputError: it is not of letters, digits, dots and dashes, or longer than 64.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:70]!r} cannot be the name of an account", fix="letters, digits, dot, dash; at most 64"
+        )
 
 
 def hash_account_password(password: bytes) -> str:
@@ -50,6 +72,14 @@ def hash_account_password(password: bytes) -> str:
             fix="leave out --password-file, and one is made",
         )
     return _HASHER.hash(password)
+
+
+def is_account_password(stored: str, password: bytes) -> bool:
+    """Return whether *password* is that of the argon2id hash *stored*; for who holds both, not for what peers send."""
+    try:
+        return _HASHER.verify(stored, password)
+    except (VerificationError, InvalidHashError):
+        return False
 
 
 def parse_basic(header: str | None) -> tuple[str, bytes] | None:
@@ -126,11 +156,8 @@ class AccountGuard:
         return right
 
     def _matches(self, stored: str | None, password: bytes) -> bool:
-        try:
-            _HASHER.verify(stored or self._nobody, password[: _MAX_PASSWORD_BYTES + 1])
-        except (VerificationError, InvalidHashError):
-            return False
-        return stored is not None
+        right = is_account_password(stored or self._nobody, password[: _MAX_PASSWORD_BYTES + 1])
+        return right and stored is not None
 
     def _recall(self, key: tuple[str, str], stored: str | None, password: bytes, why: str) -> bool:
         if stored is not None and self._failures.is_proven(*key, stored, password):

@@ -9,7 +9,7 @@ from typing import Final
 
 from chargepki.pki import files
 from chargepki.pki.errors import InputError, NotFound, UnavailableError
-from chargepki.pki.services.accounts import hash_account_password
+from chargepki.pki.services.accounts import check_account_name, hash_account_password
 
 __all__ = ["check_account", "put_account", "read_accounts", "remove_account"]
 
@@ -59,10 +59,7 @@ def check_account(name: str, password: bytes) -> str:
     Raises:
         InputError: name or password do not fit.
     """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name[:70]!r} cannot be the name of an account", fix="letters, digits, dot, dash; at most 64"
-        )
+    check_account_name(name)
     return hash_account_password(password)
 
 

@@ -24,6 +24,7 @@ from chargepki.pki.authority.ceremony import Transcript, check_transcript
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.campaign_records import CampaignState, CampaignStationState
 from chargepki.pki.inventory.records import CaState, CertificateState
+from chargepki.pki.services.accounts import is_account_password
 from chargepki.pki.signer import SoftwareKeyStore
 from testkit.authorities import make_csr
 from testkit.crash import PASSPHRASE, Place, Runner
@@ -254,9 +255,19 @@ def _done(*actions: str) -> dict[str, Any]:
     return {"settled": settled, "done_before": lambda place, inventory: settled(place, inventory) is None}
 
 
-def _password_handed_out(place: Place, inventory: Inventory) -> bool:
-    """Whether the file with the password is there, which is never overwritten: another name is chosen then."""
-    return (place.out / "acme.password").exists()
+def _account_added(place: Place, inventory: Inventory) -> str | None:
+    """Judge that the account is there once, and the file holds its password, and nothing waits beside it."""
+    account = inventory.find_est_account("acme")
+    if account is None or account.password_hash is None:
+        return "there is no account"
+    # What a crash leaves of a file that was being written is nobody's; a whole one under another name would be.
+    files = {path.name: path for path in place.out.iterdir() if "acme" in path.name and path.suffix != ".tmp"}
+    if set(files) != {"acme.password"}:
+        return f"the password is in {sorted(files)}"
+    password = files["acme.password"].read_bytes().removesuffix(b"\n")
+    if not is_account_password(account.password_hash, password):
+        return "the file holds another password"
+    return _told("est-account.add")(place, inventory)
 
 
 def _accepted(place: Place, inventory: Inventory) -> str | None:
@@ -314,11 +325,6 @@ def _released(place: Place, inventory: Inventory) -> str | None:
 def _stapled(place: Place, inventory: Inventory) -> str | None:
     found = list((place.out / "staples").rglob("*.ocsp"))
     return None if found else "no response was written"
-
-
-def _account_added(place: Place, inventory: Inventory) -> str | None:
-    # A file that is there is never overwritten: the repeat was refused for it, and asks for another name.
-    return None if _password_handed_out(place, inventory) else _told("est-account.add")(place, inventory)
 
 
 _STATION: Final = ("station", "add", "CS-1", "--security-profile", "2")
@@ -463,7 +469,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     "est-account-add": _row(
         *("est", "account", "add", "acme", "--label", "cpo", "--password-out", "out/acme.password"),
         settled=_account_added,
-        done_before=_password_handed_out,
+        done_before=lambda place, inventory: _account_added(place, inventory) is None,
     ),
     "est-account-remove": _row(
         *("est", "account", "remove", "acme"),
