@@ -99,6 +99,12 @@ class StateError(ChargePkiError):
     code = "state"
 
 
+class ClockBehind(StateError):
+    """This machine's clock says an instant at which the issuer was not there yet."""
+
+    code = "clock-behind"
+
+
 class NotFound(StateError):
     """Something named by the caller does not exist."""
 

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from chargepki.pki.errors import InputError, IssuerOutlived
+from chargepki.pki.errors import ClockBehind, InputError, IssuerOutlived
 from chargepki.pki.profiles.base import Profile
 
-__all__ = ["BACKDATING", "Window", "choose_window"]
+__all__ = ["BACKDATING", "CLOCK_TOLERANCE", "Window", "choose_window"]
 
 BACKDATING: Final = timedelta(minutes=5)
 """How far notBefore lies before now, for peers whose clock is a little behind (OCPP A02.FR.06)."""
+
+CLOCK_TOLERANCE: Final = timedelta(hours=1)
+"""How far the clock may lie before the issuer's notBefore: another machine, whose clock is ahead, may have dated it."""
 
 _SECOND: Final = timedelta(seconds=1)
 _END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -64,6 +67,7 @@ def choose_window(
     Raises:
         TypeError: *now* is naive.
         InputError: *requested* is shorter than a second, or ends after the year 9999.
+        ClockBehind: *now* lies more than an hour before the issuer's notBefore.
         IssuerOutlived: an explicit duration ends after the issuer, or the issuer has expired.
 
     Clause: ISO 15118-20 [V2G20-1004]; RFC 5280 4.1.2.5 (both bounds inclusive).
@@ -77,6 +81,13 @@ def choose_window(
     begin = now - BACKDATING
     if issuer is not None:
         begin = max(begin, issuer.not_before.astimezone(UTC))
+        if now < issuer.not_before - CLOCK_TOLERANCE:
+            raise ClockBehind(
+                f"this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC, and the issuer begins on"
+                f" {issuer.not_before:%Y-%m-%d %H:%M:%S} UTC",
+                why="a clock that was lost would date certificates wrongly",
+                fix="set the clock, or wait until the issuer is valid",
+            )
         if now > issuer.not_after:
             raise IssuerOutlived(
                 f"the issuer expired on {issuer.not_after:%Y-%m-%d %H:%M:%S} UTC",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chargepki.pki.authority.issuance import (
     Issuer,
     Prepared,
+    chain_of,
     check_may_issue,
     check_stored,
     complete,
@@ -59,9 +60,13 @@ class _Reserved:
     item: Prepared
     record: CertificateRecord
 
-    def release(self, recorded: CertificateRecord) -> IssuedCertificate:
+    def release(self, recorded: CertificateRecord, inventory: Inventory) -> IssuedCertificate:
         """Return the recorded certificate to whoever ordered it."""
         repeated = recorded.id != self.item.record.id
+        if recorded.ca != self.item.record.ca:  # of a generation before
+            assert recorded.der is not None
+            chain = chain_of(inventory, inventory.get_ca(recorded.ca))
+            return IssuedCertificate(recorded, recorded.der, (recorded.der, *chain), repeated=repeated)
         return released(recorded, self.item.issuer, repeated=repeated, clamped=self.item.clamped)
 
 
@@ -109,7 +114,7 @@ class Batch:
         signed: list[tuple[_Reserved, bytes]] = []
         for each in reservations:
             if each.record.state is not CertificateState.RESERVED:
-                self._answers[each.position] = each.release(each.record)
+                self._answers[each.position] = each.release(each.record, self._inventory)
                 continue
             try:
                 if each.record.id != each.item.record.id:
@@ -125,8 +130,13 @@ class Batch:
             else:
                 self._answers[position] = outcome  # as above
         for (each, _), recorded in zip(signed, self._finish_all(signed, quickly), strict=True):
-            self._answers[each.position] = recorded if isinstance(recorded, ChargePkiError) else each.release(recorded)
+            self._answers[each.position] = (
+                recorded if isinstance(recorded, ChargePkiError) else each.release(recorded, self._inventory)
+            )
         return [answer for answer in self._answers if answer is not None]
+
+    def _released(self, reserved: _Reserved, recorded: CertificateRecord | ChargePkiError) -> Answer:
+        return recorded if isinstance(recorded, ChargePkiError) else reserved.release(recorded, self._inventory)
 
     def _reserve_orders(self) -> tuple[list[_Reserved], list[tuple[int, Quick]]]:
         """Judge and reserve each order; a refused one is answered.
@@ -293,7 +303,9 @@ class Batch:
                 aside.append((_Reserved(each.position, item, item.record), each.der))
             both = self._finish_all([*signed, *aside], [])
             for (held, _), found in zip(aside, both[len(signed) :], strict=True):
-                self._answers[held.position] = found if isinstance(found, ChargePkiError) else held.release(found)
+                self._answers[held.position] = (
+                    found if isinstance(found, ChargePkiError) else held.release(found, self._inventory)
+                )
             return both[: len(signed)]
         for done in quick:
             self._answers[done.position] = done.release(self._now)

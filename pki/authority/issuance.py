@@ -18,11 +18,12 @@ from cryptography.x509.oid import NameOID
 from chargepki.pki import names
 from chargepki.pki.authority.delivery_size import check_deliverable
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
+from chargepki.pki.authority.repeats import find_answer
 from chargepki.pki.authority.request_record import check_accepted, judge_on_record, stored_verdicts
 from chargepki.pki.authority.shards import ShardChooser, claim_shard
 from chargepki.pki.certificate_view import view_tbs
 from chargepki.pki.csr import CertificateRequest, parse_csr
-from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
+from chargepki.pki.errors import InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import (
     Actor,
@@ -265,14 +266,8 @@ def reserve(tx: Transaction, prepared: Prepared, *, actor: Actor, now: datetime)
         ShardTaken: the shard that it was built for has no place any more; build it anew.
     """
     record = prepared.record
-    earlier = None if prepared.order.again else tx.find_certificate_by_request_key(record.request_key)
-    if earlier is not None and _answers(earlier, now):
-        if earlier.verdict.get("content") != record.verdict["content"]:
-            raise Conflict(
-                f"request id {prepared.order.request_id} was used for another request",
-                why=f"it made certificate {earlier.id}, whose CA, profile, overrides or CSR differ from this one",
-                fix="pass a new --request-id",
-            )
+    earlier = find_answer(tx, prepared.order, prepared.issuer.ca, record, actor=actor, now=now)
+    if earlier is not None:
         return earlier
     record = judged_on_record(tx, prepared, now=now)
     if prepared.shard is not None:
@@ -501,8 +496,3 @@ def station_for(inventory: Inventory, named: str | None, profile: Profile, subje
     ]
     # Two stations may have been registered with one serial number; then only an explicit station is believed.
     return stations[0] if len(stations) == 1 else None
-
-
-def _answers(record: CertificateRecord, now: datetime) -> bool:
-    """Whether *record* still answers a repeat of its request: reserved or issued, unrevoked and in date."""
-    return record.state in (CertificateState.RESERVED, CertificateState.ISSUED) and record.not_after >= now

@@ -14,6 +14,7 @@ from chargepki.pki.authority.issuance import chain_of
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, options_from_json, options_to_json
 from chargepki.pki.errors import (
     ChargePkiError,
+    ClockBehind,
     Conflict,
     InputError,
     IssuerOutlived,
@@ -43,6 +44,7 @@ _RAISED_AGAIN: Mapping[str, type[ChargePkiError]] = {
         PolicyRefusal,
         ProfileViolation,
         IssuerOutlived,
+        ClockBehind,
         StateError,
         NotFound,
         SignerError,
@@ -143,7 +145,8 @@ def serve_once(
     Args:
         answered: told of each request with its answer, once all of them are durable.
 
-    An order that a CA outside has not decided keeps its lease, so that it is asked again when that ends.
+    An order that a CA outside has not decided keeps its lease, so that it is asked again when that ends; so does one
+    that came while the clock was behind.
     A crash between issuing and answering loses nothing: the lease ends, the request is taken again, and the request
     key leads to the certificate that was made.
     """
@@ -185,7 +188,9 @@ def _answer(
     actor: Actor,
     now: datetime,
 ) -> None:
-    if isinstance(answer, ChargePkiError) and answer.code == "not-yet" and now - record.created_at < PATIENCE:
+    # Neither is about the request, and both pass: a clock that was lost is set again.
+    passing = isinstance(answer, ChargePkiError) and answer.code in ("not-yet", ClockBehind.code)
+    if passing and now - record.created_at < PATIENCE:
         return
     if isinstance(answer, ChargePkiError):
         refusal = refusal_of(answer)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from chargepki.pki.authority.issuance import Issuer, check_stored, complete, finish
+from chargepki.pki.authority.repeats import void
 from chargepki.pki.errors import InputError, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import Actor, CertificateRecord, CertificateState
+from chargepki.pki.inventory.records import Actor, CertificateRecord
 
 __all__ = ["recover_reservations", "settle", "void_reservations"]
 
@@ -47,13 +48,3 @@ def settle(
         return inventory.write(lambda tx: void(tx, record, actor=actor, now=now, reason=unfit))
     der = complete(record, issuer)
     return inventory.write(lambda tx: finish(tx, record, der, actor=actor, now=now))
-
-
-def void(tx: Transaction, record: CertificateRecord, *, actor: Actor, now: datetime, reason: str) -> CertificateRecord:
-    """Give up a reservation; its serial stays taken for ever."""
-    current = tx.get_certificate(record.id)
-    if current.state is not CertificateState.RESERVED:
-        return current
-    voided = tx.void_certificate(record.id)
-    tx.audit(actor, "certificate.void", record.id, now=now, details={"reason": reason})
-    return voided

@@ -32,7 +32,7 @@ from typing import IO, Any, Final
 from chargepki.pki import files
 from chargepki.pki.authority.approvals import evidence_of, load_approval_settings, verified_approvals
 from chargepki.pki.authority.four_eyes import ApprovalAsked, FourEyes, request_for
-from chargepki.pki.authority.recovery import void
+from chargepki.pki.authority.repeats import void
 from chargepki.pki.backup.examining import Examined, examine
 from chargepki.pki.backup.making import JOURNAL
 from chargepki.pki.backup.replacing import Journal, carry_out, clean, write_journal

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargepki.pki.errors import InputError, IssuerOutlived
+from chargepki.pki.errors import ClockBehind, InputError, IssuerOutlived
 from chargepki.pki.profiles import get_profile, list_profiles
 from chargepki.pki.profiles.base import Profile
-from chargepki.pki.validity import BACKDATING, Window, choose_window
+from chargepki.pki.validity import BACKDATING, CLOCK_TOLERANCE, Window, choose_window
 from testkit.effort import examples
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 999_999, tzinfo=UTC)
@@ -33,6 +33,13 @@ def test_not_before_never_lies_before_the_issuer() -> None:
     young = Window(WHOLE - timedelta(minutes=1), WHOLE + timedelta(days=365))
     window, _ = choose_window(SECC, NOW, young, None)
     assert window.not_before == young.not_before
+
+
+def test_a_clock_that_is_far_behind_the_issuer_dates_nothing() -> None:
+    young = Window(WHOLE + CLOCK_TOLERANCE, WHOLE + timedelta(days=365))
+    assert choose_window(SECC, NOW, young, None)[0].not_before == young.not_before
+    with pytest.raises(ClockBehind, match="clock says 2026-03-01 11:59:59 UTC"):
+        choose_window(SECC, NOW - SECOND, young, None)
 
 
 def test_a_default_beyond_the_issuer_is_clamped_and_said_so() -> None:

@@ -15,8 +15,8 @@ from chargepki.pki.authority.offline_lists import import_crl
 from chargepki.pki.authority.renewal import due_at, find_due, renewal_order
 from chargepki.pki.authority.rollover import cross_sign_cas
 from chargepki.pki.backup import restore
-from chargepki.pki.errors import ChargePkiError
-from chargepki.pki.inventory.records import CertificateState
+from chargepki.pki.errors import ChargePkiError, ClockBehind
+from chargepki.pki.inventory.records import CertificateState, IssuanceState
 from chargepki.pki.validity import Window
 from testkit.authorities import MemoryKeyStore, log_findings, make_authority, make_csr, ocpp_authority
 from testkit.backups import World, settings_of
@@ -82,15 +82,27 @@ def test_renewals_holds_crosses_answers_and_restores_cross_the_end(end: str, tmp
         assert log_findings(inventory, settings.home) == []
 
 
-def test_a_clock_that_was_lost_makes_no_ca_and_publishes_and_revokes_nothing(tmp_path: Path) -> None:
+def test_a_clock_that_was_lost_makes_no_certificate_and_publishes_and_revokes_nothing(tmp_path: Path) -> None:
     """A machine without a battery wakes up in 1970."""
     world, keystore = World(tmp_path), MemoryKeyStore()
     with world.open(settings_of(tmp_path / "home")) as inventory:
         made = ocpp_authority(inventory, keystore=keystore)
         leaf = made.issue(IssueOrder("t-sub", STATION, csr=make_csr("CS-1"))).record
         lost = make_authority(inventory, keystore=keystore, clock=lambda: datetime(1970, 1, 1, tzinfo=UTC))
+        for name in ("CS-1", "CS-2", "CS-3", "CS-4"):
+            known = IssueOrder("t-sub", STATION, csr=make_csr(name))
+            with pytest.raises(ClockBehind, match="clock says 1970"):
+                lost.issue(known)
+            assert made.issue(known).record.not_before > leaf.not_before - timedelta(days=1)
+        queued = lost.queue(known := IssueOrder("t-sub", STATION, csr=make_csr("CS-5")))
+        assert lost.serve_queue_once("w") == 1
+        assert inventory.get_issuance(queued.id).state is IssuanceState.TAKEN
+        assert made.serve_queue_once("w") == 1
+        assert inventory.get_issuance(queued.id).state is IssuanceState.ISSUED
         before = [*inventory.list_cas(), *inventory.list_certificates(), *inventory.list_crls()]
         for act in (
+            lambda: lost.issue(known),
+            lambda: lost.issue(IssueOrder("t-sub", STATION, csr=make_csr("CS-6"))),
             lambda: lost.create_ca(CaOrder("n", "ocpp/cso-root", subject=SUBJECT)),
             lambda: cross_sign_cas(lost, "t-root", "t-sub"),
             lambda: lost.revoke(leaf.id, "superseded"),

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder
+from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, batch
 from chargepki.pki.authority.cross import links_to_earlier
 from chargepki.pki.authority.external import connect_ca
+from chargepki.pki.authority.issuance import Issuer, complete
 from chargepki.pki.authority.ocsp import OcspAuthority, ocsp_cas
 from chargepki.pki.authority.revocation import blast_radius
 from chargepki.pki.authority.rollover import Rollover, RolloverOrder, cross_sign_cas, preview_rollover, roll_over
 from chargepki.pki.chain import verify_chain
 from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, ProfileViolation, StateError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CaState
+from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import lint_certificate
 from chargepki.pki.policy_settings import Mode, PolicySettings
@@ -207,6 +209,43 @@ def test_what_was_queued_for_a_generation_is_answered_by_the_one_that_followed(a
     authority.serve_queue_once("w", answered=lambda _, answer: answers.append(answer))
     assert isinstance(answers[0], IssuedCertificate) and answers[0].record.ca == "t-sub@2"
     assert authority.inventory.get_issuance(queued.id).certificate == answers[0].record.id
+
+
+def test_a_request_id_that_is_repeated_after_a_rollover_brings_back_its_certificate(authority: Authority) -> None:
+    order = IssueOrder("t-sub", "ocpp/charging-station", csr=make_csr("CS-R"), request_id="ticket-7")
+    first = authority.issue(order)
+    roll(authority, "t-root")
+    roll(authority, "t-sub")
+    again = authority.issue(order)
+    assert again.certificate_der == first.certificate_der and again.repeated
+    assert again.chain == first.chain, "the chain is that of the generation that signed it"
+    for other in (replace(order, csr=make_csr("CS-R")), replace(order, ca="t-sub@2"), replace(order, ca="t-root")):
+        with pytest.raises((Conflict, PolicyRefusal), match=r"was used for another request|does not issue"):
+            authority.issue(other)
+    by_content = replace(order, request_id=None)
+    assert authority.issue(by_content).record.ca == "t-sub@2"
+    authority.revoke(first.record.id, "superseded")
+    assert authority.issue(order).record.ca == "t-sub@2"
+
+
+def test_what_was_reserved_before_a_rollover_is_given_up_when_its_request_comes_again(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = IssueOrder("t-sub", "ocpp/charging-station", csr=make_csr("CS-R"), request_id="ticket-8")
+    late: list[str] = []
+
+    def rolled_over_meanwhile(record: CertificateRecord, issuer: Issuer) -> bytes:
+        monkeypatch.setattr(batch, "complete", complete)
+        roll(authority, "t-sub")
+        late.append(record.id)
+        assert authority.issue(order).record.ca == "t-sub@2"
+        return complete(record, issuer)
+
+    monkeypatch.setattr(batch, "complete", rolled_over_meanwhile)
+    with pytest.raises(StateError, match="voided meanwhile"):
+        authority.issue(order)
+    assert authority.inventory.get_certificate(late[0]).state is CertificateState.VOIDED
+    assert authority.issue(order).record.ca == "t-sub@2"
 
 
 def test_a_policy_on_keys_does_not_stop_a_cross_certificate(inventory: Inventory, keystore: MemoryKeyStore) -> None:
