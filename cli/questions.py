@@ -10,6 +10,7 @@ import click
 
 from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, pass_state
+from chargepki.cli.output import counted
 from chargepki.cli.values import DURATION, INSTANT
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def census(
     for row, bar in zip(rows, bars([each.certificates for each in found.rows]), strict=True):
         row[""] = bar
     state.output.rows("chargepki/census", ("value", "certificates", ""), rows)
-    state.output.say(f"{found.total} certificates")
+    state.output.say(counted(found.total, "certificate"))
 
 
 @filter_options
@@ -387,9 +388,9 @@ def impact(state: GlobalState, root: str, at: datetime | None, limit: int) -> No
         state.output.rows("chargepki/root-impact", columns, content["stations"], title="stations without a root")
     for label in found.rescued:
         state.output.say(f"{label} has another path")
-    state.output.say(
-        f"{found.total_certificates} certificates and {found.total_stations} roots of stations are cut off"
-    )
+    certificates = counted(found.total_certificates, "certificate")
+    stations = counted(found.total_stations, "root of a station", "roots of stations")
+    state.output.say(f"cut off: {certificates} and {stations}")
 
 
 def add_questions(group: Any) -> None:

@@ -230,11 +230,13 @@ def _judged(reads: Reads, wanted: Filter, settings: LintSettings, now: datetime)
 
 
 def _told_of(group: FindingGroup, subject: str, since: datetime | None) -> _Told:
-    names = [each.name for each in group.examples]
+    # A certificate may break a rule at several places, and each is counted.
+    names = list(dict.fromkeys(each.name for each in group.examples))
+    times = "once" if group.count == 1 else f"{group.count} times"
     new = "" if since is None else f" recorded since {since:%Y-%m-%d %H:%M} UTC"
     return _Told(
         subject,
-        f"{group.severity}: {group.count} certificates{new} break {group.rule}, {names[0]} first",
+        f"{group.severity}: {group.rule} is broken {times} by certificates{new}, {names[0]} first",
         {
             "rule": group.rule,
             "count": group.count,

@@ -277,6 +277,8 @@ class _Parser:
         token = self._take()
         if token.kind != "string":
             hint = f"write '{token.text}'" if token.kind in ("word", "number", "span", "instant") else ""
+            if token.text.lower() == "null":
+                hint = f"write {field.name} is null"
             self._fail(token, f"{field.name} is compared with {expected}, not {_shown(token)}", fix=hint)
         text = token.text[1:-1].replace("''", "'")
         if not text.isprintable():

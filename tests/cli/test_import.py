@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -35,6 +39,28 @@ __all__ = ["sqlite_url"]
 
 ESTATE = Estate()
 EXPIRES = BORN + timedelta(days=365)
+
+
+# The command, killed within the commit of its third certificate: no handler, no finally, no flush runs.
+DOOMED = """
+import os, signal
+from chargepki.cli.main import main
+from chargepki.pki.importing import run
+from chargepki.pki.inventory.transaction import Transaction
+
+run._BATCH = 1
+store, calls = Transaction.import_certificates, []
+
+def die_in_the_third(*given, **named):
+    done = store(*given, **named)
+    calls.append(done)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+Transaction.import_certificates = die_in_the_third
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +280,15 @@ def test_interrupted_import_goes_on(estate: Path, sqlite_url: str, monkeypatch: 
         assert (importers[1].tally.known, importers[1].tally.added) == (2, 2)
         assert inventory.count_imported() == 4 and len(inventory.list_import_runs()) == 2
         assert not verify_log(inventory, pinned_keys=[key.public]).findings
+
+
+def test_killed_import_is_continued_by_the_same_command(run: CommandLine, estate: Path) -> None:
+    environ = {**os.environ, **run.variables, "CHARGEPKI_HOME": str(run.home)}
+    command = [sys.executable, "-c", DOOMED, "inventory", "import", estate]
+    killed = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [row["serial"] for row in imported(run)] == ["1000", "1001"], "what was committed is there, and no half"
+    rest = take_in(run, estate)
+    assert (rest["known"], rest["added"], rest["places"], rest["revoked"]) == (2, 2, 2, 1)
+    assert len(imported(run)) == 4
+    run("audit", "verify")

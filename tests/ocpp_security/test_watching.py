@@ -14,6 +14,7 @@ from chargepki.ocpp_security import watching
 from chargepki.ocpp_security.alert_settings import parse_alert_plan
 from chargepki.ocpp_security.alerts import AlertPlan, document_of
 from chargepki.ocpp_security.watching import WatchKind, WatchRule, raise_watch_alerts, watch_alerts
+from chargepki.pki.checking import Example, FindingGroup
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
 from chargepki.pki.inventory import Inventory
@@ -92,6 +93,14 @@ def test_cliffs_and_findings_are_told(estate: Inventory) -> None:
     assert {str(each.details["rule"])[0] for each in errors} == {"e"}
     judged = rule(WatchKind.FINDING, severity=Severity.ERROR, certificates=True, where="profile = 'ocpp/csms'")
     assert "e_row_mismatch" in {each.details["rule"] for each in watch_alerts(estate, judged, SETTINGS, NOW)}
+
+
+def test_findings_of_one_certificate_are_not_told_as_several_certificates() -> None:
+    examples = (Example("t@1:fa", "one"), Example("t@1:fa", "two"), Example("t@1:fb", "three"))
+    group = FindingGroup("w_placeholder_url", Severity.WARNING, "RFC 2606", "set the public URL", 5, examples)
+    told = watching._told_of(group, "finding/w_placeholder_url", None)
+    assert told.summary == "warning: w_placeholder_url is broken 5 times by certificates, t@1:fa first"
+    assert told.details["examples"] == ["t@1:fa", "t@1:fb"]
 
 
 def test_certificates_recorded_later_that_break_a_rule_are_told_again(estate: Inventory) -> None:

@@ -316,6 +316,7 @@ def test_times_and_spans_are_read(text: str, expected: datetime) -> None:
         ("not_after < 2026-13-01", 13, "is no time"),
         ("not_after < 2026-01-01T00:00:00", 13, "without its zone"),
         ("country = DE", 11, "write 'DE'"),
+        ("country = NULL", 11, "write country is null"),
         ('country = "DE"', 11, "single quotes"),
         ("country = 'DE", 11, "closing quote"),
         ("country", 8, "the end"),
