@@ -284,7 +284,7 @@ def test_interrupted_import_goes_on(estate: Path, sqlite_url: str, monkeypatch: 
 
 def test_killed_import_is_continued_by_the_same_command(run: CommandLine, estate: Path) -> None:
     environ = {**os.environ, **run.variables, "CHARGEPKI_HOME": str(run.home)}
-    command = [sys.executable, "-c", DOOMED, "inventory", "import", estate]
+    command = [sys.executable, "-c", DOOMED, "inventory", "import", str(estate)]
     killed = subprocess.run(command, env=environ, capture_output=True, check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
     assert [row["serial"] for row in imported(run)] == ["1000", "1001"], "what was committed is there, and no half"
