@@ -27,6 +27,7 @@ TABLES = {
     "requirements": "Requirements of the certificate blocks",
     "checklists": "Checklists",
     "ambiguities": "Where the texts are unclear",
+    "promises": "Promises of the CA",
 }
 _ROLES = {"csms": "CSMS", "station": "station", "both": "both"}
 _ABOUT = {
@@ -36,6 +37,7 @@ _ABOUT = {
     " rule in 2.x.",
     "checklists": "What a CSMS and a charging station have to do about security, point by point.",
     "ambiguities": "Texts that contradict themselves, one another or the field, and what we do about them.",
+    "promises": "What incidents of other CAs have taught, from weak serial numbers to unknown certificates.",
 }
 
 
@@ -86,7 +88,8 @@ def page() -> str:
         "# Conformance\n",
         "What shows that a CSMS on these modules, and the simulated station, do what the security parts of OCPP 1.6,"
         " 2.0.1 and 2.1 ask for: each case of the OCTT, each requirement of the certificate blocks, each point of the"
-        " checklists and each place where the texts are unclear, with the tests that show it. A row that says *not"
+        " checklists, each place where the texts are unclear and each promise of the CA, with the tests that show it. A"
+        " row that says *not"
         " built*, *not shown* or *not ours* is not covered; with tests beside it, a part is. Passing our tests is no"
         " certificate: the tool of the certification body has the last word.\n",
         "Run what a row names with `.venv/bin/python -m pytest` and the name. The tables are"

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.delivery_size import check_deliverable
+from chargepki.pki.authority.final_names import check_final_names
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
 from chargepki.pki.authority.repeats import find_answer
 from chargepki.pki.authority.request_record import check_accepted, judge_on_record, stored_verdicts
@@ -416,8 +417,9 @@ def judge_tbs(tbs: bytes, profile: Profile, *, issuer_der: bytes | None, signer:
     """Lint the exact to-be-signed bytes and the size that the certificate will have at most.
 
     Raises:
-        ProfileViolation: with the findings of error level.
+        ProfileViolation: with the findings of error level, or for a name that the policy does not grant.
     """
+    check_final_names(tbs, profile)
     report = lint_issuance(tbs, profile=profile, issuer_der=issuer_der)
     if report.errors:
         first = report.errors[0]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import ocsp as foreign
 
 from chargepki.pki import der
-from chargepki.pki.authority import Authority, IssueOrder
+from chargepki.pki.authority import Authority, IssueOrder, batch
 from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.errors import UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -99,6 +99,25 @@ def test_a_serial_that_was_never_issued_is_unknown(inventory: Inventory, authori
         assert read(server.ocsp(request)).certificate_status is UNKNOWN
     with live_server(inventory) as server:
         assert read(server.ocsp(request)).response_status is Status.UNAUTHORIZED
+
+
+def test_p04_a_serial_whose_certificate_could_not_be_stored_is_known_and_never_good(
+    inventory: Inventory, authority: Authority, leaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def store_is_gone(*_: object, **__: object) -> None:
+        raise UnavailableError("the inventory is gone")
+
+    order = IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=make_csr("CS-LOST"))
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "finish", store_is_gone)
+        with pytest.raises(UnavailableError):
+            authority.issue(order)
+    (reserved,) = inventory.list_reserved()
+    with live_server(inventory, signers=live_signers(authority)) as server:
+        request = build_single_request(cert_id_of(inventory.get_ca("t-sub"), int(reserved.serial, 16)))
+        assert read(server.ocsp(request)).certificate_status is UNKNOWN
+        assert authority.issue(order).record.serial == reserved.serial
+        assert read(server.ocsp(request)).certificate_status is GOOD
 
 
 def test_ca_certificates_are_answered_for_the_root_s_own_too(
