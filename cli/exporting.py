@@ -53,6 +53,7 @@ def export_chunks(
     with_pem: bool,
     passphrase: bytes | None,
     with_verdict: bool = False,
+    provenance: bool = False,
 ) -> Iterator[bytes]:
     """Yield an export in pieces.
 
@@ -60,6 +61,7 @@ def export_chunks(
         everything: CAs and stations as well, in the forms that have room for them.
         with_pem: JSON holds each certificate as PEM too.
         with_verdict: JSON holds what each rule said of the request too.
+        provenance: JSON and CSV tell where an import found each certificate too.
         passphrase: protects a PKCS#12 file; without one it is open.
 
     Raises:
@@ -68,13 +70,13 @@ def export_chunks(
     from chargepki.pki.inventory.exporting import exported_columns, stream_certificates, stream_csv
 
     if form is Form.CSV:
-        return csv_chunks(exported_columns(), stream_csv(inventory, wanted))
+        return csv_chunks(exported_columns(provenance=provenance), stream_csv(inventory, wanted, provenance=provenance))
     if form in (Form.PEM, Form.PKCS12):
         found = (row[-1] for row in stream_certificates(inventory, wanted, with_der=True))
         ders = (der for der in found if isinstance(der, bytes))
         return _pem(ders) if form is Form.PEM else _pkcs12(ders, passphrase)
-    rows = stream_certificates(inventory, wanted, with_verdict=with_verdict, with_der=with_pem)
-    certificates = _objects(exported_columns(), rows, with_verdict=with_verdict, with_pem=with_pem)
+    rows = stream_certificates(inventory, wanted, provenance=provenance, with_verdict=with_verdict, with_der=with_pem)
+    certificates = _objects(exported_columns(provenance=provenance), rows, with_verdict=with_verdict, with_pem=with_pem)
     lists: dict[str, Iterable[dict[str, Any]]] = {"certificate": certificates}
     if everything:
         lists = {"ca": _cas(inventory), **lists, **_others(inventory)}

@@ -177,6 +177,7 @@ def show(state: GlobalState, item: str) -> None:
 )
 @filter_options
 @click.option("--with-pem", is_flag=True, help="JSON holds each certificate as PEM too.")
+@click.option("--with-provenance", is_flag=True, help="JSON and CSV tell where an import found each certificate too.")
 @click.option("--with-verdict", is_flag=True, help="JSON holds what each rule said when a certificate was requested.")
 @click.option(
     "--pkcs12-passphrase-file", metavar="PATH|-", help="Protects the PKCS#12 file; without it, anybody can open it."
@@ -193,6 +194,7 @@ def export(
     query: str | None,
     at: datetime | None,
     with_pem: bool,
+    with_provenance: bool,
     with_verdict: bool,
     pkcs12_passphrase_file: str | None,
 ) -> None:
@@ -208,13 +210,15 @@ def export(
     from chargepki.cli.results import check_folder
 
     if layout is not None or prefix is not None or leaves:
-        others = (form, where, query, at, with_pem, with_verdict, pkcs12_passphrase_file)
+        others = (form, where, query, at, with_pem, with_provenance, with_verdict, pkcs12_passphrase_file)
         _lay_out(state, layout, prefix, out, leaves, others=others)
         return
     chosen = Form(form or ("json" if state.json else "json-lines"))
     for name, is_given in (("--with-pem", with_pem), ("--with-verdict", with_verdict)):
         if is_given and chosen not in (Form.JSON, Form.JSON_LINES):
             raise click.UsageError(f"{name} goes with --format json and json-lines")
+    if with_provenance and chosen in (Form.PEM, Form.PKCS12):
+        raise click.UsageError("--with-provenance goes with --format json, json-lines and csv")
     if pkcs12_passphrase_file is not None and chosen is not Form.PKCS12:
         raise click.UsageError("--pkcs12-passphrase-file goes with --format pkcs12")
     check_folder("--out", out)
@@ -227,6 +231,7 @@ def export(
         everything=not wanted,
         with_pem=with_pem,
         with_verdict=with_verdict,
+        provenance=with_provenance,
         passphrase=secret,
     )
     write_chunks(state, chunks, out, is_binary=chosen is Form.PKCS12)

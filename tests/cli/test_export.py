@@ -65,5 +65,6 @@ def test_pkcs12_holds_certificates_alone_under_the_passphrase(run: CommandLine, 
 def test_options_that_do_not_go_together_are_refused(run: CommandLine, tmp_path: Path) -> None:
     for option in ("--with-pem", "--with-verdict"):
         run("inventory", "export", "--format", "csv", option, code=2)
+    run("inventory", "export", "--format", "pem", "--with-provenance", code=2)
     run("inventory", "export", "--pkcs12-passphrase-file", tmp_path / "p", code=2)
     run("inventory", "export", "--out", tmp_path / "none" / "x", code=4).check_one_error(4)

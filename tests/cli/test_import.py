@@ -116,7 +116,7 @@ def test_import_is_done_once_and_told_everywhere(run: CommandLine, estate: Path,
     assert run("cert", "show", found["place"], "--json").json()["origin"] == "imported"
     where = ("--where", f"source = '{estate}' and place like '%1002.pem' and imported_at > now - 1h")
     assert [row["id"] for row in run("cert", "list", *where, "--json").json()["certificates"]] == [dead["id"]]
-    (told,) = run("inventory", "export", *where, "--json").json()["certificates"]
+    (told,) = run("inventory", "export", *where, "--with-provenance", "--json").json()["certificates"]
     assert {name: told[name] for name in ("place", "source", "role", "imported_at", "imported_by")} == {
         name: found[name] for name in ("place", "source", "role", "imported_at", "imported_by")
     }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import timedelta
 
 import pytest
 
+from chargepki.cli.exporting import csv_chunks
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.exporting import exported_columns, stream_certificates
+from chargepki.pki.inventory.exporting import exported_columns, stream_certificates, stream_csv
 from chargepki.pki.inventory.filter_parser import parse_filter
 from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.import_records import ForeignRevocation, FoundCertificate, ImportTally
@@ -35,7 +38,11 @@ def test_certificates_are_imported_once_with_each_place(inventory: Inventory) ->
         ("/estate/1.pem", "run-1", None),
     ]
     assert inventory.count_matching(parse_filter("origin = 'issued'", now=NOW)) == 0
-    exported = [dict(zip(exported_columns(), row, strict=True)) for row in stream_certificates(inventory, And(()))]
+    columns, rows = exported_columns(provenance=True), stream_certificates(inventory, And(()), provenance=True)
+    exported = [dict(zip(columns, row, strict=True)) for row in rows]
+    lines = csv_chunks(columns, stream_csv(inventory, And(()), provenance=True))
+    table = csv.DictReader(io.StringIO(b"".join(lines).decode(), newline=""), strict=True)
+    assert list(table) == [{name: str(value or "") for name, value in row.items()} for row in exported]
     assert [(row["serial"], row["place"], row["role"]) for row in exported] == [
         ("1", "/copy/1.pem", "v2g-root"),
         ("2", "/estate/2.pem", None),
