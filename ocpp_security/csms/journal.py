@@ -61,7 +61,7 @@ class SecurityJournal:
         self._suppressed = RepeatFilter(_REPEAT_WINDOW)
         self._writes: set[asyncio.Task[None]] = set()
         self._held: dict[tuple[str, str, str], tuple[Incident, str | None, str, int]] = {}
-        self._recorded: dict[tuple[str, str, str], None] = {}
+        self._recorded: dict[tuple[str, str, str], str] = {}
         self._flushing: asyncio.TimerHandle | None = None
 
     def note(self, incident: Incident, *, station: str | None, peer: str, claimed: str = "") -> bool:
@@ -81,7 +81,7 @@ class SecurityJournal:
         key = (f"{incident.code} {incident.variant}", station or claimed, host)
         held_back = self._filter.admit(key, now)
         if held_back is None:
-            self._hold(key, incident, station, tech_info)
+            self._hold(key, incident, station)
             return False
         if not (proven or self._has_room(host, now)):
             self._recorded.pop(key, None)
@@ -96,18 +96,19 @@ class SecurityJournal:
         room = _MAX_PENDING_WRITES if proven else _MAX_PENDING_WRITES // 2
         if incident.event is not None and len(self._writes) < room:
             self._record(incident, station, tech_info, now, times)
-            self._recorded[key] = None
+            self._recorded[key] = tech_info
             if len(self._recorded) > _MAX_HELD:
                 self._recorded.pop(next(iter(self._recorded)))
         return True
 
-    def _hold(self, key: tuple[str, str, str], incident: Incident, station: str | None, tech_info: str) -> None:
+    def _hold(self, key: tuple[str, str, str], incident: Incident, station: str | None) -> None:
         """Count a repetition, and store the count in a while: a burst that ends must reach the rules about alerts."""
         # Of what found no room the repetitions find none either.
         if incident.event is None or key not in self._recorded:
             return
         times = self._held[key][3] if key in self._held else 0
-        self._held[key] = (incident, station, tech_info, times + 1)
+        # In the words of the first: repetitions are one series, whatever differs in the details.
+        self._held[key] = (incident, station, self._recorded[key], times + 1)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 

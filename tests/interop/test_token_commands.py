@@ -118,7 +118,7 @@ def suite(token: Token, tmp_path_factory: pytest.TempPathFactory) -> TokenSuite:
 # ---------------------------------------------------------------- what the lists promise
 
 
-def test_every_command_is_in_one_of_the_lists_and_those_that_sign_have_done_so(suite: TokenSuite) -> None:
+def check_that_every_command_is_in_one_of_the_lists_and_those_that_sign_have_done_so(suite: TokenSuite) -> None:
     signing = {name for name, writes in suite.known.items() if writes} | ALSO_SIGN
     lists = (signing, KEYS_OF_OTHERS, set(KEYLESS))
     assert sum(map(len, lists)) == len(set().union(*lists)), "a command is in two lists"
@@ -126,7 +126,7 @@ def test_every_command_is_in_one_of_the_lists_and_those_that_sign_have_done_so(s
     assert signing - REFUSE - suite.done == set(), "run these commands in the token workspace, too"
 
 
-def test_no_private_key_of_the_workspace_is_in_a_file(suite: TokenSuite) -> None:
+def check_that_no_private_key_of_the_workspace_is_in_a_file(suite: TokenSuite) -> None:
     """Not one key file in four workspaces, which had no passphrase; the log key is an URI and a public key."""
     for name in ("home", "offline", "branch", "restored"):
         home = suite.file(name)
@@ -137,7 +137,7 @@ def test_no_private_key_of_the_workspace_is_in_a_file(suite: TokenSuite) -> None
         assert (home / "audit.key").read_text().startswith("pkcs11:token=HSM;object=audit-log-")
 
 
-def test_keys_were_made_in_the_token_and_can_never_leave_it(suite: TokenSuite) -> None:
+def check_that_keys_were_made_in_the_token_and_can_never_leave_it(suite: TokenSuite) -> None:
     """By the tool of OpenSC, which is not ours."""
     if reason := missing("pkcs11-tool", "opensc"):
         pytest.skip(reason)
@@ -153,13 +153,13 @@ def test_keys_were_made_in_the_token_and_can_never_leave_it(suite: TokenSuite) -
     assert set(made_by_us.values()) == {"sensitive, always sensitive, never extractable, local"}, made_by_us
 
 
-def test_the_pin_is_written_nowhere(suite: TokenSuite) -> None:
+def check_that_the_pin_is_written_nowhere(suite: TokenSuite) -> None:
     """Neither into a log of a service, nor the inventory, nor the backup, nor any other file."""
     for path in suite.folder.rglob("*"):
         assert not path.is_file() or PIN.encode() not in path.read_bytes(), path
 
 
-def test_what_was_signed_in_the_token_verifies_elsewhere(suite: TokenSuite) -> None:
+def check_that_what_was_signed_in_the_token_verifies_elsewhere(suite: TokenSuite) -> None:
     suite.run("audit", "verify")
     suite.run("inventory", "check")
     chain = ("-CAfile", suite.file("root.pem"), "-untrusted", suite.file("sub.pem"))
@@ -170,7 +170,9 @@ def test_what_was_signed_in_the_token_verifies_elsewhere(suite: TokenSuite) -> N
                     suite.file("sub.pem")).stderr == "verify OK\n"  # fmt: skip
 
 
-def test_commands_without_a_key_work_without_the_token(suite: TokenSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_that_commands_without_a_key_work_without_the_token(
+    suite: TokenSuite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(suite.folder)
     gone = {"CHARGEPKI_PKCS11_MODULE": "/absent.so", "CHARGEPKI_PKCS11_PIN_FILE": None}
     for name, words in KEYLESS.items():
@@ -178,7 +180,7 @@ def test_commands_without_a_key_work_without_the_token(suite: TokenSuite, monkey
         assert done.code in (0, 1) and "PKCS #11" not in done.stderr, (name, done.code, done.stderr)
 
 
-def test_commands_about_key_files_say_what_to_do_instead(suite: TokenSuite, tmp_path: Path) -> None:
+def check_that_commands_about_key_files_say_what_to_do_instead(suite: TokenSuite, tmp_path: Path) -> None:
     """No key file is there whose passphrase could be changed, and none is put into the token."""
     (tmp_path / "new").write_text("another\n")
     (tmp_path / "old").write_text("one\n")
@@ -200,3 +202,14 @@ def test_commands_about_key_files_say_what_to_do_instead(suite: TokenSuite, tmp_
         taken = suite.run.run("ca", "import", "old", tmp_path, "--profile", "ocpp/cso-root", *dry)
         assert "chargepki ca rollover" in taken.check_one_error(3).stderr
     assert suite.run("audit", "export").out == before
+
+
+def test_the_whole_command_suite_in_a_token(suite: TokenSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test, for the suite takes long, and tests of one module may be spread over several processes."""
+    check_that_every_command_is_in_one_of_the_lists_and_those_that_sign_have_done_so(suite)
+    check_that_no_private_key_of_the_workspace_is_in_a_file(suite)
+    check_that_the_pin_is_written_nowhere(suite)
+    check_that_what_was_signed_in_the_token_verifies_elsewhere(suite)
+    check_that_commands_without_a_key_work_without_the_token(suite, monkeypatch)
+    check_that_commands_about_key_files_say_what_to_do_instead(suite, tmp_path)
+    check_that_keys_were_made_in_the_token_and_can_never_leave_it(suite)

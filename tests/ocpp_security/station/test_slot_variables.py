@@ -110,6 +110,7 @@ def test_a_base_report_comes_in_parts(station: StationSimulator, base: str, stat
     class Session:
         def __init__(self) -> None:
             self.station = station
+            self.is_rejected = False
 
         async def call(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
             check_payload(OcppVersion.V21, action, Kind.REQUEST, payload, sending=True)
