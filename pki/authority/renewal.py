@@ -15,7 +15,7 @@ from chargepki.pki.authority.orders import IssueOrder
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import Conflict, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CertificateRecord, CertificateState
+from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.template import Criticality
 from chargepki.pki.validity import Window
@@ -63,8 +63,8 @@ def find_due(
 ) -> Iterator[tuple[CertificateRecord, CertificateRecord | None]]:
     """Yield the certificates that are due at *now*, by id, each with its successor if it has one already.
 
-    Left out are CAs, what renews itself or is renewed by others (OCSP signers, contracts), and what has expired: who
-    has let that happen is to be asked first.
+    Left out are CAs, what renews itself or is renewed by others (OCSP signers, contracts), what another one has
+    superseded, and what has expired: who has let that happen is to be asked first.
 
     Args:
         ca: id of a generation.
@@ -74,6 +74,8 @@ def find_due(
     ):
         if record.not_after < now or now < due_at(record) or record.origin != "issued":
             continue
+        if record.delivery is Delivery.SUPERSEDED:
+            continue
         if record.profile not in _RENEWED_ELSEWHERE and not get_profile(record.profile).is_ca:
             yield record, find_successor(inventory, record)
 
@@ -81,7 +83,8 @@ def find_due(
 def find_successor(inventory: Inventory, record: CertificateRecord) -> CertificateRecord | None:
     """Return the certificate that was issued in place of *record*: for its station, by `renewal_order`, or for its key.
 
-    A valid certificate of the same profile that lasts longer; one on hold or revoked is no successor.
+    A valid certificate of the same profile that lasts longer, or as long and is younger: near the end of their CA all
+    end with it. One on hold or revoked is no successor.
     """
     renewed = find_renewal(inventory, record)
     if renewed is not None and renewed.state is CertificateState.ISSUED:
@@ -96,7 +99,7 @@ def find_successor(inventory: Inventory, record: CertificateRecord) -> Certifica
         for each in found
         if each.state is CertificateState.ISSUED
         and each.profile == record.profile
-        and each.not_after > record.not_after
+        and (each.not_after, each.not_before) > (record.not_after, record.not_before)
     ]
     return max(better, key=lambda each: each.not_after, default=None)
 
