@@ -34,6 +34,7 @@ EXPECTED = {
     ("checklists", "station"): "1-9",
     ("ambiguities", "both"): "1-73",
     ("promises", "both"): "P1-12",
+    ("failures", "both"): "T1-22 C1-13 S1-5 I1-2 E1-2 F1-16 K1-10",
     ("connections", ""): """
         1.6/A00.FR.001-006 1.6/A00.FR.201-206 1.6/A00.FR.301-324 1.6/A00.FR.401-429 1.6/A00.FR.501-512
         1.6/A00.FR.601-603 1.6/A00.FR.701-704 1.6/A00.FR.706 1.6/A00.FR.801-806

@@ -98,5 +98,14 @@ def test_tracked_files_name_no_machine_and_no_registry() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_private_key_is_in_the_repository() -> None:
+    """Keys that everybody has end up in production: ours are made at run time."""
+    block = re.compile(rb"BEGIN [A-Z ]*PRIVATE KEY-----(?:\\[rn]|\s)+(?:[A-Za-z0-9+/=]|\\[rn]|\s){60,}-----END")
+    assert block.search(b"-----BEGIN EC PRIVATE KEY-----\n" + b"M" * 64 + b"\n-----END EC PRIVATE KEY-----")
+    kept = {".key", ".p12", ".pfx", ".jks"}
+    found = [path for path in tracked_files() if path.suffix in kept or block.search((ROOT / path).read_bytes())]
+    assert found == []
+
+
 def test_links_of_an_editable_install_are_never_committed() -> None:
     assert not [path for path in tracked_files() if path.parts[0] == ".editable" or (ROOT / path).is_symlink()]

@@ -28,6 +28,7 @@ TABLES = {
     "checklists": "Checklists",
     "ambiguities": "Where the texts are unclear",
     "promises": "Promises of the CA",
+    "failures": "Failures of others",
 }
 _ROLES = {"csms": "CSMS", "station": "station", "both": "both"}
 _ABOUT = {
@@ -38,6 +39,9 @@ _ABOUT = {
     "checklists": "What a CSMS and a charging station have to do about security, point by point.",
     "ambiguities": "Texts that contradict themselves, one another or the field, and what we do about them.",
     "promises": "What incidents of other CAs have taught, from weak serial numbers to unknown certificates.",
+    "failures": "How stations and central systems of others have failed (T, the ones that cost most; C, connections;"
+    " S, passwords and keys; I, identities; E, events; F, certificate flows; K, chains), and the tests that would fail"
+    " if we did the same.",
 }
 
 
@@ -88,9 +92,9 @@ def page() -> str:
         "# Conformance\n",
         "What shows that a CSMS on these modules, and the simulated station, do what the security parts of OCPP 1.6,"
         " 2.0.1 and 2.1 ask for: each case of the OCTT, each requirement of the certificate blocks, each point of the"
-        " checklists, each place where the texts are unclear and each promise of the CA, with the tests that show it. A"
-        " row that says *not"
-        " built*, *not shown* or *not ours* is not covered; with tests beside it, a part is. Passing our tests is no"
+        " checklists, each place where the texts are unclear, each promise of the CA and each failure of others that is"
+        " not to be ours, with the tests that show it. A row that says *not built*, *not shown* or *not ours* is not"
+        " covered; with tests beside it, a part is. Passing our tests is no"
         " certificate: the tool of the certification body has the last word.\n",
         "Run what a row names with `.venv/bin/python -m pytest` and the name. The tables are"
         " `fixtures/conformance/*.toml`; a test fails when a row or a test of a row is missing.\n",

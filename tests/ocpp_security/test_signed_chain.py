@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,6 +26,12 @@ def test_a_sub_ca_with_the_name_of_its_root_is_sent_and_the_root_is_not() -> Non
     """M03 to M06 remarks; RFC 5280 3.2: self-issued is not self-signed."""
     pem = chain_to_send(der(LEAF, SUB, ROOT), spki_of(LEAF.certificate), 10_000)
     assert x509.load_pem_x509_certificates(pem.encode()) == [LEAF.certificate, SUB.certificate]
+
+
+def test_blocks_are_sent_and_nothing_else() -> None:
+    """RFC 7468 3: no text about subjects and issuers, no carriage return, no blank line."""
+    block = r"-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/=]{1,64}\n)+-----END CERTIFICATE-----\n"
+    assert re.fullmatch(f"(?:{block}){{2}}", chain_to_send(der(LEAF, SUB), spki_of(LEAF.certificate), 10_000))
 
 
 @pytest.mark.parametrize("chain", [(), der(SUB, ROOT)])

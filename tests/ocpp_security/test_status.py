@@ -75,7 +75,7 @@ class Answers(Fetcher):
 
     async def fetch(self, url: str, *, body: bytes | None = None, content_type: str = "", accept: str = "") -> bytes:
         self.asked += 1
-        self.request = body
+        self.request, self.content_type = body, content_type
         await asyncio.sleep(0)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -131,7 +131,9 @@ def test_a_verified_answer_is_passed_on_unchanged(
 ) -> None:
     """M06.FR.02, FR.03, FR.08; M07.FR.01, FR.03: what the responder says, whatever it is."""
     answer = respond(signer=signer, status=status)
-    assert Asked(rig, offload, Answers(answer)).ask() == StatusResult(word, AT + DAY, answer)
+    fetcher = Answers(answer)
+    assert Asked(rig, offload, fetcher).ask() == StatusResult(word, AT + DAY, answer)
+    assert fetcher.content_type == "application/ocsp-request"  # RFC 6960 A.1: without it responders refuse
 
 
 BAD = {

@@ -13,7 +13,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chargepki.pki import keys, names, oids, template
+from chargepki.pki import der, keys, names, oids, template
 from chargepki.pki.errors import InputError, PolicyRefusal
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.pointers import NO_POINTERS, Pointers, choose_pointers
@@ -165,6 +165,24 @@ def built_by_us(
 
 def dns_of(profile: Profile) -> tuple[str, ...]:
     return ("csms.example.org", "b.example.org") if profile.dns_names is Presence.REQUIRED else ()
+
+
+def test_the_name_of_an_issuer_is_copied_octet_for_octet_whatever_string_types_it_has() -> None:
+    """A name that is written anew breaks the chain for everybody who compares octets."""
+    text = der.sequence(der.oid(oids.COMMON_NAME), der.printable_string("Sub CA"))
+    found = der.sequence(der.set_of(text))
+    assert names.name_der(names.parse_rdns("CN=Sub CA")) != found  # as we would write it
+    issuer = dataclasses.replace(info_of(KeyAlgorithm.SECP256R1), name_der=found)
+    tbs = build_tbs(
+        get_profile("ocpp/charging-station"),
+        issuer=issuer,
+        serial=1,
+        subject_der=names.name_der(SUBJECT),
+        spki_der=keys.spki_der(key_of(KeyAlgorithm.SECP256R1)),
+        window=WINDOW,
+        pointers=NO_POINTERS,
+    )
+    assert found in tbs
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.id)

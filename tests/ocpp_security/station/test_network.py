@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.uri import parse_uri
 
 from chargepki.ocpp_security.station.network import SLOTS, NetworkFacts, StationNetwork, parse_endpoint
 from chargepki.ocpp_security.versions import OcppVersion
@@ -332,3 +333,11 @@ def test_no_story_leaves_the_station_without_a_slot_or_lowers_its_profile(
         assert {made.active, *made.order} <= set(made.slots)
         lowest = min((each.security_profile or 1) for number, each in made.slots.items() if number == made.active)
         assert lowest >= facts.profile
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("ws://csms.example", 80), ("wss://csms.example/x", 443), ("wss://h:80", 80)]
+)
+def test_a_url_without_a_port_means_that_of_its_scheme(url: str, port: int) -> None:
+    dialled = parse_uri(parse_endpoint(url, "CS1"))
+    assert (dialled.port, dialled.secure) == (port, url.startswith("wss"))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
@@ -139,6 +140,35 @@ def test_tc_078_and_tc_a_05_cs_no_invalid_server_certificate_gets_the_password(b
 
     run_on("asyncio", story())
     assert bench.queued(SecurityEvent.INVALID_CSMS_CERTIFICATE) == 4
+
+
+def test_what_is_no_fault_of_a_server_certificate_is_not_called_so(bench: Bench) -> None:
+    """A wrong password and a server that hangs up are refusals, each a common one, and no security event."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def nobody(_: ServerConnection) -> None:
+        raise AssertionError("connected")
+
+    def unauthorised(connection: ServerConnection, _: Request) -> Response:
+        return connection.respond(HTTPStatus.UNAUTHORIZED, "")
+
+    async def story() -> list[int | None]:
+        tls, seen = server_context({SecurityProfile.TLS_BASIC}, [servers()[-1][1]]), []
+        async with (
+            serve(nobody, "127.0.0.1", 0, ssl=tls, process_request=unauthorised) as refusing,
+            await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=tls) as closing,
+        ):
+            for server in (refusing, closing):
+                url = f"wss://localhost:{next(iter(server.sockets)).getsockname()[1]}"
+                station = StationSimulator(url, "BENCH", bench.store, bench.version, retry=FAST, enrol=False)
+                told = await station.run(lambda event: event.milestone is Milestone.REFUSED)
+                seen.append(told.status if told else 0)
+        return seen
+
+    assert run_on("asyncio", story()) == [401, None]
+    assert bench.queued(SecurityEvent.INVALID_CSMS_CERTIFICATE) == 0
 
 
 @contextlib.contextmanager
