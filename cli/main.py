@@ -203,7 +203,7 @@ def _encoding_error(state: GlobalState) -> int:
 
 
 def _other_error(state: GlobalState, exc: Exception) -> int:
-    from chargepki.pki.errors import ChargePkiError, InputError, SignerError, UnavailableError
+    from chargepki.pki.errors import ChargePkiError, FaultyConfiguration, InputError, SignerError, UnavailableError
 
     if state.debug:
         import traceback
@@ -215,7 +215,8 @@ def _other_error(state: GlobalState, exc: Exception) -> int:
         state.report(what=exc.what, why=why, fix=fix, code=exc.code, details=_details(exc))
         if isinstance(exc, UnavailableError | SignerError):
             return EXIT_UNAVAILABLE
-        return EXIT_NO if isinstance(exc, InputError) and state.is_verdict else EXIT_REFUSED
+        asked_about = isinstance(exc, InputError) and not isinstance(exc, FaultyConfiguration)
+        return EXIT_NO if asked_about and state.is_verdict else EXIT_REFUSED
     if isinstance(exc, OSError):
         name = f" {exc.filename}" if exc.filename else ""
         state.report(what=f"cannot use{name}: {exc.strerror or exc}", why="", fix="check path, space and permissions")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from chargepki.pki.errors import InputError, UnavailableError, printable
+from chargepki.pki.errors import InputError, UnavailableError, printable, reading_configuration
 
 __all__ = ["CONFIG_FILE", "SETTINGS", "Origin", "Setting", "Settings", "load_settings"]
 
@@ -68,6 +68,7 @@ class Settings:
     crl_generations: str = "all"
 
 
+@reading_configuration()
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *, default_home: Path) -> Settings:
     """Merge *flags*, the environment, the workspace's ``chargepki.toml`` and the defaults.
 
@@ -76,7 +77,7 @@ def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str], *
         environ: the process environment; an empty variable counts as not set.
 
     Raises:
-        InputError: a value or the file is malformed; the file's line is named.
+        FaultyConfiguration: a value or the file is malformed; the file's line is named.
     """
     origins: dict[str, Origin] = {}
 

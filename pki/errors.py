@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ __all__ = [
     "ChainError",
     "ChargePkiError",
     "Conflict",
+    "FaultyConfiguration",
     "InputError",
     "IssuerOutlived",
     "NotFound",
@@ -21,6 +23,7 @@ __all__ = [
     "SignerError",
     "StateError",
     "UnavailableError",
+    "reading_configuration",
 ]
 
 
@@ -53,6 +56,23 @@ class InputError(ChargePkiError):
     """Input that cannot be decoded: says where, and what was expected."""
 
     code = "input"
+
+
+class FaultyConfiguration(InputError):
+    """A setting that cannot be read: no verdict on what was asked about, also where the answer may be "no"."""
+
+
+@contextmanager
+def reading_configuration() -> Iterator[None]:
+    """Tell input that cannot be decoded, while this runs, as a fault of the configuration.
+
+    Raises:
+        FaultyConfiguration: in place of an `InputError`.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise FaultyConfiguration(error.what, why=error.why, fix=error.fix) from error
 
 
 class PolicyRefusal(ChargePkiError):

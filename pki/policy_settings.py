@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, reading_configuration
 from chargepki.pki.policy import Outcome, RequestVerdict, RuleVerdict
 
 if TYPE_CHECKING:
@@ -122,11 +122,12 @@ class PolicySettings:
         return replace(verdict, outcome=Outcome.REFUSE, fix=fix)
 
 
+@reading_configuration()
 def load_policy_settings(path: Path) -> PolicySettings:
     """Read the table ``[policy]`` of *path*, and the list of weak keys that its table ``[lint]`` names.
 
     Raises:
-        InputError: not TOML, an unknown key or rule, or a value that does not fit.
+        FaultyConfiguration: not TOML, an unknown key or rule, or a value that does not fit.
         UnavailableError: the file, or one that it names, cannot be read.
     """
     from chargepki.pki.files import read_limited

@@ -169,6 +169,7 @@ def read_order(order: IssueOrder, issuer: Issuer, actor: Actor, policy: PolicySe
         or order.station is not None
         or order.must_deliver
         or order.delivery
+        or order.queued_for is not None
     ):
         return None
     encoded = plain_der(order.csr)

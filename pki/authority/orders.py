@@ -62,6 +62,8 @@ class IssueOrder:
     certificate and with the queue row; no part of the request's identity."""
     requester: str | None = None
     """Who asked, for the record; ``None`` is the authority's own actor."""
+    queued_for: str | None = None
+    """Id of the generation that the order was made to, where it waited in the queue while the CA was rolled over."""
 
 
 @dataclass(frozen=True, slots=True)

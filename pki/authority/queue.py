@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -148,14 +148,16 @@ def serve_once(
     An order that a CA outside has not decided keeps its lease, so that it is asked again when that ends; so does one
     that came while the clock was behind.
     A crash between issuing and answering loses nothing: the lease ends, the request is taken again, and the request
-    key leads to the certificate that was made.
+    key leads to the certificate that was made, also by a generation that was followed by another meanwhile.
     """
     taken = inventory.write(lambda tx: tx.take_issuances(owner, now + LEASE, now, limit))
     if not taken:
         return 0
-    orders = [_read(inventory, record) for record in taken]
-    made = iter(issue_many([order for order in orders if isinstance(order, IssueOrder)]))
-    answers = [next(made) if isinstance(order, IssueOrder) else order for order in orders]
+    answers = _answers_to(inventory, taken, issue_many)
+    overtaken = [place for place, answer in enumerate(answers) if _was_overtaken(inventory, taken[place], answer)]
+    again = _answers_to(inventory, [taken[place] for place in overtaken], issue_many) if overtaken else []
+    for place, answer in zip(overtaken, again, strict=True):
+        answers[place] = answer
 
     def work(tx: Transaction) -> None:
         for record, answer in zip(taken, answers, strict=True):
@@ -170,6 +172,26 @@ def serve_once(
     return len(taken)
 
 
+def _answers_to(
+    inventory: Inventory,
+    taken: Sequence[IssuanceRecord],
+    issue_many: Callable[[list[IssueOrder]], list[IssuedCertificate | ChargePkiError]],
+) -> list[IssuedCertificate | ChargePkiError]:
+    orders = [_read(inventory, record) for record in taken]
+    made = iter(issue_many([order for order in orders if isinstance(order, IssueOrder)]))
+    return [next(made) if isinstance(order, IssueOrder) else order for order in orders]
+
+
+def _was_overtaken(inventory: Inventory, record: IssuanceRecord, answer: IssuedCertificate | ChargePkiError) -> bool:
+    """Whether the CA was rolled over between the look at it and the reservation: its successor can answer."""
+    if not isinstance(answer, StateError) or answer.code != StateError.code:
+        return False
+    asked = inventory.find_ca(record.ca)
+    if asked is None or asked.state is not CaState.RETIRED:
+        return False
+    return inventory.get_ca(asked.name).state is CaState.ACTIVE
+
+
 def _read(inventory: Inventory, record: IssuanceRecord) -> IssueOrder | ChargePkiError:
     try:
         order = order_of(record)
@@ -177,7 +199,7 @@ def _read(inventory: Inventory, record: IssuanceRecord) -> IssueOrder | ChargePk
         return error
     ca = inventory.get_ca(order.ca)
     # Rolled over since it was queued: the generation that took its place answers.
-    return replace(order, ca=ca.name) if ca.state is CaState.RETIRED else order
+    return replace(order, ca=ca.name, queued_for=ca.id) if ca.state is CaState.RETIRED else order
 
 
 def _answer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from chargepki.pki.authority.orders import IssueOrder, content_digest
+from chargepki.pki.authority.orders import IssueOrder, content_digest, request_key_of
 from chargepki.pki.errors import Conflict
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.records import Actor, CaRecord, CertificateRecord, CertificateState
@@ -19,7 +19,8 @@ def find_answer(
 
     The generation of a CA is part of the content, so that a CSR that is sent once more after a rollover gets a
     certificate of the new one. Who repeats a request id says that it is the same request: the certificate of the
-    generation before answers it.
+    generation before answers it. So does one that a generation before made of an order that is still in the queue:
+    whoever made it died before the answer was recorded.
 
     Args:
         ca: the generation that would issue now.
@@ -28,12 +29,12 @@ def find_answer(
     Raises:
         Conflict: the request id was used for another request.
     """
-    earlier = None if order.again else tx.find_certificate_by_request_key(record.request_key)
+    earlier = None if order.again else _find_earlier(tx, order, ca, record)
     if earlier is None or not _answers(earlier, now):
         return None
     if earlier.verdict.get("content") == record.verdict["content"]:
         return earlier
-    if not _is_of_another_generation(tx, order, ca, earlier, record.csr):
+    if order.request_id is not None and not _is_of_another_generation(tx, order, ca, earlier, record.csr):
         raise Conflict(
             f"request id {order.request_id} was used for another request",
             why=f"it made certificate {earlier.id}, whose CA, profile, overrides or CSR differ from this one",
@@ -44,6 +45,22 @@ def find_answer(
     # The key of that generation signs no more; a run that is about to sign with it finds the reservation given up.
     void(tx, earlier, actor=actor, now=now, reason=f"{earlier.ca} was rolled over, and the request came again")
     return None
+
+
+def _find_earlier(
+    tx: Transaction, order: IssueOrder, ca: CaRecord, record: CertificateRecord
+) -> CertificateRecord | None:
+    """Return what was made or reserved for *order*, by the generations too that it waited for in the queue."""
+    earlier = tx.find_certificate_by_request_key(record.request_key)
+    if earlier is not None or order.queued_for is None or order.request_id is not None:
+        return earlier
+    first = tx.get_ca(order.queued_for)
+    for generation in range(ca.generation - 1, first.generation - 1, -1):
+        digest = content_digest(order, ca_id=f"{ca.name}@{generation}", csr_der=record.csr)
+        earlier = tx.find_certificate_by_request_key(request_key_of(order, digest))
+        if earlier is not None:
+            break
+    return earlier
 
 
 def void(tx: Transaction, record: CertificateRecord, *, actor: Actor, now: datetime, reason: str) -> CertificateRecord:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from chargepki.pki.errors import InputError
+from chargepki.pki.errors import InputError, reading_configuration
 from chargepki.pki.files import read_limited
 from chargepki.pki.findings import Severity
 from chargepki.pki.lint.catalogue import all_rules
@@ -75,11 +75,12 @@ def _rule_of(rules: Mapping[tuple[str, str], Rule[Any]], rule_id: str) -> Rule[A
     return next((rule for (_, found), rule in rules.items() if found == rule_id), None)
 
 
+@reading_configuration()
 def load_lint_settings(path: Path) -> LintSettings:
     """Read the table ``[lint]`` of *path*; the defaults when there is no such file or table.
 
     Raises:
-        InputError: not TOML, an unknown key or rule, or a value that does not fit.
+        FaultyConfiguration: not TOML, an unknown key or rule, or a value that does not fit.
         UnavailableError: the file, or one that it names, cannot be read.
     """
     if not path.exists():

@@ -90,6 +90,24 @@ def test_an_unknown_profile_is_no_verdict(fresh: CommandLine, profile: str) -> N
     fresh.run("csr", "check", "-", "--profile", profile, stdin=request()).check_one_error(3)
 
 
+FAULTY = (
+    'colour = "red"',
+    "[policy",
+    '[policy]\nrate = "often"',
+    '[policy.rules]\nkey-reuse = "no"',
+    "[lint]\nweak_keys = 'chargepki.toml'",
+)
+
+
+@pytest.mark.parametrize("text", FAULTY)
+def test_a_faulty_configuration_is_no_verdict(fresh: CommandLine, text: str) -> None:
+    fresh.home.mkdir()
+    (fresh.home / "chargepki.toml").write_text(text)
+    fresh.run(*CHECK, "-", stdin=request()).check_one_error(3)
+    told = fresh.run(*CHECK, "-", "--json", stdin=request())
+    assert (told.code, told.json()["code"]) == (3, "input")
+
+
 def test_with_an_inventory_the_request_is_judged_against_what_is_on_record(run: CommandLine, place: Path) -> None:
     verdict = run(*CHECK, place / "station.csr", "--json").json()
     outcomes = {rule["rule"]: rule["outcome"] for rule in verdict["rules"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, batch
+from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, batch, queue
 from chargepki.pki.authority.cross import links_to_earlier
 from chargepki.pki.authority.external import connect_ca
 from chargepki.pki.authority.issuance import Issuer, complete
@@ -19,8 +19,8 @@ from chargepki.pki.authority.revocation import blast_radius
 from chargepki.pki.authority.rollover import Rollover, RolloverOrder, cross_sign_cas, preview_rollover, roll_over
 from chargepki.pki.chain import verify_chain
 from chargepki.pki.errors import ChargePkiError, Conflict, PolicyRefusal, ProfileViolation, StateError
-from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState
+from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory.records import CaState, CertificateRecord, CertificateState, IssuanceState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.lint import lint_certificate
 from chargepki.pki.policy_settings import Mode, PolicySettings
@@ -209,6 +209,112 @@ def test_what_was_queued_for_a_generation_is_answered_by_the_one_that_followed(a
     authority.serve_queue_once("w", answered=lambda _, answer: answers.append(answer))
     assert isinstance(answers[0], IssuedCertificate) and answers[0].record.ca == "t-sub@2"
     assert authority.inventory.get_issuance(queued.id).certificate == answers[0].record.id
+
+
+def dies_before_it_answers(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what is queued, make its certificates, and end between their record and that of the answers."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chargepki.pki.authority.queue._answer", dies)
+        with pytest.raises(KeyboardInterrupt):
+            authority.serve_queue_once("w")
+
+
+def certificates_of(authority: Authority, station: str) -> list[tuple[str, str]]:
+    """Return CA and state of the certificates made for *station*, oldest first."""
+    found = [row for row in authority.inventory.list_certificates() if f"CN={station}," in f"{row.subject},"]
+    return sorted((row.ca, row.state.value) for row in found)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_queued_request_whose_answer_was_lost_gets_its_certificate_after_a_rollover(
+    times: int, inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    authority = ocpp_authority(inventory, keystore=keystore, clock=lambda: now[0])
+    csr = make_csr("CS-Q")
+    order = IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=csr, requester="csms")
+    queued = authority.queue(order)
+    dies_before_it_answers(authority, monkeypatch)
+    for _ in range(times):
+        roll(authority, "t-sub", again=True)
+    now[0] += 2 * queue.LEASE
+    assert authority.serve_queue_once("w") == 1
+    assert certificates_of(authority, "CS-Q") == [("t-sub@1", "issued")], "one request, one certificate"
+    answer = queue.answer_of(inventory, queued.id)
+    assert isinstance(answer, IssuedCertificate) and answer.record.ca == "t-sub@1"
+    assert answer.chain[1] == der_of(authority, "t-sub@1")
+    # Whoever asks anew, after the rollover, gets a certificate of the new generation.
+    assert authority.issue(order).record.ca == f"t-sub@{times + 1}"
+
+
+def test_what_was_made_by_a_generation_between_two_rollovers_answers_too(
+    inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    authority = ocpp_authority(inventory, keystore=keystore, clock=lambda: now[0])
+    queued = authority.queue(IssueOrder("t-sub", "ocpp/charging-station", csr=make_csr("CS-Q")))
+    roll(authority, "t-sub")
+    dies_before_it_answers(authority, monkeypatch)
+    roll(authority, "t-sub")
+    now[0] += 2 * queue.LEASE
+    authority.serve_queue_once("w")
+    assert certificates_of(authority, "CS-Q") == [("t-sub@2", "issued")]
+    made = authority.inventory.get_issuance(queued.id).certificate
+    authority.revoke(made or "", "superseded")
+    # A request that was queued for the same generation and stayed there meets a certificate that is no answer any more.
+    later = replace(authority.inventory.get_issuance(queued.id), id="later", state=IssuanceState.QUEUED, fence=0)
+    later = replace(later, certificate=None, lease_until=None)
+
+    def put(tx: Transaction) -> None:
+        tx.queue_issuance(later)
+        tx.audit(ACTOR, "issuance.queue", later.id, now=NOW)
+
+    inventory.write(put)
+    authority.serve_queue_once("w")
+    assert certificates_of(authority, "CS-Q") == [("t-sub@2", "revoked"), ("t-sub@3", "issued")]
+
+
+def test_what_was_only_reserved_for_a_queued_request_is_given_up_by_the_next_generation(
+    inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [NOW]
+    authority = ocpp_authority(inventory, keystore=keystore, clock=lambda: now[0])
+    authority.queue(IssueOrder("t-sub", "ocpp/charging-station", csr=make_csr("CS-Q")))
+
+    def dies(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "complete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            authority.serve_queue_once("w")
+    roll(authority, "t-sub")
+    now[0] += 2 * queue.LEASE
+    authority.serve_queue_once("w")
+    assert certificates_of(authority, "CS-Q") == [("t-sub@1", "voided"), ("t-sub@2", "issued")]
+
+
+def test_a_rollover_in_the_midst_of_an_answer_refuses_nobody(
+    inventory: Inventory, keystore: MemoryKeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = ocpp_authority(inventory, keystore=keystore)
+    queued = authority.queue(IssueOrder("t-sub", "ocpp/charging-station", csr=make_csr("CS-Q")))
+    issue_many = authority.issue_many
+    rolled: list[str] = []
+
+    def rolled_over_meanwhile(orders: Sequence[IssueOrder]) -> list[IssuedCertificate | ChargePkiError]:
+        if not rolled:
+            rolled.append(roll(authority, "t-sub").ca.id)
+        return issue_many(orders)
+
+    monkeypatch.setattr(authority, "issue_many", rolled_over_meanwhile)
+    authority.serve_queue_once("w")
+    answer = queue.answer_of(inventory, queued.id)
+    assert isinstance(answer, IssuedCertificate) and answer.record.ca == "t-sub@2"
 
 
 def test_a_request_id_that_is_repeated_after_a_rollover_brings_back_its_certificate(authority: Authority) -> None:
