@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,20 @@ def need(command: str, package: str) -> None:
 def run(*words: str | Path) -> str:
     done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=60, check=False)
     return done.stdout + done.stderr
+
+
+def serial_of(certificate: Path) -> str:
+    """Return the serial of NAME.pem as paths of staples name it: lower-case hex without leading zeros."""
+    said = run("openssl", "x509", "-in", certificate.with_suffix(".pem"), "-noout", "-serial")
+    return said.partition("=")[2].strip().lower().lstrip("0")
+
+
+def is_there(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response:
+            return bool(response.status == 200)
+    except urllib.error.HTTPError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +101,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
     blocks = (folder / "chain.pem").read_text().split("-----END CERTIFICATE-----\n")
     for name, block in zip(("sub", "root"), blocks, strict=False):
         (folder / f"{name}.pem").write_text(block + "-----END CERTIFICATE-----\n")
-    serial = run("openssl", "x509", "-in", folder / "revoked.pem", "-noout", "-serial").partition("=")[2].strip()
-    chargepki("cert", "revoke", serial, "--reason", "keyCompromise")
+    chargepki("cert", "revoke", serial_of(folder / "revoked"), "--reason", "keyCompromise")
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             [forked_program(), "serve", "--listen", url.removeprefix("http://")], stdout=log, stderr=log,
@@ -97,6 +112,12 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pki]:
         while "every published artefact is there" not in (folder / "serve.log").read_text():
             assert time.monotonic() < deadline and process.poll() is None, (folder / "serve.log").read_text()
             time.sleep(0.1)
+        # The probe passes over what was issued in the last minute: answers about it may still have to be prepared.
+        for name in ("good", "revoked", "csms"):
+            staple = f"{url}/staples/f-cso-sub@1/{serial_of(folder / name)}.ocsp"
+            while not is_there(staple):
+                assert time.monotonic() < deadline, (folder / "serve.log").read_text()
+                time.sleep(0.1)
         yield Pki(folder, url)
     finally:
         process.terminate()
@@ -166,8 +187,8 @@ def test_curl_gets_answers_and_is_told_when_they_are_unchanged(pki: Pki) -> None
 def test_nginx_in_front_serves_caches_and_staples_what_we_answer(pki: Pki, tmp_path: Path) -> None:
     need("nginx", "nginx-light")
     port, tls_port = free_port(), free_port()
-    serial = run("openssl", "x509", "-in", pki.file("csms.pem"), "-noout", "-serial").partition("=")[2].strip().lower()
-    staple = f"/staples/f-cso-sub@1/{serial.lstrip('0')}.ocsp"
+    serial = serial_of(pki.file("csms"))
+    staple = f"/staples/f-cso-sub@1/{serial}.ocsp"
     assert run("curl", "-sSf", "-o", tmp_path / "csms.ocsp", f"{pki.url}{staple}") == ""
     text = NGINX.read_text()
     for old, new in (
@@ -210,7 +231,8 @@ def test_nginx_in_front_serves_caches_and_staples_what_we_answer(pki: Pki, tmp_p
             "-verify_return_error", "-servername", "localhost",
         )  # fmt: skip
         assert "OCSP Response Status: successful" in told and "Cert Status: good" in told, told
-        assert f"Serial Number: {serial.upper()}" in told and "Verify return code: 0 (ok)" in told, told
+        octets = serial.upper().zfill(len(serial) + len(serial) % 2)
+        assert f"Serial Number: {octets}" in told and "Verify return code: 0 (ok)" in told, told
     finally:
         process.terminate()
         process.wait(60)
