@@ -74,12 +74,12 @@ class Silent:
 class Plain(ChargePoint):  # type: ignore[misc]  # ocpp ships no type marker
     """The reference's handlers."""
 
-    @on("SignCertificate")  # type: ignore[untyped-decorator]  # the same
+    @on("SignCertificate")  # type: ignore[untyped-decorator]  # ocpp ships no type marker
     def sign_certificate(self, **_: object) -> object:
         """Accept."""
         return call_result.SignCertificate(status="Accepted")
 
-    @on("TransactionEvent")  # type: ignore[untyped-decorator]  # the same
+    @on("TransactionEvent")  # type: ignore[untyped-decorator]  # ocpp ships no type marker
     def transaction_event(self, **_: object) -> object:
         """Accept."""
         return call_result.TransactionEvent()

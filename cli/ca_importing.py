@@ -12,7 +12,10 @@ from chargepki.cli.globals import GlobalState, pass_state
 from chargepki.cli.output import counted
 
 if TYPE_CHECKING:
-    from chargepki.pki.adopting import CaEstate, EstateVerdict
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from chargepki.pki.adopting import AdoptOrder, CaEstate, EstateVerdict
 
 __all__ = ["add_import"]
 
@@ -53,7 +56,7 @@ def import_(
     """
     from pathlib import Path
 
-    from chargepki.pki.adopting import AdoptOrder, adopt_ca, check_keeping, check_order, judge_estate, read_estate
+    from chargepki.pki.adopting import AdoptOrder, check_keeping, check_order, judge_estate, read_estate
     from chargepki.pki.authority import utc_now
     from chargepki.pki.errors import UnavailableError
 
@@ -74,25 +77,34 @@ def import_(
     profile = check_order(order, estate, inventory, now)
     check_keeping(order, workspace.keystore)
     verdict = judge_estate(estate, profile)
-    if not dry_run:
-        with approving(state, **brought):
-            if brought["request_approval"] is None:
-                workspace.check_passphrase()
-            made = adopt_ca(
-                order,
-                estate,
-                inventory=workspace.inventory,
-                keystore=workspace.keystore,
-                actor=workspace.actor,
-                now=now,
-                four_eyes=workspace.four_eyes,
-            )
-        from chargepki.cli.ca import ca_row
-
-        row = {**ca_row(made.ca), "added": made.certificates, "revoked": made.revoked}
-    else:
+    if dry_run:
         row = {"name": name, "profile": profile.id, "added": len(estate.issued) + 1, "revoked": len(estate.revocations)}
+    else:
+        row = _adopt(state, order, estate, now, brought)
     _tell(state, estate, verdict, row, is_rehearsal=dry_run)
+
+
+def _adopt(
+    state: GlobalState, order: AdoptOrder, estate: CaEstate, now: datetime, brought: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Take the CA over and return its row, with what came with it."""
+    from chargepki.cli.ca import ca_row
+    from chargepki.pki.adopting import adopt_ca
+
+    workspace = state.workspace
+    with approving(state, **brought):
+        if brought["request_approval"] is None:
+            workspace.check_passphrase()
+        made = adopt_ca(
+            order,
+            estate,
+            inventory=workspace.inventory,
+            keystore=workspace.keystore,
+            actor=workspace.actor,
+            now=now,
+            four_eyes=workspace.four_eyes,
+        )
+    return {**ca_row(made.ca), "added": made.certificates, "revoked": made.revoked}
 
 
 def _passphrase(state: GlobalState, path: str | None) -> Callable[[], bytes]:

@@ -46,26 +46,7 @@ def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: b
         if label not in known:
             state.output.say(f"note: {CONFIG_FILE} has no [est.label.{label}] yet")
     handed = None if options["password_file"] else PasswordFile.of(options["password_out"], name)
-    password = made = None
-    certificate = None
-    if options["certificate"]:
-        data = files.read_limited(options["certificate"], _MAX_BYTES, "certificate")
-        certificate = der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", _MAX_BYTES)
-    elif options["password_file"]:
-        password = files.read_limited(options["password_file"], 1024, "password file").removesuffix(b"\n")
-    else:
-        made = (None if handed is None else handed.find()) or make_password()
-        password = made.encode()
-    record = EstAccountRecord(
-        id=name,
-        labels={"names": list(options["labels"])},
-        common_names={"patterns": list(options["patterns"])},
-        state=EstAccountState.ACTIVE,
-        created_at=utc_now(),
-        password_hash=None if password is None else hash_account_password(password),
-        certificate_sha256=None if certificate is None else hashlib.sha256(certificate).hexdigest(),
-        certificate_der=certificate,
-    )
+    record, made = _make_account(name, options, handed)
     actor = state.workspace.actor
 
     def work(tx: Transaction) -> EstAccountRecord:
@@ -97,6 +78,33 @@ def add(state: GlobalState, name: str, options: Mapping[str, Any], *, dry_run: b
     else:
         state.output.say(f"its password, shown this once: {made}")
     return added
+
+
+def _make_account(
+    name: str, options: Mapping[str, Any], handed: PasswordFile | None
+) -> tuple[EstAccountRecord, str | None]:
+    """Return the account, and its password if that was made here, now or by a run that was interrupted."""
+    password = made = None
+    certificate = None
+    if options["certificate"]:
+        data = files.read_limited(options["certificate"], _MAX_BYTES, "certificate")
+        certificate = der.decode_der_or_pem(data, ("CERTIFICATE",), "certificate", _MAX_BYTES)
+    elif options["password_file"]:
+        password = files.read_limited(options["password_file"], 1024, "password file").removesuffix(b"\n")
+    else:
+        made = (None if handed is None else handed.find()) or make_password()
+        password = made.encode()
+    record = EstAccountRecord(
+        id=name,
+        labels={"names": list(options["labels"])},
+        common_names={"patterns": list(options["patterns"])},
+        state=EstAccountState.ACTIVE,
+        created_at=utc_now(),
+        password_hash=None if password is None else hash_account_password(password),
+        certificate_sha256=None if certificate is None else hashlib.sha256(certificate).hexdigest(),
+        certificate_der=certificate,
+    )
+    return record, made
 
 
 def _is_the_same(existing: EstAccountRecord, wanted: EstAccountRecord, password: str) -> bool:

@@ -57,7 +57,7 @@ def record_event(tx: Transaction, occurrence: Occurrence, actor: Actor, action: 
     again = tx.find_event_alike(**same, tech_info=tech_info, since=since)  # type: ignore[arg-type]  # all are texts
     critical = occurrence.critical
     if again is None and tx.count_events(station=occurrence.station, since=since) >= MAX_EVENTS:
-        again = tx.find_event_of_type(**same, since=since)  # type: ignore[arg-type]  # the same
+        again = tx.find_event_of_type(**same, since=since)  # type: ignore[arg-type]  # all are texts
         if again is None:
             same["source"], kind, tech_info = "csms", FLOOD, "more security events than are stored one by one"
             again = tx.find_event_of_type(station=occurrence.station, source="csms", type=FLOOD, since=since)

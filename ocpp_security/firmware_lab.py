@@ -73,7 +73,7 @@ class Lab:
 
     def leaf(self, key: PrivateKey, issuer: LabCertificate | None = None, **changes: object) -> LabCertificate:
         """Return a signing certificate for *key*, good but for *changes* (arguments of `make`)."""
-        return self.make("Firmware Signing", issuer or self.root, key, **changes)  # type: ignore[arg-type]  # passed on
+        return self.make("Firmware Signing", issuer or self.root, key, **changes)  # type: ignore[arg-type]  # make() checks what they are
 
     def make(
         self,

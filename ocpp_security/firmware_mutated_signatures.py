@@ -19,9 +19,8 @@ from chargepki.pki.keys import PrivateKey
 __all__ = ["Digests", "bad_signatures", "good_signatures"]
 
 _SHA256: Final = hashes.SHA256()
-# What stations must refuse.
-_MD5: Final = hashes.MD5()  # noqa: S303
-_SHA1: Final = hashes.SHA1()  # noqa: S303
+_MD5: Final = hashes.MD5()  # noqa: S303 - made for stations to refuse
+_SHA1: Final = hashes.SHA1()  # noqa: S303 - made for stations to refuse
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ATTEMPTS: Final = 20_000
 """Chance that a signature with a leading zero octet is not found: (255/256)^20000."""

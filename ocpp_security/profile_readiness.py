@@ -34,7 +34,7 @@ class ObstacleKind(StrEnum):
     NEVER_SEEN = "never-seen"
     OFFLINE = "offline"
     NO_PASSWORD = "no-password"  # noqa: S105 - a name, not a password
-    PASSWORD_UNRESOLVED = "password-unresolved"  # noqa: S105 - the same
+    PASSWORD_UNRESOLVED = "password-unresolved"  # noqa: S105 - a name, not a password
     NO_ROOT = "no-root"
     NO_CERTIFICATE = "no-certificate"
     NOT_PROVEN = "not-proven"

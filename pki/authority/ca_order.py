@@ -38,6 +38,19 @@ class CaOrder:
     succeeds: str | None = None
     """Id of the generation that this one follows: it takes over name, subject and issuing; ``None`` for a new CA."""
 
+    def told(self) -> dict[str, object]:
+        """Return what decides its creation, for those who approve it."""
+        return {
+            "name": self.name,
+            "profile": self.profile,
+            "issuer": self.issuer,
+            "subject": ",".join(f"{name}={value}" for name, value in self.subject),
+            "validity": self.validity,
+            "key": self.key_algorithm,
+            "key_uri": self.key_uri,
+            "criticality": self.criticality,
+        }
+
 
 def check_label(label: str, what: str) -> str:
     """Return *label* when it matches the rule for names (interfaces, "Names").

@@ -75,7 +75,7 @@ def create_ca(
         PolicyRefusal: the profile is no CA profile, its issuer is missing or of the wrong kind, or it needs approvals.
         ProfileViolation: its certificate would break the profile; nothing was signed.
     """
-    asked = act or ("ca.create", _told(order))
+    asked = act or ("ca.create", order.told())
     order = adopt_key(order, keystore)
     plan = _judge(order, inventory, open_issuer, now, public_url)
     if inventory.find_ca(plan.ca_id) is None:
@@ -97,54 +97,32 @@ def create_ca(
         )
         before_activation(certified, signer)
 
-    def activate(tx: Transaction) -> CaRecord:
-        recorded = finish(tx, record, der, actor=actor, now=now)
-        assert recorded.der is not None
-        if recorded.state is not CertificateState.ISSUED:
-            raise StateError(
-                f"the certificate of {ca.id} is {recorded.state.value}", fix="run it again: it gets another"
-            )
-        active = tx.update_ca(
-            ca.id,
-            state=CaState.ACTIVE,
-            certificate_der=recorded.der,
-            spki_sha256=recorded.spki_sha256,
-            not_before=recorded.not_before,
-            not_after=recorded.not_after,
-        )
-        if plan.predecessor is not None:
-            _retire(tx, plan.predecessor.id)
-        tx.audit(
-            actor,
-            "ca.create" if plan.predecessor is None else "ca.rollover",
-            ca.id,
-            now=now,
-            artefact_sha256=recorded.sha256,
-            details={
-                "profile": ca.profile,
-                "subject": ca.subject,
-                "key": ca.key_uri,
-                "issuer": ca.issuer,
-                **({} if plan.predecessor is None else {"succeeds": plan.predecessor.id}),
-            },
-        )
-        return active
-
-    return inventory.write(activate)
+    return inventory.write(lambda tx: _activate(tx, plan, ca, record, der, actor, now))
 
 
-def _told(order: CaOrder) -> dict[str, object]:
-    """Return what decides the creation of a CA."""
-    return {
-        "name": order.name,
-        "profile": order.profile,
-        "issuer": order.issuer,
-        "subject": ",".join(f"{name}={value}" for name, value in order.subject),
-        "validity": order.validity,
-        "key": order.key_algorithm,
-        "key_uri": order.key_uri,
-        "criticality": order.criticality,
-    }
+def _activate(
+    tx: Transaction, plan: _Plan, ca: CaRecord, record: CertificateRecord, der: bytes, actor: Actor, now: datetime
+) -> CaRecord:
+    """Record the certificate *der* of *ca*, and let it issue; the generation before it issues no more."""
+    recorded = finish(tx, record, der, actor=actor, now=now)
+    assert recorded.der is not None
+    if recorded.state is not CertificateState.ISSUED:
+        raise StateError(f"the certificate of {ca.id} is {recorded.state.value}", fix="run it again: it gets another")
+    active = tx.update_ca(
+        ca.id,
+        state=CaState.ACTIVE,
+        certificate_der=recorded.der,
+        spki_sha256=recorded.spki_sha256,
+        not_before=recorded.not_before,
+        not_after=recorded.not_after,
+    )
+    details = {"profile": ca.profile, "subject": ca.subject, "key": ca.key_uri, "issuer": ca.issuer}
+    if plan.predecessor is not None:
+        _retire(tx, plan.predecessor.id)
+        details["succeeds"] = plan.predecessor.id
+    action = "ca.create" if plan.predecessor is None else "ca.rollover"
+    tx.audit(actor, action, ca.id, now=now, artefact_sha256=recorded.sha256, details=details)
+    return active
 
 
 def _retire(tx: Transaction, ca_id: str) -> None:

@@ -17,17 +17,17 @@ from cryptography import x509
 from chargepki.pki import files, keys, names
 from chargepki.pki.authority.ca_order import CaOrder, adopt_key, check_label
 from chargepki.pki.authority.core import Authority
-from chargepki.pki.authority.issuance import Issuer, Prepared, finish, prepare
+from chargepki.pki.authority.issuance import Issuer, Prepared, prepare
 from chargepki.pki.authority.ocsp import OCSP_PROFILE
 from chargepki.pki.authority.offline_files import CaAnswer, CaRequestFile, ChainEntry, load_request
-from chargepki.pki.authority.offline_responder import record_responder
+from chargepki.pki.authority.offline_responder import record_of_answer, record_responder, take_answer
 from chargepki.pki.authority.orders import IssueOrder
 from chargepki.pki.certificate_view import CertificateView, view_certificate
 from chargepki.pki.chain import verify_chain
 from chargepki.pki.csr import build_csr, check_possession, parse_csr
 from chargepki.pki.errors import Conflict, InputError, NotFound, PolicyRefusal, ProfileViolation
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState
+from chargepki.pki.inventory.records import CaRecord, CaState, CertificateState
 from chargepki.pki.lint import lint_certificate
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
@@ -264,9 +264,8 @@ def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_
         record_responder(authority, ca, path.stem, request, answer, leaf)
         return authority.inventory.get_ca(ca.id)
     leaf = _verified(authority, ca.key_uri, request, answer, root_sha256, now)
-    loaded = x509.load_der_x509_certificate(answer.certificate)
-    issuer = answer.chain[0]
-    serial = f"{leaf.serial:x}"
+    actor, issuer = authority.actor, answer.chain[0].id
+    record = record_of_answer(request, answer, leaf, request_key=f"ca:{ca.id}", requester=actor.name, now=now)
 
     def work(tx: Transaction) -> CaRecord:
         current = tx.get_ca(ca.id)
@@ -274,46 +273,26 @@ def accept_answer(authority: Authority, folder: Path, answer: CaAnswer, *, root_
             if current.certificate_der == answer.certificate:
                 return current
             raise Conflict(f"{ca.id} has been answered already", why="with another certificate", fix="keep that one")
-        told = {"ca": ca.id, "request_sha256": request.sha256, "issuer": issuer.id}
+        told = {"ca": ca.id, "request_sha256": request.sha256, "issuer": issuer}
         told["certificate_sha256"] = hashlib.sha256(answer.certificate).hexdigest()
         told["root_sha256"] = hashlib.sha256(answer.chain[-1].certificate).hexdigest()
-        authority.four_eyes.require(tx, "ca.accept", told, actor=authority.actor, now=now)
+        authority.four_eyes.require(tx, "ca.accept", told, actor=actor, now=now)
         _put_issuers(tx, authority, answer.chain, now)
-        record = CertificateRecord(
-            id=f"{issuer.id}:{serial}",
-            ca=issuer.id,
-            serial=serial,
-            profile=ca.profile,
-            state=CertificateState.RESERVED,
-            subject=ca.subject,
-            subject_der=ca.subject_der,
-            spki_sha256=keys.spki_sha256(leaf.key.der),
-            not_before=loaded.not_valid_before_utc,
-            not_after=loaded.not_valid_after_utc,
-            request_key=f"ca:{ca.id}",
-            requester=authority.actor.name,
-            reserved_at=now,
-            tbs=loaded.tbs_certificate_bytes,
-            csr=request.csr,
-            verdict={"content": request.sha256, "offline": dict(answer.verdict)},
-        )
-        tx.reserve_certificate(record)
-        tx.audit(authority.actor, "certificate.reserve", record.id, now=now, details={"profile": ca.profile})
-        recorded = finish(tx, record, answer.certificate, actor=authority.actor, now=now)
+        recorded = take_answer(tx, record, answer, actor=actor, now=now)
         before = tx.find_ca(f"{ca.name}@{ca.generation - 1}") if ca.generation > 1 else None
         if before is not None and before.state is CaState.ACTIVE:
             tx.update_ca(before.id, state=CaState.RETIRED)
         active = tx.update_ca(
             ca.id,
             state=CaState.ACTIVE,
-            issuer=issuer.id,
+            issuer=issuer,
             certificate_der=answer.certificate,
             spki_sha256=recorded.spki_sha256,
             not_before=recorded.not_before,
             not_after=recorded.not_after,
         )
-        details = {"issuer": issuer.id, "request_sha256": request.sha256, "verdict": dict(answer.verdict)}
-        tx.audit(authority.actor, "ca.accept", ca.id, now=now, artefact_sha256=recorded.sha256, details=details)
+        details = {"issuer": issuer, "request_sha256": request.sha256, "verdict": dict(answer.verdict)}
+        tx.audit(actor, "ca.accept", ca.id, now=now, artefact_sha256=recorded.sha256, details=details)
         return active
 
     accepted = authority.inventory.write(work)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from chargepki.pki.authority.core import Authority
 from chargepki.pki.authority.revocation import revoke_within
-from chargepki.pki.crl import parse_crl
-from chargepki.pki.crl_entry import ReasonCode
+from chargepki.pki.crl import CrlView, parse_crl
+from chargepki.pki.crl_entry import ReasonCode, RevokedEntry
 from chargepki.pki.errors import InputError, ProfileViolation, StateError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.codec import sha256_hex
-from chargepki.pki.inventory.records import CaRecord, CertificateState, CrlRecord
+from chargepki.pki.inventory.records import Actor, CaRecord, CertificateState, CrlRecord
 from chargepki.pki.lint import lint_crl
 
 __all__ = ["import_crl"]
@@ -29,21 +32,9 @@ def import_crl(authority: Authority, data: bytes) -> CrlRecord:
     """
     now = authority.now()
     crl = parse_crl(data)
-    if crl.delta_base_number is not None or crl.distribution_point_url is not None or crl.number is None:
-        raise InputError("this is no full list with a number", fix="publish it with: chargepki crl publish --ca NAME")
-    ca = _issuer_of(authority, crl.der)
-    if not crl.this_update <= now or crl.next_update is None or crl.next_update <= now:
-        raise StateError("the list is not in force now", why="RFC 5280 5.1.2.4, 5.1.2.5", fix="have a new one signed")
-    report = lint_crl(crl.der, issuer_der=ca.certificate_der, now=now)
-    if report.errors:
-        first = report.errors[0]
-        raise ProfileViolation(
-            f"the list is malformed: {first.message}",
-            why=f"{first.clause} ({first.rule}); it was not published",
-            fix=first.hint,
-            findings=report.errors,
-        )
+    ca = _issuer_of_sound(authority, crl, now)
     number, next_update = crl.number, crl.next_update
+    assert number is not None and next_update is not None
     # A list speaks for all generations of its issuer's name (`generations`).
     named = [each.id for each in authority.inventory.list_cas(name=ca.name) if each.subject_der == ca.subject_der]
     entries = {f"{each}:{entry.serial:x}": entry for entry in crl.entries for each in named}
@@ -59,18 +50,7 @@ def import_crl(authority: Authority, data: bytes) -> CrlRecord:
                 fix="bring the newest list",
             )
         _check_none_taken_back(tx, ca.id, set(entries))
-        for certificate_id, entry in entries.items():
-            known = tx.find_certificate(certificate_id)
-            if known is not None and known.state is CertificateState.ISSUED:
-                revoke_within(
-                    tx,
-                    certificate_id,
-                    entry.reason or ReasonCode.UNSPECIFIED,
-                    actor=authority.actor,
-                    now=now,
-                    revoked_at=entry.revoked_at,
-                    invalidity_date=entry.invalidity_date,
-                )
+        _revoke_listed(tx, entries, actor=authority.actor, now=now)
         record = CrlRecord(
             id=f"{ca.id}/{number}",
             ca=ca.id,
@@ -90,6 +70,41 @@ def import_crl(authority: Authority, data: bytes) -> CrlRecord:
     record = authority.inventory.write(work)
     authority.publish_files(ca.id, [record])
     return record
+
+
+def _issuer_of_sound(authority: Authority, crl: CrlView, now: datetime) -> CaRecord:
+    """Return the CA that signed *crl*, if that is a full list in force that breaks no rule."""
+    if crl.delta_base_number is not None or crl.distribution_point_url is not None or crl.number is None:
+        raise InputError("this is no full list with a number", fix="publish it with: chargepki crl publish --ca NAME")
+    ca = _issuer_of(authority, crl.der)
+    if not crl.this_update <= now or crl.next_update is None or crl.next_update <= now:
+        raise StateError("the list is not in force now", why="RFC 5280 5.1.2.4, 5.1.2.5", fix="have a new one signed")
+    report = lint_crl(crl.der, issuer_der=ca.certificate_der, now=now)
+    if report.errors:
+        first = report.errors[0]
+        raise ProfileViolation(
+            f"the list is malformed: {first.message}",
+            why=f"{first.clause} ({first.rule}); it was not published",
+            fix=first.hint,
+            findings=report.errors,
+        )
+    return ca
+
+
+def _revoke_listed(tx: Transaction, entries: Mapping[str, RevokedEntry], *, actor: Actor, now: datetime) -> None:
+    """Revoke what is on record and valid; *entries* by the id of the certificate that each would speak of."""
+    for certificate_id, entry in entries.items():
+        known = tx.find_certificate(certificate_id)
+        if known is not None and known.state is CertificateState.ISSUED:
+            revoke_within(
+                tx,
+                certificate_id,
+                entry.reason or ReasonCode.UNSPECIFIED,
+                actor=actor,
+                now=now,
+                revoked_at=entry.revoked_at,
+                invalidity_date=entry.invalidity_date,
+            )
 
 
 def _issuer_of(authority: Authority, der: bytes) -> CaRecord:

@@ -27,11 +27,11 @@ from chargepki.pki.certificate_view import CertificateView, view_certificate
 from chargepki.pki.csr import build_csr
 from chargepki.pki.errors import Conflict, InputError, PolicyRefusal, StateError
 from chargepki.pki.inventory import Inventory, Transaction
-from chargepki.pki.inventory.records import CaRecord, CaState, CertificateRecord, CertificateState
+from chargepki.pki.inventory.records import Actor, CaRecord, CaState, CertificateRecord, CertificateState
 from chargepki.pki.policy import choose_subject
 from chargepki.pki.profiles import get_profile
 
-__all__ = ["check_responder_request", "record_responder", "request_responder"]
+__all__ = ["check_responder_request", "record_of_answer", "record_responder", "request_responder", "take_answer"]
 
 
 def check_responder_request(inventory: Inventory, name: str, now: datetime) -> CaRecord:
@@ -90,6 +90,47 @@ def request_responder(authority: Authority, folder: Path, name: str, *, validity
     return made
 
 
+def record_of_answer(
+    request: CaRequestFile,
+    answer: CaAnswer,
+    leaf: CertificateView,
+    *,
+    request_key: str,
+    requester: str,
+    now: datetime,
+) -> CertificateRecord:
+    """Return the row of a certificate that was brought as *answer*, and verified; nothing is written."""
+    issuer, serial = answer.chain[0].id, f"{leaf.serial:x}"
+    loaded = x509.load_der_x509_certificate(answer.certificate)
+    return CertificateRecord(
+        id=f"{issuer}:{serial}",
+        ca=issuer,
+        serial=serial,
+        profile=request.profile,
+        state=CertificateState.RESERVED,
+        subject=names.text(leaf.subject),
+        subject_der=leaf.subject,
+        spki_sha256=keys.spki_sha256(leaf.key.der),
+        not_before=loaded.not_valid_before_utc,
+        not_after=loaded.not_valid_after_utc,
+        request_key=request_key,
+        requester=requester,
+        reserved_at=now,
+        tbs=loaded.tbs_certificate_bytes,
+        csr=request.csr,
+        verdict={"content": request.sha256, "offline": dict(answer.verdict)},
+    )
+
+
+def take_answer(
+    tx: Transaction, record: CertificateRecord, answer: CaAnswer, *, actor: Actor, now: datetime
+) -> CertificateRecord:
+    """Reserve and finish *record* in one transaction: its certificate is there already."""
+    tx.reserve_certificate(record)
+    tx.audit(actor, "certificate.reserve", record.id, now=now, details={"profile": record.profile})
+    return finish(tx, record, answer.certificate, actor=actor, now=now)
+
+
 def record_responder(
     authority: Authority,
     ca: CaRecord,
@@ -113,26 +154,9 @@ def record_responder(
             why="a CA alone says who answers for it (RFC 6960 4.2.2.2)",
             fix=f"sign it with: chargepki ca sign-request request.json --issuer {ca.name}",
         )
-    number = label.removeprefix(delegate_label(ca, ""))
-    loaded, now = x509.load_der_x509_certificate(answer.certificate), authority.now()
-    record = CertificateRecord(
-        id=f"{ca.id}:{leaf.serial:x}",
-        ca=ca.id,
-        serial=f"{leaf.serial:x}",
-        profile=OCSP_PROFILE,
-        state=CertificateState.RESERVED,
-        subject=names.text(leaf.subject),
-        subject_der=leaf.subject,
-        spki_sha256=keys.spki_sha256(leaf.key.der),
-        not_before=loaded.not_valid_before_utc,
-        not_after=loaded.not_valid_after_utc,
-        request_key=f"id:{delegate_request_id(ca, number)}",
-        requester=authority.actor.name,
-        reserved_at=now,
-        tbs=loaded.tbs_certificate_bytes,
-        csr=request.csr,
-        verdict={"content": request.sha256, "offline": dict(answer.verdict)},
-    )
+    number, now = label.removeprefix(delegate_label(ca, "")), authority.now()
+    key = f"id:{delegate_request_id(ca, number)}"
+    record = record_of_answer(request, answer, leaf, request_key=key, requester=authority.actor.name, now=now)
 
     def work(tx: Transaction) -> CertificateRecord:
         known = tx.find_certificate_by_request_key(record.request_key)
@@ -144,9 +168,7 @@ def record_responder(
                 why="with another certificate",
                 fix="keep that one; or ask for the next: chargepki ca request",
             )
-        tx.reserve_certificate(record)
-        tx.audit(authority.actor, "certificate.reserve", record.id, now=now, details={"profile": OCSP_PROFILE})
-        recorded = finish(tx, record, answer.certificate, actor=authority.actor, now=now)
+        recorded = take_answer(tx, record, answer, actor=authority.actor, now=now)
         details = {"request_sha256": request.sha256, "certificate": recorded.id, "verdict": dict(answer.verdict)}
         tx.audit(
             authority.actor, "ca.accept-responder", ca.id, now=now, artefact_sha256=recorded.sha256, details=details

@@ -156,8 +156,6 @@ def read_usual(data: bytes) -> UsualFields | None:
     if validity is None:
         return None
     begins, ends, begins_early, ends_late = validity.groups()
-    valid_from = with_century(begins or begins_early)
-    valid_until = ends_late or with_century(ends)
     at = validity.end()
     stop = at + data[at - 1]
     subject = data[at - 2 : stop]
@@ -180,8 +178,8 @@ def read_usual(data: bytes) -> UsualFields | None:
         serial,
         algorithm,
         issuer,
-        valid_from,
-        valid_until,
+        with_century(begins or begins_early),
+        ends_late or with_century(ends),
         # Roots say their name twice: one object, so that comparing is free.
         issuer if subject == issuer else subject,
         spki,

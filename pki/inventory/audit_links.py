@@ -216,8 +216,9 @@ class LinkChecker:
         if self._lookups >= _MOST_LOOKUPS or not _is_hash(stored):
             return None
         self._lookups += 1
-        # The text is 64 hex digits, checked above.
-        rows = self._session.execute(f"SELECT seq FROM audit_entry WHERE entry_hash = '{stored}' LIMIT 1")  # noqa: S608
+        rows = self._session.execute(
+            f"SELECT seq FROM audit_entry WHERE entry_hash = '{stored}' LIMIT 1"  # noqa: S608 - 64 hex digits, checked above
+        )
         return int(rows[0][0]) if rows else None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import BindParameter, Table, and_, bindparam, delete, func, literal_column, or_, select
+from sqlalchemy import BindParameter, Select, Table, and_, bindparam, delete, func, literal_column, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.base import Executable
 
@@ -28,10 +29,6 @@ def ocsp_statements(
     columns = [response.c[name] for name in OCSP_RESPONSE.columns]
     subject = [certificate.c[name] for name in ("id", "ca", "serial", "state", "revoked_at", "revocation_reason")]
     subject.append(certificate.c.not_after)
-    told = or_(certificate.c.state == "issued", certificate.c.state == "revoked")
-    joined = certificate.outerjoin(
-        response, and_(response.c.certificate == certificate.c.id, response.c.hash == _param("hash"))
-    )
     return {
         "change_count": select(head.c.count).where(head.c.id == literal_column("1")),
         **_leases(lease),
@@ -67,18 +64,27 @@ def ocsp_statements(
         "ocsp_prune": delete(response).where(response.c.next_update <= _param("now")),
         "ocsp_soonest": select(func.min(response.c.next_update), func.count()),
         "ocsp_subject": select(*subject).where(certificate.c.id == _param("id")),
-        "ocsp_due": select(*subject)
-        .select_from(joined)
+        "ocsp_due": _due(select(*subject), certificate, response),
+    }
+
+
+def _due(subjects: Select[Any], certificate: Table, response: Table) -> Executable:
+    """Select the certificates that have no prepared answer, or one whose successor is due."""
+    joined = certificate.outerjoin(
+        response, and_(response.c.certificate == certificate.c.id, response.c.hash == _param("hash"))
+    )
+    return (
+        subjects.select_from(joined)
         .where(
             certificate.c.ca == _param("ca"),
-            told,
+            or_(certificate.c.state == "issued", certificate.c.state == "revoked"),
             certificate.c.not_after > _param("now"),
             or_(response.c.certificate.is_(None), response.c.refresh_at <= _param("now")),
         )
         # Revoked ones first: until they have an answer, a responder without keys has nothing to say about them.
         .order_by(certificate.c.state.desc(), certificate.c.id)
-        .limit(_param("limit")),
-    }
+        .limit(_param("limit"))
+    )
 
 
 def _put(response: Table, dialect: str) -> Executable:

@@ -28,19 +28,9 @@ def question_statements(tables: Mapping[str, Table], record: Callable[[str], Sel
         .subquery("newest")
     )
     c = certificate.c
-    told = (
-        c.id,
-        c.profile,
-        c.subject,
-        c.station,
-        c.revoked_at,
-        c.revocation_reason,
-        c.shard,
-        newest.c.seq,
-        c.not_after,
-    )
+    told = (c.id, c.profile, c.subject, c.station, c.revoked_at, c.revocation_reason, c.shard)
     return {
-        "question_revocations": select(*told)
+        "question_revocations": select(*told, newest.c.seq, c.not_after)
         .select_from(certificate.outerjoin(newest, newest.c.certificate == c.id))
         .where(c.ca == bindparam("ca"), c.state == "revoked")
         .order_by(c.id),

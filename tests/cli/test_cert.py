@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from chargepki.pki import files, names
@@ -96,7 +97,8 @@ def test_a_new_key_is_written_for_its_owner_and_fits_the_certificate(run: Comman
     run(*ISSUE, *words, "--out", leaf)
     assert key.stat().st_mode & 0o777 == 0o600
     private = load_pem_private_key(key.read_bytes(), None)
-    assert x509.load_pem_x509_certificate(leaf.read_bytes()).public_key() == private.public_key()  # type: ignore[attr-defined, unused-ignore]
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    assert x509.load_pem_x509_certificate(leaf.read_bytes()).public_key() == private.public_key()
     before = snapshot(run.home, tmp_path)
     refused = run.run(*ISSUE, *words, "--out", leaf).check_one_error(3)
     assert "never overwritten" in refused.stderr

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import click
@@ -169,7 +169,7 @@ def auditor(shared: Path, place: Path) -> CommandLine:
     return CommandLine(shared.parent / "nowhere", {"CHARGEPKI_DATABASE": address, "CHARGEPKI_PUBLIC_URL": "http://x"})
 
 
-def as_stranger() -> object:
+def as_stranger() -> AbstractContextManager[None]:
     """Act as somebody who owns nothing here."""
     if os.geteuid() != 0:
         pytest.skip("only root can step down to somebody who may not write")
@@ -180,7 +180,7 @@ def test_every_read_command_works_while_others_write(auditor: CommandLine, share
     # Loads what it needs of an interpreter that may not be readable here without privileges.
     auditor("inventory", "report", "--findings", "questions")
     url = f"sqlite:///{shared}/inventory.db"
-    with writing(url, place / "home" / "audit.key") as process, as_stranger():  # type: ignore[attr-defined]
+    with writing(url, place / "home" / "audit.key") as process, as_stranger():
         told = read_everything(auditor, shared.parent, lambda: write_once(process))
         rows = auditor("station", "list", "--json").json()["stations"]
     assert f"W-{len(told) + 1}" in {row["id"] for row in rows}, "what others wrote is seen at once"
@@ -189,7 +189,7 @@ def test_every_read_command_works_while_others_write(auditor: CommandLine, share
 
 def test_file_that_nobody_has_open_is_read_and_left_as_it_is(auditor: CommandLine, shared: Path) -> None:
     before = snapshot(shared)
-    with as_stranger():  # type: ignore[attr-defined]
+    with as_stranger():
         assert len(auditor("cert", "list", "--json").json()["certificates"]) == 8
         assert auditor("inventory", "export", "--format", "csv").out.count("\n") == 9
         for words in (("inventory", "import", shared), ("station", "add", "NEW"), ("query", "save", "x", "ca = 'y'")):
@@ -199,14 +199,14 @@ def test_file_that_nobody_has_open_is_read_and_left_as_it_is(auditor: CommandLin
 
 def test_reader_of_a_file_that_others_begin_to_write_is_not_given_half_of_it(shared: Path, place: Path) -> None:
     url = f"sqlite:///{shared}/inventory.db"
-    with as_stranger():  # type: ignore[attr-defined]
+    with as_stranger():
         reader = Inventory.open(url, log_key=None, create=False)
         stations = reader.list_stations()
         assert next(stations).id == "CS-0001"
     with reader.snapshot() as session, writing(url, place / "home" / "audit.key"):
         with pytest.raises(UnavailableError, match="was changed while"):
             session.execute("SELECT count(*) FROM station")
-        with as_stranger():  # type: ignore[attr-defined]
+        with as_stranger():
             assert reader.find_station("W-1") is not None, "the next read goes through what the writer made"
     reader.close()
 

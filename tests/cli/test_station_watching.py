@@ -36,7 +36,7 @@ def events(run: CommandLine) -> CommandLine:
         ):
             at = NOW + timedelta(minutes=number)
             occurrence = Occurrence(station, source, kind, critical, text, at, at)
-            inventory.write(lambda tx, o=occurrence: record_event(tx, o, ACTOR, "security-event.raise"))  # type: ignore[misc]
+            inventory.write(lambda tx, o=occurrence: record_event(tx, o, ACTOR, "security-event.raise"))  # type: ignore[misc]  # a default binds the loop's value
     return run
 
 

@@ -63,22 +63,7 @@ def running_site(folder: Path, database: str) -> Iterator[Site]:
         "CHARGEPKI_DATABASE": database,
     }
     run = CommandLine(home, variables)
-    for name, profile, issuer in (
-        ("v2g", "iso15118-2/v2g-root", ""),
-        ("sub1", "iso15118-2/cpo-sub1", "v2g"),
-        ("sub2", "iso15118-2/cpo-sub2", "sub1"),
-        ("tls", "ocpp/cso-root", ""),
-        ("tls-sub", "ocpp/cso-sub", "tls"),
-    ):
-        subject = f"CN={name},O=V2G Operator,C=DE" + (",DC=V2G" if "15118" in profile else "")
-        above = ("--issuer", issuer) if issuer else ()
-        run("ca", "create", name, "--profile", profile, *above, "--subject", subject)
-    run(
-        *("cert", "issue", "--ca", "tls-sub", "--profile", "ocpp/csms", "--new-key"),
-        *("--subject", "CN=localhost,O=V2G Operator", "--dns", "localhost"),
-        *("--key-out", folder / "tls.key", "--chain-out", folder / "tls.pem", "--out", folder / "leaf.pem"),
-    )
-    run("ca", "chain", "tls", "--out", folder / "root.pem")
+    make_cas(run, folder)
     (home / "chargepki.toml").write_text(
         """
 [est.label.cpo]
@@ -124,6 +109,26 @@ approval = true
         process.stdout.close()
     log = (folder / "serve.log").read_text()
     assert "Traceback" not in log and "the password of acme" not in log
+
+
+def make_cas(run: CommandLine, folder: Path) -> None:
+    """Make the CAs that EST is asked for, and what the server shows on TLS."""
+    for name, profile, issuer in (
+        ("v2g", "iso15118-2/v2g-root", ""),
+        ("sub1", "iso15118-2/cpo-sub1", "v2g"),
+        ("sub2", "iso15118-2/cpo-sub2", "sub1"),
+        ("tls", "ocpp/cso-root", ""),
+        ("tls-sub", "ocpp/cso-sub", "tls"),
+    ):
+        subject = f"CN={name},O=V2G Operator,C=DE" + (",DC=V2G" if "15118" in profile else "")
+        above = ("--issuer", issuer) if issuer else ()
+        run("ca", "create", name, "--profile", profile, *above, "--subject", subject)
+    run(
+        *("cert", "issue", "--ca", "tls-sub", "--profile", "ocpp/csms", "--new-key"),
+        *("--subject", "CN=localhost,O=V2G Operator", "--dns", "localhost"),
+        *("--key-out", folder / "tls.key", "--chain-out", folder / "tls.pem", "--out", folder / "leaf.pem"),
+    )
+    run("ca", "chain", "tls", "--out", folder / "root.pem")
 
 
 def curl(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:

@@ -53,7 +53,7 @@ async def enrol_renew_and_cut_off(rig: Rig, protocol: str, folder: Path) -> None
             assert await station.exit_code() == 1
             assert not station.told("booted")
             assert not station.told("connected")
-    assert rig.inventory.find_certificate(record.id).state is CertificateState.REVOKED  # type: ignore[union-attr]
+    assert rig.inventory.get_certificate(record.id).state is CertificateState.REVOKED
 
 
 @pytest.mark.parametrize("protocol", VERSIONS)

@@ -276,4 +276,4 @@ def test_a_valid_certificate_is_let_in_whatever_failed_before_in_its_name(
 
 def test_a_naive_instant_is_refused(guard: AuthenticationGuard) -> None:
     with pytest.raises(TypeError, match="aware"):
-        ask(with_password(), OwnTable(), guard, now=datetime(2026, 6, 1))  # noqa: DTZ001 - on purpose
+        ask(with_password(), OwnTable(), guard, now=datetime(2026, 6, 1))  # noqa: DTZ001 - must be refused

@@ -107,7 +107,7 @@ def test_bytes_that_are_no_certificate_are_one_clear_error() -> None:
 
 def test_a_naive_time_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        check_station_certificate(certificate(), station_record(), datetime(2026, 6, 1))  # noqa: DTZ001 - on purpose
+        check_station_certificate(certificate(), station_record(), datetime(2026, 6, 1))  # noqa: DTZ001 - must be refused
 
 
 def test_a00_fr_204_and_fr_303_the_username_is_the_identity() -> None:

@@ -23,7 +23,7 @@ from chargepki.pki import names
 from chargepki.pki.csr import check_possession, parse_csr
 from chargepki.pki.errors import Conflict, InputError
 from chargepki.pki.keys import spki_der
-from testkit.flows import NOW, new_key, operator
+from testkit.flows import NOW, new_key, operator, reason_code
 from testkit.station_flow import RULES, SECOND, USE, V16, V21, V201, assert_refused, begin, enrol, make_flow, of, signed
 
 # --- asking ----------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a02_fr_16_a_chain_longer_than_the_station_takes_is_refused() -> None:
     flow = make_flow(rules=replace(RULES, max_chain_characters=800))
     key, _ = begin(flow)
     answer, effects = signed(flow, operator().issue(key.public_key()))
-    assert answer["statusInfo"]["reasonCode"] == "TooLargeElement"  # type: ignore[index]
+    assert reason_code(answer) == "TooLargeElement"
     assert len(of(RaiseEvent, effects)) == 1
 
 

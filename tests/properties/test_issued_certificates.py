@@ -6,6 +6,7 @@ import string
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -45,13 +46,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     inventory.close()
 
 
-def issue(authority: Authority, name: str, organization: str, key: PrivateKey, **options: object) -> IssuedCertificate:
+def issue(authority: Authority, name: str, organization: str, key: PrivateKey, **options: Any) -> IssuedCertificate:
     """Issue a station certificate, or drop the example when policy refuses what it asks for."""
     try:
         csr = make_csr(name, organization=organization, key=key)
     except (ValueError, ChargePkiError):
         assume(False)  # no builder writes such a name
-    order = IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=csr, again=True, **options)  # type: ignore[arg-type]
+    order = IssueOrder(ca="t-sub", profile="ocpp/charging-station", csr=csr, again=True, **options)
     try:
         return authority.issue(order)
     except PolicyRefusal as refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from chargepki.ocpp_security.certificate_checks import build_csr
 from chargepki.ocpp_security.schemas import Kind, check_payload
@@ -74,8 +75,8 @@ def accept(flow: CsmsCertificateFlow, payload: Payload, now: datetime = NOW) -> 
     return issue.order
 
 
-def issue(order: SigningOrder, key: object = None, **fields: str) -> tuple[bytes, ...]:
-    return operator().chain(operator().issue(key or order.request.public_key, **fields), root=True)  # type: ignore[arg-type]
+def issue(order: SigningOrder, key: Any = None, **fields: Any) -> tuple[bytes, ...]:
+    return operator().chain(operator().issue(key or order.request.public_key, **fields), root=True)
 
 
 def deliver(flow: CsmsCertificateFlow, order: SigningOrder, certificate_id: str = "c1") -> SendCall:

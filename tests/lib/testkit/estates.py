@@ -59,13 +59,13 @@ class Estate:
 @cache
 def made_cas() -> Estate:
     """Make the certificates of CAs, once."""
-    span = {"start": NOW - 400 * _DAY, "end": NOW + 4000 * _DAY}
-    root = make("Root CA", nth=0, **span)  # type: ignore[arg-type]  # both are instants
-    other = make("Other CA", nth=1, **span)  # type: ignore[arg-type]
+    start, end = NOW - 400 * _DAY, NOW + 4000 * _DAY
+    root = make("Root CA", nth=0, start=start, end=end)
+    other = make("Other CA", nth=1, start=start, end=end)
     sub = make("Sub CA", root, nth=2, start=NOW - 300 * _DAY, end=NOW + 2000 * _DAY)
     cross = make("Sub CA", other, nth=2, start=NOW - 300 * _DAY, end=NOW + 1000 * _DAY)
     hidden = make("Hidden CA", nth=3)
-    stranger = make("Stranger CA", hidden, nth=4, **span)  # type: ignore[arg-type]
+    stranger = make("Stranger CA", hidden, nth=4, start=start, end=end)
     return Estate(root, other, sub, cross, stranger)
 
 

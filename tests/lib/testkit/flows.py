@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,11 +18,18 @@ from chargepki.pki.inventory.records import StationRecord, StationState
 from chargepki.pki.keys import PrivateKey, PublicKey
 from chargepki.pki.pem import to_pem
 
-__all__ = ["NOW", "Ca", "new_key", "operator", "station_record"]
+__all__ = ["NOW", "Ca", "new_key", "operator", "reason_code", "station_record"]
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 _serials = itertools.count(1000)
+
+
+def reason_code(answer: Mapping[str, object]) -> object:
+    """Return why a 2.x request was refused."""
+    told = answer["statusInfo"]
+    assert isinstance(told, dict)
+    return told["reasonCode"]
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

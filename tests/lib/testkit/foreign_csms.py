@@ -249,6 +249,7 @@ class _PythonCsms:
 
 class _Handlers:
     csms: _PythonCsms
+    _call_result: Any
 
     @on("BootNotification")  # type: ignore[untyped-decorator]  # no types
     async def on_boot(self, **fields: Any) -> Any:
@@ -268,7 +269,7 @@ class _Handlers:
     async def on_authorize(self, **fields: Any) -> Any:
         self.csms.tell("received", method="Authorize", params=fields)
         told = {"status": "Accepted"}
-        result = self._call_result.Authorize  # type: ignore[attr-defined]
+        result = self._call_result.Authorize
         if "id_tag" in fields:
             return result(id_tag_info=told)
         return result(id_token_info=told, certificate_status="Accepted")
@@ -276,7 +277,7 @@ class _Handlers:
     @on("GetCertificateStatus")  # type: ignore[untyped-decorator]  # no types
     async def on_status_asked(self, **fields: Any) -> Any:
         self.csms.tell("received", method="GetCertificateStatus", params=fields)
-        return self._call_result.GetCertificateStatus(status="Failed")  # type: ignore[attr-defined]
+        return self._call_result.GetCertificateStatus(status="Failed")
 
     @on("DataTransfer")  # type: ignore[untyped-decorator]  # no types
     async def on_transfer(self, **fields: Any) -> Any:
@@ -286,20 +287,20 @@ class _Handlers:
             "GetCertificateStatus": {"status": "Failed"},
         }
         data = json.dumps(answers[fields["message_id"]])
-        return self._call_result.DataTransfer(status="Accepted", data=data)  # type: ignore[attr-defined]
+        return self._call_result.DataTransfer(status="Accepted", data=data)
 
     @on("Heartbeat")  # type: ignore[untyped-decorator]  # no types
     async def on_heartbeat(self) -> Any:
-        return self._call_result.Heartbeat(datetime.now(UTC).isoformat())  # type: ignore[attr-defined]
+        return self._call_result.Heartbeat(datetime.now(UTC).isoformat())
 
     @on("StatusNotification")  # type: ignore[untyped-decorator]  # no types
     async def on_status(self, **_: Any) -> Any:
-        return self._call_result.StatusNotification()  # type: ignore[attr-defined]
+        return self._call_result.StatusNotification()
 
     @on("SecurityEventNotification")  # type: ignore[untyped-decorator]  # no types
     async def on_event(self, **fields: Any) -> Any:
         self.csms.tell("received", method="SecurityEventNotification", params=fields)
-        return self._call_result.SecurityEventNotification()  # type: ignore[attr-defined]
+        return self._call_result.SecurityEventNotification()
 
 
 def _swallow(send: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -190,86 +190,94 @@ class ForeignStation:
         return await asyncio.wait_for(self.triggers.get(), timeout)
 
 
-def _with_handlers(base: Any, result: Any, trigger_action: str) -> Callable[[str, ClientConnection], Any]:
-    """Build a ChargePoint subclass with the handlers of a station that renews its certificate."""
+class _Renewing:
+    """What a station that renews its certificate does with any version."""
 
-    class Station(base):  # type: ignore[misc]
-        owner: ForeignStation
+    owner: ForeignStation
+    _call_result: Any
 
-        @on("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
-        async def on_certificate_signed(self, certificate_chain: str, **fields: Any) -> Any:
-            self.owner.signed.append(fields)
-            return result.CertificateSigned(status=self.owner.verdict)
+    @on("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
+    async def on_certificate_signed(self, certificate_chain: str, **fields: Any) -> Any:
+        self.owner.signed.append(fields)
+        return self._call_result.CertificateSigned(status=self.owner.verdict)
 
-        @after("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
-        async def after_certificate_signed(self, certificate_chain: str, **_: Any) -> None:
-            self.owner.chains.put_nowait(certificate_chain)
+    @after("CertificateSigned")  # type: ignore[untyped-decorator]  # no types
+    async def after_certificate_signed(self, certificate_chain: str, **_: Any) -> None:
+        self.owner.chains.put_nowait(certificate_chain)
 
-        @on(trigger_action)  # type: ignore[untyped-decorator]  # no types
-        async def on_trigger(self, requested_message: str, **_: Any) -> Any:
-            return getattr(result, trigger_action)(status="Accepted")
+    @on("Reset")  # type: ignore[untyped-decorator]  # no types
+    async def on_reset(self, type: str, **_: Any) -> Any:
+        self.owner.triggers.put_nowait(f"reset {type}")
+        return self._call_result.Reset(status="Accepted")
 
-        @after(trigger_action)  # type: ignore[untyped-decorator]  # no types
-        async def after_trigger(self, requested_message: str, **_: Any) -> None:
-            self.owner.triggers.put_nowait(requested_message)
 
-        @on("Reset")  # type: ignore[untyped-decorator]  # no types
-        async def on_reset(self, type: str, **_: Any) -> Any:
-            self.owner.triggers.put_nowait(f"reset {type}")
-            return result.Reset(status="Accepted")
+class _Renewing16(_Renewing):
+    @on("ExtendedTriggerMessage")  # type: ignore[untyped-decorator]  # no types
+    async def on_trigger(self, requested_message: str, **_: Any) -> Any:
+        return self._call_result.ExtendedTriggerMessage(status="Accepted")
 
-        if trigger_action == "ExtendedTriggerMessage":
+    @after("ExtendedTriggerMessage")  # type: ignore[untyped-decorator]  # no types
+    async def after_trigger(self, requested_message: str, **_: Any) -> None:
+        self.owner.triggers.put_nowait(requested_message)
 
-            @on("ChangeConfiguration")  # type: ignore[untyped-decorator]  # no types
-            async def on_change_configuration(self, key: str, value: str) -> Any:
-                self.owner.triggers.put_nowait(f"{key}={value}")
-                return result.ChangeConfiguration(status=self.owner.password_verdict)
+    @on("ChangeConfiguration")  # type: ignore[untyped-decorator]  # no types
+    async def on_change_configuration(self, key: str, value: str) -> Any:
+        self.owner.triggers.put_nowait(f"{key}={value}")
+        return self._call_result.ChangeConfiguration(status=self.owner.password_verdict)
 
-        else:
 
-            @on("SetVariables")  # type: ignore[untyped-decorator]  # no types
-            async def on_set_variables(self, set_variable_data: list[dict[str, Any]], **_: Any) -> Any:
-                for item in set_variable_data:
-                    self.owner.triggers.put_nowait(f"{item['variable']['name']}={item['attribute_value']}")
-                return result.SetVariables(
-                    set_variable_result=[
-                        {
-                            "attribute_status": self.owner.password_verdict,
-                            "component": item["component"],
-                            "variable": item["variable"],
-                        }
-                        for item in set_variable_data
-                    ]
-                )
+class _Renewing2(_Renewing):
+    @on("TriggerMessage")  # type: ignore[untyped-decorator]  # no types
+    async def on_trigger(self, requested_message: str, **_: Any) -> Any:
+        return self._call_result.TriggerMessage(status="Accepted")
 
-            @on("GetVariables")  # type: ignore[untyped-decorator]  # no types
-            async def on_get_variables(self, get_variable_data: list[dict[str, Any]], **_: Any) -> Any:
-                known = {"NetworkConfigurationPriority": self.owner.priority, **self.owner.variables}
-                told = []
-                for item in get_variable_data:
-                    name = item["variable"]["name"]
-                    self.owner.triggers.put_nowait(f"{name}?")
-                    value = {"attribute_value": known[name]} if name in known else {}
-                    status = "Accepted" if name in known else "UnknownVariable"
-                    told.append({"component": item["component"], "variable": item["variable"], **value})
-                    told[-1]["attribute_status"] = status
-                return result.GetVariables(get_variable_result=told)
+    @after("TriggerMessage")  # type: ignore[untyped-decorator]  # no types
+    async def after_trigger(self, requested_message: str, **_: Any) -> None:
+        self.owner.triggers.put_nowait(requested_message)
 
-            @on("SetNetworkProfile")  # type: ignore[untyped-decorator]  # no types
-            async def on_set_network_profile(
-                self, configuration_slot: int, connection_data: dict[str, Any], **_: Any
-            ) -> Any:
-                profile, url = connection_data["security_profile"], connection_data["ocpp_csms_url"]
-                self.owner.triggers.put_nowait(f"slot {configuration_slot}: profile {profile} at {url}")
-                return result.SetNetworkProfile(status="Accepted")
+    @on("SetVariables")  # type: ignore[untyped-decorator]  # no types
+    async def on_set_variables(self, set_variable_data: list[dict[str, Any]], **_: Any) -> Any:
+        for item in set_variable_data:
+            self.owner.triggers.put_nowait(f"{item['variable']['name']}={item['attribute_value']}")
+        return self._call_result.SetVariables(
+            set_variable_result=[
+                {
+                    "attribute_status": self.owner.password_verdict,
+                    "component": item["component"],
+                    "variable": item["variable"],
+                }
+                for item in set_variable_data
+            ]
+        )
 
-    return Station
+    @on("GetVariables")  # type: ignore[untyped-decorator]  # no types
+    async def on_get_variables(self, get_variable_data: list[dict[str, Any]], **_: Any) -> Any:
+        known = {"NetworkConfigurationPriority": self.owner.priority, **self.owner.variables}
+        told = []
+        for item in get_variable_data:
+            name = item["variable"]["name"]
+            self.owner.triggers.put_nowait(f"{name}?")
+            value = {"attribute_value": known[name]} if name in known else {}
+            status = "Accepted" if name in known else "UnknownVariable"
+            told.append({"component": item["component"], "variable": item["variable"], **value})
+            told[-1]["attribute_status"] = status
+        return self._call_result.GetVariables(get_variable_result=told)
+
+    @on("SetNetworkProfile")  # type: ignore[untyped-decorator]  # no types
+    async def on_set_network_profile(self, configuration_slot: int, connection_data: dict[str, Any], **_: Any) -> Any:
+        profile, url = connection_data["security_profile"], connection_data["ocpp_csms_url"]
+        self.owner.triggers.put_nowait(f"slot {configuration_slot}: profile {profile} at {url}")
+        return self._call_result.SetNetworkProfile(status="Accepted")
+
+
+def _station_class(handlers: type[_Renewing], base: Any) -> Callable[[str, ClientConnection], Any]:
+    return type("Station", (handlers, base), {})
 
 
 _MAKERS: dict[str, Callable[[str, ClientConnection], Any]] = {
-    "ocpp1.6": _with_handlers(with_roots(ChargePoint16, result16, chained=False), result16, "ExtendedTriggerMessage"),
-    "ocpp2.0.1": _with_handlers(with_roots(ChargePoint201, result201, chained=True), result201, "TriggerMessage"),
-    "ocpp2.1": _with_handlers(with_roots(ChargePoint21, result21, chained=True), result21, "TriggerMessage"),
+    "ocpp1.6": _station_class(_Renewing16, with_roots(ChargePoint16, result16, chained=False)),
+    "ocpp2.0.1": _station_class(_Renewing2, with_roots(ChargePoint201, result201, chained=True)),
+    "ocpp2.1": _station_class(_Renewing2, with_roots(ChargePoint21, result21, chained=True)),
 }
 
 

@@ -33,6 +33,7 @@ class Team:
 
     team: OwnCsms
     id: str
+    _call_result: Any
 
     async def on_certificate_signed(self, news: CertificateNews) -> None:
         self.team.certificates.append(news)
@@ -42,15 +43,13 @@ class Team:
 
     @on("Heartbeat")  # type: ignore[untyped-decorator]  # no types
     async def on_heartbeat(self) -> Any:
-        result: Any = self._call_result  # type: ignore[attr-defined]
-        return result.Heartbeat(current_time=datetime.now(UTC).isoformat())
+        return self._call_result.Heartbeat(current_time=datetime.now(UTC).isoformat())
 
     @on("BootNotification")  # type: ignore[untyped-decorator]  # no types
     async def on_boot(self, **fields: Any) -> Any:
         self.team.boots.append(fields)
-        result: Any = self._call_result  # type: ignore[attr-defined]
         now = datetime.now(UTC).isoformat()
-        return result.BootNotification(current_time=now, interval=60, status=self.team.boot_status)
+        return self._call_result.BootNotification(current_time=now, interval=60, status=self.team.boot_status)
 
     @after("BootNotification")  # type: ignore[untyped-decorator]  # no types
     async def after_boot(self, **_: Any) -> None:

@@ -10,10 +10,12 @@ import statistics
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 import websockets
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.ocpp_security.csms import CsmsConfig, CsmsLimits
@@ -26,9 +28,9 @@ from testkit.ocpp_peers import Credential, basic_header, open_socket
 UNLIMITED = CsmsLimits(failed_attempts=10_000)
 
 
-async def refusal(*arguments: object, **options: object) -> websockets.Response:
+async def refusal(*arguments: Any, **options: Any) -> websockets.Response:
     with pytest.raises(websockets.InvalidStatus) as refused:
-        await open_socket(*arguments, **options)  # type: ignore[arg-type]
+        await open_socket(*arguments, **options)
     return refused.value.response
 
 
@@ -208,7 +210,9 @@ def test_profile_3_turns_away_with_403(
             credential, _ = rig.credential(None, common_name="P3-NONE")
         case _:
             chain = "".join(to_pem("CERTIFICATE", der) for der in rig.server_identity.chain_der)
-            credential = Credential(rig.server_identity.private_key, chain)  # type: ignore[arg-type]
+            key = rig.server_identity.private_key
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            credential = Credential(key, chain)
 
     async def story() -> int:
         async with rig.server(2, 3, clock=lambda: datetime.now(UTC) + ahead) as server:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chargepki.ocpp_security.csms import CsmsLimits
+from chargepki.pki.inventory import Transaction
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, wait_for
 from testkit.ocpp_peers import foreign_station, open_socket
 
@@ -85,9 +86,9 @@ def test_removing_a_station_closes_its_connection(rig: Rig) -> None:
             await wait_for(lambda: rig.inventory.find_presence("GONE"))
             now = datetime.now(UTC)
 
-            def work(tx: object) -> None:
-                tx.remove_station("GONE")  # type: ignore[attr-defined]
-                tx.audit(ACTOR, "station.remove", "GONE", now=now)  # type: ignore[attr-defined]
+            def work(tx: Transaction) -> None:
+                tx.remove_station("GONE")
+                tx.audit(ACTOR, "station.remove", "GONE", now=now)
 
             await asyncio.to_thread(rig.inventory.write, work)
             await socket.wait_closed()

@@ -7,6 +7,7 @@ import logging
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import websockets
@@ -15,7 +16,7 @@ from chargepki.ocpp_security.csms import CsmsServer, DuplicatePolicy
 from chargepki.pki import aio
 from chargepki.pki.authority import IssuedCertificate, IssueOrder
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.records import CertificateState, Delivery
+from chargepki.pki.inventory.records import AuditEntry, CertificateState, Delivery
 from testkit.commands import forked_python
 from testkit.csms_rig import ACTOR, PASSWORD, Rig, run_on, subject_of, wait_for
 from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
@@ -125,12 +126,12 @@ def test_a_revocation_between_admission_and_registration_is_not_missed(rig: Rig)
         async with rig.server(3) as server:
             enter = server.registry.enter
 
-            def enter_late(connection: object) -> object:
+            def enter_late(connection: Any) -> Any:
                 rig.authority.revoke(certificate_id, "keyCompromise")
                 time.sleep(0.2)  # the change feed has seen it before the connection is known
-                return enter(connection)  # type: ignore[arg-type]
+                return enter(connection)
 
-            server.registry.enter = enter_late  # type: ignore[method-assign, assignment]
+            server.registry.enter = enter_late  # type: ignore[method-assign]  # only this one is late
             socket = await open_socket(rig.url_of(server), "RACE", tls=rig.client_tls(credential))
             await socket.wait_closed()
             assert (socket.close_code, socket.close_reason) == (1008, "certificate revoked")
@@ -249,8 +250,8 @@ def test_a_csr_for_a_ca_or_for_another_station_is_refused_and_audited(
     assert f"{station} from" in caplog.text and reason in caplog.text
 
 
-def _is_refusal(entry: object, station: str) -> bool:
-    return (entry.subject, entry.outcome, entry.action) == (station, "refused", "certificate.request")  # type: ignore[attr-defined]
+def _is_refusal(entry: AuditEntry, station: str) -> bool:
+    return (entry.subject, entry.outcome, entry.action) == (station, "refused", "certificate.request")
 
 
 def test_a_csms_without_ca_keys_issues_through_the_queue(rig: Rig, loop: str) -> None:

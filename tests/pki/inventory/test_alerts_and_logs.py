@@ -22,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 def test_alerts_are_found_by_state_scope_and_time_and_acknowledged(inventory: Inventory) -> None:
     for number in (1, 2, 3):
         record = alert_record(f"al-{number}", cause=number, scope=f"CS-{number}", raised_at=NOW + number * MINUTE)
-        do(inventory, lambda tx, record=record: tx.add_alert(record))  # type: ignore[misc]
+        do(inventory, lambda tx, record=record: tx.add_alert(record))  # type: ignore[misc]  # a default binds the loop's value
     assert [alert.id for alert in inventory.list_alerts()] == ["al-3", "al-2", "al-1"]
     do(inventory, lambda tx: tx.acknowledge_alert("al-2", by="alice", now=NOW, note="a\x1b[2Jb"))
     assert [alert.id for alert in inventory.list_alerts(state=AlertState.OPEN)] == ["al-3", "al-1"]
@@ -64,7 +64,7 @@ def test_the_position_of_the_rules_is_kept(inventory: Inventory) -> None:
     assert inventory.alert_position("alerts") is None
     assert inventory.last_event_change() == 0
     for position in (3, 7):
-        inventory.write(lambda tx, position=position: tx.set_alert_position("alerts", position))  # type: ignore[misc]
+        inventory.write(lambda tx, position=position: tx.set_alert_position("alerts", position))  # type: ignore[misc]  # a default binds the loop's value
     assert inventory.alert_position("alerts") == 7
 
 
@@ -84,7 +84,7 @@ def test_a_requested_log_is_found_by_token_and_request_and_received_once(invento
     assert inventory.get_requested_log("o1").size == 2**40
     for state in (LogRequestState.RECEIVED,):
         with pytest.raises(Conflict):
-            do(inventory, lambda tx, state=state: tx.update_requested_log("o1", state=state))  # type: ignore[misc]
+            do(inventory, lambda tx, state=state: tx.update_requested_log("o1", state=state))  # type: ignore[misc]  # a default binds the loop's value
     do(inventory, lambda tx: tx.update_requested_log("o2", state=LogRequestState.CLOSED))
     with pytest.raises(Conflict):
         do(inventory, lambda tx: tx.update_requested_log("o2", state=LogRequestState.RECEIVED))
