@@ -16,7 +16,7 @@ from chargepki.cli.ca_offline import add_offline
 from chargepki.cli.ca_plan import add_plan
 from chargepki.cli.ca_rollover import add_rollover
 from chargepki.cli.globals import GlobalState, group, pass_state
-from chargepki.cli.row_filtering import chosen_rows, row_options
+from chargepki.cli.row_filtering import asked_of, row_options, show_page
 from chargepki.cli.values import DURATION, SUBJECT, parse_algorithm
 
 if TYPE_CHECKING:
@@ -212,13 +212,24 @@ def connect(state: GlobalState, name: str, profile_id: str, dry_run: bool) -> No
 @click.option("--foreign", is_flag=True, help="Also those known only as issuers of imported certificates.")
 @row_options
 @pass_state
-def list_cas(state: GlobalState, foreign: bool, where: str | None, at: datetime | None, limit: int | None) -> None:
-    """List every CA and generation, and where its key is."""
-    records = list(state.workspace.inventory.list_cas(foreign=foreign))
-    if not records:
+def list_cas(
+    state: GlobalState,
+    foreign: bool,
+    where: str | None,
+    query: str | None,
+    at: datetime | None,
+    limit: int,
+    after: str | None,
+) -> None:
+    """List every CA and generation by id, and where its key is."""
+    from chargepki.pki.inventory.row_fields import keep_rows
+
+    inventory = state.workspace.inventory
+    asked = asked_of(state, "ca", where, query, at)
+    if next(inventory.list_cas(foreign=foreign), None) is None:
         state.output.say("no CA yet; create some with: chargepki ca create-hierarchy STANDARD …")
-    rows = chosen_rows(state, "ca", map(ca_row, records), where=where, at=at, limit=limit)
-    state.output.rows("chargepki/ca-list", _COLUMNS, rows, key="cas")
+    rows = keep_rows(map(ca_row, inventory.list_cas(foreign=foreign, after=after)), asked)
+    show_page(state, "chargepki/ca-list", _COLUMNS, rows, key="cas", limit=limit)
 
 
 @ca.command("show", example="chargepki ca show acme-sub")

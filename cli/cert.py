@@ -12,8 +12,9 @@ from chargepki.cli.approving import approval_options, approving
 from chargepki.cli.cert_batch import add_issue_batch
 from chargepki.cli.cert_renew import add_renew
 from chargepki.cli.counting import add_count
-from chargepki.cli.filtering import before, combined, equals, filter_options, wanted_of
+from chargepki.cli.filtering import before, combined, equals, wanted_of
 from chargepki.cli.globals import GlobalState, group, pass_state
+from chargepki.cli.row_filtering import row_options, show_page
 from chargepki.cli.values import DURATION, INSTANT, SUBJECT, find_certificate, read_certificate_file
 from chargepki.cli.verifying import add_verify
 
@@ -116,8 +117,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
 @click.option("--state", "wanted_state", metavar="STATE", help="reserved, issued, revoked or voided.")
 @click.option("--station", metavar="ID", help="Only certificates of this station.")
 @click.option("--expires-before", type=INSTANT, metavar="T", help="Only those whose notAfter lies before T.")
-@filter_options
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many.")
+@row_options
 @pass_state
 def list_certificates(
     state: GlobalState,
@@ -131,6 +131,7 @@ def list_certificates(
     query: str | None,
     at: datetime | None,
     limit: int,
+    after: str | None,
 ) -> None:
     """List certificates, by issuing CA and serial."""
     if profile is not None and profile != "foreign":  # the profile of what was imported
@@ -141,14 +142,17 @@ def list_certificates(
     issuer = inventory.get_ca(ca).id if ca else None
     chosen = _state(wanted_state)
     if where is None and query is None and expires_before is None:
-        records = inventory.list_certificates(ca=issuer, profile=profile, state=chosen, station=station, limit=limit)
+        records = inventory.list_certificates(
+            ca=issuer, profile=profile, state=chosen, station=station, after=after, limit=limit + 1
+        )
     else:
         wanted = wanted_of(state, where, query, at)
         for name, value in (("ca", issuer), ("profile", profile), ("state", chosen), ("station", station)):
             wanted += equals(name, value)
         wanted += before("not_after", expires_before)
-        records = inventory.find_certificates(combined(wanted), limit=limit)
-    state.output.rows("chargepki/certificate-list", _COLUMNS, map(certificate_row, records), key="certificates")
+        records = inventory.find_certificates(combined(wanted), after=after, limit=limit + 1)
+    rows = map(certificate_row, records)
+    show_page(state, "chargepki/certificate-list", _COLUMNS, rows, key="certificates", limit=limit)
 
 
 @cert.command("show", example="chargepki cert show acme-cso-sub:5f0c9a")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -12,8 +12,23 @@ from chargepki.cli.globals import GlobalState
 
 if TYPE_CHECKING:
     from chargepki.pki.inventory.filters import Filter
+    from chargepki.pki.inventory.row_fields import ListedKind
 
-__all__ = ["before", "combined", "equals", "filter_options", "pointing_parse", "read_filter", "wanted_of"]
+__all__ = [
+    "CERTIFICATE",
+    "before",
+    "combined",
+    "equals",
+    "filter_options",
+    "pointing_parse",
+    "read_filter",
+    "read_rows_filter",
+    "saved_filter",
+    "wanted_of",
+]
+
+CERTIFICATE: Final = "certificate"
+"""What a query asks for unless it says otherwise."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -44,6 +59,17 @@ def read_filter(state: GlobalState, text: str, at: datetime | None) -> Filter:
     return pointing_parse(state, text, now=at or datetime.now(UTC), profiles=profiles)
 
 
+def read_rows_filter(state: GlobalState, text: str, kind: ListedKind, at: datetime | None) -> Filter:
+    """Read a filter about what is no certificate; for a person, point at what is wrong with it.
+
+    Raises:
+        FilterError: it cannot be read.
+    """
+    from chargepki.pki.inventory.row_fields import ROW_FIELDS
+
+    return pointing_parse(state, text, now=at or datetime.now(UTC), fields=ROW_FIELDS[kind])
+
+
 def pointing_parse(state: GlobalState, text: str, **told: Any) -> Filter:
     """Call `parse_filter`; for a person, point at what is wrong with the filter.
 
@@ -65,10 +91,31 @@ def wanted_of(state: GlobalState, where: str | None, query: str | None, at: date
     """Return what ``--where`` and ``--query`` ask for; a certificate must keep both."""
     found = [] if where is None else [read_filter(state, where, at)]
     if query is not None:
-        text = state.workspace.inventory.get_query(query).filter
-        assert text is not None, "a deleted query is not found"
-        found.append(read_filter(state, text, at))
+        found.append(read_filter(state, saved_filter(state, query, None), at))
     return found
+
+
+def saved_filter(state: GlobalState, name: str, kind: ListedKind | None) -> str:
+    """Return the text of a saved query.
+
+    Args:
+        kind: what it has to be about; ``None`` for certificates.
+
+    Raises:
+        NotFound: there is none of that name.
+        StateError: it is about another kind.
+    """
+    record = state.workspace.inventory.get_query(name)
+    if record.kind != kind:
+        from chargepki.pki.errors import StateError
+
+        raise StateError(
+            f"the query {record.id} is of kind {record.kind or CERTIFICATE}, not {kind or CERTIFICATE}",
+            why="each kind has fields of its own",
+            fix="see the kinds of all queries with: chargepki query list",
+        )
+    assert record.filter is not None, "a deleted query is not found"
+    return record.filter
 
 
 def equals(name: str, value: str | None) -> list[Filter]:

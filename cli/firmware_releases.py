@@ -10,7 +10,7 @@ import click
 
 from chargepki.cli.approving import approval_options
 from chargepki.cli.globals import GlobalState, pass_state
-from chargepki.cli.row_filtering import chosen_rows, row_options
+from chargepki.cli.row_filtering import asked_of, behind, row_options, show_page
 from chargepki.cli.values import INSTANT
 
 __all__ = ["add_release_commands"]
@@ -84,15 +84,19 @@ def list_releases(
     model: str | None,
     wanted: str | None,
     where: str | None,
+    query: str | None,
     at: datetime | None,
-    limit: int | None,
+    limit: int,
+    after: str | None,
 ) -> None:
     """List the releases by vendor, model and version, the newest last, and how many stations run each."""
     from chargepki.cli.firmware_store import release_rows
+    from chargepki.pki.inventory.row_fields import keep_rows
 
+    asked = asked_of(state, "firmware-release", where, query, at)
     found = release_rows(state.workspace.inventory, vendor=vendor, model=model, wanted=wanted)
-    rows = chosen_rows(state, "firmware-release", found, where=where, at=at, limit=limit)
-    state.output.rows("chargepki/firmware-release-list", _COLUMNS, rows, key="releases")
+    rows = keep_rows(behind(found, after, cursor="name", noun="release"), asked)
+    show_page(state, "chargepki/firmware-release-list", _COLUMNS, rows, key="releases", limit=limit, cursor="name")
 
 
 @click.argument("name", metavar="NAME")

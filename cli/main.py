@@ -215,7 +215,9 @@ def _other_error(state: GlobalState, exc: Exception) -> int:
         state.report(what=exc.what, why=why, fix=fix, code=exc.code, details=_details(exc))
         if isinstance(exc, UnavailableError | SignerError):
             return EXIT_UNAVAILABLE
-        asked_about = isinstance(exc, InputError) and not isinstance(exc, FaultyConfiguration)
+        # A setting and a filter are how the question was put; none of what it asks about.
+        is_question = isinstance(exc, FaultyConfiguration) or exc.code == "filter"
+        asked_about = isinstance(exc, InputError) and not is_question
         return EXIT_NO if asked_about and state.is_verdict else EXIT_REFUSED
     if isinstance(exc, OSError):
         name = f" {exc.filename}" if exc.filename else ""

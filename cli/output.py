@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -95,16 +95,21 @@ class Output:
         title: str = "",
         key: str = "items",
         version: int = 1,
+        tail: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         """Write a list: a table, one JSON object, or (``--json-lines``) one object a row.
 
         A table shows *columns* only; JSON carries every field of each row.
+
+        Args:
+            tail: asked when the rows were read; the one JSON object ends with what it tells.
         """
         if self.is_json_lines:
             for row in rows:
                 self.document(schema, row, version=version)
         elif self.is_json:
-            self.document(schema, {key: [jsonable(row) for row in rows]}, version=version)
+            content: dict[str, Any] = {key: [jsonable(row) for row in rows]}
+            self.document(schema, content | (dict(tail()) if tail is not None else {}), version=version)
         else:
             self._table(columns, list(rows), title)
 

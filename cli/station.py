@@ -10,7 +10,7 @@ import click
 
 from chargepki.cli.firmware_updates import add_update_firmware
 from chargepki.cli.globals import GlobalState, group, pass_state
-from chargepki.cli.row_filtering import chosen_rows, row_options
+from chargepki.cli.row_filtering import asked_of, row_options, show_page
 from chargepki.cli.station_logs import get_log, logs
 from chargepki.cli.station_profiles import add_profile_commands
 from chargepki.cli.station_roots import add_root_commands
@@ -189,12 +189,16 @@ def set_station(
 @station.command("list", example='chargepki station list --where "last_seen_at < now - 30d or last_seen_at is null"')
 @row_options
 @pass_state
-def list_stations(state: GlobalState, where: str | None, at: datetime | None, limit: int | None) -> None:
+def list_stations(
+    state: GlobalState, where: str | None, query: str | None, at: datetime | None, limit: int, after: str | None
+) -> None:
     """List the stations by identity: who is connected, which firmware runs, when each was last seen."""
     from chargepki.cli.station_rows import station_rows
+    from chargepki.pki.inventory.row_fields import keep_rows
 
-    rows = chosen_rows(state, "station", station_rows(state.workspace.inventory), where=where, at=at, limit=limit)
-    state.output.rows("chargepki/station-list", _COLUMNS, rows, key="stations")
+    asked = asked_of(state, "station", where, query, at)
+    rows = keep_rows(station_rows(state.workspace.inventory, after=after), asked)
+    show_page(state, "chargepki/station-list", _COLUMNS, rows, key="stations", limit=limit)
 
 
 @station.command(
@@ -204,22 +208,30 @@ def list_stations(state: GlobalState, where: str | None, at: datetime | None, li
 @row_options
 @pass_state
 def list_operations(
-    state: GlobalState, station_id: str | None, where: str | None, at: datetime | None, limit: int | None
+    state: GlobalState,
+    station_id: str | None,
+    where: str | None,
+    query: str | None,
+    at: datetime | None,
+    limit: int,
+    after: str | None,
 ) -> None:
     """List operations, the newest first: of the station ID, or of all.
 
     With --json each carries what the station was sent and what it answered.
     """
     from chargepki.cli.station_rows import attempt_rows, operation_row
+    from chargepki.pki.inventory.row_fields import keep_rows
 
     inventory = state.workspace.inventory
+    asked = asked_of(state, "operation", where, query, at)
     if station_id is not None:
         inventory.get_station(station_id)
-    found = (operation_row(item) for item in inventory.list_newest_operations(station=station_id))
-    rows = chosen_rows(state, "operation", found, where=where, at=at, limit=limit)
+    behind = None if after is None else inventory.get_operation(after)
+    rows = keep_rows(map(operation_row, inventory.list_newest_operations(station=station_id, behind=behind)), asked)
     if state.output.for_machines:
         rows = ({**row, "attempts": attempt_rows(inventory, row["id"])} for row in rows)
-    state.output.rows("chargepki/operation-list", _OPERATIONS, rows, key="operations")
+    show_page(state, "chargepki/operation-list", _OPERATIONS, rows, key="operations", limit=limit)
 
 
 @station.command("show", example="chargepki station show CS-0001")

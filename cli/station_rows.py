@@ -64,11 +64,11 @@ def station_row(
     }
 
 
-def station_rows(inventory: Inventory) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all stations by identity."""
+def station_rows(inventory: Inventory, *, after: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all stations, or of those behind the identity *after*, by identity."""
     presence = {item.station: item for item in inventory.list_presence()}
     firmware = {item.station: item for item in inventory.list_station_firmware()}
-    for item in inventory.list_stations():
+    for item in inventory.list_stations(after=after):
         yield station_row(item, presence.get(item.id), firmware=firmware.get(item.id))
 
 

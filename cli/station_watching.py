@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 import click
 
+from chargepki.cli.filtering import filter_options
 from chargepki.cli.globals import GlobalState, command, pass_state
-from chargepki.cli.row_filtering import chosen_rows
+from chargepki.cli.row_filtering import asked_of
 from chargepki.cli.values import INSTANT
 
 __all__ = ["events"]
@@ -28,8 +30,8 @@ _CRITICALITY = {"critical": True, "non-critical": False}
 @click.option(
     "--limit", type=click.IntRange(min=1, max=100_000), default=100, show_default=True, help="The newest so many."
 )
-@click.option("--where", metavar="FILTER", help="Only those that a filter asks for (guide: Ask the inventory).")
-@click.option("--at", type=INSTANT, metavar="TIME", help="What `now` in a filter stands for; now by default.")
+@click.option("--before", type=click.IntRange(min=1), metavar="N", help="Only those numbered below N: the page before.")
+@filter_options
 @pass_state
 def events(
     state: GlobalState,
@@ -40,7 +42,9 @@ def events(
     criticality: str | None,
     source: str | None,
     limit: int,
+    before: int | None,
     where: str | None,
+    query: str | None,
     at: datetime | None,
 ) -> None:
     """List security events, oldest first: those that a station reported and those that we raised about it.
@@ -49,10 +53,12 @@ def events(
     """
     from chargepki.cli.station_rows import event_row
     from chargepki.ocpp_security.events import find_event, spellings
+    from chargepki.pki.inventory.row_fields import keep_rows
 
     if (station_id is None) != everything:
         raise click.UsageError("name a station, or pass --all")
     inventory = state.workspace.inventory
+    asked = asked_of(state, "security-event", where, query, at)
     if station_id is not None:
         inventory.get_station(station_id)
     standard = find_event(kind) if kind is not None else None
@@ -64,8 +70,15 @@ def events(
             source=source,
             since=since,
             critical=_CRITICALITY[criticality] if criticality is not None else None,
+            before=before,
         )
-        found += chosen_rows(state, "security-event", map(event_row, series), where=where, at=at, limit=limit)
+        found += islice(keep_rows(map(event_row, series), asked), limit + 1)
     columns: tuple[str, ...] = ("station", *_COLUMNS) if everything else _COLUMNS
-    rows = sorted(found, key=itemgetter("id"))[-limit:]
-    state.output.rows("chargepki/security-event-list", columns, rows, key="events", version=2)
+    rows = sorted(found, key=itemgetter("id"))
+    shown = rows[-limit:]
+    older = shown[0]["id"] if len(rows) > limit else None
+    state.output.rows(
+        "chargepki/security-event-list", columns, shown, key="events", version=2, tail=lambda: {"next": older}
+    )
+    if older is not None:
+        state.output.say(f"there are older ones; go on with --before {older}, or pass a larger --limit")

@@ -365,7 +365,7 @@ VEHICLE_CERTIFICATE: Final = RowKind("vehicle_certificate", VehicleCertificateRe
 CONTRACT: Final = RowKind("contract", ContractRecord)
 CONTRACT_OFFER: Final = RowKind("contract_offer", ContractOfferRecord, key=("contract", "vehicle"))
 PROVISIONING: Final = RowKind("provisioning", ProvisioningRecord)
-SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord)
+SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord, added=("kind",))
 IMPORT_RUN: Final = RowKind("import_run", ImportRunRecord)
 PROVENANCE: Final = RowKind("provenance", ProvenanceRecord, key=("certificate", "place"))
 RESTORATION: Final = RowKind("restoration", RestorationRecord)

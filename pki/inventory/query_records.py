@@ -18,3 +18,5 @@ class SavedQueryRecord:
     """As it was typed: ``now`` is the instant at which it is asked. ``None`` once the query was deleted."""
     saved_by: str
     saved_at: datetime
+    kind: str | None = None
+    """What it asks for, of `row_fields.ListedKind`; ``None`` for certificates."""

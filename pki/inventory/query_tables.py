@@ -18,3 +18,4 @@ class SavedQueryRow(SQLModel, table=True):
     filter: WordsOrNull
     saved_by: Words
     saved_at: Words
+    kind: WordsOrNull

@@ -27,15 +27,16 @@ class QueryWrites(Writes):
             self._add(SAVED_QUERY, record, "the query")
             return record
         before = self._stored(SAVED_QUERY, "query", id=record.id)
-        if before["filter"] == record.filter:
+        if (before["filter"], before["kind"]) == (record.filter, record.kind):
             return SAVED_QUERY.decode([before[name] for name in SAVED_QUERY.columns])
         if before["filter"] is not None and not replace:
+            asks = SAVED_QUERY.decode([before[name] for name in SAVED_QUERY.columns])
             raise Conflict(
                 f"there is a query {record.id} already",
-                why=f"it asks for: {str(before['filter'])[:200]}",
+                why=f"it asks, of kind {asks.kind or 'certificate'}, for: {before['filter']!s:.200}",
                 fix="pass --replace, or choose another name",
             )
-        changes = {"filter": record.filter, "saved_by": record.saved_by, "saved_at": record.saved_at}
+        changes = {name: getattr(record, name) for name in ("filter", "kind", "saved_by", "saved_at")}
         return self._change(SAVED_QUERY, before, changes)
 
     def delete_query(self, name: str, *, actor: str, now: datetime) -> SavedQueryRecord:

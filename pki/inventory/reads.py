@@ -113,16 +113,22 @@ class Reads(
         return record
 
     def list_cas(
-        self, *, state: CaState | None = None, name: str | None = None, foreign: bool = False
+        self,
+        *,
+        state: CaState | None = None,
+        name: str | None = None,
+        foreign: bool = False,
+        after: str | None = None,
     ) -> Iterator[CaRecord]:
         """List CA generations by id, optionally those of one state or one name.
 
         Args:
             foreign: those too that are known only as issuers of imported certificates. Whoever asks for CAs as a rule
                 asks whom to trust, or whose lists to keep fresh, and these are none of them.
+            after: only ids behind this one (for paging).
         """
         filters = _given({"state": state, "name": name})
-        found = self._paged(codec.CA, filters, None, None)
+        found = self._paged(codec.CA, filters, after, None)
         return found if foreign else (ca for ca in found if ca.state is not CaState.FOREIGN)
 
     # -- certificates -------------------------------------------------------------------------------------------
@@ -297,9 +303,15 @@ class Reads(
             parameters["station"] = station
         return tuple(decode_operation(row) for row in self._rows(name, parameters))
 
-    def list_newest_operations(self, *, station: str | None = None) -> Iterator[OperationRecord]:
-        """List operations, newest first, of one station or of all."""
-        before: tuple[str, str] | None = None
+    def list_newest_operations(
+        self, *, station: str | None = None, behind: OperationRecord | None = None
+    ) -> Iterator[OperationRecord]:
+        """List operations, newest first, of one station or of all.
+
+        Args:
+            behind: only those that come after this one (for paging).
+        """
+        before = None if behind is None else (encode_time(behind.created_at), behind.id)
         while True:
             parameters: dict[str, object] = {"station": station or "", "limit": _PAGE}
             at, name = before or (_BEYOND, "")

@@ -72,9 +72,13 @@ class EventReads:
         source: str | None = None,
         since: datetime | None = None,
         critical: bool | None = None,
+        before: int | None = None,
     ) -> Iterator[EventSeries]:
-        """List the security events that pass every filter, newest first."""
-        before = None
+        """List the security events that pass every filter, newest first.
+
+        Args:
+            before: only numbers below this one (for paging).
+        """
         while True:
             page = self.list_event_series(  # type: ignore[misc]  # Reads, which this is mixed into, has _rows
                 station=station, type=type, source=source, since=since, critical=critical, before=before, limit=_PAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Iterator
@@ -32,11 +33,14 @@ AT = ("--at", "2026-03-08T12:00:00Z")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
     """An inventory with rows of every kind, and seven operations and three events more."""
     home = tmp_path_factory.mktemp("filled")
-    with Inventory.open(f"sqlite:///{home}/inventory.db", log_key=AuditKey.generate()) as inventory:
+    log_key = AuditKey.load_or_create(home / "audit.key")
+    with Inventory.open(f"sqlite:///{home}/inventory.db", log_key=log_key) as inventory:
         fill(inventory)
         add_station(inventory, "CS-2")
         for operation in operations():
             do(inventory, lambda tx, new=operation: tx.create_operation(new))  # type: ignore[misc]  # bound per turn
+        other = dataclasses.replace(inventory.get_release("r1"), id="r2", version="0.1")
+        do(inventory, lambda tx: tx.add_release(other))
         for hours in range(3):
             told = {"type": "SettingSystemTime", "critical": False, "tech_info": f"{hours}", "source": "csms"}
             at = NOW + timedelta(hours=hours + 2)
@@ -48,8 +52,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 
 def operations() -> Iterator[OperationRecord]:
-    import dataclasses
-
     for number in range(7):
         base = operation_record(f"n{number}", station=f"CS-{1 + number % 2}")
         # Two at one instant: the id decides then.
@@ -81,7 +83,7 @@ def test_each_field_is_printed_and_can_be_asked_for(filled: CommandLine, kind: L
         (ListedKind.OPERATION, "state = 'running' or requester in ('who-1', 'who-2')", ["n2", "n1", "o1"]),
         (ListedKind.EVENT, "critical = 'yes'", [1]),
         (ListedKind.EVENT, "not critical = 'yes' and tech_info != '1' and id < 4", [2]),
-        (ListedKind.RELEASE, "state = 'approved' and size >= 3", [None]),
+        (ListedKind.RELEASE, "state = 'approved' and size >= 3", [None, None]),
         (ListedKind.RELEASE, "running_on > 0", []),
     ],
 )
@@ -104,6 +106,60 @@ def test_newest_operations_come_first_page_by_page(filled: CommandLine, monkeypa
     monkeypatch.setattr("chargepki.pki.inventory.reads_events._PAGE", 2)
     assert [row["id"] for row in rows(filled, ListedKind.EVENT)] == [1, 2, 3, 4]
     assert [row["id"] for row in rows(filled, ListedKind.EVENT, "--limit", "2")] == [3, 4]
+
+
+@pytest.mark.parametrize("kind", [None, *ListedKind], ids=str)
+def test_pages_follow_one_another_to_the_end(filled: CommandLine, kind: ListedKind | None) -> None:
+    command, key = LISTS[kind] if kind is not None else (["cert", "list"], "certificates")
+    command = [*command, "--foreign"] if kind is ListedKind.CA else command
+    everything = filled(*command, "--json").json()
+    assert everything["next"] is None and len(everything[key]) > 1
+    goes_back = kind is ListedKind.EVENT
+    found: list[dict[str, Any]] = []
+    words: tuple[str, ...] = ()
+    for left in range(len(everything[key]) - 1, -1, -1):
+        done = filled(*command, "--limit", "1", *words, "--json")
+        page = done.json()
+        found = page[key] + found if goes_back else found + page[key]
+        words = ("--before" if goes_back else "--after", str(page["next"]))
+        assert ("go on with" in done.stderr) == (left > 0) == (page["next"] is not None)
+        assert left == 0 or f"go on with {shlex.join(words)}, " in done.stderr
+    assert found == everything[key]
+    lines = filled(*command, "--limit", "1", "--json-lines")
+    assert len(lines.out.splitlines()) == 1 and "go on with" in lines.stderr
+
+
+def test_nothing_comes_behind_what_is_not_there(filled: CommandLine) -> None:
+    for kind in (ListedKind.OPERATION, ListedKind.RELEASE):
+        assert "there is no" in filled.run(*LISTS[kind][0], "--after", "x'--").check_one_error(3).stderr
+
+
+def test_query_of_each_kind_is_saved_shown_and_used_in_its_list_alone(filled: CommandLine) -> None:
+    kinds = filled.run("query", "save", "q", "id = 'x'", "--kind", "nothing").stderr
+    for kind in ListedKind:
+        assert f"'{kind}'" in kinds
+        field = next(iter(ROW_FIELDS[kind]))
+        name, text = f"q-{kind}", f"not {field} is null"
+        filled("query", "save", name, text, "--kind", kind.value)
+        expected = rows(filled, kind)
+        assert rows(filled, kind, "--query", name) == expected
+        assert not rows(filled, kind, "--query", name, "--where", f"{field} is null")
+        shown = filled("query", "show", name, "--json").json()
+        assert (shown["kind"], shown["matches"]) == (kind, len(expected))
+        for other in set(ListedKind) - {kind}:
+            refused = filled.run(*LISTS[other][0], "--query", name).check_one_error(3)
+            assert f"is of kind {kind}, not {other}" in refused.stderr
+        for command in ("cert list", "cert count", "inventory check", "inventory export", "inventory report"):
+            refused = filled.run(*command.split(), "--query", name).check_one_error(3)
+            assert f"is of kind {kind}, not certificate" in refused.stderr
+    assert filled.run("inventory", "check", "--where", "id = ").code == 3, "1 would say: there are findings"
+    # A name can go over to another kind, and the log names both.
+    filled("query", "save", "q-ca", "state = 'active'", "--kind", "station", code=3)
+    filled("query", "save", "q-ca", "state = 'active'", "--kind", "station", "--replace")
+    assert [row["id"] for row in rows(filled, ListedKind.STATION, "--query", "q-ca")] == ["CS-1", "CS-2"]
+    filled("query", "save", "q-ca", "state = 'issued'", "--replace")
+    assert filled("query", "show", "q-ca", "--json").json()["certificates"] == 2
+    filled("audit", "verify")
 
 
 @pytest.mark.parametrize("kind", list(ListedKind))
@@ -136,7 +192,7 @@ def test_station_is_shown_with_what_is_installed_and_runs_on_it(filled: CommandL
 
 def test_everything_is_counted_and_exported(filled: CommandLine, tmp_path: Path) -> None:
     counted = filled("inventory", "list", "--json").json()
-    expected = {"operations": 8, "open_operations": 8, "security_events": 4, "firmware_releases": 1, "open_alerts": 1}
+    expected = {"operations": 8, "open_operations": 8, "security_events": 4, "firmware_releases": 2, "open_alerts": 1}
     assert {name: counted[name] for name in expected} == expected
     filled("inventory", "export", "--out", tmp_path / "all.ndjson")
     lines = [json.loads(line) for line in (tmp_path / "all.ndjson").read_text().splitlines()]
@@ -145,13 +201,13 @@ def test_everything_is_counted_and_exported(filled: CommandLine, tmp_path: Path)
         "ca": 2,
         "certificate": 3,
         "station": 2,
-        "firmware-release": 1,
+        "firmware-release": 2,
         "operation": 8,
         "security-event": 4,
     }
     assert {line["operation"] for line in lines if line["kind"] == "operation"} == {"set-password"}
     whole = filled("inventory", "export", "--json").json()
-    assert [len(whole[name]) for name in ("firmware_releases", "operations", "security_events")] == [1, 8, 4]
+    assert [len(whole[name]) for name in ("firmware_releases", "operations", "security_events")] == [2, 8, 4]
     chosen = filled("inventory", "export", "--where", "state = 'revoked'").out.splitlines()
     assert [json.loads(line)["kind"] for line in chosen] == ["certificate"]
 
