@@ -30,6 +30,7 @@ __all__ = [
     "read_limited",
     "read_private",
     "remove_durable",
+    "turn",
     "write_durable",
     "write_new",
     "write_new_folder",
@@ -451,4 +452,28 @@ def locked(path: Path | str, *, mode: int = 0o644) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def turn(path: Path | str) -> Iterator[None]:
+    """Hold the file *path*, which is there already and is only read, against others of this machine that do the same.
+
+    Where there is no such file, or its file system has no locks, nobody is waited for.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        yield
+        return
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fcntl is not None:
+            # Told, not left to the closing: a child that was forked meanwhile has the handle as well.
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)

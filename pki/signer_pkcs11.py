@@ -6,10 +6,12 @@ from an argument. One module is used by one thread at a time: it is initialised 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,10 +29,18 @@ PinSource = Callable[[str], bytes]
 """Gives the PIN of the token of that label, when its URI names no file; asked once for each token."""
 
 _MAX_PIN_BYTES: Final = 256
+_PAUSES: Final = (0.005, 0.01, 0.02, 0.04, 0.08)
+"""Seconds between looks at a token that another program may just be writing."""
+_UNSETTLED: Final = ("GeneralError", "FunctionFailed", "UserPinNotInitialized")
+"""What SoftHSM answers, besides having no token, while another program logs in.
+
+At each login it writes the file of its token anew: it empties it, gives up its lock, and only then writes (seen with
+strace, 2.6.1). Whoever is initialised in between reads an empty file. No PIN was judged then, so none was spent.
+"""
 
 
 class _TokenAbsent(SignerError):
-    """Worth another look: many modules see only the tokens that were there when they were initialised."""
+    """Worth another look: modules see only the tokens that were there, and whole, when they were initialised."""
 
 
 class Pkcs11KeyStore:
@@ -58,6 +68,7 @@ class Pkcs11KeyStore:
         self._refused: set[bytes] = set()
         self._process = os.getpid()
         self._is_stale = False
+        self._has_turn = False
 
     def __repr__(self) -> str:
         return f"Pkcs11KeyStore({str(self._module)!r})"
@@ -114,7 +125,7 @@ class Pkcs11KeyStore:
         """
 
         def begin() -> None:
-            self._begin_anew_if_need_be()
+            self._begin_anew_if_need_be(wanted)
             self._session(wanted)
 
         self._do(wanted, begin)
@@ -127,7 +138,7 @@ class Pkcs11KeyStore:
         """
 
         def in_session() -> TokenObject:
-            self._begin_anew_if_need_be()
+            self._begin_anew_if_need_be(wanted)
             # The login of one session holds for all of a process.
             return self._session(wanted).token.open(rw=True)
 
@@ -149,13 +160,13 @@ class Pkcs11KeyStore:
 
     def _do(self, wanted: TokenKeyUri, work: Callable[[], _T], *, again: bool = True) -> _T:
         p11 = load_library()
-        lost = (_TokenAbsent, *(getattr(p11, name) for name in LOST)) if again else ()
+        lost = tuple(getattr(p11, name) for name in LOST) if again else ()
         with self._lock:
             try:
                 try:
                     return work()
                 except lost:
-                    self._restart()
+                    self._restart(wanted)
                     return work()
             except (p11.PKCS11Error, RuntimeError, NotImplementedError, OSError, UnicodeDecodeError) as exc:
                 # Not only what this key's session remembers: a token that was away is seen by a fresh module alone.
@@ -163,7 +174,7 @@ class Pkcs11KeyStore:
                 fail(wanted, exc)
 
     def _key(self, wanted: TokenKeyUri) -> TokenObject:
-        self._begin_anew_if_need_be()
+        self._begin_anew_if_need_be(wanted)
         key = self._found.get(wanted)
         if key is None:
             key = self._find(wanted)
@@ -179,13 +190,13 @@ class Pkcs11KeyStore:
 
     def _find(self, wanted: TokenKeyUri) -> TokenObject:
         p11 = load_library()
-        self._begin_anew_if_need_be()
+        self._begin_anew_if_need_be(wanted)
         return self._session(wanted).get_key(object_class=p11.ObjectClass.PRIVATE_KEY, label=wanted.label, id=wanted.id)
 
-    def _begin_anew_if_need_be(self) -> None:
+    def _begin_anew_if_need_be(self, wanted: TokenKeyUri) -> None:
         if self._is_stale or self._process != os.getpid():
             # What a parent process opened is its own: in a child the module begins anew (PKCS #11 v2.40, 5.4).
-            self._restart()
+            self._restart(wanted)
 
     def _load(self) -> Any:
         if self._module is None:
@@ -202,14 +213,50 @@ class Pkcs11KeyStore:
         self._found.clear()
         self._sessions.clear()
 
-    def _restart(self) -> None:
+    def _restart(self, wanted: TokenKeyUri) -> None:
         """Initialise the module again: tokens that were taken out or put in are seen only then."""
-        self._forget()
-        self._process = os.getpid()
-        self._load().reinitialize()
-        self._is_stale = False
+        with self._turn(wanted):
+            self._forget()
+            self._process = os.getpid()
+            _reinitialise(self._load)
+            self._is_stale = False
+
+    @contextlib.contextmanager
+    def _turn(self, wanted: TokenKeyUri) -> Iterator[None]:
+        """Let the processes of this machine that log in with one PIN file do so one after the other.
+
+        For tokens whose modules write at a login, and cannot be read meanwhile (see `_UNSETTLED`).
+        """
+        path = wanted.pin_file or self._pin_file
+        if self._has_turn or path is None:
+            yield
+            return
+        with files.turn(path):
+            self._has_turn = True
+            try:
+                yield
+            finally:
+                self._has_turn = False
 
     def _session(self, wanted: TokenKeyUri) -> TokenObject:
+        """Return the session with the token; a new one, where it has none yet.
+
+        Raises:
+            _TokenAbsent: it is not there, which is found out by several looks with a fresh module.
+        """
+        p11 = load_library()
+        unsettled = (_TokenAbsent, *(getattr(p11, name) for name in _UNSETTLED))
+        with self._turn(wanted):
+            for pause in _PAUSES:
+                try:
+                    return self._look_for_session(wanted)
+                except unsettled:
+                    # Whoever writes is not one of those that take turns: another program.
+                    time.sleep(pause)
+                    self._restart(wanted)
+            return self._look_for_session(wanted)
+
+    def _look_for_session(self, wanted: TokenKeyUri) -> TokenObject:
         p11 = load_library()
         fits = [
             token
@@ -260,6 +307,18 @@ class Pkcs11KeyStore:
         if pin_file is None:
             self._typed[name] = pin
         return session
+
+
+def _reinitialise(load: Callable[[], Any]) -> None:
+    p11 = load_library()
+    for pause in _PAUSES:
+        try:
+            load().reinitialize()
+        except (p11.GeneralError, p11.FunctionFailed):
+            time.sleep(pause)  # see `_UNSETTLED`
+        else:
+            return
+    load().reinitialize()
 
 
 def _check_tries(token: TokenObject) -> None:
