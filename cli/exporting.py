@@ -21,7 +21,7 @@ from chargepki.pki.spreadsheets import FORMULA_STARTS, quoted_cell
 
 if TYPE_CHECKING:
     from chargepki.pki.inventory import Inventory
-    from chargepki.pki.inventory.exporting import Cell
+    from chargepki.pki.inventory.exporting import ExportRow
     from chargepki.pki.inventory.filters import Filter
 
 __all__ = ["Form", "csv_chunks", "export_chunks", "write_chunks"]
@@ -31,7 +31,7 @@ _SCHEMA: Final = b'{"schema":"chargepki/inventory-export","schema_version":1'
 _MOST_IN_PKCS12: Final = 10_000
 _EMPTY: Final = '""'
 _FORMULA: Final = re.compile(f'"[{re.escape("".join(sorted(FORMULA_STARTS)))}]')
-"""Where in lines of quoted values one begins that a spreadsheet would run."""
+"""Where in rows of quoted values one begins that a spreadsheet would run."""
 
 
 class Form(StrEnum):
@@ -67,23 +67,25 @@ def export_chunks(
     Raises:
         InputError: more certificates than a PKCS#12 file should hold.
     """
-    from chargepki.pki.inventory.exporting import exported_columns, stream_certificates, stream_csv
+    from chargepki.pki.inventory.exporting import exported_columns, stream_arrays, stream_certificates, stream_ders
 
     if form is Form.CSV:
-        return csv_chunks(exported_columns(provenance=provenance), stream_csv(inventory, wanted, provenance=provenance))
+        arrays = stream_arrays(inventory, wanted, provenance=provenance)
+        return csv_chunks(exported_columns(provenance=provenance), arrays)
     if form in (Form.PEM, Form.PKCS12):
-        found = (row[-1] for row in stream_certificates(inventory, wanted, with_der=True))
-        ders = (der for der in found if isinstance(der, bytes))
+        ders = stream_ders(inventory, wanted)
         return _pem(ders) if form is Form.PEM else _pkcs12(ders, passphrase)
-    rows = stream_certificates(inventory, wanted, provenance=provenance, with_verdict=with_verdict, with_der=with_pem)
-    certificates = _objects(exported_columns(provenance=provenance), rows, with_verdict=with_verdict, with_pem=with_pem)
-    lists: dict[str, Iterable[dict[str, Any]]] = {"certificate": certificates}
+    batches = stream_certificates(
+        inventory, wanted, provenance=provenance, with_verdict=with_verdict, with_der=with_pem
+    )
+    certificates = _certificates(batches, with_verdict=with_verdict, with_pem=with_pem)
+    lists: dict[str, Iterable[list[str]]] = {"certificate": certificates}
     if everything:
-        lists = {"ca": _cas(inventory), **lists, **_others(inventory)}
+        lists = {"ca": _encoded(_cas(inventory)), **lists, **_others(inventory)}
     elif form is Form.JSON:
         lists = {"ca": (), **lists, "station": ()}
     if form is Form.JSON:
-        return _json({f"{kind.replace('-', '_')}s": rows for kind, rows in lists.items()})
+        return _json({f"{kind.replace('-', '_')}s": batches for kind, batches in lists.items()})
     return _lines(lists.items())
 
 
@@ -113,18 +115,19 @@ def _cas(inventory: Inventory) -> Iterator[dict[str, Any]]:
     return map(ca_row, inventory.list_cas(foreign=True))
 
 
-def _others(inventory: Inventory) -> dict[str, Iterator[dict[str, Any]]]:
+def _others(inventory: Inventory) -> dict[str, Iterator[list[str]]]:
     """Return what is no certificate as its command shows it, by kind."""
     from chargepki.cli.firmware_store import release_rows
     from chargepki.cli.station_rows import attempt_rows, event_row, operation_row, station_rows
 
     operations = map(operation_row, inventory.list_newest_operations())
-    return {
+    rows: dict[str, Iterable[dict[str, Any]]] = {
         "station": station_rows(inventory),
         "firmware-release": release_rows(inventory, vendor=None, model=None, wanted=None),
         "operation": (_operation(row, attempt_rows(inventory, row["id"])) for row in operations),
         "security-event": map(event_row, inventory.list_all_events()),
     }
+    return {kind: _encoded(each) for kind, each in rows.items()}
 
 
 def _operation(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,77 +136,82 @@ def _operation(row: dict[str, Any], attempts: list[dict[str, Any]]) -> dict[str,
     return {**named, "attempts": attempts}
 
 
-def _objects(
-    columns: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, with_verdict: bool, with_pem: bool
-) -> Iterator[dict[str, Any]]:
+def _certificates(batches: Iterable[list[ExportRow]], *, with_verdict: bool, with_pem: bool) -> Iterator[list[str]]:
+    """Yield the JSON objects of certificates in batches."""
+    for rows in batches:
+        if with_verdict or with_pem:
+            yield [_extended(row, with_verdict=with_verdict, with_pem=with_pem) for row in rows]
+        else:
+            yield [row[0] for row in rows]  # type: ignore[misc]  # the first value is the text of the object
+
+
+def _extended(row: ExportRow, *, with_verdict: bool, with_pem: bool) -> str:
+    """Return the JSON object of a certificate with what the database does not write: verdict and PEM."""
     from chargepki.cli.cert import verdict_rows
     from chargepki.pki.der import to_pem
 
-    for row in rows:
-        content: dict[str, Any] = dict(zip(columns, row, strict=False))
-        if with_verdict:
-            content["verdict"] = verdict_rows(orjson.loads(str(row[len(columns)])))
-        if with_pem:
-            der = row[-1]
-            content["certificate_pem"] = to_pem("CERTIFICATE", der) if isinstance(der, bytes) else None
-        yield content
+    more: dict[str, Any] = {}
+    if with_verdict:
+        more["verdict"] = verdict_rows(orjson.loads(str(row[1])))
+    if with_pem:
+        der = row[-1]
+        more["certificate_pem"] = to_pem("CERTIFICATE", der) if isinstance(der, bytes) else None
+    return f"{str(row[0])[:-1]},{orjson.dumps(more).decode()[1:]}"
 
 
-def _encoded(rows: Iterable[dict[str, Any]], *, plain: bool) -> Iterator[bytes]:
-    """Write each object as JSON; *plain* ones hold nothing but JSON's own types."""
-    return map(orjson.dumps, rows) if plain else (orjson.dumps(jsonable(row)) for row in rows)
+def _encoded(rows: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
+    """Yield rows as JSON objects in batches."""
+    source = iter(rows)
+    while batch := list(islice(source, _BATCH)):
+        yield [orjson.dumps(jsonable(row)).decode() for row in batch]
 
 
-def _batches(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while batch := list(islice(pieces, _BATCH)):
-        yield batch
-
-
-def _lines(kinds: Iterable[tuple[str, Iterable[dict[str, Any]]]]) -> Iterator[bytes]:
+def _lines(kinds: Iterable[tuple[str, Iterable[list[str]]]]) -> Iterator[bytes]:
     """Yield one object a line, each with its kind in front."""
-    for kind, rows in kinds:
-        begin = b'{"kind":"' + kind.encode() + b'",'
-        for batch in _batches(_encoded(rows, plain=kind == "certificate")):
-            yield b"".join([begin + each[1:] + b"\n" for each in batch])
+    for kind, batches in kinds:
+        begin = f'{{"kind":"{kind}",'
+        for batch in batches:
+            # No object has a line break within, so that each of them begins a line.
+            yield "\n".join([*batch, ""]).replace("\n{", f"\n{begin}").replace("{", begin, 1).encode()
 
 
-def _json(lists: dict[str, Iterable[dict[str, Any]]]) -> Iterator[bytes]:
+def _json(lists: dict[str, Iterable[list[str]]]) -> Iterator[bytes]:
     """Yield one object that holds a list of each kind."""
     yield _SCHEMA
-    for name, rows in lists.items():
-        yield b',"' + name.encode() + b'":['
-        before = b"\n"
-        for batch in _batches(_encoded(rows, plain=name == "certificates")):
-            yield before + b",\n".join(batch)
-            before = b",\n"
+    for name, batches in lists.items():
+        yield f',"{name}":['.encode()
+        before = "\n"
+        for batch in batches:
+            yield (before + ",\n".join(batch)).encode()
+            before = ",\n"
         yield b"]"
     yield b"}\n"
 
 
-def csv_chunks(columns: Sequence[str], lines: Iterator[str]) -> Iterator[bytes]:
+def csv_chunks(columns: Sequence[str], batches: Iterable[list[str]]) -> Iterator[bytes]:
     """Yield comma-separated values (RFC 4180) in UTF-8; what a spreadsheet would run is quoted with an apostrophe.
 
     Args:
-        lines: each value in quotes, those within doubled; without the end of the line.
+        batches: of JSON arrays of texts, without blanks between them.
     """
     yield f"{','.join(columns)}\r\n".encode()
-    quotes = 2 * len(columns)
-    while batch := list(islice(lines, _BATCH)):
-        text = "\n".join([*batch, ""])
-        # Most batches hold nothing of the kind, and looking at each value would cost as much as all the rest.
-        is_plain = text.count('"') == quotes * len(batch) and text.count("\n") == len(batch)
-        if is_plain and not _FORMULA.search(text):
-            yield text.replace(_EMPTY, "").replace("\n", "\r\n").encode()
+    for batch in batches:
+        text = "".join([f"{line[1:-1]}\r\n" for line in batch])
+        # Without an escape the one is written as the other. Most batches hold nothing of the kind, and looking at
+        # each value would cost as much as all the rest.
+        if "\\" in text or _FORMULA.search(text) is not None:
+            yield "".join(map(_row_of, batch)).encode()
         else:
-            yield _guarded(text)
+            yield text.replace(_EMPTY, "").encode()
 
 
-def _guarded(text: str) -> bytes:
-    """Write lines anew, each value looked at."""
+def _row_of(line: str) -> str:
+    """Return a JSON array of texts as a row of CSV."""
+    if "\\" not in line and _FORMULA.search(line) is None:
+        return f"{line[1:-1].replace(_EMPTY, '')}\r\n"
     buffer = io.StringIO()
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    csv.writer(buffer).writerows([quoted_cell(cell) for cell in row] for row in rows)
-    return buffer.getvalue().encode()
+    csv.writer(buffer).writerow(map(quoted_cell, orjson.loads(line)))
+    return buffer.getvalue()
 
 
 def _pem(ders: Iterable[bytes]) -> Iterator[bytes]:

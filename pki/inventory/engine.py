@@ -160,6 +160,13 @@ class Session:
         self, sql: str, parameters: Mapping[str, object] | None = None, *, size: int = 2000
     ) -> Iterator[Sequence[Any]]:
         """Run SQL text inside a transaction and yield its rows without holding them all in memory."""
+        for rows in self.pages(sql, parameters, size=size):
+            yield from rows
+
+    def pages(
+        self, sql: str, parameters: Mapping[str, object] | None = None, *, size: int = 2000
+    ) -> Iterator[list[Sequence[Any]]]:
+        """Do what `stream` does, and yield as many rows at once as are fetched together."""
         try:
             if self._address.dialect is Dialect.POSTGRESQL:
                 cursor = self.connection.cursor(name="chargepki_stream")
@@ -171,7 +178,7 @@ class Session:
                 while rows := cursor.fetchmany(size):
                     if self._guard is not None:
                         self._guard.check()
-                    yield from rows
+                    yield rows
         except self._errors as exc:
             raise translate(exc, self._address) from exc
 

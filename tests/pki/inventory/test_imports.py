@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from chargepki.cli.exporting import csv_chunks
 from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory
-from chargepki.pki.inventory.exporting import exported_columns, stream_certificates, stream_csv
+from chargepki.pki.inventory.exporting import exported_columns, stream_arrays, stream_certificates
 from chargepki.pki.inventory.filter_parser import parse_filter
 from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.import_records import ForeignRevocation, FoundCertificate, ImportTally
@@ -38,9 +39,10 @@ def test_certificates_are_imported_once_with_each_place(inventory: Inventory) ->
         ("/estate/1.pem", "run-1", None),
     ]
     assert inventory.count_matching(parse_filter("origin = 'issued'", now=NOW)) == 0
-    columns, rows = exported_columns(provenance=True), stream_certificates(inventory, And(()), provenance=True)
-    exported = [dict(zip(columns, row, strict=True)) for row in rows]
-    lines = csv_chunks(columns, stream_csv(inventory, And(()), provenance=True))
+    columns, batches = exported_columns(provenance=True), stream_certificates(inventory, And(()), provenance=True)
+    exported = [json.loads(str(text)) for batch in batches for (text,) in batch]
+    assert all(tuple(row) == columns for row in exported)
+    lines = csv_chunks(columns, stream_arrays(inventory, And(()), provenance=True))
     table = csv.DictReader(io.StringIO(b"".join(lines).decode(), newline=""), strict=True)
     assert list(table) == [{name: str(value or "") for name, value in row.items()} for row in exported]
     assert [(row["serial"], row["place"], row["role"]) for row in exported] == [

@@ -24,8 +24,10 @@ from testkit.inventories import NOW, fill
 
 TO_0016 = (
     "DROP INDEX IF EXISTS ix_certificate_issued",
-    "DROP INDEX ix_certificate_expiry",
+    "DROP INDEX IF EXISTS ix_certificate_expiry",
+    "DROP INDEX IF EXISTS ix_certificate_census",
     "ALTER TABLE certificate DROP COLUMN traits",
+    "ALTER TABLE saved_query DROP COLUMN kind",
     "CREATE INDEX ix_certificate_expiry ON certificate (not_after, state, profile, id)",
     "UPDATE alembic_version SET version_num = '0016'",
 )
@@ -120,10 +122,13 @@ def test_indexes_hold_all_that_counts_and_censuses_ask_for(database_url: str, tm
     with closing(fill_estate(database_url, tmp_path)) as inventory:
         dialect = inventory.dialect
         is_sqlite = dialect is Dialect.SQLITE
+        whole = "ix_certificate_census" if is_sqlite else "ix_certificate_expiry"
+        # An entry of PostgreSQL has no room for a requester.
+        fields = ("ca", "requester", "issued_at") if is_sqlite else ("ca",)
         asked = (
-            (count_statement(soon, dialect), "ix_certificate_expiry" if is_sqlite else "ix_certificate_issued"),
-            (traits_statement(valid_at(NOW), dialect), "ix_certificate_expiry"),
-            (group_statement(valid_at(NOW), dialect, by=(FIELDS["ca"],), step=Step.YEAR), "ix_certificate_expiry"),
+            (count_statement(soon, dialect), whole if is_sqlite else "ix_certificate_issued"),
+            (traits_statement(valid_at(NOW), dialect), whole),
+            *((group_statement(valid_at(NOW), dialect, by=(FIELDS[by],), step=Step.YEAR), whole) for by in fields),
         )
         database = Database(DatabaseAddress.parse(database_url))
         with database.session() as session:
