@@ -79,6 +79,7 @@ class GlobalState:
             passphrase=passphrase_source(self.settings.passphrase_file, warn=self.output.say),
             access=Access(self.writes or "read"),
             token_pin=ask_token_pin,
+            process=click.get_current_context().command_path[:63],
         )
         return self._opened
 

@@ -76,6 +76,7 @@ class Workspace:
         passphrase: returns the passphrase of the software keys; asked only when a key is made or opened.
         access: what may be done to it.
         token_pin: returns the PIN of the token of that label, where no file for it is configured.
+        process: what a PostgreSQL server shows of us, beginning with ``chargepki``.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Workspace:
         actor: Actor | None = None,
         access: Access = Access.CREATE,
         token_pin: Callable[[str], bytes] | None = None,
+        process: str = "chargepki",
     ) -> None:
         _check_no_restore(settings)
+        self._process = process
         self.settings = settings
         self.access = access
         self.actor = actor or os_actor()
@@ -102,14 +105,14 @@ class Workspace:
             UnavailableError: there is none, and this command creates none.
         """
         if self.access is Access.READ:
-            return Inventory.open(self.settings.database, log_key=None, create=False)
+            return Inventory.open(self.settings.database, log_key=None, create=False, process=self._process)
         if self.access in (Access.REHEARSE, Access.CHANGE) and not self.exists:
             raise _absent(self.settings)
         if self.access is Access.REHEARSE:
             from chargepki.pki.inventory.rehearsal import RehearsalInventory
 
             return RehearsalInventory.open(self.settings.database, log_key=self.audit_key, create=False)
-        return Inventory.open(self.settings.database, log_key=self.audit_key)
+        return Inventory.open(self.settings.database, log_key=self.audit_key, process=self._process)
 
     @cached_property
     def audit_key(self) -> AuditKey:

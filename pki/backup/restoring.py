@@ -222,8 +222,8 @@ class _Restore:
         stamp = f"{self._order.now:%Y%m%dt%H%M%S}_{self._token[:6]}"
         journal = self._plan(record.id, stamp)
         if not self._order.rehearse:
-            if self._order.replace and self._database.path is not None:
-                take_offline(self._database.path)
+            if self._order.replace:
+                take_offline(self._database)
             write_journal(self._home, journal)
             carry_out(self._home, journal, self._order.settings.database)
         return Restored(

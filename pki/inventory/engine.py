@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from chargepki.pki import files
-from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
+from chargepki.pki.errors import ChargePkiError, Conflict, StateError, UnavailableError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.faults import translate
 from chargepki.pki.inventory.readers import Guard, is_writable, open_reader
@@ -265,13 +265,20 @@ class Database:
     """Opens connections and keeps idle ones. Not to be used across a fork."""
 
     def __init__(
-        self, address: DatabaseAddress, *, busy_timeout: float = BUSY_TIMEOUT, reads_only: bool = False
+        self,
+        address: DatabaseAddress,
+        *,
+        busy_timeout: float = BUSY_TIMEOUT,
+        reads_only: bool = False,
+        process: str = "chargepki",
     ) -> None:
         self.address = address
+        self._process = process
         self.busy_timeout = busy_timeout
         self.reads_only = reads_only
         self._idle: deque[Session] = deque()
         self._closed = False
+        self._restored: tuple[object] | None = None
         self.errors: type[Exception]
         if address.dialect is Dialect.SQLITE:
             self.errors = sqlite3.Error
@@ -318,8 +325,39 @@ class Database:
                 connection, guard = open_reader(path, self.busy_timeout)
             except self.errors as exc:
                 raise translate(exc, self.address) from exc
-            return Session(connection, self.address, self.errors, guard)
-        return Session(self.connect_raw(), self.address, self.errors)
+            return self._checked(Session(connection, self.address, self.errors, guard))
+        return self._checked(Session(self.connect_raw(), self.address, self.errors))
+
+    def remember_restorations(self) -> None:
+        """Take note which restore this inventory went through last: no later connection may find another one.
+
+        A restore is refused while a connection is open. Whoever had none just then would go on with what it
+        remembers of certificates and lists that are not in the inventory any more.
+        """
+        # A damaged inventory, without that table, opens all the same: to be examined.
+        with contextlib.suppress(StateError):
+            session, rows = self.start(lambda session: session.run("restoration_floor", {}))
+            self.give_back(session)
+            self._restored = (rows[0][0],)
+
+    def _checked(self, session: Session) -> Session:
+        if self._restored is None:
+            return session
+        try:
+            found = session.run("restoration_floor", {})[0][0]
+        except StateError:
+            return session
+        except BaseException:
+            session.close()
+            raise
+        if (found,) != self._restored:
+            session.close()
+            raise UnavailableError(
+                f"the inventory {self.address.shown} was replaced by a restore while this process ran",
+                why="what it remembers of certificates and lists may not be true any more",
+                fix="start it again",
+            )
+        return session
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Session]:
@@ -420,7 +458,7 @@ class Database:
             autocommit=True,
             connect_timeout=10,
             client_encoding="utf8",
-            application_name="chargepki",
+            application_name=self._process,
         )
         connection.execute(f"SET lock_timeout = {int(self.busy_timeout * 1000)}")
         if connection.execute("SHOW synchronous_commit").fetchone()[0] == "off":

@@ -45,7 +45,13 @@ class Inventory(Reads):
 
     @classmethod
     def open(
-        cls, url: str, *, log_key: AuditKey | None, create: bool = True, busy_timeout: float = BUSY_TIMEOUT
+        cls,
+        url: str,
+        *,
+        log_key: AuditKey | None,
+        create: bool = True,
+        busy_timeout: float = BUSY_TIMEOUT,
+        process: str = "chargepki",
     ) -> Inventory:
         """Open the inventory at an SQLAlchemy URL (``sqlite:///PATH`` or ``postgresql+psycopg://…``).
 
@@ -54,6 +60,7 @@ class Inventory(Reads):
             create: make or migrate the schema if need be; several processes may do so at once. Without it, and
                 without *log_key*, an SQLite file that may not be written is opened as it is: for an auditor.
             busy_timeout: seconds to wait for another process's transaction.
+            process: what a PostgreSQL server shows of us, beginning with ``chargepki``; a restore names it.
 
         Raises:
             InputError: the URL is none, or of another database.
@@ -61,12 +68,14 @@ class Inventory(Reads):
             UnavailableError: the database cannot be reached, read or written, or does not exist and *create* is false.
         """
         reads_only = log_key is None and not create
-        database = Database(DatabaseAddress.parse(url), busy_timeout=busy_timeout, reads_only=reads_only)
+        address = DatabaseAddress.parse(url)
+        database = Database(address, busy_timeout=busy_timeout, reads_only=reads_only, process=process)
         try:
             ensure_schema(database, create=create)
             inventory = cls(database, log_key)
             if create and log_key is not None and inventory.audit_head() is None:
                 inventory._begin_log(log_key)
+            database.remember_restorations()
         except BaseException:
             database.close()
             raise

@@ -20,7 +20,7 @@ from chargepki.pki.inventory.audit import Checkpoint
 from chargepki.pki.inventory.codec import AUDITED
 from chargepki.pki.inventory.dump import dump_parts
 from chargepki.pki.inventory.records import CertificateState, OperationState
-from testkit.authorities import NOW, MemoryKeyStore, log_findings, make_csr, ocpp_authority
+from testkit.authorities import ACTOR, NOW, MemoryKeyStore, log_findings, make_csr, ocpp_authority
 from testkit.backups import World, settings_of
 from testkit.command_line import snapshot
 from testkit.databases import libpq
@@ -224,6 +224,48 @@ def test_tables_of_postgresql_are_replaced_in_one_transaction_and_set_aside(
         loose = "SELECT count(*) FROM pg_constraint WHERE condeferrable AND connamespace = 'public'::regnamespace"
         row = connection.execute(loose).fetchone()
         assert row is not None and row[0] == 0, "references are checked at once again"
+
+
+def test_a_process_that_is_connected_to_postgresql_is_named_and_stops_a_restore(
+    world: World, backed_up: tuple[Path, Path], postgresql_url: str, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path / "new", postgresql_url)
+    world.open(settings).close()
+    serving = Inventory.open(postgresql_url, log_key=None, create=False, process="chargepki csms serve")
+    with serving, backed_up[1].open("rb") as stream, pytest.raises(StateError, match="chargepki csms serve from") as no:
+        restore(stream, world.order(settings, replace=True))
+    assert "on every machine" in no.value.fix and not (settings.home / "restore.json").exists()
+    # Whoever only looks on from outside hinders nobody.
+    with psycopg.connect(libpq(postgresql_url), autocommit=True), backed_up[1].open("rb") as stream:
+        restore(stream, world.order(settings, replace=True))
+
+
+@pytest.mark.parametrize("on_postgresql", [False, True], ids=["sqlite", "postgresql"])
+def test_a_process_that_lost_its_connections_does_not_go_on_after_a_restore(
+    world: World, backed_up: tuple[Path, Path], request: pytest.FixtureRequest, on_postgresql: bool
+) -> None:
+    """A server that had no connection just then would believe what it remembers, and nobody could refuse it."""
+    home, backup = backed_up
+    settings = settings_of(home, request.getfixturevalue("postgresql_url") if on_postgresql else None)
+    for _ in range(1 if on_postgresql else 2):  # the second time the inventory has been restored before
+        with world.open(settings) as serving:
+            serving.write(lambda tx: tx.audit(ACTOR, "test.look", "x", now=NOW))
+            mark = serving.change_mark()
+            mark.read()
+            mark.close()
+            while serving._database._idle:
+                serving._database._idle.pop().close()
+            with backup.open("rb") as stream:
+                restore(stream, world.order(settings, replace=True))
+            for use in (
+                lambda: list(serving.list_cas()),
+                lambda: serving.write(lambda tx: tx.audit(ACTOR, "test.look", "x", now=NOW)),
+                mark.read,
+            ):
+                with pytest.raises(UnavailableError, match="replaced by a restore while this process ran"):
+                    use()
+        with world.open(settings) as fresh:
+            fresh.write(lambda tx: tx.audit(ACTOR, "test.look", "x", now=NOW))
 
 
 @pytest.mark.parametrize("on_postgresql", [False, True], ids=["sqlite", "postgresql"])
