@@ -50,6 +50,7 @@ __all__ = [
     "json_statement",
     "key_member_statement",
     "page_statement",
+    "placed_statement",
     "shared_key_statement",
     "traits_statement",
     "untraced_statement",
@@ -123,6 +124,14 @@ def page_statement(
         for name in codec.CERTIFICATE.columns
     ]
     return _text(select(*columns).where(_C.id.in_(wanted)).order_by(_C.id), dialect)
+
+
+def placed_statement(
+    found: Compare | OneOf | Like, dialect: Dialect, *, limit: int
+) -> tuple[str, Mapping[str, object]]:
+    """Return SQL and parameters for the certificates of *limit* places that are as asked for, whichever."""
+    joined = _PROVENANCE.join(_IMPORT, _RUN.id == _P.run)
+    return _text(select(_P.certificate).select_from(joined).where(_of_place(found, dialect)).limit(limit), dialect)
 
 
 def json_statement(
@@ -318,14 +327,19 @@ def _alike(value: ColumnElement[Any], found: Like) -> ColumnElement[bool]:
 
 def _at_a_place(found: Compare | OneOf | Like | Missing, dialect: Dialect) -> ColumnElement[bool]:
     """Return whether any of the places where imports found a certificate is as asked for."""
-    value = _OF_PLACES[found.field.column]
     if isinstance(found, Missing):
-        return not_(_placed(value.is_not(None)))
+        return not_(_placed(_OF_PLACES[found.field.column].is_not(None)))
+    return _placed(_of_place(found, dialect))
+
+
+def _of_place(found: Compare | OneOf | Like, dialect: Dialect) -> ColumnElement[bool]:
+    """Return whether one place is as asked for."""
+    value = _OF_PLACES[found.field.column]
     if isinstance(found, Like):
-        return _placed(_alike(value, found))
+        return _alike(value, found)
     if isinstance(found, Compare):
-        return _placed(_ordered(value, found.op, _operand(found.field, found.value, dialect)))
-    return _placed(value.in_([_operand(found.field, each, dialect) for each in found.values]))
+        return _ordered(value, found.op, _operand(found.field, found.value, dialect))
+    return value.in_([_operand(found.field, each, dialect) for each in found.values])
 
 
 def _placed(condition: ColumnElement[bool]) -> ColumnElement[bool]:

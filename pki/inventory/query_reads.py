@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from chargepki.pki.errors import NotFound
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.codec import CERTIFICATE, SAVED_QUERY
+from chargepki.pki.inventory.placing import settle_places
 from chargepki.pki.inventory.query_records import SavedQueryRecord
 from chargepki.pki.inventory.records import CertificateRecord
 
@@ -45,6 +46,7 @@ class QueryReads:
         """
         from chargepki.pki.inventory.filter_sql import page_statement
 
+        wanted = settle_places(self._ask, wanted)
         left = limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(_PAGE, left)
@@ -60,7 +62,7 @@ class QueryReads:
         """Count the certificates that a filter asks for."""
         from chargepki.pki.inventory.filter_sql import count_statement
 
-        return int(self._ask(partial(count_statement, wanted))[0][0])
+        return int(self._ask(partial(count_statement, settle_places(self._ask, wanted)))[0][0])
 
     def count_by(
         self: _Base, wanted: Filter, field: Field, *, step: Step | None = None
@@ -73,7 +75,7 @@ class QueryReads:
         from chargepki.pki.inventory.filter_fields import Step
         from chargepki.pki.inventory.filter_sql import count_statement
 
-        make = partial(count_statement, wanted, by=field, step=step or Step.MONTH)
+        make = partial(count_statement, settle_places(self._ask, wanted), by=field, step=step or Step.MONTH)
         return tuple([(row[0], int(row[1])) for row in self._ask(make)])
 
     def find_query(self: _Base, name: str) -> SavedQueryRecord | None:

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import names
-from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory import Inventory, placing
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.codec import CERTIFICATE, IMPORT_RUN, PROVENANCE
 from chargepki.pki.inventory.engine import Database
@@ -230,19 +232,20 @@ FILTERS = st.recursive(
 
 
 @settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(found=FILTERS)
-@example(found=Not(Compare(FIELDS["station"], "=", "CS-1")))
-@example(found=Compare(FIELDS["country"], "=", "DE"))
-@example(found=Like(FIELDS["subject"], "%ACME%"))
-@example(found=Compare(FIELDS["ca"], "=", "t"))
-@example(found=And((Compare(FIELDS["source"], "=", "old-pki"), Not(Compare(FIELDS["imported_by"], "=", "Bob")))))
-def test_both_databases_and_plain_python_agree(both: tuple[Inventory, Inventory], found: Filter) -> None:
+@given(found=FILTERS, few=st.sampled_from([0, 2, placing.FEW]))
+@example(found=Not(Compare(FIELDS["station"], "=", "CS-1")), few=0)
+@example(found=Compare(FIELDS["country"], "=", "DE"), few=0)
+@example(found=Like(FIELDS["subject"], "%ACME%"), few=0)
+@example(found=Compare(FIELDS["ca"], "=", "t"), few=0)
+@example(found=And((Compare(FIELDS["source"], "=", "old-pki"), Not(Compare(FIELDS["imported_by"], "=", "Bob")))), few=9)
+def test_both_databases_and_plain_python_agree(both: tuple[Inventory, Inventory], found: Filter, few: int) -> None:
     parsed = parse_filter(written(found), now=NOW)
     expected = sorted(row.id for row in ROWS if matches(found, row))
     assert sorted(row.id for row in ROWS if matches(parsed, row)) == expected
     for inventory in both:
-        assert [row.id for row in inventory.find_certificates(parsed)] == expected
-        assert inventory.count_matching(parsed) == len(expected)
+        with patch.object(placing, "FEW", few):
+            assert [row.id for row in inventory.find_certificates(parsed)] == expected
+            assert inventory.count_matching(parsed) == len(expected)
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=list(FIELDS))
@@ -257,8 +260,23 @@ def test_each_comparison_of_each_field_agrees_on_its_boundary(both: tuple[Invent
         asked += [Like(field, f"%{str(value)[1:4].swapcase().replace('%', '')}%"), Like(field, f"_{str(value)[1:3]}%")]
     for found in (*asked, Not(asked[0])):
         expected = [row.id for row in sorted(ROWS, key=lambda row: row.id) if matches(found, row)]
-        for inventory in both:
-            assert [row.id for row in inventory.find_certificates(found)] == expected, found
+        for inventory, few in product(both, (0, placing.FEW) if field.of_places else (0,)):
+            with patch.object(placing, "FEW", few):
+                assert [row.id for row in inventory.find_certificates(found)] == expected, found
+
+
+def test_few_places_are_looked_up_and_many_are_not(both: tuple[Inventory, Inventory]) -> None:
+    few, many = Compare(FIELDS["place"], "=", "Z's/2.pem"), Like(FIELDS["source"], "%")
+    expected = tuple(sorted(row.id for row in ROWS if matches(few, row)))
+    assert 0 < len(expected) <= 9 < sum(matches(many, row) for row in ROWS)
+    for inventory in both:
+        with patch.object(placing, "FEW", 9):
+            assert placing.settle_places(inventory._ask, And((Not(few), many))) == And(
+                (Not(OneOf(FIELDS["id"], expected)), many)
+            )
+            again = placing.settle_places(inventory._ask, Or((few,) * 5))
+        # What many terms bind together would not fit into one statement.
+        assert again == Or((OneOf(FIELDS["id"], expected),) * 4 + (few,))
 
 
 @pytest.mark.parametrize("field", FIELDS)
