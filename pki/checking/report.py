@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -71,25 +71,36 @@ class CheckReport:
         return sarif_log(reports, tool_version=tool_version)
 
     def to_junit(self) -> str:
-        """Return JUnit XML: each rule that found something is a test, which fails when it is an error."""
+        """Return JUnit XML: each rule that found something is a test, which fails when it is an error.
+
+        There is no standard of it. This keeps to the schema of Ant's reports and to the laxer one of Jenkins' xUnit
+        plugin at once, so what does not fail is told as output of the suite: a test may hold nothing but its failure
+        there. Both want times of all tests, and a rule has none of its own: 0.
+        """
         errors = [each for each in self.findings if each.severity is Severity.ERROR]
-        head = f'tests="{len(self.findings) + 1}" failures="{len(errors)}" errors="0"'
         done = f"certificates judged: {self.judged}, paths validated: {self.paths}"
-        stamp = self.at.strftime("%Y-%m-%dT%H:%M:%S")
+        stamp = self.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         lines = [
             '<?xml version="1.0" encoding="UTF-8"?>',
-            f'<testsuites name="chargepki inventory check" {head}>',
-            f'<testsuite name="inventory" timestamp="{stamp}" {head}>',
-            f'<testcase classname="inventory" name="{done}"/>',
+            "<testsuites>",
+            '<testsuite id="0" package="chargepki" name="inventory check" hostname="localhost" '
+            f'timestamp="{stamp}" tests="{len(self.findings) + 1}" failures="{len(errors)}" errors="0" time="0">',
+            "<properties/>",
+            f'<testcase classname="inventory" name="{done}" time="0"/>',
         ]
         for each in self.findings:
             name = quoteattr(_xml(f"{each.rule}: {each.count}"))
+            case = f'<testcase classname="inventory.{each.severity}" name={name} time="0"'
+            if each.severity is not Severity.ERROR:
+                lines.append(f"{case}/>")
+                continue
             body = escape(_xml("\n".join(_lines(each))))
-            if each.severity is Severity.ERROR:
-                inner = f"<failure type={quoteattr(each.rule)} message={quoteattr(_xml(each.clause))}>{body}</failure>"
-            else:
-                inner = f"<system-out>{body}</system-out>"
-            lines.append(f'<testcase classname="inventory.{each.severity}" name={name}>{inner}</testcase>')
+            told = f"<failure type={quoteattr(each.rule)} message={quoteattr(_xml(each.clause))}>{body}</failure>"
+            lines.append(f"{case}>{told}</testcase>")
+        others = [f"{each.severity} {each.rule}: {each.count}" for each in self.findings if each not in errors]
+        rest = [_lines(each) for each in self.findings if each not in errors]
+        output = "\n\n".join("\n  ".join([head, *body]) for head, body in zip(others, rest, strict=True))
+        lines += [f"<system-out>{escape(_xml(output))}</system-out>", "<system-err/>"]
         return "\n".join([*lines, "</testsuite>", "</testsuites>", ""])
 
 

@@ -9,13 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+from lxml import etree
 
+from chargepki.pki.checking.report import CheckReport
 from chargepki.pki.inventory.codec import encode_time
 from testkit.command_line import CommandLine
 from testkit.inventories import NOW
@@ -32,6 +34,24 @@ def rules(run: CommandLine, *arguments: str, code: int = 0) -> dict[str, int]:
     found = run("inventory", "check", "--json", *arguments, code=code).json()
     assert found["ok"] is (code == 0)
     return {each["rule"]: each["count"] for each in found["findings"]}
+
+
+def junit(run: CommandLine, *, code: int) -> Any:
+    """Return the suites of a report that readers of Ant's and of Jenkins' form can both read."""
+    schema = etree.XMLSchema(etree.parse(Path(__file__).with_name("junit.xsd")))
+    suites = etree.fromstring(run("inventory", "check", "--format", "junit", code=code).stdout)
+    schema.assertValid(suites)
+    return suites
+
+
+def test_junit_holds_text_of_others_and_is_valid_without_a_finding(run: CommandLine) -> None:
+    (suite,) = junit(run, code=0)
+    assert suite.get("failures") == "0"
+    change(run, "UPDATE certificate SET station = ']]>&\x01\u2028<a \"' || station, der = x'30'")
+    (suite,) = junit(run, code=1)
+    assert int(suite.get("failures")) > 0
+    report = CheckReport(NOW.astimezone(timezone(timedelta(hours=3))), 0, 0, ())
+    assert f'timestamp="{NOW:%Y-%m-%dT%H:%M:%S}"' in report.to_junit()
 
 
 def test_sound_inventory_passes(run: CommandLine) -> None:
@@ -60,12 +80,17 @@ def test_faults_are_found_with_clause_and_cure(run: CommandLine) -> None:
     assert late["hint"] == "chargepki crl publish --ca t-cso-sub@1"
     assert rules(run, "--where", "state = 'revoked'", code=1).keys() & {"e_der_strict"} == set()
 
-    suite = ElementTree.fromstring(run("inventory", "check", "--format", "junit", code=1).out)
-    failed = {
-        each.get("name", "").partition(":")[0] for each in suite.iter("testcase") if each.find("failure") is not None
-    }
-    assert failed == {each["rule"] for each in found["findings"] if each["severity"] == "error"}
-    assert suite.get("failures") == str(len(failed))
+    (suite,) = junit(run, code=1)
+    cases = suite.findall("testcase")
+    failed = {each.get("name", "").partition(":")[0] for each in cases if each.find("failure") is not None}
+    told = {each["rule"] for each in found["findings"] if each["severity"] != "error"}
+    assert failed == {each["rule"] for each in found["findings"]} - told
+    assert (suite.get("failures"), suite.get("tests")) == (str(len(failed)), str(len(cases)))
+    assert {each.get("name", "").partition(":")[0] for each in cases[1:]} == failed | told
+    words = suite.findtext("system-out") or ""
+    assert all(f" {rule}: " in words for rule in told) and not any(f" {rule}: " in words for rule in failed)
+    (late_case,) = (each for each in cases if each.get("name") == "e_unpublished_revocation: 1")
+    assert f"cure: {late['hint']}\n{dead}: " in (late_case.findtext("failure") or "")
     sarif = json.loads(run("inventory", "check", "--format", "sarif", code=1).out)["runs"][0]
     assert {each["ruleId"] for each in sarif["results"]} == set(by_rule)
     shown = run("inventory", "check", code=1).out
