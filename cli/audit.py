@@ -69,6 +69,10 @@ def verify(state: GlobalState, checkpoint: str | None, log_key: str | None) -> N
                 "head": report.head.count if report.head else None,
                 "key_id": report.head.key_id if report.head else None,
                 "checkpoint": tested,
+                "key_changes": [
+                    {"entry": item.seq, "old_key_id": item.old.key_id, "new_key_id": item.new.key_id}
+                    for item in report.key_changes
+                ],
                 "findings": [{"code": item.code, "seq": item.seq, "what": item.what} for item in findings],
                 "omitted": report.omitted,
             },
@@ -76,6 +80,9 @@ def verify(state: GlobalState, checkpoint: str | None, log_key: str | None) -> N
     else:
         for finding in findings:
             state.output.text(f"{finding.code}: {_place(finding)}{finding.what}")
+        for change in report.key_changes:
+            old, new = change.old.key_id[:16], change.new.key_id[:16]
+            state.output.text(f"entry {change.seq} changed the log key from {old} to {new}, signed by the old one")
         state.output.text(_verdict(report))
         if seal is None:
             state.output.text("truncation was not tested: pass --checkpoint")
@@ -130,6 +137,41 @@ def _verdict(report: AuditReport) -> str:
         return f"{seen}, {found}: log and inventory contradict each other"
     head = f"head {report.head.count} signed by log key {report.head.key_id[:16]}" if report.head else "no head"
     return f"{seen}, {found}: log and inventory are whole; {head}"
+
+
+@audit.command("rotate-log-key", writes="change", example="chargepki audit rotate-log-key")
+@click.option("--dry-run", is_flag=True, help="Only see whether the log could be given a new key here.")
+@pass_state
+def rotate(state: GlobalState, dry_run: bool) -> None:
+    """Give the log a new key, in the token where `key_token` is set; the old key signs in the log which one follows.
+
+    With the old public key `audit verify` follows the log to the new one, and with the new one it believes what the
+    old one signed before. Services that run go on with the new key. Interrupted, the same command goes on.
+    """
+    from chargepki.pki.authority.core import utc_now
+
+    if dry_run:
+        state.rehearse()
+    done = state.workspace.rotate_log_key(now=utc_now())
+    place = done.key.uri or str(state.settings.home / "audit.key")
+    if dry_run:
+        place = state.settings.key_token or place
+    change = done.change
+    old = done.key.key_id if dry_run else change.old.key_id if change else None
+    new = None if dry_run else done.key.key_id
+    if state.output.for_machines:
+        row = {"entry": change.seq if change else None, "old_key_id": old, "key_id": new, "place": place}
+        state.output.document("chargepki/audit-log-key", {**row, "completed": done.completed})
+        return
+    if dry_run:
+        state.output.text(f"the log key {str(old)[:16]} would be followed by a new one: {place}")
+        return
+    if change is None:
+        state.output.text(f"an interrupted change is complete: the log key is {str(new)[:16]}, {place}")
+    else:
+        state.output.text(f"entry {change.seq}: the log key is {str(new)[:16]}, {place}; before it was {str(old)[:16]}")
+    state.output.say("next: give auditors the new one (chargepki audit log-key), and make a backup: those from before")
+    state.output.say("need the old key, so one in a token must stay there as long as they are kept")
 
 
 @audit.command("checkpoint", example="chargepki audit checkpoint --out audit-2026-03.json")

@@ -13,16 +13,17 @@ from chargepki.pki import files
 from chargepki.pki.authority import Authority
 from chargepki.pki.authority.generations import CrlGenerations
 from chargepki.pki.config import CONFIG_FILE, Settings
-from chargepki.pki.errors import ChargePkiError, SignerError, StateError, UnavailableError
+from chargepki.pki.errors import SignerError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import DatabaseAddress
-from chargepki.pki.inventory.audit_key import AuditKey, AuditPublicKey, TokenAuditKey
+from chargepki.pki.inventory.audit_key import AuditKey, next_key_path
 from chargepki.pki.inventory.records import Actor, ActorKind
 from chargepki.pki.inventory.sealing import SealingKey
-from chargepki.pki.keys import KeyAlgorithm
+from chargepki.pki.log_key import RotatedLogKey, end_change, make_in_token, rotate_log_key
 from chargepki.pki.signer import KEYS_LOCK, KeyStores, SoftwareKeyStore
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from chargepki.pki.authority.external import EnrolOutside
@@ -118,6 +119,8 @@ class Workspace:
     def audit_key(self) -> AuditKey:
         """The key that signs the heads of the audit log; lives outside the database."""
         path = self.settings.home / "audit.key"
+        if next_key_path(path).exists():
+            self._end_change_of_log_key(path)
         if self.access in (Access.READ, Access.REHEARSE):
             return AuditKey.load(path, self.keystore)
         if not path.exists() and self._has_log() and not path.exists():  # asked again: somebody may just have made it
@@ -132,31 +135,55 @@ class Workspace:
         return AuditKey.load_or_create(path, self.keystore)
 
     def _make_log_key(self, path: Path) -> AuditKey:
-        """Make the log key in the token; a key whose name could not be kept is removed again."""
+        """Make the log key in the token."""
         # Two processes that begin at once must not both make one.
         with files.locked(self.settings.home / KEYS_LOCK, mode=0o600):
             if path.exists():
                 return AuditKey.load(path, self.keystore)
-            maker = self._token_keys
-            uri = maker.create(f"audit-log-{secrets.token_hex(4)}", KeyAlgorithm.SECP256R1)
-            try:
-                made = TokenAuditKey(uri, AuditPublicKey(maker.open(uri).spki_der), self.keystore)
-                made.store(path)
-            except ChargePkiError:
-                maker.discard(uri)
-                raise
-        return made
+            return make_in_token(self._token_keys, self.keystore, path)
 
     def _has_log(self) -> bool:
         """Whether the inventory has a log already: a new key beside it would look as if somebody had swapped it."""
+        return self._id_of_log_key() is not None
+
+    def _id_of_log_key(self) -> str | None:
+        """Return the id of the key that signed the head of the log; ``None`` where there is no log."""
         try:
             existing = Inventory.open(self.settings.database, log_key=None, create=False)
         except UnavailableError:
-            return False  # there is no inventory yet, or the next opening says what is wrong with it
+            return None  # there is no inventory yet, or the next opening says what is wrong with it
         try:
-            return existing.audit_head() is not None
+            head = existing.audit_head()
+            return None if head is None else head.key_id
         finally:
             existing.close()
+
+    def rotate_log_key(self, *, now: datetime) -> RotatedLogKey:
+        """Give the audit log a new key, made where keys are made now: in the token, or in a file.
+
+        The old key signs in the log which one follows it. When this is interrupted, the same call goes on.
+
+        Raises:
+            SignerError: a token that has one of the keys cannot be used.
+            StateError: there is no log that this workspace may continue.
+            UnavailableError: a file or the database cannot be written.
+        """
+        path, maker = self.settings.home / "audit.key", None if self.settings.key_token is None else self._token_keys
+        waits = next_key_path(path).exists()
+        before = self.audit_key
+        if waits and not next_key_path(path).exists():
+            # An earlier run had written everything but the file.
+            return RotatedLogKey(None, before, completed=True)
+        dry = self.access is Access.REHEARSE
+        done = rotate_log_key(self.inventory, path, maker, self.keystore, actor=self.actor, now=now, rehearse=dry)
+        self.__dict__["audit_key"] = done.key
+        return done
+
+    def _end_change_of_log_key(self, path: Path) -> None:
+        """Let the key that waits take its place, if the log names it; it stays where it is otherwise."""
+        if self.access not in (Access.READ, Access.REHEARSE):
+            with files.locked(self.settings.home / KEYS_LOCK, mode=0o600):
+                end_change(path, self.keystore, self._id_of_log_key())
 
     @cached_property
     def sealing_key(self) -> SealingKey:

@@ -53,7 +53,7 @@ __all__ = ["RestoreOrder", "Restored", "crl_floor", "restore"]
 
 _SKEW: Final = timedelta(minutes=5)
 _RANDOM_BITS: Final = 20
-_OWN: Final = ("audit.key", "keys", "sealing.key")
+_OWN: Final = ("audit.key", "audit.key.next", "keys", "sealing.key")
 _WHY_VOID: Final = "restored from a backup: it may have been signed since"
 
 

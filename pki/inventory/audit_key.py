@@ -6,6 +6,8 @@ in a token and its public half, by which the log is verified where the token is 
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from chargepki.pki import files
-from chargepki.pki.errors import Conflict, InputError, SignerError
+from chargepki.pki.errors import Conflict, InputError, SignerError, UnavailableError
 
-__all__ = ["AuditKey", "AuditPublicKey", "LogSigner", "LogTokens", "TokenAuditKey"]
+__all__ = ["AuditKey", "AuditPublicKey", "LogSigner", "LogTokens", "TokenAuditKey", "next_key_path"]
 
 _ED25519_BYTES: Final = 32
 _SCHEME: Final = b"pkcs11:"
@@ -81,6 +83,19 @@ class AuditPublicKey:
             raise InputError("the public log key is neither an Ed25519 key nor one on P-256")
         return cls(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
+    @classmethod
+    def from_base64(cls, text: str) -> AuditPublicKey:
+        """Read what `to_base64` wrote.
+
+        Raises:
+            InputError: as `parse`.
+        """
+        return cls.parse(f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n".encode("utf-8", "replace"))
+
+    def to_base64(self) -> str:
+        """Return the DER of the SubjectPublicKeyInfo in base64, on one line."""
+        return base64.b64encode(self._key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+
     def to_pem(self) -> str:
         """Return the key as a PEM ``PUBLIC KEY``."""
         return self._key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -108,9 +123,10 @@ class AuditPublicKey:
 class AuditKey:
     """The private log key in its file, apart from the database whose log it signs."""
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_home", "_private", "public")
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._home: tuple[Path, LogTokens | None] | None = None
         self._private = private
         self.public = AuditPublicKey(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
@@ -144,7 +160,12 @@ class AuditKey:
             SignerError: others may read the file, or it holds no log key.
             UnavailableError: it cannot be read.
         """
-        data = files.read_private(path)
+        found = cls._of_file(path, files.read_private(path), tokens)
+        found._home = (path, tokens)
+        return found
+
+    @classmethod
+    def _of_file(cls, path: Path, data: bytes, tokens: LogTokens | None) -> AuditKey:
         if data.startswith(_SCHEME):
             uri, _, pem = data.partition(b"\n")
             try:
@@ -158,6 +179,23 @@ class AuditKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise SignerError(f"{path} does not hold an Ed25519 key", fix="restore the log key from the backup")
         return AuditKey(key)
+
+    def find_successor(self, key_id: str) -> AuditKey | None:
+        """Return the key of that id that has taken this one's place in its file since, or is about to.
+
+        So a process that runs on while the log key is changed goes on with the new one.
+        """
+        if self._home is None:
+            return None
+        path, tokens = self._home
+        for each in (path, next_key_path(path)):
+            # A file that cannot be read has no successor in it; what is wrong with it is told to whoever opens it.
+            with contextlib.suppress(SignerError, UnavailableError):
+                found = AuditKey.load(each, tokens)
+                if found.key_id == key_id:
+                    found._home = self._home
+                    return found
+        return None
 
     @classmethod
     def load_or_create(cls, path: Path, tokens: LogTokens | None = None) -> AuditKey:
@@ -185,6 +223,15 @@ class AuditKey:
         """
         files.write_new(path, self._to_file(), mode=0o600)
 
+    def take_place(self, path: Path) -> None:
+        """Put this key, which waits beside it, in the place of the one in the file *path*; may be interrupted.
+
+        Raises:
+            UnavailableError: it cannot be written.
+        """
+        files.write_durable(path, self._to_file(), mode=0o600)
+        files.remove_durable(next_key_path(path))
+
     def _to_file(self) -> bytes:
         return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -210,6 +257,7 @@ class TokenAuditKey(AuditKey):
     __slots__ = ("_signer", "_tokens", "_uri")
 
     def __init__(self, uri: str, public: AuditPublicKey, tokens: LogTokens | None) -> None:
+        self._home = None
         self._uri = uri
         self.public = public
         self._tokens = tokens
@@ -250,6 +298,11 @@ class TokenAuditKey(AuditKey):
         self.prepare()
         assert self._signer is not None, "it was prepared"
         return self._signer.sign(message)
+
+
+def next_key_path(path: Path) -> Path:
+    """Return the file in which a new log key waits until the log names it."""
+    return path.with_name(f"{path.name}.next")
 
 
 def _damaged(path: Path) -> SignerError:

@@ -14,6 +14,7 @@ from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS, LogHead, genesis_
 from chargepki.pki.inventory.audit_checkpoint import Checkpoint
 from chargepki.pki.inventory.audit_findings import AuditCode, AuditFinding, Findings
 from chargepki.pki.inventory.audit_key import AuditPublicKey
+from chargepki.pki.inventory.audit_key_change import KeyHistory, LogKeyChange
 from chargepki.pki.inventory.audit_links import LinkChecker, RawEntry
 from chargepki.pki.inventory.audit_replay import Replay
 from chargepki.pki.inventory.codec import AUDITED
@@ -39,6 +40,8 @@ class AuditReport:
     findings: tuple[AuditFinding, ...]
     omitted: int
     """Findings beyond the first thousand, which are counted only."""
+    key_changes: tuple[LogKeyChange, ...] = ()
+    """Where the log goes on under another log key; each statement is signed by the key that it replaces."""
 
     @property
     def ok(self) -> bool:
@@ -68,6 +71,7 @@ def verify_log(
             if name not in present:
                 findings.add(AuditCode.TABLE_MISSING, None, f"the table {name} is gone")
         head = _read_head(session, findings) if "audit_head" in present else None
+        keys = KeyHistory(head.log_id if head else None, pinned_keys, findings)
         with Replay(findings) as replay:
             links = LinkChecker(session, findings, head.log_id if head else None)
             watched = {count for count in (_count(head), _count(checkpoint.head if checkpoint else None)) if count}
@@ -75,6 +79,7 @@ def verify_log(
             if "audit_entry" in present:
                 for entry in _read_entries(session):
                     links.follow(entry)
+                    keys.follow(entry)
                     replay.apply(entry)
                     if entry.seq in watched:
                         hashes[entry.seq] = entry.hashes
@@ -85,10 +90,10 @@ def verify_log(
             replay.report_missing()
             rows = replay.rows
     if head is not None:
-        _judge_head(head, pinned_keys, links.last, hashes, findings)
+        _judge_head(head, keys, links.last, hashes, findings)
     if checkpoint is not None:
-        _judge_checkpoint(checkpoint.head, head, pinned_keys, links.last, hashes, findings)
-    return AuditReport(links.entries, rows, head, findings.sorted(), findings.omitted)
+        _judge_checkpoint(checkpoint.head, head, keys, links.last, hashes, findings)
+    return AuditReport(links.entries, rows, head, findings.sorted(), findings.omitted, tuple(keys.changes))
 
 
 def _count(head: LogHead | None) -> int | None:
@@ -117,17 +122,19 @@ def _read_head(session: Session, findings: Findings) -> LogHead | None:
 
 def _judge_head(
     head: LogHead,
-    pinned_keys: Collection[AuditPublicKey],
+    keys: KeyHistory,
     last: int,
     hashes: dict[int, set[str]],
     findings: Findings,
 ) -> None:
-    key = next((key for key in pinned_keys if key.key_id == head.key_id), None)
+    key = keys.find(head.key_id, head.count)
     if key is None:
+        is_old = keys.knows(head.key_id)
         findings.add(
-            AuditCode.HEAD_KEY_UNKNOWN,
+            AuditCode.HEAD_KEY_REPLACED if is_old else AuditCode.HEAD_KEY_UNKNOWN,
             None,
-            f"the head is signed with the log key {_short(head.key_id)}, which is not pinned",
+            f"the head is signed with the log key {_short(head.key_id)}, which "
+            f"{'had been replaced by then' if is_old else 'is not pinned'}",
         )
     elif not head.is_signed_by(key):
         findings.add(AuditCode.HEAD_SIGNATURE, None, "the signature of the head is wrong")
@@ -153,17 +160,19 @@ def _judge_head(
 def _judge_checkpoint(
     kept: LogHead,
     head: LogHead | None,
-    pinned_keys: Collection[AuditPublicKey],
+    keys: KeyHistory,
     last: int,
     hashes: dict[int, set[str]],
     findings: Findings,
 ) -> None:
-    key = next((key for key in pinned_keys if key.key_id == kept.key_id), None)
+    key = keys.find(kept.key_id, kept.count)
     if key is None:
+        is_other = keys.knows(kept.key_id)
         findings.add(
-            AuditCode.CHECKPOINT_KEY_UNKNOWN,
+            AuditCode.CHECKPOINT_KEY_REPLACED if is_other else AuditCode.CHECKPOINT_KEY_UNKNOWN,
             None,
-            f"the checkpoint is signed with the log key {_short(kept.key_id)}, which is not pinned",
+            f"the checkpoint is signed with the log key {_short(kept.key_id)}, which "
+            f"{'was not the log key then' if is_other else 'is not pinned'}",
         )
         return
     if not kept.is_signed_by(key):

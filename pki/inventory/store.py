@@ -238,16 +238,16 @@ class Inventory(Reads):
             return
         try:
             head = self._check_head(session)
-            done, chain = self._run_works(session, batch, head)
+            done, chain, key = self._run_works(session, batch, head)
             if chain != head.state:
-                assert self._key is not None, "only a holder of the key appends"
-                head = LogHead.sign(chain, self._key)
+                assert key is not None, "only a holder of the key appends"
+                head = LogHead.sign(chain, key)
                 session.run("head_update", head.to_values())
             if done and self.dialect is Dialect.POSTGRESQL:
                 session.execute("NOTIFY chargepki_inventory")
             if done:
                 session.commit()
-                self._trusted = head
+                self._trusted, self._key = head, key
             else:
                 session.rollback()
         except ChargePkiError as exc:
@@ -264,13 +264,13 @@ class Inventory(Reads):
 
     def _run_works(
         self, session: Session, batch: Sequence[Job[Work]], head: LogHead
-    ) -> tuple[list[tuple[Job[Work], object]], ChainState]:
-        """Run each work behind a savepoint; return those that succeeded, and where the log stands after them."""
-        chain = head.state
+    ) -> tuple[list[tuple[Job[Work], object]], ChainState, AuditKey | None]:
+        """Run each work behind a savepoint; return those that succeeded, where the log stands, and who signs that."""
+        chain, key = head.state, self._key
         done: list[tuple[Job[Work], object]] = []
         alone = len(batch) == 1
         for job in batch:
-            transaction = Transaction(session, self._key, chain)
+            transaction = Transaction(session, key, chain)
             if not alone:
                 session.execute("SAVEPOINT work")
             try:
@@ -286,9 +286,9 @@ class Inventory(Reads):
                 continue
             if not alone:
                 session.execute("RELEASE SAVEPOINT work")
-            chain = transaction.chain
+            chain, key = transaction.chain, transaction.log_key
             done.append((job, result))
-        return done, chain
+        return done, chain, key
 
     def _check_head(self, session: Session) -> LogHead:
         """Lock the head and make sure that this process may continue the log.
@@ -308,11 +308,14 @@ class Inventory(Reads):
         if self._key is None:
             return head
         if head.key_id != self._key.key_id:
-            raise StateError(
-                f"the audit log of {self.location} is signed with another log key",
-                why=f"its key is {head.key_id[:16]}, this workspace's is {self._key.key_id[:16]}",
-                fix="use the workspace that made the inventory, or copy its log key into this one",
-            )
+            successor = self._key.find_successor(head.key_id)
+            if successor is None:
+                raise StateError(
+                    f"the audit log of {self.location} is signed with another log key",
+                    why=f"its key is {head.key_id[:16]}, this workspace's is {self._key.key_id[:16]}",
+                    fix="use the workspace that made it or changed its key, or copy its log key (audit.key) here",
+                )
+            self._key = successor
         if not head.is_signed_by(self._key.public):
             raise self._tampered("the signature of its head is wrong")
         if self._trusted is not None and (head.count < self._trusted.count or head.log_id != self._trusted.log_id):

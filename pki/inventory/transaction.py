@@ -15,6 +15,7 @@ from chargepki.pki.inventory.audit_chain import (
     make_plain_entries,
 )
 from chargepki.pki.inventory.audit_key import AuditKey
+from chargepki.pki.inventory.audit_key_change import ROTATE_LOG_KEY, LogKeyChange
 from chargepki.pki.inventory.bulk_writes import BulkWrites, PlainEntry
 from chargepki.pki.inventory.campaign_writes import CampaignWrites
 from chargepki.pki.inventory.codec import CERTIFICATE, RowKind, Value
@@ -123,6 +124,29 @@ class Transaction(
         self._effects.clear()
         self._found.clear()
         return entry
+
+    def rotate_log_key(self, new: AuditKey, *, actor: Actor, now: datetime) -> LogKeyChange:
+        """Append that *new* is the log key from here on, signed by the one that has been; *new* signs the head.
+
+        Raises:
+            StateError: this process holds no log key, or *new* is the key that it holds.
+            SignerError: a token that has one of them cannot be used.
+        """
+        self._check_may_audit()
+        assert self._key is not None, "it was just checked"
+        if new.key_id == self._key.key_id:
+            raise StateError("this is the log key already", why="nothing would change", fix="check --home")
+        change = LogKeyChange.sign(self._chain, self._key, new.public)
+        where = {"old_uri": self._key.uri, "new_uri": new.uri}
+        told = {name: uri for name, uri in where.items() if uri is not None}
+        self.audit(actor, ROTATE_LOG_KEY, new.key_id, now=now, details={**change.to_details(), **told})
+        self._key = new
+        return change
+
+    @property
+    def log_key(self) -> AuditKey | None:
+        """The key that signs the head after this work."""
+        return self._key
 
     def audit_plainly(self, actor: Actor, action: str, entries: Iterable[PlainEntry], *, now: datetime) -> None:
         """Append entries that say themselves which writes they account for; for groups (`BulkWrites`).

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from chargepki.pki import signer_pkcs11
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
+from chargepki.pki.inventory import AuditKey
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
 from chargepki.pki.pkcs11_uri import parse_pkcs11_uri
@@ -92,6 +93,47 @@ def test_heads_of_the_log_are_signed_in_the_token_and_openssl_verifies_a_checkpo
                     tmp_path / "signature", tmp_path / "message")  # fmt: skip
     assert done.stdout == "Verified OK\n", done
     run("audit", "verify", "--checkpoint", tmp_path / "head.json", "--log-key", tmp_path / "log.pem")
+
+
+def test_the_log_key_moves_from_a_file_into_the_token_and_back(token: Token, tmp_path: Path) -> None:
+    """What was kept before stays good: old checkpoints, the old public key; and each move is in the log."""
+    run = CommandLine(tmp_path / "home", token.variables)
+    sealed = {"CHARGEPKI_KEY_TOKEN": "pkcs11:token=HSM"}
+    run("station", "add", "CS-1")
+    assert "PRIVATE KEY" in (run.home / "audit.key").read_text()
+    run("audit", "log-key", "--out", tmp_path / "old.pem")
+    run("audit", "checkpoint", "--out", tmp_path / "old.json")
+    before = labels(token)
+    planned = run("audit", "rotate-log-key", "--dry-run", "--json", variables=sealed).json()
+    assert planned["place"] == "pkcs11:token=HSM" and planned["key_id"] is None and labels(token) == before
+    # A key that an interrupted run made as a file is not the one that was asked for.
+    AuditKey.generate().store(run.home / "audit.key.next")
+    moved = run("audit", "rotate-log-key", "--json", variables=sealed).json()
+    assert moved["place"].startswith("pkcs11:token=HSM;object=audit-log-") and moved["entry"] == 2
+    assert "PRIVATE KEY" not in (run.home / "audit.key").read_text() and len(labels(token)) == len(before) + 1
+    assert not (run.home / "audit.key.next").exists()
+    # The key signs where it lies, also for who makes no keys in the token; without the token nobody writes.
+    run("station", "add", "CS-2")
+    with token.away():
+        run.run("station", "add", "CS-3").check_one_error(4)
+        run.run("audit", "rotate-log-key").check_one_error(4)
+        for log_key in ((), ("--log-key", tmp_path / "old.pem")):
+            said = run("audit", "verify", "--checkpoint", tmp_path / "old.json", *log_key).out
+            assert "entry 2 changed the log key" in said and "agreed" in said
+    back = run("audit", "rotate-log-key", "--json").json()
+    assert back["place"] == str(run.home / "audit.key") and back["old_key_id"] == moved["key_id"]
+    report = run("audit", "verify", "--checkpoint", tmp_path / "old.json", "--json").json()
+    assert [change["entry"] for change in report["key_changes"]] == [2, 4] and report["findings"] == []
+    assert "PRIVATE KEY" in (run.home / "audit.key").read_text()
+    assert len(labels(token)) == len(before) + 1, "backups from before need it"
+    # The token was lost before the key was in it: nothing of it stays, and the same command goes on.
+    with token.away():
+        run.run("audit", "rotate-log-key", variables=sealed).check_one_error(4)
+    assert not (run.home / "audit.key.next").exists()
+    run("audit", "rotate-log-key", variables=sealed)
+    run("audit", "verify")
+    for label in set(labels(token)) - set(before):
+        destroy(token, label)
 
 
 def test_another_key_under_the_name_of_the_log_key_signs_nothing(run: CommandLine, token: Token) -> None:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from chargepki.cli.main import cli
 from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.ceremony import Transcript, check_transcript
-from chargepki.pki.inventory import Inventory, Transaction
+from chargepki.pki.inventory import AuditKey, Inventory, Transaction
 from chargepki.pki.inventory.campaign_records import CampaignState, CampaignStationState
 from chargepki.pki.inventory.records import CaState, CertificateState
 from chargepki.pki.services.accounts import is_account_password
@@ -136,8 +136,6 @@ def _due(runner: Runner, place: Place) -> None:
     """Let three certificates come into the last third of their lives, one of them held by a station."""
     place.home.mkdir(mode=0o700)
     began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=85)
-    from chargepki.pki.inventory import AuditKey
-
     AuditKey.load_or_create(place.home / "audit.key")
     with open_place(place) as inventory:
         authority = Authority(
@@ -306,6 +304,14 @@ def _renewed(place: Place, inventory: Inventory) -> str | None:
     return None if len(asked) == 1 else f"{len(asked)} campaigns for one station"
 
 
+def _log_key_changed(place: Place, inventory: Inventory) -> str | None:
+    head, key = inventory.audit_head(), AuditKey.load(place.home / "audit.key")
+    if head is None or head.key_id != key.key_id or (place.home / "audit.key.next").exists():
+        return "the file of the log key is not the one of the head"
+    # One that was killed at its end is done once more by its repeat: nobody can know.
+    return _told("audit.rotate-log-key", most=2)(place, inventory)
+
+
 def _hierarchy(place: Place, inventory: Inventory) -> str | None:
     made = {ca.id: ca.state for ca in inventory.list_cas() if ca.name.startswith("h-")}
     if set(made.values()) != {CaState.ACTIVE}:
@@ -383,6 +389,7 @@ _ROWS: Final[Mapping[str, Scenario]] = {
         setup=_after(("cert", "revoke", "{b}", "--reason", "certificateHold", "--publish")),
         settled=_released,
     ),
+    "rotate-log-key": _row("audit", "rotate-log-key", settled=_log_key_changed),
     "approval-register": _row(
         *("approval", "register", "bob", "--public-key", "bob.pub"),
         setup=_person,

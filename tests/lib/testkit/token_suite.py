@@ -123,6 +123,7 @@ def publish(suite: TokenSuite) -> None:
     suite("crl", "check", "--all", "--repair", "--publish-dir", suite.file("www"))
     suite("ocsp", "presign", "--all", "--out-dir", suite.file("staples"))
     suite("authority", "serve", "--once")
+    suite("audit", "rotate-log-key")
 
 
 def sign_with_keys_of_people(suite: TokenSuite) -> None:
