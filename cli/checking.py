@@ -14,6 +14,7 @@ import click
 
 from chargepki.cli.filtering import combined, filter_options, wanted_of
 from chargepki.cli.globals import GlobalState, pass_state
+from chargepki.cli.output import counted
 
 if TYPE_CHECKING:
     from chargepki.pki.checking import CheckReport, CheckRun, KeptCheck, RangeJudge
@@ -245,8 +246,10 @@ def _print(state: GlobalState, report: CheckReport) -> None:
     from chargepki.pki.checking.tally import tally_of
 
     counts = tally_of(report.findings)
-    told = ", ".join(f"{number} {name}s" for name, number in counts.items())
-    state.output.say(f"{report.judged} certificates judged, {report.paths} paths validated: {told}")
+    told = ", ".join(counted(number, name) for name, number in counts.items())
+    state.output.say(
+        f"{counted(report.judged, 'certificate')} judged, {counted(report.paths, 'path')} validated: {told}"
+    )
 
 
 def add_check(group: Any) -> None:

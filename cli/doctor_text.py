@@ -80,7 +80,8 @@ class _Printer:
         what = leaf.profile.id if leaf.profile is not None else "no profile"
         self._write(f"chain {number}: {leaf.subject or '(empty subject)'}, {what} ({leaf.reason})")
         for node in chain.path:
-            self._write(f"  {_place(chain, node):<6} {node.name}: {node.subject}, until {_until(node)}")
+            again = f"; also in {', '.join(node.names[1:])}" if len(node.names) > 1 else ""
+            self._write(f"  {_place(chain, node):<6} {node.name}: {node.subject}, until {_until(node)}{again}")
         if chain.gap is not None:
             self._write(f"  missing: {chain.gap.issuer}")
         if report.keys:

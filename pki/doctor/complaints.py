@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Final
@@ -11,7 +12,7 @@ from chargepki.pki.doctor.intake import HeapFile
 from chargepki.pki.doctor.keyring import RingKey
 from chargepki.pki.findings import Finding, Severity
 
-__all__ = ["chain_findings", "file_findings", "key_findings", "request_finding", "stem"]
+__all__ = ["chain_findings", "file_findings", "key_findings", "namesakes", "request_finding", "stem"]
 
 _WRITE: Final = "write the chain: chargepki doctor PATH --write FILE"
 _ORDER: Final = "RFC 8446 4.4.2; OCPP CertificateSigned.certificateChain"
@@ -40,14 +41,45 @@ def _wrong_roots(nodes: Sequence[Node], chain: Chain) -> Iterator[Finding]:
     for node in nodes:
         if not node.is_root or id(node) in path or node is chain.leaf:
             continue
-        wanted = chain.root.subject if chain.root is not None else chain.gap.issuer if chain.gap is not None else ""
+        if chain.root is None:
+            missing = "" if chain.gap is None else chain.gap.issuer
+            yield Finding(
+                "root-without-path",
+                Severity.WARNING,
+                f"{node.label} is a root; whether of this chain cannot be seen, since {missing} is missing",
+                "RFC 5280 6.1",
+                "put the missing certificate beside the others and ask again",
+                node.name,
+            )
+            continue
         yield Finding(
             "wrong-root",
             Severity.ERROR,
-            f"{node.label} is a root that has signed nothing of this chain; it belongs under {wanted}",
+            f"{node.label} is a root that has signed nothing of this chain; it belongs under {chain.root.subject}",
             "RFC 5280 6.1; RFC 8446 4.4.2",
             f"leave it out; {_WRITE}",
             node.name,
+        )
+
+
+def namesakes(graph: Graph) -> Iterator[Finding]:
+    """Yield the roots of different files that have one name and different keys; of one file the linter tells."""
+    by_name: dict[bytes, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        if node.is_root:
+            by_name[node.view.subject].append(node)
+    for nodes in by_name.values():
+        files = [{name.partition("#")[0] for name in node.names} for node in nodes]
+        if len({node.view.key.der for node in nodes}) < 2 or set.intersection(*files):
+            continue
+        yield Finding(
+            "same-name-roots",
+            Severity.WARNING,
+            f"{', '.join(node.label for node in nodes)} have one name and different keys: who looks for a root by its "
+            "name may take either",
+            "RFC 5280 6.1; ISO 15118-2 [V2G2-878]",
+            "find out which is yours by its fingerprint; a second PKI was made, or somebody imitates yours",
+            nodes[0].name,
         )
 
 

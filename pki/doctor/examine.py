@@ -9,7 +9,14 @@ from datetime import datetime
 
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.der import DerError
-from chargepki.pki.doctor.complaints import chain_findings, file_findings, key_findings, request_finding, stem
+from chargepki.pki.doctor.complaints import (
+    chain_findings,
+    file_findings,
+    key_findings,
+    namesakes,
+    request_finding,
+    stem,
+)
 from chargepki.pki.doctor.graph import Chain, Graph, Node
 from chargepki.pki.doctor.intake import Heap, HeapFile
 from chargepki.pki.doctor.keyring import RingKey
@@ -156,7 +163,7 @@ def examine(heap: Heap, *, at: datetime) -> Diagnosis:
     chains = tuple([_report(chain, index, ring, at) for chain in graph.chains])
     objects = [_object(each, index) for each in inputs if each.kind is not ObjectKind.PRIVATE_KEY]
     objects += [_key(key, index) for key in ring]
-    together = tuple(index.about("all files"))
+    together = (*index.about("all files"), *namesakes(graph))
     return Diagnosis(at, tuple(heap.files), tuple(objects), chains, together, tuple(heap.skipped))
 
 

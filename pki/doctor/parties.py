@@ -173,7 +173,7 @@ def _lacking(chain: Chain) -> Finding:
         Severity.ERROR,
         f"its issuer {issuer} is not here",
         "RFC 5280 6.1",
-        "put the sub-CAs beside the leaf",
+        "put the certificate of its issuer beside it",
     )
 
 

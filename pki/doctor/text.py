@@ -175,7 +175,8 @@ def _blocks(text: str, defects: list[Finding]) -> list[PemBlock]:
         outside.append(text[position : edge.start()])
         following = edges[number + 1] if number + 1 < len(edges) else None
         whole = following is not None and following[1] == "END" and following[2] == edge[2]
-        position = following.end() if whole and following is not None else edge.end()
+        # What follows a BEGIN line up to the next edge belongs to the block, also to one that is cut off.
+        position = len(text) if following is None else following.end() if whole else following.start()
         if not whole:
             where = _line(text, edge.start())
             message = f"the block {printable(edge[2])} has no END line of its own: it is cut off"

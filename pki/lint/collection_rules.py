@@ -238,7 +238,9 @@ def chain_order(context: Collection) -> Verdict:
     rest = [member for member in members if id(member) not in known]
     strangers = [member for member in rest if not is_cross_certificate(member)]
     if strangers:
-        return f"{_names(strangers)} issued nothing in this bundle"
+        below, top = _names(wanted[:1]) or "a leaf", wanted[-1] if wanted else None
+        ends = "" if top is None or top.is_self_issued else f" (it ends at {top.name}: the issuer is not in the bundle)"
+        return f"{_names(strangers)}: not on the path upwards from {below}{ends}"
     if [id(member) for member in members if id(member) in known] != [id(member) for member in wanted]:
         return f"the order is {_names(members)}; expected {_names(wanted)}"
     if members[: len(wanted)] != wanted:

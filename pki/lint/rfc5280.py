@@ -19,6 +19,7 @@ from chargepki.pki.profiles.base import Standard
 _EDWARDS: Final = frozenset({oids.ED448, oids.ED25519, oids.X448, oids.X25519, *ML_DSA_OIDS})
 _ECDSA: Final = "1.2.840.10045.4."
 _LETTERS: Final = re.compile(r"[A-Za-z]{2}", re.ASCII)
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 
 
@@ -237,7 +238,7 @@ def _times(context: CertificateContext) -> tuple[tuple[str, TimeView], tuple[str
 def validity_inverted(context: CertificateContext) -> Verdict:
     """Equal bounds are one valid second."""
     start, end = context.view.not_before.value, context.view.not_after.value
-    return f"notBefore {start} is after notAfter {end}" if start and end and start > end else None
+    return f"notBefore {start:{_TIME}} is after notAfter {end:{_TIME}}" if start and end and start > end else None
 
 
 @rule(
@@ -251,7 +252,7 @@ def validity_inverted(context: CertificateContext) -> Verdict:
 def expired(context: CertificateContext) -> Verdict:
     """NotAfter itself is still valid."""
     end, now = context.view.not_after.value, context.now
-    return f"expired {end}" if end and now and now > end else None
+    return f"expired {end:{_TIME}}" if end and now and now > end else None
 
 
 @rule(
@@ -265,7 +266,7 @@ def expired(context: CertificateContext) -> Verdict:
 def not_yet_valid(context: CertificateContext) -> Verdict:
     """NotBefore itself is valid."""
     start, now = context.view.not_before.value, context.now
-    return f"valid from {start}" if start and now and now < start else None
+    return f"valid from {start:{_TIME}}" if start and now and now < start else None
 
 
 @rule(

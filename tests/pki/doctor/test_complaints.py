@@ -139,6 +139,36 @@ def test_wrong_root_appended_is_told_and_left_out(four: tuple[Made, ...]) -> Non
     assert stranger.der not in blocks(corrected_bundle(leaf_chain(diagnosis)))
 
 
+def test_root_beside_a_leaf_whose_sub_ca_is_missing_is_not_called_wrong(four: tuple[Made, ...]) -> None:
+    """Whether it signed the chain cannot be seen, and what it did sign in the file is not denied."""
+    root, sub1, _, leaf = four
+    diagnosis = diagnose(chain__pem=pem(root, sub1, leaf))
+    assert "since CN=Sub 2 CA is missing" in message(diagnosis, "root-without-path")
+    assert "wrong-root" not in rules(diagnosis)
+    order = message(diagnosis, "e_chain_order")
+    assert order.startswith(
+        "chain.pem#1, chain.pem#2: not on the path upwards from chain.pem#3 (it ends at chain.pem#3: the issuer"
+    )
+
+
+def test_roots_of_one_name_are_told_apart(four: tuple[Made, ...]) -> None:
+    """The PKI was made twice, or somebody imitates it: a trust store that goes by the name takes either."""
+    again = make("Root CA", nth=8)
+    diagnosis = diagnose(ours__pem=pem(four[0]), theirs__crt=again.der)
+    assert "CN=Root CA (ours.pem), CN=Root CA (theirs.crt) have one name" in message(diagnosis, "same-name-roots")
+    assert diagnosis.is_sound, "two PKIs may lie in one heap"
+    for copies in ({"a__pem": pem(four[0]), "b__crt": four[0].der}, {"both__pem": pem(four[0], again)}):
+        assert "same-name-roots" not in rules(diagnose(**copies))
+
+
+def test_rest_of_a_block_that_is_cut_off_is_no_text_outside(four: tuple[Made, ...]) -> None:
+    whole = pem(four[0])
+    for cut in (whole[:300], whole[:300] + b"\n" + whole, whole[:300] + b"\n-----END X-----\n"):
+        assert {"text-cut-off"} <= rules(diagnose(cut__pem=cut))
+        assert "text-outside" not in rules(diagnose(cut__pem=cut))
+    assert "text-outside" in rules(diagnose(cut__pem=whole[:300] + b"\n-----END X-----\nsubject=CN = x\n"))
+
+
 def test_root_in_the_bundle_is_accepted_and_not_written(four: tuple[Made, ...]) -> None:
     """open-ocpp: verification fails when the root is not in the chain; does it belong into CertificateSigned?"""
     root, sub1, sub2, leaf = four
