@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import http.client
 import io
@@ -15,12 +14,18 @@ import sqlite3
 import subprocess
 import sys
 import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testkit.command_line import CommandLine
+from testkit.databases import copy_rows, postgresql_server, postgresql_url
+
+__all__ = ["postgresql_server", "postgresql_url"]
 
 COMMAND = Path(sys.executable).parent / "chargepki"
 
@@ -155,21 +160,13 @@ def test_hostile_subjects_are_text_everywhere(run: CommandLine) -> None:
     assert json.loads(run("inventory", "report", "--findings", "questions", "--format", "json").out)
 
 
-def test_report_is_served_to_its_accounts(run: CommandLine, place: Path) -> None:
-    readers, log = place / "readers.txt", place / "serve.log"
-    account = ("inventory", "report-account", "auditor", "--file", readers)
-    run(*account, "--dry-run")
-    assert not readers.exists()
-    run(*account, "--password-out", place / "password")
-    made = (place / "password").read_text().strip()
-    assert made not in readers.read_text()
-    run("inventory", "report-account", "auditor", "--file", readers, "--remove", code=3).check_one_error(3)
-    environment = {**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables}
-    run("serve", "--listen", "127.0.0.1:0", "--reports", place / "nothing", code=4).check_one_error(4)
+@contextmanager
+def served(run: CommandLine, log: Path, *words: str | Path) -> Iterator[int]:
+    """Serve and yield the port; at the end the server has to leave in good order."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [COMMAND, "serve", "--listen", "127.0.0.1:0", "--presigned-only", "--reports", readers],
-            env=environment,
+            [COMMAND, "serve", "--listen", "127.0.0.1:0", "--presigned-only", *words],
+            env={**os.environ, "CHARGEPKI_HOME": str(run.home), **run.variables},
             stdout=output,
             stderr=output,
         )
@@ -178,25 +175,68 @@ def test_report_is_served_to_its_accounts(run: CommandLine, place: Path) -> None
         while "ready: " not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        port = int(re.findall(r"ready: http://127.0.0.1:(\d+)", log.read_text())[0])
-        key = base64.b64encode(f"auditor:{made}".encode()).decode()
-
-        def ask(path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-        assert ask("/reports/", {})[0] == 401
-        status, body = 503, b""
-        while status == 503:
-            assert time.monotonic() < deadline, log.read_text()
-            status, body = ask("/reports/", {"Authorization": f"Basic {key}"})
-        assert status == 200 and b"<h1>Certificate inventory</h1>" in body, log.read_text()
-        status, body = ask("/reports/report.json", {"Authorization": f"Basic {key}"})
-        found = json.loads(body)
-        assert found["findings"]["source"] == "questions"
-        assert found["figures"] and found["audit"]["ok"] is True
+        yield int(re.findall(r"ready: http://127.0.0.1:(\d+)", log.read_text())[0])
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0, log.read_text()
+
+
+def ask(port: int, path: str, password: str | None) -> tuple[int, bytes]:
+    """Ask as the auditor; while the first report is made, ask again."""
+    named = {} if password is None else {"Authorization": f"Basic {b64encode(f'auditor:{password}'.encode()).decode()}"}
+    deadline = time.monotonic() + 120
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("GET", path, headers=named)
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read()
+        connection.close()
+        if status != 503:
+            return status, body
+        assert time.monotonic() < deadline, "no report is made"
+        time.sleep(0.05)
+
+
+def test_report_is_served_to_its_accounts(run: CommandLine, place: Path) -> None:
+    readers = place / "readers.txt"
+    account = ("inventory", "report-account", "auditor", "--file", readers)
+    run(*account, "--dry-run")
+    assert not readers.exists()
+    run(*account, "--password-out", place / "password")
+    made = (place / "password").read_text().strip()
+    assert made not in readers.read_text()
+    run("inventory", "report-account", "auditor", "--file", readers, "--remove", code=3).check_one_error(3)
+    run("serve", "--listen", "127.0.0.1:0", "--reports", place / "nothing", code=4).check_one_error(4)
+    with served(run, place / "serve.log", "--reports", readers) as port:
+        assert ask(port, "/reports/", None)[0] == 401
+        status, body = ask(port, "/reports/", made)
+        assert status == 200 and b"<h1>Certificate inventory</h1>" in body
+        status, body = ask(port, "/reports/report.json", made)
+        found = json.loads(body)
+        assert found["findings"]["source"] == "questions"
+        assert found["figures"] and found["audit"]["ok"] is True
+
+
+def test_postgresql_reports_the_same_and_several_processes_serve_it(
+    run: CommandLine, place: Path, postgresql_url: str
+) -> None:
+    words = ("inventory", "report", "--at", "2030-01-01T00:00:00Z", "--findings", "questions", "--format")
+    on_sqlite = {form: run(*words, form).out for form in ("html", "json", "csv")}
+    copy_rows(run.home / "inventory.db", postgresql_url)
+    other = CommandLine(run.home, {**run.variables, "CHARGEPKI_DATABASE": postgresql_url})
+    for form, expected in on_sqlite.items():
+        assert other(*words, form).out == expected
+    readers = place / "readers.txt"
+    other("inventory", "report-account", "auditor", "--file", readers, "--password-out", place / "password")
+    made = (place / "password").read_text().strip()
+    # What is not in this database would be seen in the figures.
+    (run.home / "inventory.db").unlink()
+    with served(other, place / "serve.log", "--reports", readers, "--workers", "2") as port:
+        # The kernel chooses which of the processes a connection goes to.
+        assert {ask(port, "/reports/", wrong)[0] for wrong in (None, "wrong") for _ in range(4)} == {401}
+        figures = set()
+        for _ in range(8):
+            status, body = ask(port, "/reports/report.json", made)
+            assert status == 200
+            figures.add(json.dumps([each["value"] for each in json.loads(body)["figures"] if each["name"] == "cas"]))
+        assert figures == {json.dumps([3])}
