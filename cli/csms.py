@@ -48,6 +48,10 @@ def csms() -> None:
     type=click.Choice(["newest", "probe"]),
     help="Second connection of one identity: the newest wins (default), or the first if it answers a ping.",
 )
+@click.option(
+    "--allow-unsecured", multiple=True, metavar="STATION",
+    help="Change certificates and roots of stations like this shell pattern without TLS too; repeatable.",
+)  # fmt: skip
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz there, in clear.")
 @click.option("--behind-proxy", multiple=True, metavar="ADDR|NET", help="Where a TLS-terminating proxy connects from.")
 @click.option("--proxy-secret-file", metavar="F", help="What that proxy proves itself with, in a header.")

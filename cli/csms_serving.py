@@ -101,6 +101,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
         plans=plans,
         sealing_key=workspace.sealing_key,
         duplicate=DuplicatePolicy(options["duplicate"]),
+        allow_unsecured=tuple(options["allow_unsecured"]),
         limits=options["limits"],
         upload_url=upload_url,
         fetch=parse_allowed(options["ocsp_allow"], options["ocsp_networks"]),
@@ -328,6 +329,7 @@ class _Keeper:
                 tls=material.context,
                 client_trust=material.client_trust,
                 duplicate=DuplicatePolicy(self.options["duplicate"]),
+                allow_unsecured=tuple(self.options["allow_unsecured"]),
             )
         except (ChargePkiError, click.UsageError) as error:
             # What is in use stays in use; the operator sees why.

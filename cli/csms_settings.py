@@ -93,6 +93,13 @@ SETTINGS: Final[tuple[CsmsSetting, ...]] = (
         default=False,
     ),
     CsmsSetting("duplicate", "duplicate", "text", "newest or probe", reloads=True, default="newest"),
+    CsmsSetting(
+        "allow_unsecured",
+        "allow_unsecured",
+        "texts",
+        "stations whose certificates and roots may be changed without TLS, as shell patterns",
+        reloads=True,
+    ),
     CsmsSetting("metrics_listen", "metrics_listen", "text", "address and port of /metrics, /healthz and /readyz"),
     CsmsSetting("upload_listen", "upload_listen", "text", "address and port for the logs that stations are asked for"),
     CsmsSetting("upload_url", "upload_url", "text", "how stations reach upload_listen"),

@@ -112,6 +112,14 @@ class TlsLoader:
             )
         if 1 in self.profiles:
             say("warning: security profile 1 sends passwords in clear text (A00.FR.201: trusted networks only)")
+        named = ", ".join(self.options["allow_unsecured"])
+        if named and self.profiles <= {0, 1}:
+            say(printable(f"warning: certificates and roots of stations like {named} are changed without TLS"))
+        elif self.plans and self.profiles <= {0, 1}:
+            say(
+                "warning: CSRs are refused on this port, which has no TLS; "
+                "--allow-unsecured STATION lets stations have certificates all the same"
+            )
         if material.context is None:
             return
         for suite in missing_suites(material.identities, forward_secrecy_only=self.options["forward_secrecy_only"]):

@@ -14,6 +14,7 @@ from chargepki.ocpp_security.trust_facts import add_root, known_certificates
 from chargepki.ocpp_security.trust_messages import HASH_FIELDS
 from chargepki.ocpp_security.trust_reconcile import RootStatus, reconcile
 from chargepki.ocpp_security.trust_store import InstalledRoot, TrustPolicy, plan_install
+from chargepki.ocpp_security.unsecured import allowance
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import RootUse, parse_root_use
 from chargepki.pki import files
@@ -81,7 +82,13 @@ def read_hash(text: str) -> dict[str, str]:
 
 
 def order_installation(
-    workspace: Workspace, station_id: str, use: RootUse, path: str, *, deadline: timedelta
+    workspace: Workspace,
+    station_id: str,
+    use: RootUse,
+    path: str,
+    *,
+    deadline: timedelta,
+    allow_unsecured: bool = False,
 ) -> OperationRecord:
     """Queue an installation; what a station must refuse is refused here (M05.FR.06, FR.07).
 
@@ -91,7 +98,8 @@ def order_installation(
     """
     workspace.inventory.get_station(station_id)
     der = _read_root(workspace, use, path)
-    return _order(workspace, station_id, OperationKind.INSTALL_ROOT, {"use": use.value}, der, deadline)
+    parameters = {"use": use.value, **allowance(allow=allow_unsecured)}
+    return _order(workspace, station_id, OperationKind.INSTALL_ROOT, parameters, der, deadline)
 
 
 def record_root(workspace: Workspace, use: RootUse, path: str) -> str:
@@ -141,10 +149,11 @@ def order_deletion(
     verbatim: bool,
     last: bool,
     deadline: timedelta,
+    allow_unsecured: bool = False,
 ) -> OperationRecord:
     """Queue a deletion of the certificate in a file, or of what the hash data name."""
     workspace.inventory.get_station(station_id)
-    parameters: dict[str, Any] = {"use": use.value}
+    parameters: dict[str, Any] = {"use": use.value, **allowance(allow=allow_unsecured)}
     if hash_data is not None:
         parameters["hash"] = dict(hash_data)
     if verbatim:

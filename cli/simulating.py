@@ -179,6 +179,7 @@ def _trust_policy(options: Mapping[str, Any]) -> TrustPolicy:
     return TrustPolicy(
         max_certificates=options["max_roots"],
         additional_check=options["additional_root_check"],
+        needs_tls=not options["allow_unsecured"],
         hash_defects=defects,
         takes_anything=options["root_fault"],
     )

@@ -355,12 +355,14 @@ def set_password(
 )
 @click.option("--no-wait", is_flag=True, help="Queue the operation and return at once.")
 @click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time.")
+@click.option("--allow-unsecured", is_flag=True, help="Have it done over a connection without TLS too; recorded.")
 @click.option("--dry-run", is_flag=True, help="Judge it, print what would be recorded, change nothing.")
 @pass_state
 def trigger_renewal(
     state: GlobalState,
     station_id: str,
     use: str,
+    allow_unsecured: bool,
     wait: timedelta | None,
     no_wait: bool,
     deadline: timedelta,
@@ -371,7 +373,7 @@ def trigger_renewal(
 
     if dry_run:
         state.rehearse()
-    operation = start_renewal(state.workspace, station_id, use, deadline=deadline)
+    operation = start_renewal(state.workspace, station_id, use, deadline=deadline, allow_unsecured=allow_unsecured)
     wait_for(state, operation, wait=wait, no_wait=no_wait or dry_run)
 
 
@@ -420,6 +422,7 @@ add_root_commands(station)
 @click.option("--firmware-version", metavar="X.Y.Z", default="1.0.0", help="What a new store runs.")
 @click.option("--firmware-fault", "faults", multiple=True, type=click.Choice(_FAULTS), help="Fail so in updates.")
 @click.option("--additional-root-check", is_flag=True, help="Take a new CSMS root only if the old one signed it.")
+@click.option("--allow-unsecured", is_flag=True, help="Take certificates and roots over connections without TLS too.")
 @click.option("--max-roots", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many it can hold.")
 @click.option("--hash-defect", "hash_defects", multiple=True, metavar="D", help="Compute hash data wrongly, by name.")
 @click.option("--secure-url", metavar="URL", help="1.6: where it goes when the CSMS raises its profile to 2 or 3.")

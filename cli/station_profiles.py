@@ -29,6 +29,10 @@ _COLUMNS = ("station", "connected_profile", "verdict", "why")
     help="2.1: password that the new slot gets as its own, in the same message; the one on record otherwise.",
 )  # fmt: skip
 @click.option("--allow-downgrade", is_flag=True, help="2.x: from 3 to 2, if the station allows it too (A05.FR.08).")
+@click.option(
+    "--allow-unsecured", is_flag=True,
+    help="From profile 1: give it the root, or certificate, that it needs over that connection; recorded.",
+)  # fmt: skip
 @click.option("--record-only", is_flag=True, help="Only set the profile that we expect, downwards too; audited.")
 @click.option(
     "--wait", type=DURATION, metavar="60s", help="How long to wait; by default 60s on a terminal, else not at all."
@@ -47,7 +51,7 @@ def set_profile(state: GlobalState, /, **options: Any) -> None:
     """
     from chargepki.cli.station_profiles_work import record_or_order
 
-    talks = ("url", "slot", "wait", "root", "password_file", "allow_downgrade")
+    talks = ("url", "slot", "wait", "root", "password_file", "allow_downgrade", "allow_unsecured")
     if options["record_only"] and any(options[name] for name in talks):
         raise click.UsageError("--record-only talks to no station")
     if not options["record_only"] and not options["profile"]:

@@ -24,6 +24,7 @@ from chargepki.ocpp_security.profile_readiness import (
     needs_password,
     needs_root,
 )
+from chargepki.ocpp_security.unsecured import allowance
 from chargepki.ocpp_security.version_readiness import plan_version
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import RootUse
@@ -58,14 +59,15 @@ def record_or_order(state: GlobalState, options: Mapping[str, Any]) -> None:
     root = _root(state, options["root"], presence, profile)
     parameters = profile_parameters(
         profile, url=options["url"], slot=options["slot"], root=root, downgrade=options["allow_downgrade"]
-    )
+    ) | allowance(allow=options["allow_unsecured"])
     if presence is not None and presence.protocol != OcppVersion.V16.value and options["url"] is None:
         raise StateError(
             f"station {station.id} speaks {presence.protocol} and needs a URL",
             why="its profiles belong to configuration slots, each with the URL of an endpoint (B09)",
             fix="pass --url with the endpoint that serves the new profile",
         )
-    for obstacle in find_obstacles(inventory, station, presence, profile, now, root=root):
+    allowed = options["allow_unsecured"]
+    for obstacle in find_obstacles(inventory, station, presence, profile, now, root=root, allow_unsecured=allowed):
         state.output.say(f"notice: {obstacle.why}{'; it is fetched first' if obstacle.is_fetched else ''}")
     steps = describe_steps(inventory, station, presence, parameters, now, with_password=secret is not None)
     operation = operation_store(workspace).create(

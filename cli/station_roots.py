@@ -28,6 +28,9 @@ def _waiting(command: Any) -> Any:
             ),
             click.option("--no-wait", is_flag=True, help="Queue the operation and return at once."),
             click.option("--deadline", type=DURATION, default="1h", metavar="1h", help="Give up after this time."),
+            click.option(
+                "--allow-unsecured", is_flag=True, help="Change it over a connection without TLS too; recorded."
+            ),
             click.option("--dry-run", is_flag=True, help="Do every check, print what would be queued, change nothing."),
         ]
     ):
@@ -48,6 +51,7 @@ def install_root(
     wait: timedelta | None,
     no_wait: bool,
     deadline: timedelta,
+    allow_unsecured: bool,
     dry_run: bool,
 ) -> None:
     """Install the root in FILE on station ID (M05); done when the station lists it.
@@ -62,7 +66,12 @@ def install_root(
     if dry_run:
         state.rehearse()
     operation = order_installation(
-        state.workspace, station_id, read_use(use, installable=True), path, deadline=deadline
+        state.workspace,
+        station_id,
+        read_use(use, installable=True),
+        path,
+        deadline=deadline,
+        allow_unsecured=allow_unsecured,
     )
     wait_for(state, operation, wait=wait, no_wait=no_wait or dry_run)
 
@@ -103,6 +112,7 @@ def delete_root(state: GlobalState, /, **options: Any) -> None:
         verbatim=options["verbatim"],
         last=options["last"],
         deadline=options["deadline"],
+        allow_unsecured=options["allow_unsecured"],
     )
     wait_for(state, operation, wait=options["wait"], no_wait=options["no_wait"] or options["dry_run"])
 

@@ -22,6 +22,7 @@ from chargepki.ocpp_security.log_store import register_log
 from chargepki.ocpp_security.operation_store import OperationStore, new_operation_id
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
 from chargepki.ocpp_security.passwords import hash_password, parse_operator_password
+from chargepki.ocpp_security.unsecured import allowance
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.ocpp_security.wire_time import wire_time
 from chargepki.pki import files, names
@@ -237,14 +238,16 @@ def start_password_change(
     )
 
 
-def start_renewal(workspace: Workspace, station_id: str, use: str, *, deadline: timedelta) -> OperationRecord:
+def start_renewal(
+    workspace: Workspace, station_id: str, use: str, *, deadline: timedelta, allow_unsecured: bool = False
+) -> OperationRecord:
     """Queue a renewal of the certificate of *use* (the option's spelling)."""
     now = utc_now()
     workspace.inventory.get_station(station_id)
     return operation_store(workspace).create(
         OperationKind.TRIGGER_RENEWAL,
         station_id,
-        {"use": CERTIFICATE_USES[use].value},
+        {"use": CERTIFICATE_USES[use].value, **allowance(allow=allow_unsecured)},
         operation_id=new_operation_id(),
         actor=workspace.actor,
         now=now,

@@ -11,11 +11,13 @@ from chargepki.ocpp_security.campaign_profile import SET_PROFILE
 from chargepki.ocpp_security.campaign_renewal import REPLACE, judge_renewal, settle_renewal
 from chargepki.ocpp_security.campaign_roots import DELETE_ROOT, INSTALL_ROOT
 from chargepki.ocpp_security.campaign_types import (
+    ALLOWANCE,
     CampaignKind,
     Objection,
     Order,
     Subject,
     known_settings,
+    read_allowance,
     settle_by_operation,
 )
 from chargepki.ocpp_security.campaigns import Settlement
@@ -63,10 +65,10 @@ _USES: Final = {
 
 
 def _parse_renewal(given: Mapping[str, str]) -> dict[str, object]:
-    use = known_settings(given, "use").get("use", "charging-station")
+    use = known_settings(given, "use", "allow-unsecured").get("use", "charging-station")
     if use not in _USES:
         raise InputError(f"unknown certificate use {use!r}", fix=f"one of {', '.join(_USES)}")
-    return {"use": _USES[use].value}
+    return {"use": _USES[use].value, **read_allowance(given)}
 
 
 # --- update-firmware -------------------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ def _order_password(_subject: Subject, _sealing: SealingKey) -> Order:
 KINDS: Final[Mapping[str, CampaignKind]] = {
     "trigger-renewal": CampaignKind(
         operation=OperationKind.TRIGGER_RENEWAL,
-        settings={"use": f"{', '.join(_USES)}; charging-station by default"},
+        settings={"use": f"{', '.join(_USES)}; charging-station by default", **ALLOWANCE},
         parse=_parse_renewal,
         judge=judge_renewal,
         order=lambda subject, _sealing: Order(subject.parameters),

@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Final
 
 from chargepki.ocpp_security.campaign_roots import find_root
-from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject, known_settings
+from chargepki.ocpp_security.campaign_types import (
+    ALLOWANCE,
+    CampaignKind,
+    Objection,
+    Order,
+    Subject,
+    known_settings,
+    read_allowance,
+)
 from chargepki.ocpp_security.operations import OperationKind, new_password
 from chargepki.ocpp_security.operations_profile import profile_parameters
 from chargepki.ocpp_security.profile_readiness import (
@@ -17,6 +25,7 @@ from chargepki.ocpp_security.profile_readiness import (
     needs_password,
     needs_root,
 )
+from chargepki.ocpp_security.unsecured import ALLOW
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey
@@ -34,7 +43,7 @@ def may_be_lowered(profile: int, highest: int, version: OcppVersion | None) -> b
 
 
 def _parse(given: Mapping[str, str]) -> dict[str, object]:
-    known = known_settings(given, "profile", "url", "slot", "root", "downgrade")
+    known = known_settings(given, "profile", "url", "slot", "root", "downgrade", "allow-unsecured")
     numbers = {name: known[name] for name in ("profile", "slot") if name in known}
     for name, text in numbers.items():
         if not (text.isascii() and text.isdigit() and len(text) <= 3):
@@ -49,7 +58,7 @@ def _parse(given: Mapping[str, str]) -> dict[str, object]:
         slot=int(numbers["slot"]) if "slot" in numbers else None,
         downgrade=known.get("downgrade") == "yes",
     )
-    return parameters | ({"root": known["root"]} if "root" in known else {})
+    return parameters | ({"root": known["root"]} if "root" in known else {}) | read_allowance(known)
 
 
 def _complete(reads: Reads, parameters: Mapping[str, object], now: datetime) -> Mapping[str, object]:
@@ -86,7 +95,16 @@ def _judge(subject: Subject) -> Objection | None:
             return Objection("only a station of OCPP 2.x is lowered, and only from profile 3 to 2 (A05.FR.08)")
     elif highest > wanted:
         return Objection(f"it is above profile {wanted} already, and none is ever lowered")
-    for obstacle in find_obstacles(subject.reads, subject.station, presence, wanted, subject.now, root=_root(subject)):
+    found = find_obstacles(
+        subject.reads,
+        subject.station,
+        presence,
+        wanted,
+        subject.now,
+        root=_root(subject),
+        allow_unsecured=ALLOW in subject.parameters,
+    )
+    for obstacle in found:
         if not obstacle.is_fetched:
             return Objection(f"{obstacle.why}; to fix: {obstacle.fix}", is_final=False)
     return None
@@ -120,6 +138,7 @@ SET_PROFILE: Final = CampaignKind(
         "root": "CSMS root that stations without TLS get first: a CA of ours, a SHA-256, or none; the one above our "
         "CSMS certificates by default",
         "downgrade": "yes: 2.x stations that allow it themselves go from profile 3 to 2",
+        **ALLOWANCE,
     },
     parse=_parse,
     judge=_judge,

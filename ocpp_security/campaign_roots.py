@@ -7,10 +7,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from chargepki.ocpp_security.campaign_types import CampaignKind, Objection, Order, Subject
+from chargepki.ocpp_security.campaign_types import (
+    ALLOWANCE,
+    CampaignKind,
+    Objection,
+    Order,
+    Subject,
+    known_settings,
+    read_allowance,
+)
 from chargepki.ocpp_security.operations import OperationKind
 from chargepki.ocpp_security.trust_facts import known_certificates
 from chargepki.ocpp_security.trust_messages import list_rounds
+from chargepki.ocpp_security.unsecured import ALLOW, allowance
 from chargepki.ocpp_security.wire import RootUse
 from chargepki.pki.errors import InputError, NotFound
 from chargepki.pki.inventory.reads import Reads
@@ -23,15 +32,13 @@ _USES: Final = tuple(use for use in RootUse if use is not RootUse.V2G_CHAIN)
 
 
 def _parse(given: Mapping[str, str]) -> dict[str, object]:
-    unknown = sorted(set(given) - {"use", "root"})
-    if unknown:
-        raise InputError(f"this kind of campaign has no setting {unknown[0]!r}", fix="it has use, root")
+    known_settings(given, "use", "root", "allow-unsecured")
     if given.get("use") not in [use.value for use in _USES] or not given.get("root"):
         known = ", ".join(use.value for use in _USES)
         raise InputError(
             "a campaign of roots needs a use and a root", fix=f"pass --set use=U (of {known}) --set root=R"
         )
-    return {"use": given["use"], "root": given["root"]}
+    return {"use": given["use"], "root": given["root"], **read_allowance(given)}
 
 
 def find_root(reads: Reads, named: str) -> str:
@@ -99,10 +106,11 @@ def _is_listed(subject: Subject) -> bool:
 
 def _order(subject: Subject, _sealing: Any) -> Order:
     named = find_root(subject.reads, str(subject.parameters["root"]))
-    return Order({"use": subject.parameters["use"], "certificate": named})
+    allowed = allowance(allow=ALLOW in subject.parameters)
+    return Order({"use": subject.parameters["use"], "certificate": named, **allowed})
 
 
-_SETTINGS: Final = {"use": ", ".join(use.value for use in _USES), "root": _ROOT}
+_SETTINGS: Final = {"use": ", ".join(use.value for use in _USES), "root": _ROOT, **ALLOWANCE}
 INSTALL_ROOT: Final = CampaignKind(
     operation=OperationKind.INSTALL_ROOT,
     settings=_SETTINGS,

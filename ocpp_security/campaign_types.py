@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from chargepki.ocpp_security.campaigns import Settlement
 from chargepki.ocpp_security.operations import OperationKind, PasswordSecret
+from chargepki.ocpp_security.unsecured import allowance
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory import SealingKey, Transaction
@@ -16,7 +17,19 @@ from chargepki.pki.inventory.campaign_records import CampaignStationState
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import Actor, OperationRecord, OperationState, PresenceRecord, StationRecord
 
-__all__ = ["CampaignKind", "Objection", "Order", "Subject", "known_settings", "settle_by_operation"]
+__all__ = [
+    "ALLOWANCE",
+    "CampaignKind",
+    "Objection",
+    "Order",
+    "Subject",
+    "known_settings",
+    "read_allowance",
+    "settle_by_operation",
+]
+
+ALLOWANCE: Final = {"allow-unsecured": "yes: over connections without TLS too; recorded with each operation"}
+"""The setting of every kind that changes certificates or roots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,18 @@ def known_settings(given: Mapping[str, str], *names: str) -> dict[str, str]:
             fix=f"it has {', '.join(names)}" if names else "it has none",
         )
     return dict(given)
+
+
+def read_allowance(given: Mapping[str, str]) -> dict[str, object]:
+    """Return the parameter with which certificates and roots may be changed without TLS, where the settings say so.
+
+    Raises:
+        InputError: they say neither yes nor no.
+    """
+    told = given.get("allow-unsecured", "no")
+    if told not in ("yes", "no"):
+        raise InputError("allow-unsecured is yes or no")
+    return allowance(allow=told == "yes")
 
 
 def settle_by_operation(

@@ -166,7 +166,8 @@ class SecurityMixinBase:
             skip_schema_validation: for stations that are known to break the schema.
 
         Raises:
-            StateError: the station was let in only to get a certificate, or `start` does not serve its connection.
+            StateError: the station was let in only to get a certificate, `start` does not serve its connection, or the
+                call would change certificates or roots without TLS, which `CsmsConfig.allow_unsecured` does not allow.
             OCPPError: the payload or the answer breaks its schema, or the station answered with a CALLERROR.
             TimeoutError: no answer within the response timeout.
             ConnectionClosed: the connection ended first.

@@ -121,6 +121,8 @@ class SendAttempt:
     """Not held to its schema, nor its answer: what a station gets wrong is to be read, and repeated to it."""
     lets_in: int | None = None
     """Profile that is expected of the station from this attempt on, although it is lower than before (A05.FR.08)."""
+    unsecured: bool = False
+    """A change of certificates or roots that goes out without TLS, as an operator has allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ class Snapshot:
     """Of the live connection."""
     security_profile: int
     """Of the live connection."""
+    allowed_unsecured: bool = False
+    """Whether the endpoint allows changes of certificates and roots without TLS for this station."""
     sent_here: bool = False
     """Whether the last attempt went out over this very connection; otherwise the station has come back since."""
     booted_here: bool = False

@@ -173,6 +173,7 @@ class OperationStore:
         *,
         version: OcppVersion,
         security_profile: int,
+        allowed_unsecured: bool = False,
         sent_here: bool = False,
         booted_here: bool = False,
         password_sent_here: bool = False,
@@ -185,7 +186,8 @@ class OperationStore:
         """Read what `operations.next_step` needs.
 
         Args:
-            sent_here: see `Snapshot`, as for `booted_here`, `password_sent_here` and `admitted_pending`.
+            allowed_unsecured: see `Snapshot`, as for `sent_here`, `booted_here`, `password_sent_here` and
+                `admitted_pending`.
             profile: id of the certificate profile that the triggered use is issued under, for `trigger-renewal`
                 and `set-profile`.
             delivered: see `Snapshot.delivered`.
@@ -211,6 +213,7 @@ class OperationStore:
             station=self._inventory.get_station(operation.station),
             version=version,
             security_profile=security_profile,
+            allowed_unsecured=allowed_unsecured,
             sent_here=sent_here,
             booted_here=booted_here,
             password_sent_here=password_sent_here,
@@ -243,7 +246,12 @@ class OperationStore:
                 "operation.attempt",
                 operation.id,
                 now=now,
-                details={"station": operation.station, "number": attempt.number, "action": attempt.action},
+                details={
+                    "station": operation.station,
+                    "number": attempt.number,
+                    "action": attempt.action,
+                    **({"unsecured": True} if step.unsecured else {}),
+                },
             )
             return attempt
 

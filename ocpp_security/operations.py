@@ -29,6 +29,7 @@ from chargepki.ocpp_security.operations_trust import check_trust_parameters, rea
 from chargepki.ocpp_security.password_change import PasswordAnswer
 from chargepki.ocpp_security.passwords import check_password
 from chargepki.ocpp_security.sign_certificate import is_unprocessed
+from chargepki.ocpp_security.unsecured import ALLOW, check_allowance, guard_step
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import CertificateUse
 from chargepki.pki.errors import InputError, printable
@@ -59,17 +60,29 @@ __all__ = [
 ]
 
 _MAX_ATTEMPTS = 3
+_MAY_BE_UNSECURED = frozenset(
+    {
+        OperationKind.DELETE_ROOT,
+        OperationKind.INSTALL_ROOT,
+        OperationKind.SET_PROFILE,
+        OperationKind.TRIGGER_RENEWAL,
+    }
+)
 
 
 def check_parameters(kind: OperationKind, parameters: Mapping[str, object], secret: PasswordSecret | None) -> None:
     """Refuse parameters that the kind does not take.
 
     `trigger-renewal`: ``use`` (a `CertificateUse` value), optionally ``evse`` (integer > 0). `set-password`: none,
-    and a sealed `PasswordSecret`.
+    and a sealed `PasswordSecret`. Those that change certificates or roots: optionally ``allow_unsecured`` (true), with
+    which they may do so over a connection without TLS.
 
     Raises:
         InputError: unknown, missing or wrong parameters.
     """
+    if kind in _MAY_BE_UNSECURED and ALLOW in parameters:
+        check_allowance(parameters)
+        parameters = {name: value for name, value in parameters.items() if name != ALLOW}
     if kind is OperationKind.UPDATE_FIRMWARE:
         check_firmware_parameters(parameters)
         return
@@ -122,7 +135,7 @@ def next_step(snapshot: Snapshot, now: datetime) -> Step:
             f"operation {snapshot.operation.id} is of the unknown kind {snapshot.operation.kind!r}",
             fix="run the release that made it",
         ) from None
-    step = _STEPS[kind](snapshot, now)
+    step = guard_step(_STEPS[kind](snapshot, now), snapshot)
     if isinstance(step, Finish) or now < snapshot.operation.deadline:
         return step
     return expire(snapshot.operation, snapshot.attempts)

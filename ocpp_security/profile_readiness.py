@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from chargepki.ocpp_security.profile_needs import is_expiring
+from chargepki.ocpp_security.unsecured import ALLOW, is_secured
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import CertificateRecord, CertificateState, Delivery, PresenceRecord, StationRecord
@@ -42,6 +43,8 @@ class ObstacleKind(StrEnum):
 
 
 _CERTIFICATE: Final = (ObstacleKind.NO_CERTIFICATE, ObstacleKind.EXPIRING)
+_CHANGED: Final = (ObstacleKind.NO_ROOT, *_CERTIFICATE)
+_UNSECURED: Final = ", and without TLS it gets none unless --allow-unsecured says so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,13 @@ def find_obstacles(
     now: datetime,
     *,
     root: str | None = None,
+    allow_unsecured: bool = False,
 ) -> tuple[Obstacle, ...]:
     """Return why *station* could not come in if *profile* were demanded from now on; empty when it can.
 
     Args:
         root: SHA-256 of the CSMS root that the operation would install (`find_csms_root`), if any.
+        allow_unsecured: whether the operation may install it over a connection without TLS.
 
     Clause: A05.FR.02, A05.FR.03 (1.6: A05.FR.02 to A05.FR.04), A05.FR.07.
     """
@@ -89,7 +94,9 @@ def find_obstacles(
         found.append(Obstacle(ObstacleKind.NO_ROOT, why, fix, is_fetched=root is not None))
     if profile == 3:
         found += _certificate(reads, station, now)
-    return tuple(found)
+    if is_secured(presence.security_profile) or allow_unsecured:
+        return tuple(found)
+    return tuple(replace(each, why=each.why + _UNSECURED) if each.kind in _CHANGED else each for each in found)
 
 
 def needs_password(station: StationRecord, profile: int) -> bool:
@@ -139,15 +146,19 @@ def describe_steps(
     profile, root = int(str(parameters["profile"])), parameters.get("root")
     is_16 = presence is not None and presence.protocol == OcppVersion.V16.value
     steps = []
+    unsecured = ""
+    if presence is not None and not is_secured(presence.security_profile):
+        unsecured = ", without TLS, which was allowed" if parameters.get(ALLOW) else "; refused while it has no TLS"
     if parameters.get("downgrade"):
         steps.append("ask whether it may be lowered: AllowSecurityProfileDowngrade (A05.FR.08)")
     if root is not None:
-        steps.append(f"read its CSMS roots, and install {str(root)[:16]}… unless it lists that (M03, M05)")
+        there = "unless it lists that (M03, M05)"
+        steps.append(f"read its CSMS roots, and install {str(root)[:16]}… {there}{unsecured}")
     has_own = with_password and profile < 3 and presence is not None and presence.protocol == OcppVersion.V21.value
     if with_password and not has_own:
         steps.append("give it a password of its own (A01)")
     if profile == 3 and any(item.kind in _CERTIFICATE for item in _certificate(reads, station, now)):
-        steps.append("have it fetch a certificate (A02)")
+        steps.append(f"have it fetch a certificate (A02){unsecured}")
     if is_16:
         steps.append(f"set SecurityProfile to {profile}, after which it reconnects (1.6 A05.FR.05 to FR.07)")
     else:

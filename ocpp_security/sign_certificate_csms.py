@@ -28,6 +28,7 @@ from chargepki.ocpp_security.sign_certificate import (
     place_of,
 )
 from chargepki.ocpp_security.signed_chain import chain_to_send
+from chargepki.ocpp_security.unsecured import refuse_request
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.ocpp_security.wire import (
     CertificateUse,
@@ -149,8 +150,13 @@ class CsmsCertificateFlow:
         order_id = next((self._open[place] for place in self._open if place[0] is use), None)
         return self._entries[order_id].order if order_id is not None else None
 
-    def sign_requested(self, payload: Payload, now: datetime) -> tuple[Payload, list[CsmsEffect]]:
+    def sign_requested(
+        self, payload: Payload, now: datetime, *, allowed: bool = True
+    ) -> tuple[Payload, list[CsmsEffect]]:
         """Judge a SignCertificate request (schema-checked) and return the answer and what to do after sending it.
+
+        Args:
+            allowed: false for one that came over a connection without TLS, which nobody has allowed: it is refused.
 
         Clause: A02.FR.11, A02.FR.12 (answer), A02.FR.03 (PKCS#10 in PEM), A02.FR.04 (the CA signs, not the CSMS),
         A02.FR.25 (requestId), 1.6 A02.FR.13 (O).
@@ -162,6 +168,8 @@ class CsmsCertificateFlow:
             received = parse_sign_certificate(self.version, payload)
             words = self.version if received.dialect is None else OcppVersion.V201
             use = self._judge.use_planned(received.use)
+            if not allowed:
+                raise refuse_request(self.station.id)
             request = self._judge.judge(received.csr, use)
             open_entry = self._find_open(place_of(use, request))
             if open_entry is None or open_entry.order.request.der != request.der:

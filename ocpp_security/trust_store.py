@@ -62,8 +62,9 @@ class TrustPolicy:
     """CertificateStoreMaxLength (1.6), CertificateEntries.maxLimit (2.x)."""
     additional_check: bool = False
     """AdditionalRootCertificateCheck: a new CSMS root has to be signed by the old one (M05.FR.09 to FR.16)."""
-    needs_tls: bool = False
-    """Refuse changes over an unsecured connection, which the standard does not forbid and several stations do."""
+    needs_tls: bool = True
+    """Refuse changes of roots and certificates over a connection without TLS, as several stations do; the standard
+    does not forbid them."""
     protects_last: bool = True
     """Refuse to delete the last CSMS or manufacturer root (M04.FR.03 allows the refusal)."""
     hash_defects: frozenset[HashDefect] = frozenset()
@@ -109,7 +110,7 @@ def plan_install(
     Raises:
         OcppRefusal: Rejected, with its reason code.
 
-    Clause: M05.FR.03 (1.6: store full), FR.06, FR.07, FR.09 to FR.12, FR.17.
+    Clause: M05.FR.03 (1.6: store full), FR.06, FR.07, FR.09 to FR.12, FR.17; ocpp-security 12, row 32.
     """
     if policy.needs_tls and not over_tls:
         raise _rejected("roots are not changed over an unsecured connection", "UnsupportedRequest")
@@ -139,6 +140,7 @@ def plan_delete(
     *,
     own: Sequence[tuple[bytes, bytes | None]] = (),
     in_use: bytes | None = None,
+    over_tls: bool = True,
 ) -> DeletePlan:
     """Decide about a DeleteCertificate; the hash does not tell the use, so every match goes.
 
@@ -146,8 +148,10 @@ def plan_delete(
         own: the station's own certificates, each with its issuer's if it is known.
         in_use: the root that verified the server of this connection.
 
-    Clause: M04.FR.02 to FR.06; ocpp-security 12, rows 34, 35 and 69.
+    Clause: M04.FR.02 to FR.06; ocpp-security 12, rows 32, 34, 35 and 69.
     """
+    if policy.needs_tls and not over_tls:
+        return DeletePlan("Failed", why="roots are not changed over an unsecured connection")
     for certificate, issuer in own:
         if issuer is not None and _names(hash_data, certificate, issuer, policy):
             return DeletePlan("Failed", why="it is the station's own certificate (M04.FR.06)")

@@ -130,6 +130,10 @@ class CsmsConfig:
     """Of exiResponse to stations of 2.0.1 and 1.6; 2.1 has 17000."""
     heartbeat_interval: timedelta = timedelta(minutes=5)
     duplicate: DuplicatePolicy = DuplicatePolicy.NEWEST
+    allow_unsecured: tuple[str, ...] = ()
+    """Shell patterns of the stations whose certificates and roots may be changed over a connection without TLS
+    (profile 1, or 0), on a line that is protected otherwise; ``("*",)`` is all of them. For the others such a change
+    is refused: their CSRs, and CertificateSigned, InstallCertificate and DeleteCertificate to them."""
     require_serial_number_16: bool = False
     """Close a profile-3 connection of OCPP 1.6 whose BootNotification names no serial number. A wrong one closes it in
     any case; a missing one does in 2.x (B01.FR.11), while 1.6 has no such rule and its field is optional."""

@@ -31,6 +31,7 @@ from chargepki.ocpp_security.log_store import note_status
 from chargepki.ocpp_security.rpc import CallReceived, Limits, ProtocolViolation, RpcSession, random_message_id
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.throttle import WindowCounter
+from chargepki.ocpp_security.unsecured import CURE, find_change, has_consent, is_secured, refuse_call
 from chargepki.ocpp_security.versions import OcppVersion, Role
 from chargepki.ocpp_security.wire import parse_boot_notification
 from chargepki.ocpp_security.wire_time import wire_time
@@ -126,12 +127,46 @@ class StationConnection:
         )
 
     async def call(
-        self, action: str, payload: dict[str, Any], timeout: timedelta | None = None, *, unchecked: bool = False
+        self,
+        action: str,
+        payload: dict[str, Any],
+        timeout: timedelta | None = None,
+        *,
+        unchecked: bool = False,
+        consented: bool = False,
     ) -> dict[str, Any]:
-        """Call the station; see `RpcLink.call`."""
+        """Call the station; see `RpcLink.call`.
+
+        Args:
+            consented: it may change certificates or roots without TLS, as somebody has allowed.
+
+        Raises:
+            StateError: it would, and nobody has.
+        """
+        change = None if consented or self.allows_changes else find_change(self.version, action, payload)
+        if change is not None:
+            self.note_unsecured(change)
+            raise refuse_call(self.station.id, change)
         patience = timeout or self._services.config.limits.call_timeout
         self.standing.calling(action, payload)
         return await self.link.call(action, payload, patience, unchecked=unchecked)
+
+    @property
+    def allows_changes(self) -> bool:
+        """Whether certificates and roots may be changed over it: it has TLS, or the configuration allows it without."""
+        return is_secured(self.profile) or self._services.unsecured.allows(self.station.id)
+
+    async def may_be_certified(self) -> bool:
+        """Say whether a certificate may be ordered and delivered over it; an open operation may allow that as well."""
+        services = self._services
+        return self.allows_changes or await services.offload.read(
+            lambda: has_consent(services.inventory, self.station.id)
+        )
+
+    def note_unsecured(self, change: str) -> None:
+        """Log and record that *change* was refused because the connection has no TLS."""
+        cause = f"{change} was refused over a connection without TLS (profile {int(self.profile)})"
+        self.note(Incident("unsecured-change", cause, CURE, "UnsecuredChangeRefused", variant=change))
 
     def presence(self, now: datetime, *, connected: bool = True) -> PresenceRecord:
         """Return the inventory row that says this station is (or was) connected here."""
@@ -205,7 +240,7 @@ class StationConnection:
                 return await self._boot(event, now)
             case "SignCertificate":
                 self._has_requested = True
-                return await self.renewal.sign_requested(payload, now)
+                return await self.renewal.sign_requested(payload, now, allowed=await self.may_be_certified())
             case "SecurityEventNotification":
                 await self._security_event(payload, now)
                 return Reply({}) if self.embedding is None else await self._ask_embedding(event, {})

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -93,6 +93,7 @@ class CsmsServer:
         tls: ssl.SSLContext | None,
         client_trust: ClientTrust | None = None,
         duplicate: DuplicatePolicy | None = None,
+        allow_unsecured: Iterable[str] | None = None,
     ) -> None:
         """Serve new connections with other TLS material; open connections keep what they began with.
 
@@ -100,6 +101,8 @@ class CsmsServer:
             tls: a context for the same security profiles as the one before; ``None`` where there was none.
             client_trust: ``None`` leaves it as it is.
             duplicate: what becomes of second connections from now on; ``None`` leaves it as it is.
+            allow_unsecured: in place of `CsmsConfig.allow_unsecured`, for open connections too; ``None`` leaves it as
+                it is.
 
         Raises:
             InputError: the profiles of the endpoint and the context do not fit together.
@@ -110,6 +113,8 @@ class CsmsServer:
             self.security.trust(client_trust)
         if duplicate is not None:
             self.security.duplicate = duplicate
+        if allow_unsecured is not None:
+            self.security.services.unsecured.patterns = tuple(allow_unsecured)
 
     async def start(self) -> None:
         """Bind, and begin to serve.

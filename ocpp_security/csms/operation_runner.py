@@ -158,6 +158,8 @@ class OperationRunner:
             if isinstance(step, Finish):
                 await self._off(self._store.finish, operation, step, self._services.clock())
                 _log.info("operation %s on %s: %s", operation.id, station, step.state.value)
+                if step.outcome.get("unsecured"):
+                    connection.note_unsecured(operation.kind)
                 return
             is_here = self._services.registry.find(station) is connection and _may_be_called(connection)
             if self._stopping or not is_here:
@@ -183,6 +185,7 @@ class OperationRunner:
             operation,
             version=connection.version,
             security_profile=int(connection.profile),
+            allowed_unsecured=self._services.unsecured.allows(connection.station.id),
             sent_here=operation.id in connection.attempted,
             booted_here=connection.has_booted,
             password_sent_here=connection.password_sent,
@@ -221,7 +224,8 @@ class OperationRunner:
         connection.password_sent |= step.password is not None and step.password.step is PasswordStep.PEND
         payload, error = None, None
         try:
-            payload = await connection.call(step.action, step.payload, unchecked=step.unchecked)
+            # What may not go without TLS, the step has refused already.
+            payload = await connection.call(step.action, step.payload, unchecked=step.unchecked, consented=True)
         except CallRefused as exc:
             # An answer that we could not read proves nothing about what the station did.
             error = exc.rpc_code if exc.origin is Origin.PEER else None

@@ -135,7 +135,8 @@ class PlugAndCharge:
         if is_ours.get(found.message):
             return await self._transferred(payload)
         if found.message == "SignCertificate" and CertificateUse.V2G in self._connection.renewal.flow.plans:
-            reply = await self._connection.renewal.sign_requested(payload, now)
+            allowed = await self._connection.may_be_certified()
+            reply = await self._connection.renewal.sign_requested(payload, now, allowed=allowed)
             return Reply(wrap_answer(found, reply.payload), reply.then)
         return None
 

@@ -94,9 +94,13 @@ class Renewal:
         self._delivered: dict[CertificateUse, tuple[datetime, str]] = {}
         self._refused: dict[CertificateUse, tuple[datetime, str]] = {}
 
-    async def sign_requested(self, payload: dict[str, Any], now: datetime) -> Reply:
-        """Answer a SignCertificate request once it is durable; the CA signs afterwards (A02.FR.11, A02.FR.04)."""
-        answer, effects = self.flow.sign_requested(payload, now)
+    async def sign_requested(self, payload: dict[str, Any], now: datetime, *, allowed: bool = True) -> Reply:
+        """Answer a SignCertificate request once it is durable; the CA signs afterwards (A02.FR.11, A02.FR.04).
+
+        Args:
+            allowed: see `CsmsCertificateFlow.sign_requested`.
+        """
+        answer, effects = self.flow.sign_requested(payload, now, allowed=allowed)
         order = next((effect.order for effect in effects if isinstance(effect, Issue)), None)
         ticket: asyncio.Future[IssuedCertificate] | None = None
         if order is not None:
@@ -259,11 +263,14 @@ class Renewal:
         try:
             if connection is None or connection.link.is_closing or connection.version is not self.flow.version:
                 raise CallUnanswered(effect.action, sent=False)
+            if order is not None and not await connection.may_be_certified():
+                connection.note_unsecured(effect.action)
+                raise CallUnanswered(effect.action, sent=False)
             if order is not None and not await self._begin(effect, order):
                 cause = f"certificate {effect.certificate_id} is not sent: it was revoked, has expired, or is settled"
                 self._note("delivery-withdrawn", cause, "", None)
                 return self.flow.withdrawn(order, services.clock())
-            answer = await connection.call(effect.action, effect.payload)
+            answer = await connection.call(effect.action, effect.payload, consented=order is not None)
             status = read_status(unwrap_answer(WireCall(effect.action, effect.payload), answer))
         except CallRefused as exc:
             # An answer that we could not read proves nothing about what the station did.

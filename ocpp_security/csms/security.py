@@ -48,6 +48,7 @@ from chargepki.ocpp_security.passwords import PasswordVerifier
 from chargepki.ocpp_security.security_profile import SecurityProfile
 from chargepki.ocpp_security.status import StatusGateway
 from chargepki.ocpp_security.throttle import WindowCounter
+from chargepki.ocpp_security.unsecured import UnsecuredLinks
 from chargepki.pki.aio import Issuer
 from chargepki.pki.errors import ChargePkiError, StateError, UnavailableError
 from chargepki.pki.inventory import Inventory, Transaction
@@ -101,6 +102,7 @@ class CsmsSecurity:
             background=Background(),
             status=gateway,
             contracts=contracts,
+            unsecured=UnsecuredLinks(config.allow_unsecured),
         )
         self.metrics = CsmsMetrics()
         self.metrics.watch_connections(lambda: len(self.registry))

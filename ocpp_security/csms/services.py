@@ -14,6 +14,7 @@ from chargepki.ocpp_security.csms.journal import SecurityJournal
 from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.csms.registry import Registry
 from chargepki.ocpp_security.status import StatusGateway
+from chargepki.ocpp_security.unsecured import UnsecuredLinks
 from chargepki.pki.aio import Issuer
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.records import Actor, ActorKind
@@ -38,6 +39,7 @@ class Services:
     background: Background
     status: StatusGateway
     contracts: ContractChecker | None
+    unsecured: UnsecuredLinks
 
     @property
     def clock(self) -> Callable[[], datetime]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from chargepki.ocpp_security import pnc_transfer
-from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode
+from chargepki.ocpp_security.errors import CallErrorAnswer, OcppRefusal, RpcErrorCode, StatusAnswer
 from chargepki.ocpp_security.events import SecurityEvent
 from chargepki.ocpp_security.firmware_flow import update_action
 from chargepki.ocpp_security.link import Reply
@@ -18,6 +18,7 @@ from chargepki.ocpp_security.station.log_upload import LogUploader
 from chargepki.ocpp_security.station.misbehaviour import Misbehaviour
 from chargepki.ocpp_security.station.progress import Milestone
 from chargepki.ocpp_security.versions import OcppVersion
+from chargepki.ocpp_security.wire import find_trigger_use, status_answer
 from chargepki.pki.errors import ChargePkiError, InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["StationAnswers"]
 
 _REPORTED_AT_ONCE: Final = 20
+_UNSECURED: Final = "certificates are not changed over a link without TLS"
 # What this station says to messages that it need not act on; everything else is NotSupported.
 _FIXED_ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "CancelReservation": {"status": "Rejected"},
@@ -159,6 +161,10 @@ class StationAnswers:
 
     def _triggered(self, action: str, payload: dict[str, Any]) -> Reply:
         station, session = self._station, self._session
+        if not station.takes_certificates and find_trigger_use(station.version, action, payload) is not None:
+            station.tell(Milestone.CSR_REFUSED, "the CSMS asked for a CSR without TLS: it gets none")
+            told = StatusAnswer("Rejected", "UnsupportedRequest", _UNSECURED)
+            return Reply(status_answer(station.version, told))
         answer, effects = station.flow.triggered(action, payload, station.clock())
         if answer["status"] == "Accepted":
             station.tell(Milestone.TRIGGERED, "the CSMS asked for a new certificate")
@@ -188,6 +194,11 @@ class StationAnswers:
             raise OcppRefusal("never answered", answer=CallErrorAnswer(RpcErrorCode.INTERNAL_ERROR, "hangs"))
         if does(Misbehaviour.SIGNED_REFUSED):
             return Reply({"status": "Rejected"})
+        if not station.takes_certificates:
+            # Not InvalidChargingStationCertificate: nobody has looked at the certificate.
+            station.tell(Milestone.CERTIFICATE_REFUSED, "refused the certificate: it came without TLS")
+            told = StatusAnswer("Rejected", "UnsupportedRequest", _UNSECURED)
+            return Reply(status_answer(station.version, told))
         answer, effects = station.flow.certificate_signed(payload, station.clock())
         before = [item for item in effects if not isinstance(item, (Reconnect, RaiseEvent))]
         after = [item for item in effects if isinstance(item, (Reconnect, RaiseEvent))]

@@ -127,7 +127,7 @@ class StationRoots:
                 return {"status": "Accepted"}
             return self._install(version, payload, now, over_tls)
         if action == "DeleteCertificate":
-            return {"status": "Accepted"} if does(Misbehaviour.DELETE_FORGOTTEN) else self._delete(payload)
+            return {"status": "Accepted"} if does(Misbehaviour.DELETE_FORGOTTEN) else self._delete(payload, over_tls)
         asked = payload.get("certificateType")
         names = [asked] if isinstance(asked, str) else asked or []
         uses = [parse_root_use(version, name) for name in names]
@@ -177,10 +177,10 @@ class StationRoots:
         self._tell(f"installed a root for {use.value}" + (", the old one as fallback" if plan.fallback else ""))
         return {"status": "Accepted"}
 
-    def _delete(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+    def _delete(self, payload: Mapping[str, Any], over_tls: bool) -> dict[str, Any]:
         own = [(item.chain_der[0], self._issuer(item)) for item in self._own()]
         asked = payload["certificateHashData"]
-        plan = plan_delete(asked, self._findable(), self.policy, own=own, in_use=self.in_use)
+        plan = plan_delete(asked, self._findable(), self.policy, own=own, in_use=self.in_use, over_tls=over_tls)
         if plan.status != "Accepted":
             self._tell(f"did not delete a root: {plan.why}")
             return {"status": plan.status}

@@ -250,6 +250,11 @@ class StationSimulator:
         return self._profile is not None and self._profile > 1
 
     @property
+    def takes_certificates(self) -> bool:
+        """Whether it takes certificates over this connection: it has TLS, or the station does without."""
+        return self.is_secured or not self._policy.needs_tls
+
+    @property
     def uses_certificate(self) -> bool:
         """Whether the slot in use opens its connections with a certificate once there is one."""
         profile = self.network.profile

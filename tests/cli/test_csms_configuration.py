@@ -41,6 +41,7 @@ issue = {ChargingStationCertificate = "acme-cso-sub", V2GCertificate = "acme-cpo
 issue_here = true
 forward_secrecy_only = true
 duplicate = "probe"
+allow_unsecured = ["OLD-*"]
 metrics_listen = "127.0.0.1:9443"
 upload_listen = "127.0.0.1:9444"
 upload_url = "https://logs.example.org"
@@ -214,9 +215,11 @@ def test_a_new_certificate_file_and_sighup_are_applied_while_connections_live_on
     service.process.send_signal(signal.SIGHUP)
     service.wait_for("did you mean listen")
     assert served_certificate(port) == renewed.der
-    settings.write_text(good + 'duplicate = "probe"\nforward_secrecy_only = true\nlog_json = true\n')
+    settings.write_text(
+        good + 'duplicate = "probe"\nforward_secrecy_only = true\nlog_json = true\nallow_unsecured = "OLD-*"\n'
+    )
     service.process.send_signal(signal.SIGHUP)
-    said = service.wait_for("applied from chargepki.toml: forward_secrecy_only, duplicate")
+    said = service.wait_for("applied from chargepki.toml: forward_secrecy_only, duplicate, allow_unsecured")
     assert "warning: log_json has changed in chargepki.toml; restart to apply it" in said
     service.wait_for("(SIGHUP)")
     assert served_certificate(port) == renewed.der

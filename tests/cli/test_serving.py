@@ -58,8 +58,9 @@ def queueing(run: CommandLine, place: Path) -> Iterator[Service]:
     for identity in ("CS-9", "CS-10"):
         run("station", "add", identity, "--security-profile", "1", "--password-file", place / "password")
     service = Service(
-        run, place, "--security-profile", "1", "--issue", "ChargingStationCertificate=t-cso-sub:ocpp/charging-station"
-    )
+        run, place, "--security-profile", "1", "--allow-unsecured", "*",
+        "--issue", "ChargingStationCertificate=t-cso-sub:ocpp/charging-station",
+    )  # fmt: skip
     yield service
     service.stop()
 
@@ -81,13 +82,19 @@ def test_a_queued_csr_is_counted_and_its_answer_is_told(run: CommandLine, place:
     assert line.startswith("20") and "ocpp/charging-station  issued t-cso-sub@1 serial " in line
     assert made["id"].partition(":")[2] in line
     assert run("inventory", "list", "--json").json()["queued_requests"] == 0
+    taken = ("--allow-unsecured", "--until", "certificate-installed", "--timeout", "60s")
+    run(*simulated(queueing, place, "CS-9", *ACME, *taken))
 
 
 @pytest.mark.parametrize("profiles", ["0,1", "1"])
 def test_an_endpoint_without_tls_says_what_that_means(run: CommandLine, place: Path, profiles: str) -> None:
-    service = Service(run, place, "--security-profile", profiles)
+    allowed = ("--allow-unsecured", "OLD-*") if profiles == "1" else ()
+    issue = ("--issue", "ChargingStationCertificate=t-cso-sub")
+    service = Service(run, place, "--security-profile", profiles, *issue, *allowed)
     service.stop()
     assert "passwords in clear text (A00.FR.201" in service.said()
+    words = "roots of stations like OLD-* are changed without TLS" if allowed else "CSRs are refused on this port"
+    assert words in service.said()
     assert ("anybody who knows a station's identity can speak in its name" in service.said()) is (profiles != "1")
 
 

@@ -112,6 +112,33 @@ def test_a_slot_of_2_1_gets_a_password_of_its_own_and_no_other_version(fleet: Co
     fleet.run("station", "set-profile", "NEW", *words).check_one_error(3)
 
 
+def test_what_profile_1_would_bring_without_tls_needs_an_allowance_that_is_recorded(fleet: CommandLine) -> None:
+    """ocpp-security 12, row 32."""
+    words = ("station", "set-profile", "NEW", "2", "--url", URL, "--dry-run", "--json")
+    told, allowed = fleet(*words), fleet(*words, "--allow-unsecured")
+    assert "and without TLS it gets none unless --allow-unsecured" in told.stderr
+    assert "allow-unsecured" not in allowed.stderr
+    assert told.json()["steps"][0].endswith("; refused while it has no TLS")
+    assert allowed.json()["steps"][0].endswith(", without TLS, which was allowed")
+    assert "allow_unsecured" not in told.json()["parameters"]
+    assert allowed.json()["parameters"]["allow_unsecured"] is True
+    fleet.run("station", "set-profile", "NEW", "2", "--record-only", "--allow-unsecured").check_one_error(2)
+    renewal = fleet("station", "trigger-renewal", "NEW", "--allow-unsecured", "--dry-run", "--json").json()
+    assert renewal["parameters"]["allow_unsecured"] is True
+    settings = {
+        "set-profile": ("profile=2", f"url={URL}"),
+        "install-root": ("use=csms", "root=t-cso-root"),
+        "delete-root": ("use=csms", "root=t-cso-root"),
+        "trigger-renewal": ("use=charging-station",),
+    }
+    for kind, given in settings.items():
+        pairs = [word for text in given for word in ("--set", text)]
+        create = ("campaign", "create", f"a-{kind}", "--kind", kind, *pairs, "--all")
+        made = fleet(*create, "--set", "allow-unsecured=yes", "--json").json()
+        assert made["parameters"]["allow_unsecured"] is True
+        fleet.run(*create, "--set", "allow-unsecured=maybe").check_one_error(3)
+
+
 def test_the_migration_plan_tells_what_would_be_fetched(fleet: CommandLine) -> None:
     rows = fleet("station", "migrate", "--plan", "--to", "2", "--json").json()["stations"]
     assert {row["station"]: row["verdict"] for row in rows} == {

@@ -54,7 +54,8 @@ def snapshot(
         "op-1", OperationKind.SET_PROFILE.value, "CS1", parameters, OperationState.RUNNING, "alice", NOW,
         NOW + timedelta(days=1),
     )  # fmt: skip
-    made = Snapshot(operation, attempts, station_record(), version, live, sent_here=here)
+    # Most begin on profile 1, without TLS.
+    made = Snapshot(operation, attempts, station_record(), version, live, allowed_unsecured=True, sent_here=here)
     return replace(made, **more)  # type: ignore[arg-type]  # by name
 
 

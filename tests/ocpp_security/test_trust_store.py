@@ -117,11 +117,15 @@ def test_the_additional_check_wants_the_signature_of_the_old_root() -> None:
     assert install(make("Second CA", OLD, nth=7), chain, CHECKS) == "InvalidCertificate"
 
 
-def test_an_unsecured_connection_changes_nothing_where_that_is_wanted() -> None:
+def test_an_unsecured_connection_changes_nothing_unless_that_is_wanted() -> None:
     """ocpp-security 12, row 32."""
-    with pytest.raises(OcppRefusal):
-        plan_install(C, pem(OTHER), (), TrustPolicy(needs_tls=True), AT, over_tls=False)
-    assert plan_install(C, pem(OTHER), (), POLICY, AT, over_tls=False).root.der == OTHER.der
+    installed, without = held((C, OLD), (C, OTHER)), TrustPolicy(needs_tls=False)
+    with pytest.raises(OcppRefusal) as refused:
+        plan_install(C, pem(NEW), installed, POLICY, AT, over_tls=False)
+    assert refused.value.answer == StatusAnswer("Rejected", "UnsupportedRequest")
+    assert plan_install(C, pem(NEW), installed, without, AT, over_tls=False).root.der == NEW.der
+    assert plan_delete(hash_of(OTHER), installed, POLICY, over_tls=False).status == "Failed"
+    assert plan_delete(hash_of(OTHER), installed, without, over_tls=False).status == "Accepted"
 
 
 def hash_of(made: Made, issuer: Made | None = None, algorithm: str = "SHA256") -> dict[str, str]:

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from chargepki.ocpp_security.station import Progress, RetryPolicy, StationSimulator, StationStore, parse_conduct
+from chargepki.ocpp_security.trust_store import TrustPolicy
 from testkit.csms_rig import PASSWORD
 
 __all__ = ["Desk", "desk_with"]
@@ -77,6 +78,8 @@ async def desk_with(
     **options: Any,
 ) -> AsyncIterator[tuple[Desk, StationSimulator, list[Progress]]]:
     desk, told = Desk(), list[Progress]()
+    # The desk has no TLS; what a station does with that has a test of its own.
+    options.setdefault("trust_policy", TrustPolicy(needs_tls=False))
     store = StationStore(folder)
     store.set_password(PASSWORD)
     for use, pem in (roots or {}).items():

@@ -58,10 +58,10 @@ async def die_when_answered(self, effects, ticket, answered):
 
 call = StationConnection.call
 
-async def die_before_sending(self, action, payload, timeout=None):
+async def die_before_sending(self, action, payload, timeout=None, **options):
     if action == "CertificateSigned":
         die()
-    return await call(self, action, payload, timeout)
+    return await call(self, action, payload, timeout, **options)
 
 if point in ("accepted", "queue"):
     Renewal._follow = die_when_answered
@@ -80,7 +80,7 @@ async def main():
         authority = Authority(inventory, keys, actor=actor, public_url="http://pki.example")
         issuer = aio.QueueIssuer(inventory, actor=actor) if point == "queue" else aio.Authority(authority)
         plans = {CertificateUse.CHARGING_STATION: IssuePlan("t-cso-sub", "ocpp/charging-station")}
-        config = CsmsConfig(security_profiles=frozenset({1}), plans=plans)
+        config = CsmsConfig(security_profiles=frozenset({1}), plans=plans, allow_unsecured=("*",))
         async with CsmsServer(config, inventory, issuer) as server:
             print(server.port, flush=True)
             await asyncio.Event().wait()

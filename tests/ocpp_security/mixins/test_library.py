@@ -26,8 +26,8 @@ from chargepki.ocpp_security.spelling import spell_members
 from chargepki.ocpp_security.versions import OcppVersion
 from chargepki.pki import aio
 from chargepki.pki.errors import InputError, StateError
-from testkit.csms_rig import PASSWORD, Rig, run_on
-from testkit.ocpp_peers import foreign_station, open_socket
+from testkit.csms_rig import ORGANIZATION, PASSWORD, Rig, run_on
+from testkit.ocpp_peers import Credential, build_station_csr, foreign_station, open_socket
 from testkit.own_csms import OwnCsms, Station16, Station21, Station201, own_csms
 
 VERSIONS = ("ocpp1.6", "ocpp2.0.1", "ocpp2.1")
@@ -174,6 +174,30 @@ def test_call_behaves_as_that_of_the_package(rig: Rig) -> None:
                 await station.call(request)
 
     run_on("asyncio", story())
+
+
+def test_a_team_changes_no_root_and_signs_no_csr_without_tls_unless_it_says_so(rig: Rig) -> None:
+    """ocpp-security 12, row 32."""
+    rig.add_station("TEAM-PLAIN", profile=1)
+    install = ocpp.v201.call.InstallCertificate(certificate_type="CSMSRootCertificate", certificate=rig.root_pem)
+    csr = build_station_csr(Credential().key, "TEAM-PLAIN", ORGANIZATION)
+
+    async def story(allow: tuple[str, ...]) -> tuple[str, str]:
+        async with (
+            own_csms(rig, 1, allow_unsecured=allow) as team,
+            foreign_station(team.url, "TEAM-PLAIN", "ocpp2.0.1", password=PASSWORD) as peer,
+        ):
+            await peer.boot("TEAM-PLAIN")
+            try:
+                installed = (await team.stations["TEAM-PLAIN"].call(install)).status
+            except StateError as error:
+                installed = str(error)
+            return installed, await peer.send_csr(csr)
+
+    refused, signed = run_on("asyncio", story(()))
+    assert "InstallCertificate is not sent to TEAM-PLAIN over a connection without TLS" in refused
+    assert signed == "Rejected"
+    assert run_on("asyncio", story(("TEAM-*",))) == ("Accepted", "Accepted")
 
 
 def test_a_handler_that_skips_validation_gets_what_breaks_the_schema_but_a_csr_is_always_checked(rig: Rig) -> None:

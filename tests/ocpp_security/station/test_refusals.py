@@ -172,3 +172,45 @@ def test_the_sub_cas_of_a_listed_chain_stand_leaf_side_first_or_not(tmp_path: Pa
     )
     found = roots._misreported(OcppVersion.V21, listed)["certificateHashDataChain"][0]["childCertificateHashData"]
     assert found == (children[::-1] if names else children)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_tls_nothing_is_changed_at_the_station(tmp_path: Path, version: str) -> None:
+    """ocpp-security 12, row 32: each change with the status that its message has for it."""
+    # Two of them: the last one is kept for another reason.
+    roots = "".join(to_pem("CERTIFICATE", each.root_der) for each in (operator("Fleet"), ACME))
+    info = {} if version == "ocpp1.6" else {"reasonCode": "UnsupportedRequest"}
+    use = "CentralSystemRootCertificate" if version == "ocpp1.6" else "CSMSRootCertificate"
+    trigger = (
+        ("ExtendedTriggerMessage", "SignChargePointCertificate")
+        if version == "ocpp1.6"
+        else ("TriggerMessage", "SignChargingStationCertificate")
+    )
+
+    async def story() -> None:
+        held = {"csms": roots.encode()}
+        async with desk_with(tmp_path, version=version, trust_policy=TrustPolicy(), roots=held) as (desk, station, _):
+            await desk.expect("StatusNotification")
+
+            async def told(action: str, payload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+                answer = await desk.call(action, payload)
+                return answer["status"], {k: v for k, v in answer.get("statusInfo", {}).items() if k == "reasonCode"}
+
+            listed = await desk.call(
+                "GetInstalledCertificateIds", {"certificateType": use if version == "ocpp1.6" else [use]}
+            )
+            if version == "ocpp1.6":
+                data = listed["certificateHashData"][0]
+            else:
+                data = listed["certificateHashDataChain"][0]["certificateHashData"]
+            other = to_pem("CERTIFICATE", ROGUE.root_der)
+            install = {"certificateType": use, "certificate": other}
+            assert await told("InstallCertificate", install) == ("Rejected", info)
+            assert await told("DeleteCertificate", {"certificateHashData": data}) == ("Failed", {})
+            assert await told("CertificateSigned", signed(leaf(ACME, new_key().public_key()))) == ("Rejected", info)
+            assert await told(trigger[0], {"requestedMessage": trigger[1]}) == ("Rejected", info)
+            assert len(station.roots.installed()) == 2 and not (station.flow.pending or station.flow.installed)
+            # Nobody has looked at the certificate: it is not an invalid one.
+            assert "InvalidCharging" not in str(station.store.state.events)
+
+    run_on("asyncio", story())
