@@ -12,7 +12,8 @@ from chargepki.cli.values import DURATION
 
 __all__ = ["campaign"]
 
-_KINDS = ("trigger-renewal", "set-password", "set-profile", "get-log", "update-firmware")
+_KINDS = ("trigger-renewal", "set-password", "set-profile", "install-root", "delete-root", "get-log", "update-firmware")
+"""All but the one that `campaign replace` creates; written out, so that help needs none of their modules."""
 _USES = ("charging-station", "v2g", "v2g20", "combined")
 _ENDED = ("failed", "unreached", "skipped", "cancelled")
 _STATES = ("waiting", "running", "done", *_ENDED)

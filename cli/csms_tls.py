@@ -21,7 +21,7 @@ from chargepki.ocpp_security.sign_certificate import CertificateUse, IssuePlan
 from chargepki.ocpp_security.tls import TlsIdentity, missing_issuer, missing_suites, server_context
 from chargepki.pki import files, keys, names
 from chargepki.pki.authority import Authority, IssueOrder
-from chargepki.pki.authority.cross import links_to_earlier
+from chargepki.pki.authority.cross import links_to_earlier, links_to_later
 from chargepki.pki.errors import InputError, printable
 from chargepki.pki.inventory.records import CaRecord, CaState
 from chargepki.pki.keys import KeyAlgorithm
@@ -258,11 +258,16 @@ def server_identities(
 
 
 def _links(authority: Authority, ca: CaRecord) -> tuple[bytes, ...]:
-    """Return what takes a station that holds an earlier generation of the root to the present one."""
+    """Return what leads from the root above *ca* to the generations that stations may hold in its place.
+
+    Below the newest generation these are the earlier ones. Before *ca* was moved there, it is the later one that a new
+    station was given alone. Never both: a verifier that picks one of two cross-certificates does not try the other.
+    """
     root = ca
     while root.issuer is not None:
         root = authority.inventory.get_ca(root.issuer)
-    return links_to_earlier(authority.inventory, root, authority.now())
+    now = authority.now()
+    return links_to_earlier(authority.inventory, root, now) or links_to_later(authority.inventory, root, now)
 
 
 def _host_name(host: str) -> str:

@@ -162,7 +162,7 @@ def register(state: GlobalState, name: str, public_key: str, *, dry_run: bool, b
     with approving(state, **brought):
         record = _catalogue(state).register_approver(name, spki, now=utc_now())
     if not dry_run:
-        state.output.say(f"{record.id} may approve releases from now on")
+        state.output.say(f"{record.id} may approve from now on")
     state.output.fields("chargepki/firmware-approver", approver_row(record))
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "cross_request_id",
     "cross_sign",
     "links_to_earlier",
+    "links_to_later",
     "prepare_cross",
 ]
 
@@ -215,6 +216,21 @@ def links_to_earlier(reads: Reads, root: CaRecord, now: datetime) -> tuple[bytes
             break
         links.append(link.der)
         root = before
+    return tuple(links)
+
+
+def links_to_later(reads: Reads, root: CaRecord, now: datetime) -> tuple[bytes, ...]:
+    """Return *old with new* for *root* and each generation after it, the oldest first (DER).
+
+    Behind a chain that ends below *root*, whoever holds a newer generation alone finds its own.
+    """
+    links: list[bytes] = []
+    while (after := reads.find_ca(f"{root.name}@{root.generation + 1}")) is not None:
+        link = next((each for each in cross_certificates_of(reads, root, now) if each.ca == after.id), None)
+        if link is None or link.der is None or after.state is CaState.REVOKED:
+            break
+        links.append(link.der)
+        root = after
     return tuple(links)
 
 

@@ -102,10 +102,11 @@ def _named_as_certified(record: CaRecord, info: IssuerInfo) -> IssuerInfo:
 def _check_may_sign(record: CaRecord, *, for_crl: bool) -> None:
     usable = (CaState.ACTIVE, CaState.RETIRED, CaState.REVOKED) if for_crl else (CaState.ACTIVE,)
     if record.state not in usable or record.certificate_der is None:
+        is_pending = record.state is CaState.PENDING
         raise StateError(
             f"CA {record.id} is {record.state.value}",
-            why="it may not sign" if record.state is not CaState.PENDING else "its creation was interrupted",
-            fix="use another CA" if record.state is not CaState.PENDING else "run the same `ca create` again",
+            why="its creation was interrupted, or its request not answered yet" if is_pending else "it may not sign",
+            fix="run the same `ca create` again, or `ca accept` the answer" if is_pending else "use another CA",
         )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
+from chargepki.cli.campaign import campaign as cli_campaign
+from chargepki.ocpp_security.campaign_kinds import KINDS
 from testkit.command_line import CommandLine, snapshot
 
 FIELDS = {
@@ -79,6 +82,16 @@ def test_what_makes_no_campaign_is_refused(fleet: CommandLine, words: tuple[str,
     before = snapshot(fleet.home)
     fleet.run("campaign", "create", *RENEW, *words).check_one_error(code)
     assert snapshot(fleet.home) == before
+
+
+def test_every_kind_that_a_csms_carries_out_can_be_ordered(fleet: CommandLine, place: Path) -> None:
+    option = next(each for each in cli_campaign.commands["create"].params if each.name == "kind")
+    assert isinstance(option.type, click.Choice)
+    assert {*option.type.choices, "replace-certificate"} == set(KINDS), "that one is ordered with `campaign replace`"
+    for kind in ("install-root", "delete-root"):
+        words = ("--kind", kind, "--set", "use=csms", "--set", "root=t-cso-root", "--all", "--dry-run", "--json")
+        plan = fleet("campaign", "create", kind, *words).json()["stations"]
+        assert len(plan) == 5 and all(item["verdict"] in ("ready", "later") for item in plan)
 
 
 def test_an_update_needs_an_approved_release(fleet: CommandLine) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 
+import click
 import pytest
 
+from chargepki.cli.main import cli
 from chargepki.ocpp_security.rollover_plan import BreakReason, RolloverPlan, StepKind, rollover_plan
 from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.rollover import RolloverOrder, roll_over
@@ -69,6 +72,15 @@ def test_before_the_rollover_stations_break_when_the_root_ends(authority: Author
     assert plan.unknown == ("D",)
     kinds = [step.kind for step in plan.steps]
     assert kinds == [StepKind.ASK, StepKind.ROLL_OVER, StepKind.INSTALL, StepKind.MOVE, StepKind.DELETE]
+    for step in plan.steps:  # each is one that the program takes
+        words = shlex.split(step.command)[1:]
+        with cli.make_context("chargepki", words) as context:
+            command: click.Command = cli
+            while isinstance(command, click.Group):
+                name, found, words = command.resolve_command(context, words)
+                assert found is not None, step.command
+                context, command = click.Context(found, info_name=name, parent=context), found
+            command.make_context(name, list(words), parent=context.parent)
     assert plan.steps[2].command.endswith("--set use=csms --set root=t-root@2 --station A --station B")
 
 

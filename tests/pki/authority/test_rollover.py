@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from chargepki.pki.authority import Authority, CaOrder, IssuedCertificate, IssueOrder, batch, queue
-from chargepki.pki.authority.cross import links_to_earlier
+from chargepki.pki.authority.cross import links_to_earlier, links_to_later
 from chargepki.pki.authority.external import connect_ca
 from chargepki.pki.authority.issuance import Issuer, complete
 from chargepki.pki.authority.ocsp import OcspAuthority, ocsp_cas
@@ -171,6 +171,20 @@ def test_three_generations_of_a_root_are_linked_one_to_the_next(authority: Autho
     leaf = issue(authority)
     for number in (1, 2, 3):
         verify_chain(leaf.certificate_der, [*leaf.chain[1:], *links], [der_of(authority, f"t-root@{number}")], at=NOW)
+
+
+def test_what_is_below_the_first_generation_is_linked_to_each_that_followed(authority: Authority) -> None:
+    leaf = issue(authority)
+    roll(authority, "t-root")
+    last = roll(authority, "t-root", again=True)
+    first = authority.inventory.get_ca("t-root@1")
+    links = links_to_later(authority.inventory, first, NOW)
+    for number in (1, 2, 3):
+        verify_chain(leaf.certificate_der, [*leaf.chain[1:], *links], [der_of(authority, f"t-root@{number}")], at=NOW)
+    assert links_to_later(authority.inventory, last.ca, NOW) == ()
+    assert last.old_with_new is not None
+    authority.revoke(last.old_with_new.id, "superseded")
+    assert links_to_later(authority.inventory, first, NOW) == links[:1]
 
 
 def test_a_crash_after_the_activation_leaves_nothing_that_the_repeat_does_not_complete(
