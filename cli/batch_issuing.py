@@ -31,7 +31,7 @@ __all__ = ["issue_folder"]
 
 _CHUNK: Final = 64
 """Files that share their two commits at least; as many as an interrupted run repeats at most in each process."""
-_MOST_CHUNK: Final = 256
+_MOST_CHUNK: Final = 512
 """Files that share their two commits in a large folder, where repeating some is the smaller cost."""
 _CHUNKS_A_PROCESS: Final = 8
 """More than this many, so that all processes end at about the same time and progress is seen."""

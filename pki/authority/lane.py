@@ -22,6 +22,8 @@ from chargepki.pki.authority.request_record import stored_verdicts
 from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.codec import CERTIFICATE, dump_json
 from chargepki.pki.inventory.records import Actor
+from chargepki.pki.inventory.traits import text_of
+from chargepki.pki.inventory.verdict_forms import VerdictForm
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.policy_record import Asking, judge_rate, judge_same_key, judge_secrecy
 from chargepki.pki.policy_settings import PolicySettings
@@ -71,7 +73,7 @@ class Lane:
             quick = fill(known, now=now, choose_shard=lambda _: prepared.shard, serial=serial)
             judge_quick(kind, quick)
             record = replace(quick.to_prepared().record, station=prepared.record.station)
-            if record == prepared.record:
+            if record == prepared.record and text_of(quick.row.values) == kind.traits:
                 kind.proven = True
             else:
                 self._kinds[asked.key] = None
@@ -104,7 +106,7 @@ def _take_apart(prepared: Prepared, asked: Asked, now: datetime) -> Kind | None:
     )
     listed = list(record.verdict["record"])
     verdict = {**record.verdict, "record": [*listed, *stored_verdicts(on_record)]}
-    opening = f'{{"content":"{verdict["content"]}",'
+    opening = f'{{"content":"{verdict["content"]}"'
     whole = dump_json(verdict, "the verdict")
     subject = tuple(record.subject.split(common_name))
     texts = tuple(whole.removeprefix(opening).split(common_name))
@@ -115,15 +117,18 @@ def _take_apart(prepared: Prepared, asked: Asked, now: datetime) -> Kind | None:
     if issuer.ca.crl_shard_size is None and profile.max_der_bytes is None:
         pointers, _ = choose_place(profile, issuer, record.subject_der, asked.usual.spki, (), lambda _: None)
         template = load_template(profile, issuer.info, pointers, KeyAlgorithm.SECP256R1, order.criticality)
+    before, between, behind = texts
+    values = CERTIFICATE.encode(record)
     return Kind(
         issuer,
         policy,
         profile,
         rules[0],
-        CERTIFICATE.encode(record),
+        values,
         name,
         subject,
-        texts,
+        VerdictForm.of(('{"content":"', f'"{before}', between, behind)),
+        text_of(values),
         details,
         len(listed),
         content_frame(order, ca_id=issuer.ca.id),

@@ -110,7 +110,6 @@ def fill(known: Known, *, now: datetime, choose_shard: ChooseShard, serial: int)
     tbs = template.fill(serial, dated.encoded, name, usual.spki, usual.spki[-65:])
     csr_sha256, hexadecimal = sha256_hex(asked.encoded), f"{serial:x}"
     content = hashlib.sha256(kind.frame[0] + csr_sha256.encode() + kind.frame[1]).hexdigest()
-    first, second, third = kind.verdict
     values = {
         **kind.static,
         **dated.values,
@@ -123,7 +122,7 @@ def fill(known: Known, *, now: datetime, choose_shard: ChooseShard, serial: int)
         "tbs": tbs,
         "station": None,
         "csr": asked.encoded,
-        "verdict": f'{{"content":"{content}",{first}{common_name}{second}{common_name}{third}',
+        "verdict": kind.form.shorten(content, common_name, common_name),
         "shard": shard.number if shard else None,
     }
     covered: dict[str, object] = {
@@ -135,7 +134,7 @@ def fill(known: Known, *, now: datetime, choose_shard: ChooseShard, serial: int)
     for added in CERTIFICATE.added:
         if covered[added] is None:
             del covered[added]
-    row = BulkRow(values, common_name.join(kind.details), covered)
+    row = BulkRow(values, common_name.join(kind.details), covered, kind.form, kind.traits)
     return Quick(
         order, issuer, row, tbs, common_name, dated.window, dated.clamped, shard, kind.judged_first, kind.policy
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from chargepki.pki import der
 from chargepki.pki.authority.issuance import Issuer, Prepared
@@ -16,6 +16,7 @@ from chargepki.pki.csr_usual import UsualRequest, read_usual
 from chargepki.pki.inventory.bulk_records import BulkRow
 from chargepki.pki.inventory.codec import CERTIFICATE, Value, load_json
 from chargepki.pki.inventory.records import Actor, CaRecord, CertificateRecord, CertificateState, CrlShardRecord
+from chargepki.pki.inventory.verdict_forms import VerdictForm, whole_verdict
 from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.profiles.base import AttributeRule, Profile
 from chargepki.pki.template import Template, Window
@@ -52,11 +53,20 @@ class Quick(NamedTuple):
         """Of the certificate."""
         return str(self.row.values["id"])
 
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The whole verdict."""
+        found: dict[str, Any] = load_json(
+            whole_verdict(str(self.row.values["verdict"]), {self.row.form.id: self.row.form})
+        )
+        return found
+
     def to_prepared(self) -> Prepared:
         """Return the same for `issuance.reserve`, which judges it against the record with care."""
         record = CERTIFICATE.decode([self.row.values[name] for name in CERTIFICATE.columns])
+        verdict = self.verdict
         # That nothing is on record was assumed; it is judged now.
-        verdict = {**record.verdict, "record": record.verdict["record"][: self.judged_first]}
+        verdict["record"] = verdict["record"][: self.judged_first]
         record = replace(record, verdict=verdict)
         return Prepared(self.order, self.issuer, record, self.clamped, self.shard, self.policy)
 
@@ -82,7 +92,7 @@ class Quick(NamedTuple):
             sha256=sha256,
             station=cast("str | None", values["station"]),
             csr=cast("bytes", values["csr"]),
-            verdict=load_json(str(values["verdict"])),
+            verdict=self.verdict,
             issued_at=now,
             shard=cast("int | None", values["shard"]),
         )
@@ -136,8 +146,10 @@ class Kind:
     name: Name
     subject: tuple[str, ...]
     """Text of the subject before and behind the common name."""
-    verdict: tuple[str, ...]
-    """JSON of the verdict behind the content digest: before, between and behind the two places of the common name."""
+    form: VerdictForm
+    """Of the verdict; its values are the content digest, and the common name twice."""
+    traits: str | None
+    """Stored text of what its certificates have in common (`inventory.traits`)."""
     details: tuple[str, ...]
     """JSON of the audit entry before and behind the common name."""
     judged_first: int

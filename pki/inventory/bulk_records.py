@@ -10,10 +10,14 @@ from typing import Final
 import orjson
 
 from chargepki.pki.inventory.codec import CERTIFICATE, Value
+from chargepki.pki.inventory.verdict_forms import VerdictForm
 
-__all__ = ["BulkRow"]
+__all__ = ["RESERVED", "BulkRow"]
 
 _TABLE: Final = CERTIFICATE.table
+_LATER: Final = ("der", "sha256", "issued_at", "revoked_at", "revocation_reason", "delivery", "invalidity_date")
+RESERVED: Final = tuple(column for column in CERTIFICATE.columns if column not in _LATER)
+"""The columns of which a reservation may hold something: a driver takes its time over nothing, too."""
 
 
 @dataclass(slots=True)
@@ -27,6 +31,10 @@ class BulkRow:
     covered: dict[str, object]
     """What the digest is taken over, in the order of the columns: the values, but octets as ``{"sha256": hex}``, and
     without the columns of later days that hold nothing (`codec.row_digest`)."""
+    form: VerdictForm
+    """What the verdict in `values` names; stored with the first row that needs it."""
+    traits: str | None
+    """Text of the column of that name (`traits`)."""
     digest: str = ""
     """Of the reservation, once it is written."""
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Final
 
 from chargepki.pki.errors import Conflict, StateError
-from chargepki.pki.inventory.bulk_records import BulkRow
-from chargepki.pki.inventory.codec import CERTIFICATE, dump_json, encode_time
+from chargepki.pki.inventory.bulk_records import RESERVED, BulkRow
+from chargepki.pki.inventory.codec import CERTIFICATE, VERDICT_FORM, dump_json, encode_time
 from chargepki.pki.inventory.records import Actor
-from chargepki.pki.inventory.traits import COLUMN, text_of
+from chargepki.pki.inventory.traits import COLUMN
+from chargepki.pki.inventory.verdict_forms import VerdictForm
 from chargepki.pki.inventory.writes import Writes
 
 __all__ = ["BulkWrites", "PlainEntry", "ReservationChanged"]
@@ -24,6 +26,7 @@ PlainEntry = tuple[str, str, str, str, str]
 """Subject, digest of the artefact, and the canonical JSON of details, effects and preconditions."""
 
 _NONE: Final = "[]"
+_reserved: Final = itemgetter(*RESERVED)
 _ISSUE_NAMES: Final = ("der", "sha256", "issued_at", "id", "station", "verdict", "tbs")
 
 
@@ -44,14 +47,36 @@ class BulkWrites(Writes):
     def change_rows(self, statement: str, names: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
         """Run a compiled statement once for each of *rows*, by position; return how many rows of the table changed."""
 
+    def keep_verdict_forms(self, forms: Iterable[VerdictForm], actor: Actor, *, now: datetime) -> None:
+        """Store those forms of verdicts that are not there yet, each with its audit entry (``verdict-form.keep``).
+
+        Raises:
+            StateError: one is there with another content, so that what names it would have lost its verdict.
+        """
+        wanted = {form.id: form for form in forms}
+        entries: list[PlainEntry] = []
+        for name in sorted(wanted.keys() - self.find_verdict_forms(wanted).keys()):
+            row = (name, wanted[name].text)
+            if not self.change_rows("verdict_form_insert", VERDICT_FORM.columns, [row]):
+                raise StateError(
+                    f"the verdict form {name[:16]} is not what it was",
+                    why="the inventory was changed behind our back",
+                    fix="run: chargepki audit verify",
+                )
+            effects = f'[["{VERDICT_FORM.table}","{name}","{VERDICT_FORM.digest_of_row(row)}"]]'
+            entries.append((name, name, "{}", effects, _NONE))
+        self.audit_plainly(actor, "verdict-form.keep", entries, now=now)
+
     def reserve_certificates(self, rows: Sequence[BulkRow], actor: Actor, *, now: datetime) -> None:
         """Store reservations with their audit entries (``certificate.reserve``).
 
         Raises:
             Conflict: a serial is taken under its CA; nothing may be committed then.
+            StateError: as `keep_verdict_forms`.
         """
-        stored = [(*row.values.values(), text_of(row.values)) for row in rows]
-        if self.change_rows("certificate_insert", (*CERTIFICATE.columns, COLUMN), stored) != len(rows):
+        self.keep_verdict_forms([row.form for row in rows], actor, now=now)
+        stored = [(*_reserved(row.values), row.traits) for row in rows]
+        if self.change_rows("certificate_reserve", (*RESERVED, COLUMN), stored) != len(rows):
             raise Conflict("a serial number of the group is taken", fix="repeat the command: others will be drawn")
         entries: list[PlainEntry] = []
         for row in rows:

@@ -63,6 +63,7 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.inventory.restoration_records import RestorationRecord
 from chargepki.pki.inventory.terms_records import StationTermsRecord
 from chargepki.pki.inventory.trust_records import StationRootRecord, StationRootReportRecord, TrustRootRecord
+from chargepki.pki.inventory.verdict_forms import VerdictFormRecord
 
 __all__ = [
     "AUDITED",
@@ -369,6 +370,7 @@ SAVED_QUERY: Final = RowKind("saved_query", SavedQueryRecord, added=("kind",))
 IMPORT_RUN: Final = RowKind("import_run", ImportRunRecord)
 PROVENANCE: Final = RowKind("provenance", ProvenanceRecord, key=("certificate", "place"))
 RESTORATION: Final = RowKind("restoration", RestorationRecord)
+VERDICT_FORM: Final = RowKind("verdict_form", VerdictFormRecord)
 PRESENCE: Final = RowKind("presence", PresenceRecord, key=("station",))
 EVENT_SERIES: Final = RowKind("event_series", EventSeriesRecord, key=("event",))
 ALERT: Final = RowKind("alert", AlertRecord)
@@ -413,6 +415,7 @@ AUDITED: Final[tuple[RowKind[Any], ...]] = (
     IMPORT_RUN,
     PROVENANCE,
     RESTORATION,
+    VERDICT_FORM,
 )
 """Every table whose rows the audit log accounts for."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from chargepki.pki.inventory.verdict_reads import SessionForms
+
 if TYPE_CHECKING:
     from chargepki.pki.inventory.filters import Filter
     from chargepki.pki.inventory.store import Inventory
@@ -50,8 +52,12 @@ def stream_certificates(
         wanted, inventory.dialect, provenance=provenance, also=["verdict"] * with_verdict + ["der"] * with_der
     )
     with inventory.snapshot() as session:
+        forms = SessionForms(session)
         for rows in session.pages(sql, parameters):
-            yield list(map(tuple, rows))
+            if with_verdict:
+                yield [(row[0], forms.whole(row[1]), *row[2:]) for row in rows]
+            else:
+                yield list(map(tuple, rows))
 
 
 def stream_arrays(inventory: Inventory, wanted: Filter, *, provenance: bool = False) -> Iterator[list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -149,19 +148,18 @@ class ImportWrites(Writes):
         before = self._stored(CERTIFICATE, "certificate", id=certificate_id)
         if before["profile"] != FOREIGN:
             raise StateError(f"{certificate_id} was issued here", fix="revoke it with: chargepki cert revoke")
-        record = CERTIFICATE.decode([before[name] for name in CERTIFICATE.columns])
+        record = self._record_of(CERTIFICATE, before)
         if record.state is CertificateState.REVOKED and (
             record.revocation_reason != "certificateHold" or revocation.reason == "certificateHold"
         ):
             return False
-        changed = replace(
-            record,
-            state=CertificateState.REVOKED,
-            revoked_at=revocation.revoked_at,
-            revocation_reason=revocation.reason,
-            invalidity_date=revocation.invalidity_date,
-        )
-        self._update(CERTIFICATE, before, CERTIFICATE.encode(changed))
+        changes = {
+            "state": CertificateState.REVOKED,
+            "revoked_at": revocation.revoked_at,
+            "revocation_reason": revocation.reason,
+            "invalidity_date": revocation.invalidity_date,
+        }
+        self._change(CERTIFICATE, before, changes)
         return True
 
 

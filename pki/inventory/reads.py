@@ -46,6 +46,7 @@ from chargepki.pki.inventory.records import (
 from chargepki.pki.inventory.restoration_reads import RestorationReads
 from chargepki.pki.inventory.terms_reads import TermsReads
 from chargepki.pki.inventory.trust_reads import TrustReads
+from chargepki.pki.inventory.verdict_reads import VerdictReads
 
 __all__ = ["MOST_OF_A_KEY", "Reads", "Row"]
 
@@ -73,6 +74,7 @@ class Reads(
     QuestionReads,
     RestorationReads,
     BulkReads,
+    VerdictReads,
 ):
     """Every read of the inventory.
 
@@ -379,11 +381,14 @@ class Reads(
     # -- helpers ------------------------------------------------------------------------------------------------
 
     def _first(self, kind: RowKind[_R], statement: str, parameters: Mapping[str, object]) -> _R | None:
-        rows = self._rows(statement, parameters)
-        return kind.decode(rows[0]) if rows else None
+        found = self._all(kind, statement, parameters)
+        return found[0] if found else None
 
     def _all(self, kind: RowKind[_R], statement: str, parameters: Mapping[str, object]) -> tuple[_R, ...]:
-        return tuple(kind.decode(row) for row in self._rows(statement, parameters))
+        return self._decoded(kind, self._rows(statement, parameters))
+
+    def _decoded(self, kind: RowKind[_R], rows: Sequence[Row]) -> tuple[_R, ...]:
+        return tuple([kind.decode(row) for row in self._with_whole_verdicts(kind, rows)])
 
     def _paged(
         self, kind: RowKind[_R], filters: Mapping[str, object], after: str | None, limit: int | None
@@ -395,7 +400,7 @@ class Reads(
             size = _PAGE if left is None else min(_PAGE, left)
             page = dict(filters) if after is None else {**filters, "after": after}
             rows = self._select(kind.table, page, key, size)
-            for row in rows:
+            for row in self._with_whole_verdicts(kind, rows):
                 yield kind.decode(row)
             if len(rows) < size:
                 return

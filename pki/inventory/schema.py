@@ -10,7 +10,7 @@ from chargepki.pki.inventory.engine import Database, Session
 
 __all__ = ["NEWEST", "VERSIONS", "ensure_schema", "list_tables"]
 
-VERSIONS: Final = tuple(f"{number:04d}" for number in range(1, 21))
+VERSIONS: Final = tuple(f"{number:04d}" for number in range(1, 22))
 """Every version there has been, oldest first; a test compares it with the migrations."""
 NEWEST: Final = VERSIONS[-1]
 

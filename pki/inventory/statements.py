@@ -47,6 +47,7 @@ from chargepki.pki.inventory import (
     tables,
     terms_tables,
     trust_tables,
+    verdict_tables,
 )
 from chargepki.pki.inventory.arrival_reads import ARRIVING_CERTIFICATE
 from chargepki.pki.inventory.audit_chain import ENTRY_COLUMNS
@@ -128,6 +129,7 @@ TABLES: Final[Mapping[str, Table]] = {
         import_tables.ImportRunRow,
         import_tables.ProvenanceRow,
         restoration_tables.RestorationRow,
+        verdict_tables.VerdictFormRow,
     )
 }
 

@@ -61,7 +61,11 @@ class Writes(Reads):
         """Apply *changes* (typed values by field) to a row and return the new record."""
         import dataclasses
 
-        record = kind.decode([before[name] for name in kind.columns])
-        changed = dataclasses.replace(record, **changes)  # type: ignore[type-var]  # every record is a dataclass
-        self._update(kind, before, kind.encode(changed))
+        changed = dataclasses.replace(self._record_of(kind, before), **changes)  # type: ignore[type-var]  # every record is a dataclass
+        # What is not changed stays as it is stored, which is not always as it would be stored today.
+        self._update(kind, before, {**before, **{n: v for n, v in kind.encode(changed).items() if n in changes}})
         return changed
+
+    def _record_of(self, kind: RowKind[_R], stored: Mapping[str, Value]) -> _R:
+        """Return the record of the stored values of a row."""
+        return self._decoded(kind, [[stored[name] for name in kind.columns]])[0]

@@ -101,7 +101,7 @@ class CertificateWrites(Writes):
             raise StateError(f"the reservation {certificate_id} holds a certificate already", fix=_VERIFY)
         if before["der"] != der:
             raise Conflict(f"the certificate {certificate_id} is recorded with other bytes")
-        return codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
+        return self._record_of(codec.CERTIFICATE, before)
 
     def issue_reserved(
         self, certificate_id: str, der: bytes, sha256: str, issued_at: datetime
@@ -113,7 +113,7 @@ class CertificateWrites(Writes):
             return None
         after = dict(zip(codec.CERTIFICATE.columns, rows[0], strict=True))
         self._note_update(codec.CERTIFICATE, {**after, **dict.fromkeys(changed), "state": "reserved"}, after)
-        return codec.CERTIFICATE.decode(rows[0])
+        return self._record_of(codec.CERTIFICATE, after)
 
     def void_certificate(self, certificate_id: str) -> CertificateRecord:
         """Give up a reservation for good: its serial stays taken and is never signed.

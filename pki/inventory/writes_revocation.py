@@ -63,7 +63,7 @@ class RevocationWrites(Writes):
             StateError: it is not issued, or was revoked for a reason that may not become *reason*.
         """
         before = self._stored(codec.CERTIFICATE, "certificate", id=certificate_id)
-        record = codec.CERTIFICATE.decode([before[name] for name in codec.CERTIFICATE.columns])
+        record = self._record_of(codec.CERTIFICATE, before)
         code = _reason(reason)
         dates = [date for date in (record.invalidity_date, invalidity_date) if date is not None]
         invalid_from = min(dates, default=None)

@@ -227,5 +227,5 @@ def test_large_folders_share_more_files_to_a_commit_and_small_ones_still_all_pro
         return [len(chunk) for chunk in batch_issuing._chunks([Path("x")] * requests, jobs)]
 
     assert sizes(66, 2) == [64, 2]
-    assert set(sizes(2048, 1)) == {256} and set(sizes(1024, 2)) == {64} and max(sizes(100_000, 2)) == 256
+    assert set(sizes(2048, 1)) == {256} and set(sizes(1024, 2)) == {64} and max(sizes(100_000, 2)) == 512
     assert sum(sizes(1337, 3)) == 1337

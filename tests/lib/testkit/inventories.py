@@ -69,6 +69,7 @@ from chargepki.pki.inventory.trust_records import (
     StationRootState,
     TrustRootRecord,
 )
+from chargepki.pki.inventory.verdict_forms import VerdictForm
 from chargepki.pki.keys import spki_der
 from testkit.chains import make
 
@@ -265,6 +266,8 @@ def fill(inventory: Inventory) -> None:
     _fill_contracts(inventory)
     do(inventory, lambda tx: tx.save_query(SavedQueryRecord("soon", "not_after < now + 30d", "alice", NOW)))
     do(inventory, lambda tx: tx.import_certificates([found_certificate()], import_run(), now=NOW))
+    form = VerdictForm.of(('{"content":"', '"}'))
+    do(inventory, lambda tx: tx.keep_verdict_forms([form], ACTOR, now=NOW))
     restoration = RestorationRecord("rs1", NOW, "alice", "bk1", NOW, 1, 7)
     do(inventory, lambda tx: tx.add_restoration(restoration))
 

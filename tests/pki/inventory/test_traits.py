@@ -29,6 +29,7 @@ TO_0016 = (
     "ALTER TABLE certificate DROP COLUMN traits",
     "ALTER TABLE saved_query DROP COLUMN kind",
     "CREATE INDEX ix_certificate_expiry ON certificate (not_after, state, profile, id)",
+    "DROP TABLE verdict_form",
     "UPDATE alembic_version SET version_num = '0016'",
 )
 
