@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,7 @@ def issue(state: GlobalState, /, **options: Any) -> None:
 @click.option("--station", metavar="ID", help="Only certificates of this station.")
 @click.option("--expires-before", type=INSTANT, metavar="T", help="Only those whose notAfter lies before T.")
 @row_options
+@click.option("--with-verdict", is_flag=True, help="JSON holds what each rule said when a certificate was requested.")
 @pass_state
 def list_certificates(
     state: GlobalState,
@@ -132,8 +133,11 @@ def list_certificates(
     at: datetime | None,
     limit: int,
     after: str | None,
+    with_verdict: bool,
 ) -> None:
     """List certificates, by issuing CA and serial."""
+    if with_verdict and not state.output.for_machines:
+        raise click.UsageError("--with-verdict goes with --json and --json-lines; `cert show` tells it to people")
     if profile is not None and profile != "foreign":  # the profile of what was imported
         from chargepki.pki.profiles import get_profile
 
@@ -151,7 +155,9 @@ def list_certificates(
             wanted += equals(name, value)
         wanted += before("not_after", expires_before)
         records = inventory.find_certificates(combined(wanted), after=after, limit=limit + 1)
-    rows = map(certificate_row, records)
+    rows: Iterable[dict[str, Any]] = map(certificate_row, records)
+    if with_verdict:
+        rows = ({**row, "verdict": verdict_rows(inventory.get_certificate(row["id"]).verdict)} for row in rows)
     show_page(state, "chargepki/certificate-list", _COLUMNS, rows, key="certificates", limit=limit)
 
 

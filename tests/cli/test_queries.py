@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from testkit.command_line import CommandLine
+from testkit.databases import copy_rows, postgresql_server, postgresql_url
+
+__all__ = ["postgresql_server", "postgresql_url"]
 
 STATIONS = "profile = 'ocpp/charging-station'"
 
@@ -29,6 +32,19 @@ def test_certificates_are_listed_and_counted_by_a_filter(run: CommandLine) -> No
     years = run("cert", "count", "--by", "not_after", "--step", "year", "--json").json()["counts"]
     assert sum(row["certificates"] for row in years) == len(everything)
     assert all(len(row["value"]) == 4 for row in years)
+
+
+def test_list_tells_what_the_rules_said_when_asked(run: CommandLine) -> None:
+    plain = run("cert", "list", "--json").json()["certificates"]
+    for words in ((), ("--where", "not subject contains '%'")):
+        full = run("cert", "list", "--with-verdict", "--json", *words).json()["certificates"]
+        assert [row.pop("verdict") for row in full] == [
+            run("cert", "show", row["id"], "--json").json()["verdict"] for row in plain
+        ]
+        assert full == plain
+    lines = run("cert", "list", "--with-verdict", "--json-lines", "--ca", "t-cso-sub").json_lines()
+    assert all(rule["outcome"] for line in lines for rule in line["verdict"]) and lines[0]["verdict"]
+    run("cert", "list", "--with-verdict", code=2)
 
 
 def test_flags_and_filters_must_both_hold_and_now_is_the_clock_of_at(run: CommandLine) -> None:
@@ -83,3 +99,50 @@ def test_names_of_queries_are_names(run: CommandLine, name: str) -> None:
 def test_filter_that_cannot_be_read_is_not_saved(run: CommandLine) -> None:
     assert run.run("query", "save", "bad", "contry = 'DE'").code == 3
     assert not run("query", "list", "--json").json()["queries"]
+
+
+HOSTILE = (
+    *("../../etc/passwd", "a/b", "a'b\"c", "x'; DROP TABLE certificate; --", "%s %(id)s :id ?", "\\", " ", "", "*"),
+    *("ｓｏｏｎ", "\u202egnp", "\U0001f4a5", "a\nb", "\x1b[2J", "\udcff", "(" * 50_000, "a" * 100_000, "not " * 30_000),
+)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(run: CommandLine, request: pytest.FixtureRequest) -> CommandLine:
+    """Runs commands on either database, with the same rows."""
+    if request.param == "sqlite":
+        return run
+    url: str = request.getfixturevalue("postgresql_url")
+    copy_rows(run.home / "inventory.db", url)
+    return CommandLine(run.home, {**run.variables, "CHARGEPKI_DATABASE": url})
+
+
+def test_hostile_texts_are_one_error_or_found_nowhere(either: CommandLine) -> None:
+    before = either("cert", "list", "--json").json()["certificates"]
+    for number, text in enumerate(HOSTILE):
+        names = (
+            ("cert", "list", "--query", text),
+            ("query", "show", "--", text),
+            ("query", "save", "--", text, "id = 'x'"),
+        )
+        filters = (("station", "operations", "--where", text), ("query", "save", "fine", "--", text))
+        for words in (*names[number % 2 :], *(filters if number % 3 == 0 or len(text) > 999 else ())):
+            refused = either.run(*words)
+            assert refused.code in (2, 3) and not refused.out, (words, text[:20], refused)
+            assert refused.stderr.count("error: ") == 1 and len(refused.stderr) < 2000, refused.stderr[:3000]
+            assert "\x1b" not in refused.stderr and "\u202e" not in refused.stderr
+        listed = ("cert", "list") if number % 2 else ("station", "operations")
+        assert either.run(*listed, "--after", text).code in (0, 2, 3), (listed, text[:20])
+    assert not either("query", "list", "--json").json()["queries"]
+    assert either("cert", "list", "--json").json()["certificates"] == before
+
+
+def test_hostile_values_are_values(either: CommandLine) -> None:
+    for text in (each for each in HOSTILE if each.isprintable() and 2 < len(each) < 100):
+        quoted = text.replace("'", "''")
+        either("query", "save", "values", f"subject = '{quoted}' or station in ('{quoted}')", "--replace")
+        assert not ids(either, "--query", "values")
+        assert ids(either, "--where", f"id = '{quoted}' or not subject contains '{quoted}' or subject contains '='")
+    # Each % may be any text: what is tried has to stay small.
+    pattern = "%a" * 240 + "%\u00df"
+    assert not ids(either, "--where", f"subject like '{pattern}' or requester like '{pattern}'")
