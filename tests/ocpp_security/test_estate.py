@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chargepki.ocpp_security.drift import find_drift
 from chargepki.ocpp_security.root_impact import CutReason, RootImpact, find_root, root_impact
 from chargepki.pki.errors import Conflict, NotFound
+from chargepki.pki.hashdata import CertificateHashData
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.codec import CERTIFICATE
+from chargepki.pki.inventory.records import CertificateState
+from chargepki.pki.inventory.traits import with_traits
+from chargepki.pki.inventory.trust_records import StationRootReportRecord
 from chargepki.pki.questions import list_authorities
+from testkit.chains import make
 from testkit.estates import CERTIFICATES, fill_estate, made_cas
-from testkit.inventories import NOW
+from testkit.inventories import NOW, do
 
 DAY = timedelta(days=1)
 
@@ -37,6 +46,32 @@ def test_drift_of_the_fleet_is_what_each_station_shows(estate: Inventory) -> Non
     assert found == {("CS-3", "returned"), ("CS-3", "unexplained")}
     more = {(each.station, each.status.finding.value) for each in find_drift(estate, unchecked=True)}
     assert more - found == {("CS-4", "unchecked")}
+
+
+def test_chain_that_a_station_was_given_is_recognised_as_its_own(tmp_path: Path) -> None:
+    leaf = make("SECC leaf", made_cas().sub, nth=6)
+    digest = hashlib.sha256(leaf.der).hexdigest()
+    changes: dict[str, Any] = {
+        "ca": "s@1",
+        "der": leaf.der,
+        "sha256": digest,
+        "station": "CS-4",
+        "state": CertificateState.ISSUED,
+    }
+    record = replace(CERTIFICATES[1], id="s@1:abc", serial="abc", **changes)
+    told = {"hash": CertificateHashData.of(leaf.der, made_cas().sub.der, "SHA256").to_wire(), "children": []}
+    with closing(fill_estate(f"sqlite:///{tmp_path / 'i.db'}", tmp_path)) as inventory:
+        report = StationRootReportRecord("CS-4", "v2g-chain", {"entries": [told]}, NOW)
+        do(inventory, lambda tx: tx.put_root_report(report))
+
+        def about_chains() -> list[tuple[str, str, str | None]]:
+            found = [each for each in find_drift(inventory) if each.status.use == "v2g-chain"]
+            return [(each.station, each.status.finding.value, each.status.label) for each in found]
+
+        before = about_chains()
+        with inventory._database.session() as session:
+            session.run("certificate_insert", with_traits(CERTIFICATE.encode(record)))
+        assert (before, about_chains()) == ([("CS-4", "unexplained", "")], [])
 
 
 def test_cross_certificate_carries_on_while_it_is_valid(estate: Inventory) -> None:
