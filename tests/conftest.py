@@ -15,6 +15,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from testkit.effort import CAMPAIGN
+from tools.conformance import ids_shown_by
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 BARE_PACKAGES = ("pki", "ocpp_security", "cli")
@@ -85,6 +86,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let ``-k`` find a test by what it shows, as the tables of conformance say: ``-k 1.6/A00.FR.318``."""
+    if item.config.option.keyword:
+        item.extra_keyword_matches |= ids_shown_by(item.nodeid)
 
 
 def scope_of(nodeid: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +103,25 @@ def test_a_row_without_tests_says_why(rows: dict[str, tuple[Row, ...]], table: s
         assert row.shown_by or row.missing, row.id
         assert not row.missing or row.missing.partition(": ")[0] in REASONS, row.id
         assert len(set(row.shown_by)) == len(row.shown_by), row.id
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_id_names_its_tests_to_pytest(
+    rows: dict[str, tuple[Row, ...]], table: str, request: pytest.FixtureRequest
+) -> None:
+    """``pytest -k A00.FR.318`` runs what shows it."""
+
+    def names(test: str, keyword: str) -> set[str]:
+        option = SimpleNamespace(keyword=keyword)
+        found: set[str] = set()
+        item = SimpleNamespace(nodeid=test, config=SimpleNamespace(option=option), extra_keyword_matches=found)
+        request.config.hook.pytest_itemcollected(item=item)
+        return found
+
+    for row in rows[table]:
+        wanted = f"{table}-{row.id}" if row.id.isdecimal() else row.id
+        assert [test for test in row.shown_by if wanted not in names(f"{test}[a parameter]", wanted)] == []
+    assert names("tests/test_conformance.py::test_nothing", "A00.FR.318") == set()
 
 
 def test_a_test_that_does_not_exist_is_noticed() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["REASONS", "TABLES", "Row", "load_rows", "missing_tests", "page"]
+__all__ = ["REASONS", "TABLES", "Row", "ids_shown_by", "load_rows", "missing_tests", "page"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "fixtures" / "conformance"
@@ -86,6 +86,29 @@ def missing_tests(rows: Iterable[Row]) -> list[str]:
     return [test for test in named if test.partition("::")[2] not in _tests_of(test.partition("::")[0])]
 
 
+@cache
+def _ids() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for table in TABLES:
+        for row in load_rows(table):
+            for test in row.shown_by:
+                # Numbers alone, as checklists and ambiguities have them, would name half of all tests.
+                found.setdefault(test, set()).add(row.id if not row.id.isdecimal() else f"{table}-{row.id}")
+    return {test: frozenset(ids) for test, ids in found.items()}
+
+
+def ids_shown_by(test: str) -> frozenset[str]:
+    """Return the ids of all rows that name a test, as pytest names it, with or without parameters.
+
+    >>> "A02.FR.17" in ids_shown_by(
+    ...     "tests/ocpp_security/test_sign_certificate_station.py"
+    ...     "::test_a02_fr_17_to_fr_19_n_doublings_make_n_plus_1_resends_counted_in_seconds"
+    ... )
+    True
+    """
+    return _ids().get(test.partition("[")[0], frozenset())
+
+
 def page() -> str:
     """Return the reference page."""
     parts = [
@@ -96,7 +119,8 @@ def page() -> str:
         " not to be ours, with the tests that show it. A row that says *not built*, *not shown* or *not ours* is not"
         " covered; with tests beside it, a part is. Passing our tests is no"
         " certificate: the tool of the certification body has the last word.\n",
-        "Run what a row names with `.venv/bin/python -m pytest` and the name. The tables are"
+        "Every test is known by the ids that it shows, too: `.venv/bin/python -m pytest -k 1.6/A00.FR.318` runs what"
+        " the row of that id names (`ambiguities-32` and `checklists-3` for rows that are numbers). The tables are"
         " `fixtures/conformance/*.toml`; a test fails when a row or a test of a row is missing.\n",
         _counts(),
     ]

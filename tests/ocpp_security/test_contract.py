@@ -35,7 +35,7 @@ from chargepki.ocpp_security.csms.offload import Offload
 from chargepki.ocpp_security.fetch import Fetcher, FetchPolicy
 from chargepki.ocpp_security.pnc_transfer import read_transfer_answer, wrap
 from chargepki.ocpp_security.status import StatusGateway
-from chargepki.pki.authority import IssueOrder
+from chargepki.pki.authority import Authority, IssueOrder
 from chargepki.pki.authority.creation import CaOrder
 from chargepki.pki.authority.ocsp import OcspAuthority
 from chargepki.pki.hashdata import CertificateHashData
@@ -43,6 +43,7 @@ from chargepki.pki.inventory import Inventory
 from chargepki.pki.ocsp import parse_ocsp_request
 from chargepki.pki.pem import to_pem
 from chargepki.pki.provisioning import RoleRoot, add_root, create_contract, revoke_contract, withdraw_root
+from chargepki.pki.status_addresses import status_addresses
 from testkit.authorities import ACTOR
 from testkit.chains import AT, DAY, Made, make
 from testkit.csms_rig import PASSWORD, Rig, run_on
@@ -107,6 +108,9 @@ CONTRACT = make(EMAID, SUB2, ca=False, nth=4, extensions=[(AIA, False)])
 SHORT = make(EMAID, SUB2, ca=False, nth=4, end=AT - DAY / 2, extensions=[(AIA, False)])
 FUTURE = make(EMAID, SUB2, ca=False, nth=4, start=AT + DAY / 2, extensions=[(AIA, False)])
 NO_URL = make(EMAID, SUB2, ca=False, nth=4)
+LIST_URL = "http://lists.mo.example/sub2.crl"
+POINT = x509.DistributionPoint([x509.UniformResourceIdentifier(LIST_URL)], None, None, None)
+LISTED = make(EMAID, SUB2, ca=False, nth=4, extensions=[(x509.CRLDistributionPoints([POINT]), False)])
 STRANGER = make("Stranger CA", nth=5)
 FOREIGN = make(EMAID, STRANGER, ca=False, nth=4)
 CHAIN = {CONTRACT: SUB2, SUB2: SUB1, SUB1: MO, SHORT: SUB2}
@@ -115,12 +119,15 @@ CHAIN = {CONTRACT: SUB2, SUB2: SUB1, SUB1: MO, SHORT: SUB2}
 class Responder(Fetcher):
     """The mobility operator's responder; `said` overrules good."""
 
-    def __init__(self, now: datetime = AT) -> None:
+    def __init__(self, now: datetime = AT, revocation_list: bytes = b"") -> None:
         super().__init__(FetchPolicy())
+        self.revocation_list = revocation_list
         self.said: dict[int, ocsp.OCSPCertStatus] = {}
         self.now = now
 
     async def fetch(self, url: str, *, body: bytes | None = None, content_type: str = "", accept: str = "") -> bytes:
+        if url == LIST_URL:
+            return self.revocation_list
         assert (url, body is not None) == (URL, True)
         serial = parse_ocsp_request(body or b"").cert_ids[0].serial
         made, issuer = next(pair for pair in CHAIN.items() if pair[0].certificate.serial_number == serial)
@@ -165,8 +172,9 @@ def answer(
     anchors: Sequence[Made] = (MO,),
     intermediates: Sequence[Made] = (),
     emaid: str = EMAID,
+    revocation_list: bytes = b"",
 ) -> tuple[str | None, str]:
-    responder = Responder()
+    responder = Responder(revocation_list=revocation_list)
     responder.said = {each.certificate.serial_number: ocsp.OCSPCertStatus.REVOKED for each in revoked}
     responder.said |= {each.certificate.serial_number: ocsp.OCSPCertStatus.UNKNOWN for each in unknown}
     ders = [each.der for each in (*anchors, *intermediates)]
@@ -219,6 +227,34 @@ def test_a_chain_is_judged(
 ) -> None:
     """C07.FR.05, FR.06, FR.13 to FR.17; TC_C_52."""
     assert answer(rig.inventory, offload, {"certificate": text}, **options) == wanted
+
+
+def list_of(issuer: Made = SUB2, *, revoked: Sequence[Made] = (), until: datetime = AT + DAY) -> bytes:
+    builder = x509.CertificateRevocationListBuilder(issuer.certificate.subject, AT - DAY, until)
+    for each in revoked:
+        entry = x509.RevokedCertificateBuilder(each.certificate.serial_number, AT - DAY / 2)
+        builder = builder.add_revoked_certificate(entry.build())
+    assert isinstance(issuer.key, ec.EllipticCurvePrivateKey)
+    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    ("revocation_list", "wanted"),
+    [
+        (list_of(), GOOD),
+        (list_of(revoked=[STRANGER]), GOOD),
+        (list_of(revoked=[LISTED]), REVOKED),
+        (list_of(until=AT - DAY / 4), BROKEN),
+        (list_of(STRANGER), BROKEN),
+        (b"", BROKEN),
+    ],
+    ids=["clean", "of others", "of it", "outdated", "of another CA", "none"],
+)
+def test_a_contract_without_a_responder_is_good_by_its_list_or_not_at_all(
+    rig: Rig, offload: Offload, revocation_list: bytes, wanted: tuple[str, str]
+) -> None:
+    payload = {"certificate": pem(LISTED, SUB2, SUB1)}
+    assert answer(rig.inventory, offload, payload, revocation_list=revocation_list) == wanted
 
 
 @pytest.mark.parametrize(
@@ -314,6 +350,34 @@ def mobility(rig: Rig) -> tuple[bytes, str, str]:
     assert root is not None
     chain = "".join(to_pem("CERTIFICATE", der) for der in issued.chain if der != root)
     return root, chain, issued.record.id
+
+
+def test_a_contract_of_ours_without_any_pointer_is_good_by_the_inventory(
+    rig: Rig, offload: Offload, mobility: tuple[bytes, str, str]
+) -> None:
+    """Who signs its status is at hand, so that it needs no address; where nobody signs, nothing proves it good."""
+    silent = Authority(rig.inventory, rig.keystore, actor=ACTOR)  # without a public URL
+    spki = Credential().key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    subject = (("CN", EMAID), ("O", "MO"))
+    name = (("CN", "silent-sub2"), ("O", "MO"), ("C", "DE"))
+    silent.create_ca(CaOrder("silent-sub2", "iso15118-2/mo-sub2", issuer="mo-sub1", subject=name))
+    issued = silent.issue(IssueOrder(ca="silent-sub2", profile="iso15118-2/contract", spki=spki, subject=subject))
+    assert status_addresses(issued.chain[0]) == ([], [])
+    text = "".join(to_pem("CERTIFICATE", der) for der in issued.chain[:3])
+
+    def judged(signers: OcspAuthority | None) -> tuple[str | None, str]:
+        def clock() -> datetime:
+            return datetime.now(UTC)
+
+        gateway = StatusGateway(rig.inventory, offload, Responder(), signers=signers, clock=clock)
+        checker = ContractChecker(ContractTrust(anchors=(mobility[0],)), rig.inventory, gateway, offload, clock=clock)
+        request = {"idToken": {"idToken": EMAID, "type": "eMAID"}, "certificate": text}
+        verdict = decide(asyncio.run(checker.facts(request, TokenStatus.ACCEPTED)))
+        return verdict.certificate and verdict.certificate.value, verdict.token.value
+
+    assert (judged(None), judged(OcspAuthority(rig.authority))) == (BROKEN, GOOD)
+    rig.authority.revoke(issued.record.id, "keyCompromise")
+    assert judged(OcspAuthority(rig.authority)) == REVOKED
 
 
 async def authorize(peer: Any, version: str, chain: str | None) -> tuple[str, str | None]:
