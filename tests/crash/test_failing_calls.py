@@ -16,12 +16,14 @@ import pytest
 from testkit.crash import SEED, Fault, Outcome, Place, Runner, choose, need_strace
 from testkit.crash_commands import ALL
 from testkit.crash_judge import problems
-from testkit.crash_scenarios import ISSUE, SCENARIOS, Scenario, arguments_of, goes_on, undisturbed
+from testkit.crash_scenarios import ISSUE, Scenario, arguments_of, goes_on, undisturbed
 from testkit.effort import CAMPAIGN
 
 pytestmark = [pytest.mark.slow, pytest.mark.foreign, pytest.mark.timeout(3600 if CAMPAIGN else 300)]
 
 FLUSHES = ("fsync", "fdatasync")
+FREE = (0, 8, 32, 96, 4096)
+"""KiB that a disk has left."""
 MOST = 36
 """At most so many calls are tried in an ordinary test run."""
 SCENARIOS_TRIED = tuple(ALL) if CAMPAIGN else ("create-root", "issue", "revoke", "serve")
@@ -77,17 +79,24 @@ def test_a_failing_call_is_one_clear_error_and_the_repeat_succeeds(
     assert silent < len(calls), "no fault made a difference"
 
 
+@pytest.mark.parametrize("name", ALL if CAMPAIGN else ("issue",))
 def test_a_disk_that_stays_full_is_one_clear_error_and_the_repeat_succeeds(
-    runner: Runner, templates: dict[str, Place], folder: Path
+    name: str, runner: Runner, start_of: Callable[[str], Place], folder: Path
 ) -> None:
+    """From some write to the database on, none succeeds any more; files are among what the small disk below refuses."""
     need_strace()
-    scenario, start = SCENARIOS["issue"], templates["ready"]
+    scenario, start = ALL[name], start_of(name)
     calls = [call for call in undisturbed(runner, scenario, start, folder) if call.name == "pwrite64"]
     wrong: list[str] = []
+    codes: list[int] = []
     for call in choose(calls, sample=2, every=CAMPAIGN):
         fault = Fault(call.name, call.nth, "error=ENOSPC", lasting=True)
-        wrong += one_fault(runner, scenario, start, fault, folder)[1]
+        outcome, found = one_fault(runner, scenario, start, fault, folder)
+        codes.append(outcome.code)
+        wrong += found
+    print(f"{name}: {len(codes)} points from which on the disk was full, seed {SEED}, codes {sorted(set(codes))}")
     assert not wrong, "\n".join([f"seed {SEED}", *wrong])
+    assert codes or not calls, "a command that writes was not tried"
 
 
 @contextlib.contextmanager
@@ -137,6 +146,37 @@ def test_a_command_on_a_disk_that_is_really_full_goes_on_once_there_is_space(
             answers.append(first.code)
         assert problems(place.copy_to(folder / "look")) == []
         assert 4 in answers and 0 in answers, answers
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_on_a_disk_that_is_really_full_goes_on_once_there_is_space(
+    name: str, runner: Runner, start_of: Callable[[str], Place], folder: Path
+) -> None:
+    """Workspace, published files and what the command writes are on one small disk, which leaves it some blocks."""
+    scenario, start = ALL[name], start_of(name)
+    with small_disk(folder / "disk", 64 << 10) as disk:
+        if disk is None:
+            pytest.skip("this process may not mount a small file system; the injected errors stand for it")
+        wrong: list[str] = []
+        answers: list[int] = []
+        for free in FREE:
+            place = start.copy_to(disk / "place")
+            filler = disk / "filler"
+            filler.write_bytes(b"")
+            filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free * 1024)))
+            first = runner.run(place, *arguments_of(scenario, place))
+            filler.unlink()
+            found = [
+                *complaint(first, scenario.ends, lists=scenario.lists),
+                *goes_on(runner, scenario, place, first, start),
+            ]
+            wrong += [f"{free} KiB free: {item}" for item in found]
+            answers.append(first.code)
+            shutil.rmtree(place.root)
+        print(f"{name}: {dict(zip(FREE, answers, strict=True))}")
+        assert not wrong, "\n".join(wrong)
+        assert 0 in answers, "even the largest room was too small"
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--out", "-"), ("--chain-out", "-")])
