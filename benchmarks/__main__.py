@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, Comparison, Limit, Timing, table
+from benchmarks.harness import RESULTS, SIZED, Comparison, Limit, Timing, result_name, table
 from benchmarks.publish import publish
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,6 +33,11 @@ NOT_BENCHMARKS = {
 def names() -> list[str]:
     """Return the benchmark modules, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHMARKS)
+
+
+def sized() -> list[str]:
+    """Return the names of the results that are there of inventories of other sizes than usual."""
+    return sorted(path.stem for name in SIZED for path in RESULTS.glob(f"{name}-*.json"))
 
 
 def read(path: Path) -> list[Comparison]:
@@ -68,17 +73,18 @@ def main() -> int:
     for name in arguments.names or names():
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         # Without this a benchmark that breaks would be reported with the figures of an earlier run.
-        (RESULTS / f"{name}.json").unlink(missing_ok=True)
+        results = RESULTS / f"{result_name(name)}.json"
+        results.unlink(missing_ok=True)
         with tempfile.TemporaryFile() as output:
             # Its own table is left out: the one below covers all.
             subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=FOLDER.parent, stdout=output, check=False)
-        if (RESULTS / f"{name}.json").exists():
-            comparisons += read(RESULTS / f"{name}.json")
+        if results.exists():
+            comparisons += read(results)
         else:
             broken.append(name)
     print(table(comparisons))
     if arguments.publish or not arguments.names:
-        publish(arguments.names or names())
+        publish([result_name(name) for name in arguments.names] or [*names(), *sized()])
     print(f"\nwritten to {RESULTS.relative_to(FOLDER.parent)}/", file=sys.stderr)
     for name in broken:
         print(f"error: benchmark {name} did not run to its end; its message is above", file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from benchmarks.harness import tell
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.address import Dialect
 from chargepki.pki.inventory.audit import AuditKey
@@ -25,13 +26,20 @@ from testkit.loading import loading
 __all__ = ["copy_to_postgresql", "loading", "postgresql_url"]
 
 
-def postgresql_url(name: str) -> str:
-    """Start a PostgreSQL server for this process, and return the URL of a new, empty database of it."""
-    return create_database(server_uri(), name, "template0")
+_MOST_IN_MEMORY = 200_000
+
+
+def postgresql_url(name: str, certificates: int = 0) -> str:
+    """Start a PostgreSQL server for this process, and return the URL of a new, empty database of it.
+
+    Its files lie on disk (``TMPDIR``) where they will hold very many certificates: gigabytes.
+    """
+    return create_database(server_uri(on_disk=certificates > _MOST_IN_MEMORY), name, "template0")
 
 
 def copy_to_postgresql(source: Path, url: str, log_key: AuditKey) -> Inventory:
     """Copy all rows of an inventory in an SQLite file to the empty database at *url*, and return it opened."""
+    tell("copying to PostgreSQL")
     inventory = Inventory.open(url, log_key=log_key)
     if inventory.dialect is not Dialect.POSTGRESQL:
         raise AssertionError(url)

@@ -22,6 +22,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.bulk import loading
+from benchmarks.harness import SIZE, tell
 from benchmarks.material import ACTOR
 from chargepki.pki import keys, names, private_keys
 from chargepki.pki.authority import Authority, CaOrder
@@ -43,7 +44,7 @@ from chargepki.pki.profiles import get_profile
 from chargepki.pki.signer import SoftwareKeyStore
 from chargepki.pki.template import IssuerInfo, Window, assemble_certificate, build_tbs
 
-__all__ = ["AT", "SEED", "Kind", "Made", "fill", "made", "size"]
+__all__ = ["AT", "SEED", "Kind", "Made", "fill", "kept_folder", "made", "size"]
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 """The present of the estate."""
@@ -51,6 +52,7 @@ SEED = 20261101
 _PASSPHRASE = b"benchmark"
 _CHUNK = 1000
 _CHUNKS_A_COMMIT = 25
+_TELLS_FROM = 100_000
 _URL = "http://pki.cso.eu"
 _VENDORS = ("Acme Charging", "Volt AG", "Ladewerk", "Borne SA", "Chargely", "Ampere Ltd", "Kwik", "Elbil")
 _COUNTRIES = ("DE", "FR", "NL", "NO", "IT", "ES", "AT", "SE")
@@ -88,7 +90,12 @@ _CAS = (
 
 def size(default: int) -> int:
     """Return how many certificates to make: ``CHARGEPKI_BENCH_CERTIFICATES``, or *default*."""
-    return int(os.environ.get("CHARGEPKI_BENCH_CERTIFICATES", default))
+    return int(os.environ.get(SIZE, default))
+
+
+def kept_folder() -> str | None:
+    """Return the folder for gigabytes that ``CHARGEPKI_BENCH_FOLDER`` names; ``None``: where the system has room."""
+    return os.environ.get("CHARGEPKI_BENCH_FOLDER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ def made(count: int) -> Iterator[Made]:
 
     Where ``CHARGEPKI_BENCH_FOLDER`` names a folder, it is kept there, and made only once: a million takes minutes.
     """
-    kept = os.environ.get("CHARGEPKI_BENCH_FOLDER")
+    kept = kept_folder()
     with tempfile.TemporaryDirectory(dir=kept) as temporary:
         estate = Made(Path(kept or temporary) / f"estate-{count}-{SEED}")
         if not estate.folder.exists():
@@ -150,12 +157,16 @@ def fill(url: str, folder: Path, count: int, *, seed: int = SEED, jobs: int | No
         changes: dict[str, int] = {}
         chunks = _chunks(_issuers(inventory, folder / "keys"), count, seed, stations, jobs or os.cpu_count() or 1)
         # Many in one transaction: ids are random, so that each writes to nearly every page.
+        written = 0
         while several := list(islice(chunks, _CHUNKS_A_COMMIT)):
             session.begin_write()
             for chunk in several:
                 session.run_many("certificate_insert", chunk)
                 session.run_many("revocation_change_insert", _changes(chunk, changes))
             session.commit()
+            written += sum(map(len, several))
+            if count >= _TELLS_FROM:
+                tell(f"{written} of {count} certificates made")
         session.begin_write()
         for ca, last in changes.items():
             # The newest list of each CA does not tell the last three revocations.

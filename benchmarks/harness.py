@@ -14,15 +14,36 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-__all__ = ["Case", "Comparison", "Limit", "Timing", "command_case", "compare", "main"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "RESULTS",
+    "Case",
+    "Comparison",
+    "Limit",
+    "Timing",
+    "command_case",
+    "compare",
+    "main",
+    "result_name",
+    "tell",
+    "write_measured",
+    "write_results",
+]
 
 RESULTS = Path(__file__).resolve().parent / "results"
+SIZE = "CHARGEPKI_BENCH_CERTIFICATES"
+"""How many certificates the inventory of a benchmark has, where it is not as many as usual."""
+SIZED = frozenset({"reads", "takeover", "checking"})
+_TELLS_FROM = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,17 @@ def command_case(name: str, *arguments: str) -> Case:
     return Case(name, run)
 
 
+def tell(text: str) -> None:
+    """Say on stderr how far a measurement is that takes minutes."""
+    print(f"  {datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def result_name(script: str) -> str:
+    """Return the name of a script's results: those of an inventory of another size than usual have their own."""
+    certificates = os.environ.get(SIZE)
+    return f"{script}-{int(certificates)}" if certificates and script in SIZED else script
+
+
 def _cpu() -> float:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
@@ -116,6 +148,8 @@ def _round(case: Case, seconds: float) -> tuple[float, float, int]:
         used = _cpu() - cpu
         if used >= seconds:
             operations = calls * case.operations
+            if perf_counter() - wall > _TELLS_FROM:
+                tell(f"{case.name}: {operations} in {perf_counter() - wall:.0f} s, {used:.0f} s of CPU")
             return used / operations, (perf_counter() - wall) / operations, operations
 
 
@@ -193,17 +227,30 @@ def _machine() -> dict[str, object]:
 
 
 def write_results(script: str, comparisons: Sequence[Comparison], folder: Path = RESULTS) -> Path:
-    """Write ``results/<script>.json`` and return its path."""
+    """Write comparisons to ``results/<script>.json`` and return its path."""
+    content = {
+        "unit": "CPU seconds per operation",
+        "comparisons": [asdict(comparison) | {"met": comparison.met} for comparison in comparisons],
+    }
+    return _write("chargepki.benchmark", script, content, folder)
+
+
+def write_measured(script: str, measured: DataclassInstance, folder: Path = RESULTS) -> Path:
+    """Write what was measured without a reference to ``results/<script>.json``: the fields that its repr shows."""
+    shown = {field.name: getattr(measured, field.name) for field in fields(measured) if field.repr}
+    return _write("chargepki.measured", script, {"measured": shown}, folder)
+
+
+def _write(schema: str, script: str, content: Mapping[str, object], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{script}.json"
     document = {
-        "schema": "chargepki.benchmark",
+        "schema": schema,
         "schema_version": 1,
         "script": script,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "machine": _machine(),
-        "unit": "CPU seconds per operation",
-        "comparisons": [asdict(comparison) | {"met": comparison.met} for comparison in comparisons],
+        **content,
     }
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path
@@ -269,6 +316,6 @@ def main(script: str, measure: Callable[[], Sequence[Comparison]]) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
     arguments = parser.parse_args(sys.argv[1:])
     comparisons = measure()
-    write_results(script, comparisons, arguments.results)
+    write_results(result_name(script), comparisons, arguments.results)
     print(table(comparisons))
     return 0 if all(comparison.met for comparison in comparisons) else 1

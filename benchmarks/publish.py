@@ -73,12 +73,25 @@ def between(text: str) -> str:
 def render(document: Mapping[str, Any]) -> str:
     """Return the table as Markdown, and under it on which machine and when it was measured."""
     lines = ["| What | against | median (spread) | goal | |", "|---|---|---|---|---|"]
-    scripts: Mapping[str, Any] = document["scripts"]
+    scripts = _largest(document["scripts"])
     for script, result in scripts.items():
         lines += [_row(script, entry) for entry in result["comparisons"]]
     lines.append("")
     lines += _where(scripts)
     return "\n".join(lines) + "\n"
+
+
+def _largest(scripts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out of each script what it measured at a smaller size than another time (``reads``, ``reads-1000000``)."""
+    sizes: dict[str, int] = {}
+    for script in scripts:
+        name, _, size = script.partition("-")
+        sizes[name] = max(sizes.get(name, 0), int(size or 0))
+    return {
+        script: result
+        for script, result in scripts.items()
+        if int(script.partition("-")[2] or 0) == sizes[script.partition("-")[0]]
+    }
 
 
 def _row(script: str, entry: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -21,6 +21,7 @@ __all__ = [
     "attributes",
     "build_name",
     "folded",
+    "folded_or_itself",
     "get",
     "name_der",
     "name_from_der",
@@ -416,6 +417,14 @@ def folded(name: bytes) -> tuple[tuple[tuple[str, int, str], ...], ...]:
         InputError: it is not a Name.
     """
     return tuple([tuple(sorted(map(_prepared, rdn))) for rdn in _rdns(name)])
+
+
+def folded_or_itself(name: bytes) -> Hashable:
+    """Return the same, and for octets that are no Name themselves: they match nothing else."""
+    try:
+        return folded(name)
+    except InputError:
+        return name
 
 
 def _prepared(attribute: tuple[str, der.Tlv]) -> tuple[str, int, str]:

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import names
-from benchmarks.harness import Case, Comparison, Limit, command_case, compare, main, table, write_results
+from benchmarks.harness import (
+    SIZE,
+    SIZED,
+    Case,
+    Comparison,
+    Limit,
+    command_case,
+    compare,
+    main,
+    result_name,
+    table,
+    write_measured,
+    write_results,
+)
 from benchmarks.publish import CLOSING, OPENING, PUBLISHED, README, between, publish, render
+from benchmarks.renewals import MeasuredWave
 
 
 def spin(turns: int) -> None:
@@ -81,7 +96,38 @@ def test_a_failing_command_is_not_measured() -> None:
 def test_the_table_in_the_readme_is_that_of_the_published_figures() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     assert between(README.read_text(encoding="utf-8")) == render(published), "run: python -m benchmarks NAME --publish"
-    assert published["scripts"].keys() <= set(names())
+    assert {script.partition("-")[0] for script in published["scripts"]} <= set(names())
+
+
+def test_results_of_an_inventory_of_another_size_have_a_name_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SIZE, raising=False)
+    assert [result_name(script) for script in ("reads", "lint")] == ["reads", "lint"]
+    monkeypatch.setenv(SIZE, "1000000")
+    assert [result_name(script) for script in ("reads", "lint")] == ["reads-1000000", "lint"]
+    assert set(names()) >= SIZED
+
+
+def test_the_table_tells_of_the_largest_inventory_alone(tmp_path: Path) -> None:
+    comparison, scripts = three_to_one(4.0), ("lint", "reads", "reads-1000000")
+    for script in scripts:
+        write_results(script, [replace(comparison, question=f"a question of {script}")], tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{OPENING}{CLOSING}")
+    publish(scripts, results=tmp_path, published=tmp_path / "published.json", readme=readme)
+    rows = [line.split(" | ")[0] for line in readme.read_text().splitlines() if line.startswith("| a question")]
+    assert rows == ["| a question of lint (`lint`)", "| a question of reads-1000000 (`reads-1000000`)"]
+
+
+def test_what_has_no_reference_is_written_as_it_is_shown(tmp_path: Path) -> None:
+    found = MeasuredWave(
+        stations=10, renewals=2, wall=1.5, cpu=0.5, trigger_to_certificate_p50=0.1, trigger_to_certificate_p99=0.2,
+        heartbeat_p50=0.01, heartbeat_p99=0.02, resident_before=1, resident_after=2, closed=0,
+        triggers=Counter({"CS-1": 1, "CS-2": 1}), states=Counter({"done": 2}), in_use=2,
+    )  # fmt: skip
+    written = json.loads(write_measured("renewals", found, tmp_path).read_text())
+    assert (written["schema"], written["machine"].keys() >= {"cores", "load_1min"}) == ("chargepki.measured", True)
+    assert (written["measured"]["states"], written["measured"]["in_use"]) == ({"done": 2}, 2)
+    assert "triggers" not in written["measured"]
 
 
 def test_a_run_is_published_with_its_spread_its_goal_and_what_was_missed(tmp_path: Path) -> None:

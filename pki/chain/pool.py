@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature
 
-from chargepki.pki import keys
-from chargepki.pki.chain.certificate import PathCertificate, same_name
+from chargepki.pki import keys, names
+from chargepki.pki.chain.certificate import PathCertificate
 from chargepki.pki.chain.policy import AnchorUse, TrustAnchor, WorkBudget
 from chargepki.pki.chain.refusals import PathRefusal
 from chargepki.pki.der import DerError
@@ -73,6 +73,7 @@ class Pool:
         self._sorted: tuple[PathCertificate, ...] | None = None
         self._by_subject: dict[bytes, list[PathCertificate]] = {}
         self._by_der: dict[bytes, PathCertificate] = {}
+        self._spelled: dict[Hashable, list[bytes]] | None = None
         self._add(wanted.items())
 
     def _check_count(self, count: int) -> None:
@@ -129,6 +130,7 @@ class Pool:
         larger.budget, larger.uses, larger.notes = self.budget, self.uses, list(self.notes)
         larger.has_anchor = self.has_anchor
         larger._by_der = dict(self._by_der)
+        larger._spelled = None
         larger._by_subject = {subject: list(group) for subject, group in self._by_subject.items()}
         larger._check_count(len(self._by_der) + len(fresh))
         larger._add([(der, False) for der in fresh])
@@ -144,7 +146,14 @@ class Pool:
 
     def spellings(self, subject: bytes) -> list[bytes]:
         """Return the encodings of subjects here that differ from *subject* and are the same name."""
-        return [other for other in self._by_subject if other != subject and same_name(other, subject)]
+        spelled = self._spelled
+        if spelled is None:
+            # Few ask. Made as a whole before it is seen, because other threads may be looking.
+            spelled = {}
+            for each in self._by_subject:
+                spelled.setdefault(names.folded_or_itself(each), []).append(each)
+            self._spelled = spelled
+        return [other for other in spelled.get(names.folded_or_itself(subject), ()) if other != subject]
 
 
 def _preference(candidate: PathCertificate) -> tuple[bool, float, bytes]:

@@ -26,7 +26,7 @@ from chargepki.pki.lint.run import judge_view, unreadable
 from chargepki.pki.lint.settings import LintSettings
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
-from chargepki.pki.questions.authorities import AuthorityCertificate, has_signed, list_authorities
+from chargepki.pki.questions.authorities import AuthorityCertificate, Signers, has_signed, list_authorities
 
 __all__ = ["RangeJudge", "RangeResult"]
 
@@ -100,6 +100,7 @@ class RangeJudge:
         good = [each for each in self._authorities if not each.is_revoked]
         anchors, bag = [each.der for each in good if each.is_root], [each.der for each in good]
         self._whole = ChainVerifier(anchors, bag, budget=self._budget)
+        self._signers = Signers(self._authorities)
         self._own = {each.ca: each for each in self._authorities if each.ca is not None}
         self._issuers: dict[str, _Issuer] = {}
         self._unverified = frozenset(rule.id for rule in all_rules() if rule.unverified)
@@ -203,7 +204,7 @@ class RangeJudge:
         """Return the issuer of a CA's certificates: of ours by record, of imported ones by the key that signed one."""
         own = self._own.get(ca)
         # One of ours is the issuer whatever a signature says: path validation judges each.
-        candidates = [own] if own is not None else [each for each in self._authorities if has_signed(each.view, view)]
+        candidates = (own,) if own is not None else self._signers.of(view)
         first: PathRefusal | None = None
         for candidate in candidates:
             if candidate.is_revoked:

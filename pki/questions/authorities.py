@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +22,14 @@ from chargepki.pki.inventory.reads import Reads
 from chargepki.pki.inventory.records import FOREIGN, CaRecord, CaState
 from chargepki.pki.profiles import list_profiles
 
-__all__ = ["AuthorityCertificate", "Provenance", "has_signed", "issuers_of_imported", "list_authorities"]
+__all__ = [
+    "AuthorityCertificate",
+    "Provenance",
+    "Signers",
+    "has_signed",
+    "issuers_of_imported",
+    "list_authorities",
+]
 
 _LONGEST_NAME: Final = 120
 # basicConstraints with cA TRUE, as DER has it (RFC 5280 4.2.1.9): a sieve before whole certificates are read.
@@ -75,9 +82,10 @@ class AuthorityCertificate:
 
 
 def list_authorities(reads: Reads, *, revoked: bool = False) -> tuple[AuthorityCertificate, ...]:
-    """Return every certificate of a CA in the inventory that can be read, each once, by label. There are few of them.
+    """Return every certificate of a CA in the inventory that can be read, each once, by label.
 
-    Withdrawn ones are left out, and unless *revoked* is true, revoked ones.
+    There are few of them, unless very many were imported that signed themselves: tools make such ones as certificates
+    of CAs. Withdrawn ones are left out, and unless *revoked* is true, revoked ones.
     """
     found: dict[str, AuthorityCertificate] = {}
     for label, provenance, der, ca, is_revoked in _certificates(reads):
@@ -134,6 +142,36 @@ def _imported(reads: Reads) -> Iterator[tuple[str, bytes, bool]]:
                 yield name, bytes(der), state == "revoked"
 
 
+class Signers:
+    """Finds who signed a certificate among certificates of CAs, however many there are.
+
+    Args:
+        authorities: of `list_authorities`.
+    """
+
+    def __init__(self, authorities: Sequence[AuthorityCertificate]) -> None:
+        self._named: dict[Hashable, dict[bytes, list[AuthorityCertificate]]] = {}
+        self._hinted: dict[tuple[Hashable, bytes | None], list[AuthorityCertificate]] = {}
+        for each in authorities:
+            name = names.folded_or_itself(each.view.subject)
+            self._named.setdefault(name, {}).setdefault(each.view.key.der, []).append(each)
+            self._hinted.setdefault((name, each.view.known.subject_key_id), []).append(each)
+
+    def of(self, certificate: CertificateView) -> tuple[AuthorityCertificate, ...]:
+        """Return the certificates of the key that signed *certificate*, under its issuer's name, in their order.
+
+        Keys whose identifier the certificate names are tried first: there may be thousands of one name.
+        """
+        name = names.folded_or_itself(certificate.issuer)
+        keys_of_name = self._named.get(name, {})
+        hint = certificate.known.authority_key_id
+        hinted = self._hinted.get((name, hint.key_id), ()) if hint is not None and hint.key_id is not None else ()
+        for key in dict.fromkeys([*(each.view.key.der for each in hinted), *keys_of_name]):
+            if any(has_signed(each.view, certificate) for each in keys_of_name[key]):
+                return tuple(keys_of_name[key])
+        return ()
+
+
 def issuers_of_imported(
     reads: Reads, authorities: Sequence[AuthorityCertificate], *, only: Callable[[str], bool] | None = None
 ) -> Iterator[tuple[CaRecord, AuthorityCertificate | None]]:
@@ -144,6 +182,7 @@ def issuers_of_imported(
     Args:
         only: says of an issuer's id whether it is asked for.
     """
+    signers = Signers(authorities)
     for ca in reads.list_cas(foreign=True):
         if ca.state is not CaState.FOREIGN or (only is not None and not only(ca.id)):
             continue
@@ -157,7 +196,7 @@ def issuers_of_imported(
         except DerError:
             view = None
         if view is not None:
-            yield ca, next((each for each in authorities if has_signed(each.view, view)), None)
+            yield ca, next(iter(signers.of(view)), None)
 
 
 def has_signed(issuer: CertificateView, certificate: CertificateView) -> bool:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 from chargepki.pki import names
-from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.filter_fields import FIELDS
 from chargepki.pki.inventory.filters import Compare
 from chargepki.pki.inventory.reads import Reads
-from chargepki.pki.questions.authorities import (
-    AuthorityCertificate,
-    Provenance,
-    has_signed,
-    issuers_of_imported,
-    list_authorities,
-)
+from chargepki.pki.questions.authorities import Provenance, Signers, issuers_of_imported, list_authorities
 
 __all__ = ["Orphan", "find_orphans"]
 
@@ -44,15 +36,12 @@ def find_orphans(reads: Reads) -> tuple[Orphan, ...]:
     nothing. One that has expired, or was revoked, is an issuer still.
     """
     authorities = list_authorities(reads, revoked=True)
-    by_subject: dict[Hashable, list[AuthorityCertificate]] = {}
-    for each in authorities:
-        by_subject.setdefault(_folded(each.view.subject), []).append(each)
+    signers = Signers(authorities)
     found = []
     for each in authorities:
         if each.provenance is Provenance.IMPORTED:
             continue  # counted with all that its issuer has issued
-        candidates = by_subject.get(_folded(each.view.issuer), [])
-        if not any(has_signed(other.view, each.view) for other in candidates):
+        if not signers.of(each.view):
             texts = names.text(each.view.subject), names.text(each.view.issuer)
             found.append(Orphan(each.label, each.provenance, *texts, each.sha256, 1))
     for ca, issuer in issuers_of_imported(reads, authorities):
@@ -60,11 +49,3 @@ def find_orphans(reads: Reads) -> tuple[Orphan, ...]:
             number = reads.count_matching(Compare(FIELDS["ca"], "=", ca.id))
             found.append(Orphan(ca.id, Provenance.IMPORTED, "", ca.subject, "", number))
     return tuple(found)
-
-
-def _folded(name: bytes) -> Hashable:
-    """Return what equal names share; for octets that are no name, themselves."""
-    try:
-        return names.folded(name)
-    except InputError:
-        return name

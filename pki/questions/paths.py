@@ -13,7 +13,7 @@ from typing import Final
 
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.chain import PathRefusal, verify_chain
-from chargepki.pki.questions.authorities import AuthorityCertificate, has_signed
+from chargepki.pki.questions.authorities import AuthorityCertificate, Signers
 
 __all__ = ["PathFinder", "TrustPath"]
 
@@ -50,6 +50,7 @@ class PathFinder:
 
     def __init__(self, authorities: Sequence[AuthorityCertificate]) -> None:
         self._authorities = tuple(authorities)
+        self._signers = Signers(authorities)
         self._issuers: dict[str, tuple[AuthorityCertificate, ...]] = {}
 
     def paths(self, ca_id: str, anchors: Sequence[bytes], at: datetime) -> list[TrustPath]:
@@ -109,9 +110,8 @@ class PathFinder:
         known = self._issuers.get(certificate.sha256)
         if known is None:
             signers: dict[_Entity, AuthorityCertificate] = {}
-            for each in self._authorities:
-                if _entity(each) not in signers and has_signed(each.view, certificate.view):
-                    signers[_entity(each)] = each
+            for each in self._signers.of(certificate.view):
+                signers.setdefault(_entity(each), each)
             known = self._issuers[certificate.sha256] = tuple(signers.values())
         return known
 

