@@ -20,11 +20,11 @@ from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.codec import CERTIFICATE
 from chargepki.pki.inventory.records import CertificateState
 from chargepki.pki.inventory.traits import with_traits
-from chargepki.pki.inventory.trust_records import StationRootReportRecord
+from chargepki.pki.inventory.trust_records import StationRootReportRecord, TrustRootRecord
 from chargepki.pki.questions import list_authorities
 from testkit.chains import make
 from testkit.estates import CERTIFICATES, fill_estate, made_cas
-from testkit.inventories import NOW, do
+from testkit.inventories import NOW, do, found_certificate, import_run
 
 DAY = timedelta(days=1)
 
@@ -84,6 +84,33 @@ def test_cross_certificate_carries_on_while_it_is_valid(estate: Inventory) -> No
     assert later.rescued == ()
     assert impact(estate, "r", 1000 - 1).rescued == ("s@1",)
     assert impact(estate, "o", 0).rescued == ("o@1:ff",)
+
+
+def test_root_that_has_ended_rescues_nobody_and_imported_certificates_are_cut_off_too(tmp_path: Path) -> None:
+    start = NOW - 300 * DAY
+    brief = make("Brief CA", nth=6, start=start, end=NOW + 1100 * DAY)
+    longer = make("Sub CA", brief, nth=2, start=start, end=NOW + 1500 * DAY)
+    leaf = make("Imported leaf", made_cas().sub, nth=7)
+    digest = hashlib.sha256(leaf.der).hexdigest()
+    issuer = leaf.certificate.issuer.rfc4514_string()
+    found = found_certificate("7", issuer=issuer, der=leaf.der, sha256=digest, not_after=NOW + 1900 * DAY)
+    with closing(fill_estate(f"sqlite:///{tmp_path / 'i.db'}", tmp_path)) as inventory:
+        for made in (brief, longer):
+            name = hashlib.sha256(made.der).hexdigest()
+            root = TrustRootRecord(name, made.der, None, made.certificate.subject.rfc4514_string(), "alice", NOW)
+            do(inventory, lambda tx, root=root: tx.put_trust_root(root))  # type: ignore[misc]  # bound per turn
+        do(inventory, lambda tx: tx.import_certificates([found], import_run(), now=NOW))
+
+        def cut(days: int) -> tuple[bool, list[tuple[str, int]]]:
+            impacted = impact(inventory, "r", days)
+            imported = [
+                (each.profile, each.certificates) for each in impacted.certificates if each.profile == "foreign"
+            ]
+            return "s@1" in impacted.rescued, imported
+
+        # Until day 1000 the cross certificate of the estate carries on, until 1100 the second one.
+        assert [cut(days) for days in (0, 1050)] == [(True, []), (True, [])]
+        assert cut(1200) == (False, [("foreign", 1)])
 
 
 def test_what_is_cut_off_is_counted_by_ca_and_profile(estate: Inventory) -> None:

@@ -67,6 +67,14 @@ EVEREST = {
     "client/vehicle/VEHICLE_LEAF.pem": "vehicle",
     "client/vehicle/VEHICLE_CERT_CHAIN.pem": "vehicle-chain",
     "client/vehicle/trust.pem": "vehicle-client",
+    # Of a file whose name says nothing the folder tells.
+    **{
+        f"ca/{folder}/17642_0.pem": f"{role}-trust"
+        for folder, role in (("v2g", "v2g"), ("cso", "cso"), ("mf", "manufacturer"), ("mo", "mo"), ("oem", "oem"))
+    },
+    **{f"ca/{folder}/17642_0.pem": f"{folder}-trust" for folder in ("csms", "cps", "vehicle")},
+    **{f"client/{folder}/17642_0.pem": f"{folder}-client" for folder in ("csms", "v2g", "mo", "oem", "cps")},
+    "client/cso/17642_0.pem": "secc",
 }
 MAEVE = {
     "config/certificates/csms.pem": "csms",
