@@ -1,4 +1,4 @@
-"""What questions about orphans and shared keys must tell apart: names from signatures, and kinds of reuse."""
+"""What questions must tell apart: names from signatures, kinds of shared keys, lists of ours from those of others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chargepki.pki.inventory.records import CertificateState, EstRequestRecord, 
 from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.inventory.trust_records import TrustRootRecord
 from chargepki.pki.keys import spki_sha256
-from chargepki.pki.questions import KeyReuseKind, find_key_reuse, find_orphans
+from chargepki.pki.questions import KeyReuseKind, Publication, find_key_reuse, find_orphans, revocation_effects
 from testkit.chains import Made, make
 from testkit.estates import CERTIFICATES, fill_estate, made_cas
 from testkit.inventories import NOW, do
@@ -93,3 +93,11 @@ def test_key_of_a_request_that_waits_for_an_approval_is_told(estate: Inventory) 
     do(estate, lambda tx: tx.add_est_request(request))
     (found,) = [each for each in find_key_reuse(estate, NOW) if each.kind is KeyReuseKind.REQUESTED]
     assert (found.key_sha256, found.certificates, found.examples) == (key, 1, ("request e1",))
+
+
+def test_lists_of_a_ca_that_is_not_ours_are_not_called_late(estate: Inventory) -> None:
+    ours = {each.publication for each in revocation_effects(estate, NOW, ca="s")}
+    assert Publication.UNPUBLISHED in ours and Publication.EXTERNAL not in ours
+    with estate._database.session() as session:
+        session.execute("UPDATE ca SET key_uri = 'est:https://ca.test' WHERE id = 's@1'")
+    assert {each.publication for each in revocation_effects(estate, NOW, ca="s")} == {Publication.EXTERNAL}
