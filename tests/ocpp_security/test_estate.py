@@ -113,6 +113,15 @@ def test_root_that_has_ended_rescues_nobody_and_imported_certificates_are_cut_of
         assert cut(1200) == (False, [("foreign", 1)])
 
 
+def test_root_carries_on_in_another_certificate_of_its_key_while_that_is_valid(tmp_path: Path) -> None:
+    twin = make("Root CA", nth=0, start=NOW - DAY, end=NOW + 20 * DAY, serial=77)
+    root = TrustRootRecord(hashlib.sha256(twin.der).hexdigest(), twin.der, None, "CN=Root CA", "alice", NOW)
+    with closing(fill_estate(f"sqlite:///{tmp_path / 'i.db'}", tmp_path)) as inventory:
+        do(inventory, lambda tx: tx.put_trust_root(root))
+        cut = [{each.ca for each in impact(inventory, "r@1", days).certificates} for days in (10, 30)]
+    assert cut == [set(), {"r@1"}]
+
+
 def test_what_is_cut_off_is_counted_by_ca_and_profile(estate: Inventory) -> None:
     rows = [row for row in CERTIFICATES if row.ca == "r@1" and row.state == "issued" and row.not_after >= NOW]
     expected = {(profile, sum(row.profile == profile for row in rows)) for profile in {row.profile for row in rows}}
