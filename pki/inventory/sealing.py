@@ -84,5 +84,5 @@ class SealingKey:
             raise SignerError(
                 "a sealed secret cannot be opened",
                 why="it was sealed under another key or for something else, or it was changed",
-                fix="run in the workspace that made the operation, or create the operation again",
+                fix="run in the workspace that made the operation, copy its sealing.key, or create the operation again",
             ) from exc
