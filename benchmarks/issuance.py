@@ -24,7 +24,8 @@ from benchmarks.issuance_processes import compare_processes
 from benchmarks.material import make_authority, make_request
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
 
-REQUESTS = 256
+REQUESTS = 512
+"""As many as `cert issue-batch` takes to two commits in a large folder."""
 ROUNDS = 7
 THREADS = 32
 ONE_BY_ONE = 64
