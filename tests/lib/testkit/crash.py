@@ -58,7 +58,7 @@ CHANGING_CALLS = (
 )  # fmt: skip
 """Calls that change what is on the disk; of the opening ones, only those that may create a file."""
 
-_LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
+_LINE = re.compile(r"(?:(\d+) +)?(\w+)\((.*)")
 _DESCRIPTOR = re.compile(r"(\d+)<([^>]*)>")
 _QUOTED = re.compile(r'"([^"]*)"')
 _RANDOM_PART = re.compile(r"[0-9a-f]{16}(?=\.tmp)")
@@ -70,7 +70,7 @@ class Call:
 
     name: str
     nth: int
-    """Which one of its name it was, counted from 1; this is what strace counts."""
+    """Which one of its name it was in its process, counted from 1; this is what strace counts."""
     target: str
     """The file that it was for, without random parts."""
 
@@ -303,13 +303,14 @@ def _environment(place: Place) -> dict[str, str]:
 
 def _calls(lines: Sequence[str]) -> Iterator[Call]:
     """Yield the calls that change something; those that only open to read are counted, and left out."""
-    counts: dict[str, int] = {}
+    # strace counts for each process by itself: those that a command starts begin anew.
+    counts: dict[tuple[str, str], int] = {}
     for line in lines:
         match = _LINE.match(line)
         if match is None:
             continue
-        name, rest = match[1], match[2]
-        counts[name] = counts.get(name, 0) + 1
+        name, rest = match[2], match[3]
+        nth = counts[match[1], name] = counts.get((match[1], name), 0) + 1
         if name in ("open", "openat") and "O_CREAT" not in rest:
             continue
         paths = _QUOTED.findall(rest) if not _DESCRIPTOR.match(rest) or name.endswith("at") else []
@@ -320,7 +321,7 @@ def _calls(lines: Sequence[str]) -> Iterator[Call]:
             target = {"1": "stdout", "2": "stderr"}.get(descriptor[1], descriptor[2])
         else:
             target = ""
-        yield Call(name, counts[name], _RANDOM_PART.sub("RANDOM", target))
+        yield Call(name, nth, _RANDOM_PART.sub("RANDOM", target))
 
 
 def _fired(fault: Fault, lines: Sequence[str], code: int) -> bool:
