@@ -36,12 +36,10 @@ def test_certificates_are_listed_and_counted_by_a_filter(run: CommandLine) -> No
 
 def test_list_tells_what_the_rules_said_when_asked(run: CommandLine) -> None:
     plain = run("cert", "list", "--json").json()["certificates"]
+    told = [run("cert", "show", row["id"], "--json").json()["verdict"] for row in plain]
     for words in ((), ("--where", "not subject contains '%'")):
         full = run("cert", "list", "--with-verdict", "--json", *words).json()["certificates"]
-        assert [row.pop("verdict") for row in full] == [
-            run("cert", "show", row["id"], "--json").json()["verdict"] for row in plain
-        ]
-        assert full == plain
+        assert ([row.pop("verdict") for row in full], full) == (told, plain)
     lines = run("cert", "list", "--with-verdict", "--json-lines", "--ca", "t-cso-sub").json_lines()
     assert all(rule["outcome"] for line in lines for rule in line["verdict"]) and lines[0]["verdict"]
     run("cert", "list", "--with-verdict", code=2)
@@ -126,7 +124,7 @@ def test_hostile_texts_are_one_error_or_found_nowhere(either: CommandLine) -> No
             ("query", "save", "--", text, "id = 'x'"),
         )
         filters = (("station", "operations", "--where", text), ("query", "save", "fine", "--", text))
-        for words in (*names[number % 2 :], *(filters if number % 3 == 0 or len(text) > 999 else ())):
+        for words in (*names[number % 2 :], *(filters if len(text) > 999 else ())):
             refused = either.run(*words)
             assert refused.code in (2, 3) and not refused.out, (words, text[:20], refused)
             assert refused.stderr.count("error: ") == 1 and len(refused.stderr) < 2000, refused.stderr[:3000]
