@@ -18,7 +18,10 @@ from chargepki.pki.checking import Example, FindingGroup
 from chargepki.pki.errors import InputError
 from chargepki.pki.findings import Severity
 from chargepki.pki.inventory import Inventory
+from chargepki.pki.inventory.codec import CERTIFICATE
 from chargepki.pki.inventory.event_records import AlertState
+from chargepki.pki.inventory.records import CertificateState, Delivery
+from chargepki.pki.inventory.traits import with_traits
 from chargepki.pki.lint.settings import LintSettings
 from testkit.authorities import log_findings
 from testkit.estates import CERTIFICATES, fill_estate
@@ -93,6 +96,40 @@ def test_cliffs_and_findings_are_told(estate: Inventory) -> None:
     assert {str(each.details["rule"])[0] for each in errors} == {"e"}
     judged = rule(WatchKind.FINDING, severity=Severity.ERROR, certificates=True, where="profile = 'ocpp/csms'")
     assert "e_row_mismatch" in {each.details["rule"] for each in watch_alerts(estate, judged, SETTINGS, NOW)}
+
+
+def test_cliff_is_told_by_both_rules_and_what_is_superseded_by_none(estate: Inventory) -> None:
+    assert not list(watch_alerts(estate, rule(WatchKind.CLIFF), SETTINGS, NOW))
+    with estate._database.session() as session:
+        for number in range(12):
+            row = replace(
+                CERTIFICATES[1],
+                id=f"r@1:cc{number:x}",
+                ca="r@1",
+                serial=f"cc{number:x}",
+                sha256=f"{number:x}" * 64,
+                profile="iso15118-20/secc",
+                state=CertificateState.ISSUED,
+                not_after=NOW + 25 * DAY,
+                delivery=Delivery.SUPERSEDED if number == 0 else None,
+            )
+            session.run("certificate_insert", with_traits(CERTIFICATE.encode(row)))
+    (cliff,) = watch_alerts(estate, rule(WatchKind.CLIFF), SETTINGS, NOW)
+    assert (cliff.details["profile"], cliff.details["certificates"]) == ("iso15118-20/secc", 12)
+    findings = [each.details for each in watch_alerts(estate, rule(WatchKind.FINDING), SETTINGS, NOW)]
+    assert [each["about"] for each in findings if each["rule"] == "w_expiry_cliff"] == ["iso15118-20/secc"]
+    only = rule(WatchKind.EXPIRY, where="profile = 'iso15118-20/secc'")
+    assert [each.details["certificates"] for each in watch_alerts(estate, only, SETTINGS, NOW)] == [11]
+
+
+def test_what_another_watch_raises_meanwhile_is_not_raised_twice(
+    estate: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = raise_watch_alerts(estate, rule(WatchKind.DRIFT), SETTINGS, ACTOR, NOW)
+    # It looked before the other had committed.
+    monkeypatch.setattr(Inventory, "find_alert", lambda _self, _alert: None)
+    assert raise_watch_alerts(estate, rule(WatchKind.DRIFT), SETTINGS, ACTOR, NOW) == ([], False)
+    assert {each.id for each in estate.list_alerts()} == {each.id for each in first}
 
 
 def test_findings_of_one_certificate_are_not_told_as_several_certificates() -> None:
