@@ -30,8 +30,8 @@ _BATCH: Final = 1000
 _SCHEMA: Final = b'{"schema":"chargepki/inventory-export","schema_version":1'
 _MOST_IN_PKCS12: Final = 10_000
 _EMPTY: Final = '""'
-_FORMULA: Final = re.compile(f'"[{re.escape("".join(sorted(FORMULA_STARTS)))}]')
-"""Where in rows of quoted values one begins that a spreadsheet would run."""
+_FORMULA: Final = re.compile(f'"[{re.escape("".join(sorted(each for each in FORMULA_STARTS if each.isprintable())))}]')
+"""Where in JSON a text begins that a spreadsheet would run; the others that it would begin with an escape."""
 
 
 class Form(StrEnum):

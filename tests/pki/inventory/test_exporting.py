@@ -67,6 +67,13 @@ def test_every_text_survives_csv_as_the_standard_library_reads_it(rows: list[lis
     assert found == [["a", "b", "c"], *([expected(cell) for cell in row] for row in rows)]
 
 
+def test_what_json_escapes_alone_makes_a_row_of_csv_be_written_anew() -> None:
+    for text in ("Volt\\, AG", 'say "this"', "two\nlines", ",null", ""):
+        lines = [json.dumps(["a", text], separators=(",", ":"))]
+        written = b"".join(csv_chunks(("x", "y"), [lines])).decode()
+        assert list(csv.reader(io.StringIO(written, newline=""), strict=True)) == [["x", "y"], ["a", text]]
+
+
 def test_stream_sees_one_state_by_id_and_no_cell_of_csv_is_a_formula(inventory: Inventory) -> None:
     add_ca(inventory)
     issue(inventory, "40")
