@@ -171,7 +171,7 @@ class Pkcs11KeyStore:
             except (p11.PKCS11Error, RuntimeError, NotImplementedError, OSError, UnicodeDecodeError) as exc:
                 # Not only what this key's session remembers: a token that was away is seen by a fresh module alone.
                 self._is_stale = type(exc).__name__ not in REASONS
-                fail(wanted, exc)
+                fail(wanted, exc, is_change=not again)
 
     def _key(self, wanted: TokenKeyUri) -> TokenObject:
         self._begin_anew_if_need_be(wanted)

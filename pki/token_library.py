@@ -44,15 +44,22 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def fail(wanted: TokenKeyUri, exc: BaseException) -> NoReturn:
+def fail(wanted: TokenKeyUri, exc: BaseException, *, is_change: bool = False) -> NoReturn:
     """Raise what an error of the token's library means.
+
+    Args:
+        is_change: a key was to be made or removed. Not every token that has no room says so: SoftHSM on a full disk
+            says that the function failed.
 
     Raises:
         SignerError: always.
     """
-    why, fix = REASONS.get(type(exc).__name__, ("", "check that the token is there, with its own tool"))
+    what, unknown = "used", "check that the token is there, with its own tool"
+    if is_change:
+        what, unknown = "made or removed", "check that the token is there, may be written, and has room; then repeat"
+    why, fix = REASONS.get(type(exc).__name__, ("", unknown))
     why = why or f"the token says {type(exc).__name__}{f': {exc}' if str(exc) else ''}"
-    raise SignerError(f"the key {wanted.text} cannot be used", why=why, fix=fix) from exc
+    raise SignerError(f"the key {wanted.text} cannot be {what}", why=why, fix=fix) from exc
 
 
 def load_library() -> Any:

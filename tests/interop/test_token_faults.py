@@ -30,6 +30,7 @@ from chargepki.pki.token_library import LOST, REASONS
 from testkit.command_line import CommandLine, Done
 from testkit.foreign import run as run_tool
 from testkit.requests import make_csr
+from testkit.small_disk import do_without_mount, fill_but, small_disk
 from testkit.tokens import PIN, Token, borrowed_token
 
 pytestmark = pytest.mark.foreign
@@ -370,6 +371,53 @@ def test_a_token_that_cannot_be_written_leaves_nothing_reserved_that_the_next_ru
     assert run(*create, "--json").json()["state"] == "active"
     run("audit", "verify")
     destroy(token, "late@1")
+
+
+def test_a_token_on_a_disk_that_is_really_full_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    """SoftHSM's own answer; each command logs in anew, which writes to the token as well."""
+    with small_disk(tmp_path / "disk", 96) as disk:
+        if disk is None:
+            do_without_mount("SoftHSM's answer is raised in its place above")
+            return
+        with borrowed_token(disk, ("ec256",)) as token:
+            keep_keys_on_a_full_disk(token, tmp_path)
+        pkcs11.lib(str(token.module)).finalize()
+
+
+def keep_keys_on_a_full_disk(token: Token, folder: Path) -> None:
+    run = CommandLine(folder / "home", {**token.variables, "CHARGEPKI_KEY_TOKEN": "pkcs11:token=HSM"})
+    library = pkcs11.lib(str(token.module))
+
+    def anew(*words: str) -> Done:
+        library.reinitialize()
+        return run.run(*words)
+
+    root = ("--profile", "ocpp/cso-root", "--subject")
+    run("ca", "create", "root", *root, "CN=Root,O=Acme,C=DE")
+    codes = []
+    for free in (0, 4096, 8192):
+        create = ("ca", "create", f"late-{free}", *root, f"CN=Late {free},O=Acme,C=DE")
+        fill_but(token.folder / "filler", free)
+        first = anew(*create)
+        codes.append(first.code)
+        if first.code:
+            assert "has room" in first.check_one_error(4).stderr and "cannot be made" in first.stderr
+        # What is there already signs on: lists, and the heads of the log.
+        assert anew("crl", "publish", "--ca", "root").code == 0
+        (token.folder / "filler").unlink()
+        if first.code:
+            assert anew(*create).code == 0
+        assert run("ca", "show", f"late-{free}", "--json").json()["state"] == "active"
+        assert anew("crl", "publish", "--ca", f"late-{free}").code == 0
+    assert codes[0] == 4 and codes[-1] == 0, codes
+    assert labels(token) == sorted([*(f"late-{free}@1" for free in (0, 4096, 8192)), "ec256", "root@1", *logs(token)])
+    run("audit", "verify")
+
+
+def logs(token: Token) -> list[str]:
+    found = [label for label in labels(token) if label.startswith("audit-log-")]
+    assert len(found) == 1
+    return found
 
 
 # ---------------------------------------------------------------- restore
