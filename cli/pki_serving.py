@@ -365,4 +365,4 @@ def _signers(workspace: Workspace) -> Signers:
 
 def _keeper(workspace: Workspace) -> Keeper:
     owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
-    return Keeper(workspace.authority, owner=owner)
+    return Keeper(workspace.authority, owner=owner, check_keys=workspace.check_tokens)

@@ -148,6 +148,20 @@ class Pkcs11KeyStore:
         finally:
             session.close()
 
+    def check(self) -> None:
+        """Sign with a key of each token of which one was opened: a token that was taken out is not noticed otherwise.
+
+        Raises:
+            SignerError: a token cannot be used any more.
+        """
+        with self._lock:
+            opened = {}
+            for uri, signer in self._opened.items():
+                wanted = parse_pkcs11_uri(uri)
+                opened[wanted.token, wanted.serial, wanted.manufacturer, wanted.model] = signer
+        for signer in opened.values():
+            signer.sign(secrets.token_bytes(32))
+
     def let_go(self) -> None:
         """Close every session before this process forks: no process inherits one (PKCS #11 v2.40, 6.6.1).
 

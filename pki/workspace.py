@@ -246,6 +246,15 @@ class Workspace:
         else:
             self._software_keys.check_passphrase()
 
+    def check_tokens(self) -> None:
+        """Sign with a key of each token that was used before.
+
+        Raises:
+            SignerError: one of them cannot be used any more.
+        """
+        if "tokens" in self.__dict__:
+            self.tokens.check()
+
     def passphrase(self) -> bytes:
         """Ask for the passphrase of the software keys."""
         return self._passphrase()

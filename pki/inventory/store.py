@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar, cast
 
-from chargepki.pki.errors import ChargePkiError, StateError
+from chargepki.pki.errors import ChargePkiError, SignerError, StateError, UnavailableError
 from chargepki.pki.inventory.address import DatabaseAddress, Dialect
 from chargepki.pki.inventory.assent import Assent, wait_for_assent
 from chargepki.pki.inventory.audit_chain import ChainState, LogHead, genesis_hash
@@ -112,9 +112,9 @@ class Inventory(Reads):
 
         Raises:
             StateError: the audit log is not what this process may continue (see `audit verify`).
-            SignerError: the log key is in a token that cannot be used; nothing was written.
-            UnavailableError: the database cannot be written; if the connection broke during the commit itself, the
-                outcome is unknown and must be looked up.
+            UnavailableError: the database cannot be written, or the log key is in a token that cannot be used; nothing
+                was written. If the connection broke during the commit itself, the outcome is unknown and must be
+                looked up.
             RuntimeError: a write to an audited table was not followed by `Transaction.audit`.
         """
         self._prepare_key()
@@ -190,7 +190,10 @@ class Inventory(Reads):
     def _prepare_key(self) -> None:
         """Open the log key before the transaction: others would wait while somebody types the PIN of its token."""
         if self._key is not None:
-            self._key.prepare()
+            try:
+                self._key.prepare()
+            except SignerError as exc:
+                raise _cannot_sign(exc) from exc
 
     def _begin_log(self, key: AuditKey) -> None:
         """Write the first head of a new log; whoever comes second finds it there.
@@ -252,7 +255,7 @@ class Inventory(Reads):
                 session.rollback()
         except ChargePkiError as exc:
             session.rollback()
-            _fail_all(batch, exc)
+            _fail_all(batch, _cannot_sign(exc) if isinstance(exc, SignerError) else exc)
         except BaseException:
             session.rollback()
             raise
@@ -335,6 +338,14 @@ class Inventory(Reads):
             why=why,
             fix="examine it with: chargepki audit verify; then restore the backup",
         )
+
+
+def _cannot_sign(error: SignerError) -> UnavailableError:
+    """Return what it means that the log key cannot be used: nothing can be written now, as when the disk is full.
+
+    Whoever writes would otherwise take it for a fault of what was to be written, a request for example.
+    """
+    return UnavailableError(error.what, why=error.why, fix=error.fix)
 
 
 def _fail_all(batch: Sequence[Job[Work]], error: ChargePkiError) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from chargepki.pki.authority import Authority
 from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, OcspAuthority, ocsp_cas
-from chargepki.pki.errors import ChargePkiError, Conflict, UnavailableError
+from chargepki.pki.errors import ChargePkiError, Conflict, SignerError, UnavailableError
 from chargepki.pki.inventory import Transaction
 from chargepki.pki.inventory.ocsp_records import OcspResponseRecord
 from chargepki.pki.inventory.reads_revocation import ListState
@@ -27,6 +27,7 @@ LEASE: Final = timedelta(seconds=15)
 """A dead leader is succeeded after this time; one that stops resigns at once."""
 _EXTEND_SECONDS: Final = 5.0
 _ROUND_SECONDS: Final = 30.0
+_CHECK_SECONDS: Final = 5.0
 _SWEEP_SECONDS: Final = 600.0
 _CHUNK: Final = 500
 _MAX_FOLLOWED: Final = 5000
@@ -49,9 +50,17 @@ class Keeper:
 
     Args:
         owner: names this process in the lease.
+        check_keys: raises when a key that was opened cannot be used any more: told before it is needed.
     """
 
-    def __init__(self, authority: Authority, *, owner: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.monotonic,
+        check_keys: Callable[[], None] = lambda: None,
+    ) -> None:
         self._authority = authority
         self._inventory = authority.inventory
         self._signing = OcspAuthority(authority)
@@ -59,11 +68,18 @@ class Keeper:
         self._clock = clock
         self._fence: int | None = None
         self._extended = -_EXTEND_SECONDS
-        self._round = self._sweep = float("-inf")
+        self._check_keys = check_keys
+        self._round = self._sweep = self._checked = float("-inf")
         self._seq = -1
         self.gauges: dict[str, float] = {"leader": 0.0}
-        self.failures: tuple[str, ...] = ()
+        self._failures: tuple[str, ...] = ()
+        self._lost: tuple[str, ...] = ()
         self._stop = threading.Event()
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What cannot be done at present, each behind the name of the duty."""
+        return (*self._lost, *self._failures)
 
     @property
     def leads(self) -> bool:
@@ -108,15 +124,18 @@ class Keeper:
                 self._round = now
                 self._duty("crl", failures, self._refresh_lists)
                 self._duty("ocsp-signer", failures, self._renew_signers)
-                if swept or self.failures:
+                if swept or self._failures:
                     self._sweep = now
                     self._duty("ocsp", failures, self._presign_all)
                 self._measure()
-                if tuple(failures) != self.failures:
+                if tuple(failures) != self._failures:
                     for failure in failures:
                         _log.error("background work: %s", failure, extra={"alert": "background"})
-                self.failures = tuple(failures)
-                self.gauges["background_failures"] = float(len(failures))
+                self._failures = tuple(failures)
+            if now - self._checked >= _CHECK_SECONDS:
+                self._checked = now
+                self._look_after_keys()
+            self.gauges["background_failures"] = float(len(self.failures))
         except Conflict as error:
             self._lose(str(error))
 
@@ -179,6 +198,19 @@ class Keeper:
         except ChargePkiError as error:
             # One CA whose key is lost must not stop the lists and answers of all the others.
             failures.append(f"{name}: {error}")
+
+    def _look_after_keys(self) -> None:
+        """Say that a key is lost, and that it is back: nothing may be due for days that would need it."""
+        try:
+            self._check_keys()
+        except SignerError as error:
+            if not self._lost:
+                _log.error("background work: keys: %s", error, extra={"alert": "background"})
+            self._lost = (f"keys: {error}",)
+        else:
+            if self._lost:
+                _log.info("background work: the keys can be used again")
+            self._lost = ()
 
     def _refresh_lists(self) -> None:
         for crl in self._authority.refresh_crls():

@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 from chargepki.pki.authority.ocsp import PRESIGNED_HASHES, RESPONDER_ACCEPTED, OcspSigner, ocsp_cas
 from chargepki.pki.certificate_view import view_certificate
 from chargepki.pki.der import DerError
-from chargepki.pki.errors import ChargePkiError, UnavailableError
+from chargepki.pki.errors import ChargePkiError, SignerError, UnavailableError
 from chargepki.pki.inventory import Inventory
 from chargepki.pki.inventory.ocsp_records import OcspResponseRecord, OcspSubject
 from chargepki.pki.inventory.records import AuditEntry, CaRecord
@@ -187,11 +187,10 @@ class OcspResponder:
         ]
         wants_live = parsed.nonce is not None or single is None or not _is_usual(single)
         if wants_live and is_current:
-            signer = await self._signer(known[0], subjects)
-            if signer is not None:
-                if request.method == "POST":
-                    self._live.learn(request.body, parsed, subjects[0], signer)
-                return await self._live.sign(signer, parsed, subjects)
+            post = request.body if request.method == "POST" else None
+            live = await self._sign_live(known[0], parsed, subjects, post=post)
+            if live is not None:
+                return live
         if single is not None:
             prepared = await self._prepared_for(single.hash_name, subjects[0], is_current)
             response = None if prepared is None else prepared.bounded()
@@ -203,9 +202,9 @@ class OcspResponder:
                 return _conditional(request, response)
         if not is_current:
             return self._error(ResponseStatus.TRY_LATER)
-        signer = await self._signer(known[0], subjects)
-        if signer is not None:
-            return await self._live.sign(signer, parsed, subjects)
+        live = await self._sign_live(known[0], parsed, subjects)
+        if live is not None:
+            return live
         if single is not None and subjects[0] is not None and subjects[0].status:
             return self._error(ResponseStatus.TRY_LATER)  # whoever leads has not signed it yet
         return self._error(ResponseStatus.UNAUTHORIZED)
@@ -278,6 +277,27 @@ class OcspResponder:
     async def _signer(self, issuers: tuple[_Issuer, ...], subjects: Sequence[OcspSubject | None]) -> OcspSigner | None:
         first = next((subject.ca for subject in subjects if subject is not None), issuers[0].ca.id)
         return await self._live.signer(next(issuer.ca for issuer in issuers if issuer.ca.id == first))
+
+    async def _sign_live(
+        self,
+        issuers: tuple[_Issuer, ...],
+        parsed: OcspRequest,
+        subjects: Sequence[OcspSubject | None],
+        *,
+        post: bytes | None = None,
+    ) -> Response | None:
+        """Return an answer that is signed now; ``None`` where nobody can sign: no key here, or its token is away."""
+        signer = await self._signer(issuers, subjects)
+        if signer is None:
+            return None
+        try:
+            response = await self._live.sign(signer, parsed, subjects)
+        except SignerError as error:
+            self._live.suspend(signer, error)
+            return None
+        if post is not None:
+            self._live.learn(post, parsed, subjects[0], signer)
+        return response
 
     def _error(self, status: ResponseStatus) -> Response:
         self._tally.count_ocsp(status.name.lower(), "error")

@@ -33,7 +33,8 @@ _UNKNOWN_VALIDITY: Final = timedelta(minutes=5)
 _MAX_SHAPES: Final = 100_000
 _MAX_NONCE_LENGTHS: Final = 8
 _QUICK: Final = frozenset({KeyAlgorithm.SECP256R1, KeyAlgorithm.ED25519})
-"""Keys that sign in less time than a thread takes to start with it."""
+"""Keys that sign in less time than a thread takes to start with it, unless a token does."""
+_AGAIN_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class LiveAnswers:
             return
         if len(data) > MAX_KEY_BYTES + len(nonce) or not subject.status:
             return
-        if signer.signer.algorithm not in _QUICK:
+        if not _is_quick(signer):
             return
         if len(nonce) not in self._nonce_lengths and len(self._nonce_lengths) >= _MAX_NONCE_LENGTHS:
             return
@@ -152,11 +153,20 @@ class LiveAnswers:
         certificate = "" if signer is None else signer.certificate
         if self._memory.is_unchanged(certificate, token):
             # Soon again when there is none: the leader may just be making one.
-            self._live[ca.id] = (now + (_RELOAD_SECONDS if signer is not None else 1.0), signer)
+            self._live[ca.id] = (now + (_RELOAD_SECONDS if signer is not None else _AGAIN_SECONDS), signer)
         return signer
 
+    def suspend(self, signer: OcspSigner, error: ChargePkiError) -> None:
+        """Do without a signer for a moment, because its key could not be used; others are answered meanwhile."""
+        _log.warning("no live answers for %s: %s", signer.ca.id, error)
+        self._live[signer.ca.id] = (time.monotonic() + _AGAIN_SECONDS, None)
+
     async def sign(self, signer: OcspSigner, parsed: OcspRequest, subjects: Sequence[OcspSubject | None]) -> Response:
-        """Answer a request about *subjects*, in its order."""
+        """Answer a request about *subjects*, in its order.
+
+        Raises:
+            SignerError: the key is in a token that cannot be used.
+        """
         now = self._clock()
         answers = []
         for cert_id, subject in zip(parsed.cert_ids, subjects, strict=True):
@@ -167,8 +177,13 @@ class LiveAnswers:
         def work() -> bytes:
             return signer.sign(answers, produced_at=now, nonce=parsed.nonce)
 
-        body = work() if signer.signer.algorithm in _QUICK else await self._run(work)
+        body = work() if _is_quick(signer) else await self._run(work)
         assert isinstance(body, bytes)
         for answer in answers:
             self._tally.count_ocsp(answer.status.word, "live")
         return Response(200, body, LIVE_HEADERS, "ocsp", answers[0].status.word)
+
+
+def _is_quick(signer: OcspSigner) -> bool:
+    # What a token takes is not known, and one that went away takes long to be found away.
+    return signer.signer.algorithm in _QUICK and not signer.signer.uri.startswith("pkcs11:")

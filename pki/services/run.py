@@ -247,3 +247,7 @@ def _measure(health: Health, site: PkiSite, server: HttpServer, serving: Serving
         # Anybody may read /readyz; what a failure says, names of files for example, is in the log.
         duties = dict.fromkeys(failure.partition(":")[0] for failure in keeper.failures)
         health.set_problems("background", *(f"background work fails: {duty}; the log tells why" for duty in duties))
+    elif serving.board is not None:
+        # Another process of this service does it.
+        fails = any(found["gauges"].get("background_failures") for found in serving.board.read_all())
+        health.set_problems("background", *(("background work fails; the log tells why",) if fails else ()))

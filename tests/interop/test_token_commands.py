@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from testkit.databases import postgresql_server, postgresql_url
 from testkit.foreign import missing
 from testkit.foreign import run as run_tool
-from testkit.token_suite import EMAID, PCID, TokenSuite, run_every_command_that_signs
+from testkit.token_suite import EMAID, PCID, TokenSuite, run_every_command_that_signs, run_main_part
 from testkit.tokens import PIN, Token, borrowed_token
 
 pytestmark = pytest.mark.foreign
+__all__ = ["postgresql_server", "postgresql_url"]
 
 ALSO_SIGN = {"approval sign", "ca ceremony sign", "firmware sign", "restore"}
 """Commands that write nothing to the inventory as it is, and sign all the same."""
@@ -148,7 +150,7 @@ def check_that_keys_were_made_in_the_token_and_can_never_leave_it(suite: TokenSu
     access = {block.partition("label:")[2].split()[0]: block.partition("Access:")[2].strip() for block in listed}
     logs = [label for label in access if label.startswith("audit-log-")]
     assert {"t-cso-root@1", "t-cso-root@2", "t-cso-sub@1", "t-rsa@1", "s@1", "off-root@1"} <= access.keys()
-    assert len(logs) == 4, "one for each workspace that was made and one for the change, none for what was restored"
+    assert len(logs) == 4, "one for each workspace that was made and each change, none for what was restored"
     made_by_us = {label: said for label, said in access.items() if label not in ("ec256", "ec384")}
     assert set(made_by_us.values()) == {"sensitive, always sensitive, never extractable, local"}, made_by_us
 
@@ -213,3 +215,15 @@ def test_the_whole_command_suite_in_a_token(suite: TokenSuite, tmp_path: Path, m
     check_that_commands_without_a_key_work_without_the_token(suite, monkeypatch)
     check_that_commands_about_key_files_say_what_to_do_instead(suite, tmp_path)
     check_that_keys_were_made_in_the_token_and_can_never_leave_it(suite)
+
+
+@pytest.mark.campaign
+def test_the_main_part_of_the_suite_on_postgresql(
+    token: Token, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever differs between the databases differs on the way to the token as well: forks, sessions, the log."""
+    suite = TokenSuite(token, tmp_path_factory.mktemp("postgresql"), database=postgresql_url)
+    run_main_part(suite)
+    check_that_what_was_signed_in_the_token_verifies_elsewhere(suite)
+    assert len(suite.run("audit", "verify", "--json").json()["key_changes"]) == 1
+    assert not list(suite.run.home.rglob("*.db"))

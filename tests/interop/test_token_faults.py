@@ -18,8 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import signer_pkcs11
+from chargepki.pki.authority import IssueOrder
+from chargepki.pki.authority.core import utc_now
+from chargepki.pki.authority.queue import enqueue
 from chargepki.pki.errors import InputError, PolicyRefusal, SignerError
-from chargepki.pki.inventory import AuditKey
+from chargepki.pki.inventory import AuditKey, Inventory
+from chargepki.pki.inventory.records import IssuanceState
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
 from chargepki.pki.pkcs11_uri import parse_pkcs11_uri
@@ -29,8 +33,10 @@ from chargepki.pki.signer_token import TokenKeyStore
 from chargepki.pki.token_library import LOST, REASONS
 from testkit.command_line import CommandLine, Done
 from testkit.foreign import run as run_tool
+from testkit.inventories import ACTOR
 from testkit.requests import make_csr
 from testkit.small_disk import do_without_mount, fill_but, small_disk
+from testkit.token_suite import Service, TokenSuite
 from testkit.tokens import PIN, Token, borrowed_token
 
 pytestmark = pytest.mark.foreign
@@ -272,6 +278,36 @@ def test_the_wrong_key_and_two_keys_under_the_name_of_a_ca_sign_nothing(run: Com
     assert "is not the key of third@1" in run.run(*words).check_one_error(4).stderr
     assert content(run) == before
     maker.discard(token.uri("third@1"))
+
+
+@pytest.mark.campaign
+def test_an_issuer_that_serves_goes_on_when_its_token_is_back(token: Token, tmp_path: Path) -> None:
+    """What is queued meanwhile waits. The log key is a file here: otherwise nothing could be queued either."""
+    suite = TokenSuite(token, tmp_path)
+    suite.run("ca", "create", "top", "--profile", "ocpp/cso-root", "--subject", "CN=Top,O=Acme,C=DE")
+    suite.run("ca", "create", "under", "--profile", "ocpp/cso-sub", "--issuer", "top", "--subject", "CN=U,O=Acme,C=DE")
+    suite.run("audit", "rotate-log-key", variables={"CHARGEPKI_KEY_TOKEN": None})
+    serving = Service(suite, "authority", "serve")
+    url, key = f"sqlite:///{suite.run.home / 'inventory.db'}", AuditKey.load(suite.run.home / "audit.key")
+    try:
+        with Inventory.open(url, log_key=key) as inventory:
+
+            def ask(name: str) -> str:
+                csr = make_csr(build_name([("CN", name), ("O", "Acme")]))
+                order = IssueOrder("under", "ocpp/charging-station", csr=csr)
+                return enqueue(inventory, order, actor=ACTOR, now=utc_now()).id
+
+            first = ask("CS-1")
+            serving.until(lambda: inventory.get_issuance(first).state is IssuanceState.ISSUED)
+            with token.away():
+                second = ask("CS-2")
+                serving.until(lambda: "no token fits" in serving.said())
+                assert inventory.get_issuance(second).state is not IssuanceState.REFUSED
+            serving.until(lambda: inventory.get_issuance(second).state is IssuanceState.ISSUED)
+    finally:
+        serving.stop()
+    assert "Traceback" not in serving.said()
+    suite.run("audit", "verify")
 
 
 # ---------------------------------------------------------------- PINs
