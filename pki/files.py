@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO, Final
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _MAX_PRIVATE_BYTES: Final = 1 << 20
+_MAX_TURN_SECONDS: Final = 10.0
 
 
 def write_durable(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
@@ -459,7 +461,8 @@ def locked(path: Path | str, *, mode: int = 0o644) -> Iterator[None]:
 def turn(path: Path | str) -> Iterator[None]:
     """Hold the file *path*, which is there already and is only read, against others of this machine that do the same.
 
-    Where there is no such file, or its file system has no locks, nobody is waited for.
+    Where there is no such file, or its file system has no locks, nobody is waited for; nor for longer than ten seconds
+    for one that stands still while it has its turn.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -468,8 +471,7 @@ def turn(path: Path | str) -> Iterator[None]:
         return
     try:
         if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            _wait_for_turn(handle)
         yield
     finally:
         if fcntl is not None:
@@ -477,3 +479,16 @@ def turn(path: Path | str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
+
+
+def _wait_for_turn(handle: int) -> None:
+    ends = time.monotonic() + _MAX_TURN_SECONDS
+    while time.monotonic() < ends:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.005)
+        except OSError:
+            return
+        else:
+            return

@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from chargepki.pki import keys, private_keys
+from chargepki.pki import files, keys, private_keys, signer_pkcs11
 from chargepki.pki.errors import ChargePkiError, Conflict, InputError, PolicyRefusal, SignerError
 from chargepki.pki.keys import KeyAlgorithm
 from chargepki.pki.names import build_name
@@ -176,7 +176,7 @@ def test_processes_that_log_in_at_once_do_so_in_turn(token: Token, monkeypatch: 
                 try:
                     os.close(open_gate)
                     # Nobody has to look a second time.
-                    monkeypatch.setattr(time, "sleep", lambda pause: os._exit(2))
+                    monkeypatch.setattr(signer_pkcs11, "_PAUSES", ())
                     os.read(gate, 1)
                     os._exit(0 if signer.sign(b"child") else 1)
                 finally:
@@ -186,6 +186,12 @@ def test_processes_that_log_in_at_once_do_so_in_turn(token: Token, monkeypatch: 
         os.close(open_gate)
         assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
         assert signer.sign(b"parent")
+
+
+def test_nobody_waits_for_ever_for_a_process_that_stands_still(token: Token, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_MAX_TURN_SECONDS", 0.05)
+    with files.turn(token.pin_file), files.turn(token.pin_file):
+        pass
 
 
 @pytest.mark.parametrize("looks", [1, 3])
