@@ -378,11 +378,12 @@ def serve_stations(suite: TokenSuite) -> None:
     suite("campaign", "cancel", "leak")
     serving = Service(suite, "csms", "serve", "--listen", "127.0.0.1:0", "--security-profile", "1", "--issue",
                       "ChargingStationCertificate=t-cso-sub:ocpp/charging-station", "--issue-here",
-                      "--contract-ca", "p-mo-sub2", "--cps-ca", "p-cps-sub2")  # fmt: skip
+                      "--contract-ca", "p-mo-sub2", "--cps-ca", "p-cps-sub2", "--allow-unsecured", "CS-9")  # fmt: skip
     enrolled = (
         "station", "simulate", serving.url("ws").removesuffix("/ocpp"), "--id", "CS-9", "--store",
         suite.file("CS-9"), "--protocol", "ocpp2.0.1", "--password-file", suite.file("password"),
-        "--trust", suite.file("root.pem"), "--organization", "Acme", "--until", "certificate-installed", "--timeout",
+        "--trust", suite.file("root.pem"), "--organization", "Acme", "--until", "certificate-installed",
+        "--allow-unsecured", "--timeout",
     )  # fmt: skip
     try:
         # Without the token nothing can be written; the service stays, and goes on when the token is back.
