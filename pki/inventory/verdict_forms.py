@@ -46,10 +46,16 @@ class VerdictForm:
 
     @classmethod
     def read(cls, record: VerdictFormRecord) -> VerdictForm | None:
-        """Return the form as it was stored; ``None`` when it was changed since."""
+        """Return the form as it was stored; ``None`` when it was changed since, or none of ours has written it."""
         if hashlib.sha256(record.text.encode()).hexdigest() != record.id:
             return None
-        return cls(record.id, record.text, tuple(orjson.loads(record.text)))
+        try:
+            pieces = orjson.loads(record.text)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(pieces, list) or not pieces or not all(isinstance(piece, str) for piece in pieces):
+            return None
+        return cls(record.id, record.text, tuple(pieces))
 
     def shorten(self, *values: str) -> str:
         """Return what a row holds.

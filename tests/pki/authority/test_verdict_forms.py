@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chargepki.cli.exporting import Form, export_chunks
 from chargepki.pki.authority import Authority, IssuedCertificate, IssueOrder
+from chargepki.pki.errors import StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.codec import load_json
 from chargepki.pki.inventory.filters import And
 from chargepki.pki.inventory.records import CertificateRecord, Delivery, StationRecord, StationState
-from chargepki.pki.inventory.verdict_forms import VerdictForm, whole_verdict
+from chargepki.pki.inventory.verdict_forms import VerdictForm, VerdictFormRecord, whole_verdict
 from testkit.authorities import ACTOR, NOW, log_findings, make_csr, open_inventory
+from testkit.effort import examples
 
 TO_0020 = ("DROP TABLE verdict_form", "UPDATE alembic_version SET version_num = '0020'")
 
@@ -53,6 +56,7 @@ def exported(inventory: Inventory) -> dict[str, object]:
     return {each["id"]: each["verdict"] for each in orjson.loads(b"".join(chunks))["certificates"]}
 
 
+@settings(max_examples=examples(30))
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1), st.text("abcdefABC0123456789.:_-", min_size=1))
 def test_every_form_gives_the_verdict_that_it_was_made_of(messages: list[str], name: str) -> None:
     kept = [message.replace("|", "") for message in messages]
@@ -60,6 +64,11 @@ def test_every_form_gives_the_verdict_that_it_was_made_of(messages: list[str], n
     form = VerdictForm.of(whole.split("|"))
     short = form.shorten(*[name] * len(kept))
     assert load_json(whole_verdict(short, {form.id: form})) == load_json(whole.replace("|", name))
+
+
+@pytest.mark.parametrize("text", ["x", "{}", "[]", "[1]"])
+def test_what_no_writer_of_ours_stores_is_no_form(text: str) -> None:
+    assert VerdictForm.read(VerdictFormRecord(hashlib.sha256(text.encode()).hexdigest(), text)) is None
 
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
@@ -112,7 +121,7 @@ def test_what_happens_to_a_certificate_later_leaves_its_verdict_as_it_is(authori
     ("damage", "code"),
     [("DELETE FROM verdict_form", "row-missing"), ("UPDATE verdict_form SET text = '[]'", "row-changed")],
 )
-def test_a_form_that_is_gone_or_changed_is_found_and_stops_nothing(
+def test_a_form_that_is_gone_is_stored_anew_and_a_changed_one_is_named_by_no_more_certificates(
     authority: Authority, tmp_path: Path, damage: str, code: str
 ) -> None:
     inventory = authority.inventory
@@ -125,6 +134,12 @@ def test_a_form_that_is_gone_or_changed_is_found_and_stops_nothing(
     assert inventory.get_certificate(third.id).verdict == {"form": form}
     assert exported(inventory)[third.id] == []
     assert [finding.partition(":")[0] for finding in log_findings(inventory, tmp_path)] == [code]
+    if code == "row-changed":
+        with pytest.raises(StateError, match="is not what it was"):
+            issue(authority, "CS-4")
+    else:
+        issue(authority, "CS-4")
+        assert inventory.get_certificate(third.id).verdict == third.verdict
 
 
 def test_an_older_inventory_is_read_and_goes_on(authority: Authority, tmp_path: Path) -> None:
