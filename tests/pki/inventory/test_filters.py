@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chargepki.pki import names
-from chargepki.pki.inventory import Inventory, placing
+from chargepki.pki.inventory import Inventory, placing, query_reads
 from chargepki.pki.inventory.address import DatabaseAddress
 from chargepki.pki.inventory.codec import CERTIFICATE, IMPORT_RUN, PROVENANCE
 from chargepki.pki.inventory.engine import Database
@@ -275,6 +275,11 @@ def test_few_places_are_looked_up_and_many_are_not(both: tuple[Inventory, Invent
                 (Not(OneOf(FIELDS["id"], expected)), many)
             )
             again = placing.settle_places(inventory._ask, Or((few,) * 5))
+        with patch.object(query_reads, "settle_places", side_effect=placing.settle_places) as settled:
+            assert [row.id for row in inventory.find_certificates(few)] == list(expected)
+            assert inventory.count_matching(few) == len(expected)
+            assert sum(number for _, number in inventory.count_by(few, FIELDS["state"])) == len(expected)
+        assert settled.call_count == 3, "each way of asking looks places up"
         # What many terms bind together would not fit into one statement.
         assert again == Or((OneOf(FIELDS["id"], expected),) * 4 + (few,))
 
