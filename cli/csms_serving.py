@@ -120,8 +120,7 @@ async def _serve(state: GlobalState, given: Mapping[str, Any], options: dict[str
     ):
         served.append(server)
         where = {"host": host, "port": server.port, "scheme": "ws" if material.context is None else "wss"}
-        if upload_url is not None:
-            where["upload_url"] = upload_url
+        where |= {} if upload_url is None else {"upload_url": upload_url}
         _show_expiry(server, material)
         if metrics_at is not None:
             where["metrics_port"] = await _serve_metrics(state, server, metrics_at, stack)

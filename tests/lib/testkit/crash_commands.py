@@ -6,37 +6,28 @@ program that writes; `test_table.py` fails when one is missing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
 import click
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from chargepki.cli.main import cli
-from chargepki.pki.authority import Authority, CaOrder, IssueOrder
 from chargepki.pki.authority.ceremony import Transcript, check_transcript
-from chargepki.pki.inventory import AuditKey, Inventory, Transaction
-from chargepki.pki.inventory.campaign_records import CampaignState, CampaignStationState
+from chargepki.pki.inventory import AuditKey, Inventory
 from chargepki.pki.inventory.records import CaState, CertificateState
 from chargepki.pki.services.accounts import is_account_password
-from chargepki.pki.signer import SoftwareKeyStore
-from testkit.authorities import make_csr
-from testkit.crash import PASSPHRASE, Place, Runner
-from testkit.crash_judge import cheapen_keys
-from testkit.crash_scenarios import ISSUE, SCENARIOS, SUBJECT, Scenario, filled, open_place
+from testkit import crash_setups as given
+from testkit.crash import Place
+from testkit.crash_scenarios import ISSUE, SCENARIOS, Scenario
 from testkit.effort import CAMPAIGN
-from testkit.inventories import ACTOR, alert_record, est_request_record
+from testkit.inventories import alert_record, est_request_record
 
 __all__ = ["ALL", "ELSEWHERE", "TRIED", "UNTRIED", "command_of", "writing_commands"]
 
 _EMAID: Final = "DE-8AA-A1B2C3D4E"
-_LEAF: Final = timedelta(days=90)
 
 
 def writing_commands() -> Iterator[tuple[str, ...]]:
@@ -60,170 +51,6 @@ def command_of(arguments: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words of the command that *arguments* begin with."""
     known = set(writing_commands())
     return next(arguments[:length] for length in (3, 2, 1) if arguments[:length] in known)
-
-
-# -- what they start from ---------------------------------------------------------------------------------------------
-
-
-def _after(*commands: tuple[str, ...]) -> Callable[[Runner, Place], None]:
-    def setup(runner: Runner, place: Place) -> None:
-        for arguments in commands:
-            done = runner.run(place, *filled(arguments, place))
-            assert done.code == 0, (arguments, done.stderr)
-        cheapen_keys(place)
-
-    return setup
-
-
-def _offline(*more: tuple[str, ...]) -> Callable[[Runner, Place], None]:
-    """Ask for a CA, and have another workspace with a root of its own answer; its list is beside the answer."""
-
-    def setup(runner: Runner, place: Place) -> None:
-        other = Place.new(place.root.with_name(f"{place.root.name}-offline"))
-        ask = ("ca", "request", "n", "--profile", "ocpp/cso-sub", *SUBJECT, "--out", str(other.root / "q.json"))
-        _after(ask)(runner, place)
-        root = ("--profile", "ocpp/cso-root", "--subject", "CN=Far,O=Test CSO,C=DE")
-        answer, listed = str(place.root / "answer.json"), str(place.root / "far.crl")
-        _after(
-            ("ca", "create", "far", *root),
-            ("ca", "sign-request", "q.json", "--issuer", "far", "--out", answer),
-            ("crl", "publish", "--ca", "far", "--out", listed),
-        )(runner, other)
-        with open_place(other) as inventory:
-            digest = hashlib.sha256(inventory.get_ca("far").certificate_der or b"").hexdigest()
-        (place.root / "root.sha256").write_text(digest)
-        _after(*more)(runner, place)
-
-    return setup
-
-
-def _recorded(*works: Callable[[Transaction], Any]) -> Callable[[Runner, Place], None]:
-    """Put what no command makes into the inventory."""
-
-    def setup(runner: Runner, place: Place) -> None:
-        with open_place(place) as inventory:
-            for work in works:
-
-                def both(tx: Transaction, work: Callable[[Transaction], Any] = work) -> None:
-                    work(tx)
-                    tx.audit(ACTOR, "test.put", "x", now=datetime.now(UTC))
-
-                inventory.write(both)
-
-    return setup
-
-
-def _registered(runner: Runner, place: Place) -> None:
-    _person(runner, place)
-    _after(("approval", "register", "bob", "--public-key", "bob.pub"))(runner, place)
-
-
-def _ended(campaign: str, *commands: tuple[str, ...]) -> Callable[[Runner, Place], None]:
-    """Let a campaign end as a CSMS ends one whose station never came."""
-
-    def setup(runner: Runner, place: Place) -> None:
-        _after(*commands)(runner, place)
-        waiting, unreached = CampaignStationState.WAITING, CampaignStationState.UNREACHED
-        _recorded(
-            lambda tx: tx.change_campaign_station(campaign, "CS-1", expected=waiting, state=unreached),
-            lambda tx: tx.change_campaign(campaign, state=CampaignState.DONE),
-        )(runner, place)
-
-    return setup
-
-
-def _due(runner: Runner, place: Place) -> None:
-    """Let three certificates come into the last third of their lives, one of them held by a station."""
-    place.home.mkdir(mode=0o700)
-    began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=85)
-    AuditKey.load_or_create(place.home / "audit.key")
-    with open_place(place) as inventory:
-        authority = Authority(
-            inventory,
-            SoftwareKeyStore(place.home / "keys", lambda: PASSPHRASE),
-            actor=ACTOR,
-            clock=lambda: began,
-            public_url="http://pki.example.org",
-        )
-        subject = (("CN", "Root"), ("O", "Test CSO"), ("C", "DE"))
-        authority.create_ca(CaOrder("r", "ocpp/cso-root", subject=subject))
-        authority.create_ca(CaOrder("s", "ocpp/cso-sub", issuer="r", subject=(("CN", "Sub"), *subject[1:])))
-        for number in range(2):
-            order = IssueOrder("s", "ocpp/charging-station", csr=make_csr(f"CS-D{number}"), validity=_LEAF)
-            authority.issue(order)
-        _after(("station", "add", "CS-D9"))(runner, place)
-        authority.issue(
-            IssueOrder("s", "ocpp/charging-station", csr=make_csr("CS-D9"), validity=_LEAF, station="CS-D9")
-        )
-    cheapen_keys(place)
-
-
-def _person(runner: Runner, place: Place) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    (place.root / "bob.pub").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    path = place.root / "bob.key"
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    path.chmod(0o600)
-
-
-def _password(runner: Runner, place: Place) -> None:
-    (place.root / "password").write_bytes(b"0123456789abcdef")
-    (place.root / "password").chmod(0o600)
-    _after(_STATION)(runner, place)
-
-
-def _ceremony(runner: Runner, place: Place) -> None:
-    steps = (
-        ("ca", "create", "k", "--profile", "ocpp/cso-root", "--subject", "CN=K,O=Test CSO,C=DE"),
-        ("crl", "publish", "--ca", "k"),
-    )
-    text = 'title = "T"\nwitnesses = []\n[[step]]\nsay = "no network"\n'
-    text += "".join(f"[[step]]\nrun = {json.dumps(list(step))}\n" for step in steps)
-    (place.root / "script.toml").write_text(text)
-
-
-def _firmware(*more: tuple[str, ...]) -> Callable[[Runner, Place], None]:
-    def setup(runner: Runner, place: Place) -> None:
-        _person(runner, place)
-        (place.root / "image").write_bytes(b"image" * 500)
-        maker = ("--profile", "ocpp/manufacturer-root", "--subject", "CN=Maker,O=Maker")
-        issue = ("--profile", "ocpp/firmware-signing", "--subject", "CN=FW,O=Maker", "--new-key")
-        out = ("--key-out", "fw.key", "--out", "fw.pem")
-        sign = ("firmware", "sign", "image", "--key", "fw.key", "--cert", "fw.pem", "--out", "sig")
-        _after(
-            ("ca", "create", "maker", *maker),
-            ("cert", "issue", "--ca", "maker", *issue, *out),
-            sign,
-            ("firmware", "register-approver", "bob", "--public-key", "bob.pub"),
-            *more,
-        )(runner, place)
-
-    return setup
-
-
-def _vehicle(*more: tuple[str, ...]) -> Callable[[Runner, Place], None]:
-    """Make a manufacturer, a vehicle and a contract service, as far as ISO 15118-2 goes."""
-    roles = (("v2g-root", None), ("oem-root", None), ("oem-sub1", "oem-root"), ("oem-sub2", "oem-sub1"),
-             ("mo-root", None), ("mo-sub1", "mo-root"), ("mo-sub2", "mo-sub1"),
-             ("cps-sub1", "v2g-root"), ("cps-sub2", "cps-sub1"))  # fmt: skip
-
-    def setup(runner: Runner, place: Place) -> None:
-        for role, above in roles:
-            domain = "OEM" if "oem" in role else "MO" if "mo" in role else "CPS" if "cps" in role else "V2G"
-            words = ["ca", "create", f"p-{role}", "--profile", f"iso15118-2/{role}"]
-            words += ["--subject", f"CN=P {role},O=Acme,DC={domain}"]
-            _after((*words, *(("--issuer", f"p-{above}") if above else ())))(runner, place)
-        leaf = ("--profile", "iso15118-2/oem-provisioning", "--subject", "CN=WAUABC12345678901D,O=Acme", "--new-key")
-        out = ("--key-out", "car.key", "--chain-out", "car.pem")
-        _after(("cert", "issue", "--ca", "p-oem-sub2", *leaf, *out), ("ca", "chain", "p-v2g-root", "--out", "v2g.pem"))(
-            runner, place
-        )
-        pem = (place.root / "v2g.pem").read_bytes()
-        digest = hashlib.sha256(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)).hexdigest()
-        (place.root / "root.sha256").write_text(digest)
-        _after(*more)(runner, place)
-
-    return setup
 
 
 # -- what must hold ---------------------------------------------------------------------------------------------------
@@ -334,7 +161,7 @@ def _stapled(place: Place, inventory: Inventory) -> str | None:
     return None if found else "no response was written"
 
 
-_STATION: Final = ("station", "add", "CS-1", "--security-profile", "2")
+_STATION: Final = given.STATION
 _CAMPAIGN: Final = ("campaign", "create", "spring", "--kind", "trigger-renewal", "--station", "CS-1", "--paused")
 _RUNNING: Final = _CAMPAIGN[:-1]
 _CHAIN: Final = ("ca", "chain", "r", "--out", "root.pem")
@@ -355,18 +182,18 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     # What makes, moves and answers CAs.
     "accept": _row(
         *("ca", "accept", "answer.json", "--root-sha256", "{root}"),
-        setup=_offline(),
+        setup=given.offline(),
         settled=_accepted,
         done_before=lambda place, inventory: _accepted(place, inventory) is None,
     ),
     "crl-import": _row(
         *("crl", "import", "far.crl", "--publish-dir", "www"),
-        setup=_offline(("ca", "accept", "answer.json", "--root-sha256", "{root}")),
+        setup=given.offline(("ca", "accept", "answer.json", "--root-sha256", "{root}")),
         settled=_listed,
     ),
     "ceremony": _row(
         *("ca", "ceremony", "run", "script.toml", "--transcript", "out/t.json", "--confirm-all"),
-        setup=_ceremony,
+        setup=given.ceremony,
         settled=_held_out,
         done_before=lambda place, inventory: "ceremony.end" in _entries(inventory),
         resumes=("--skip", "2"),
@@ -381,24 +208,24 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     "renew-due": _row(
         *("cert", "renew", "--due", "--out-dir", "out/due", "--rate", "5"),
         start="empty",
-        setup=_due,
+        setup=given.due,
         settled=_renewed,
         lists=True,
     ),
     "release": _row(
         *("cert", "release", "{b}", "--publish", "--publish-dir", "www"),
-        setup=_after(("cert", "revoke", "{b}", "--reason", "certificateHold", "--publish")),
+        setup=given.after(("cert", "revoke", "{b}", "--reason", "certificateHold", "--publish")),
         settled=_released,
     ),
     "rotate-log-key": _row("audit", "rotate-log-key", settled=_log_key_changed),
     "approval-register": _row(
         *("approval", "register", "bob", "--public-key", "bob.pub"),
-        setup=_person,
+        setup=given.person,
         **_done("firmware.register-approver"),
     ),
     "approval-require": _row(
         *("approval", "require", "ca.create", "1"),
-        setup=_registered,
+        setup=given.registered,
         settled=_told("approval.rule"),
     ),
     "crl-configure": _row("crl", "configure", "--ca", "r", "--delta", "24h", **_done("ca.configure-crl")),
@@ -407,70 +234,74 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     # Stations, campaigns and what they are told.
     "station-add": _row(*_STATION, **_done("station.add")),
     "station-set": _row(
-        *("station", "set", "CS-1", "--organization", "Other"), setup=_after(_STATION), **_done("station.change")
+        *("station", "set", "CS-1", "--organization", "Other"), setup=given.after(_STATION), **_done("station.change")
     ),
-    "station-remove": _row(*("station", "remove", "CS-1", "--yes"), setup=_after(_STATION), **_done("station.remove")),
+    "station-remove": _row(
+        *("station", "remove", "CS-1", "--yes"), setup=given.after(_STATION), **_done("station.remove")
+    ),
     "station-password": _row(
         *("station", "set-password", "CS-1", "--password-file", "password", "--record-only"),
-        setup=_password,
+        setup=given.password,
         **_done("station.password", most=2),
     ),
     "station-trigger": _row(
-        *("station", "trigger-renewal", "CS-1", "--no-wait"), setup=_after(_STATION), **_done("operation.create")
+        *("station", "trigger-renewal", "CS-1", "--no-wait"), setup=given.after(_STATION), **_done("operation.create")
     ),
     "station-profile": _row(
-        *("station", "set-profile", "CS-1", "3", "--record-only"), setup=_after(_STATION), **_done("station.change")
+        *("station", "set-profile", "CS-1", "3", "--record-only"),
+        setup=given.after(_STATION),
+        **_done("station.change"),
     ),
     "station-install-root": _row(
         *("station", "install-root", "CS-1", "root.pem", "--use", "csms", "--no-wait"),
-        setup=_after(_STATION, _CHAIN),
+        setup=given.after(_STATION, _CHAIN),
         **_done("operation.create"),
     ),
     "station-delete-root": _row(
         *("station", "delete-root", "CS-1", "root.pem", "--use", "csms", "--last", "--yes", "--no-wait"),
-        setup=_after(_STATION, _CHAIN),
+        setup=given.after(_STATION, _CHAIN),
         **_done("operation.create"),
     ),
     "station-get-log": _row(
         *("station", "get-log", "CS-1", "--type", "security", "--no-wait"),
-        setup=_after(_STATION),
+        setup=given.after(_STATION),
         **_done("operation.create", most=2),
     ),
     "station-firmware": _row(
         *("station", "update-firmware", "CS-1", "--release", "m1", "--base-url", "https://x.example", "--no-wait"),
-        setup=_firmware(_ADD, ("firmware", "approve", "m1", "--approver", "bob", "--key", "bob.key"), _STATION),
+        setup=given.firmware(_ADD, ("firmware", "approve", "m1", "--approver", "bob", "--key", "bob.key"), _STATION),
         **_done("operation.create"),
     ),
-    "campaign-replace": _row(*_REPLACE, setup=_after(_STATION, _HELD), **_done("campaign.create")),
+    "campaign-replace": _row(*_REPLACE, setup=given.after(_STATION, _HELD), **_done("campaign.create")),
     "campaign-revoke-rest": _row(
         *("campaign", "revoke-rest", "leak", "--yes"),
-        setup=_ended("leak", _STATION, _HELD, _REPLACE),
+        setup=given.ended("leak", _STATION, _HELD, _REPLACE),
         **_done("certificate.revoke"),
     ),
     "campaign-retry": _row(
         *("campaign", "retry", "spring", "--state", "unreached"),
-        setup=_ended("spring", _STATION, _CAMPAIGN),
+        setup=given.ended("spring", _STATION, _CAMPAIGN),
         **_done("campaign.retry"),
     ),
-    "campaign-create": _row(*_CAMPAIGN, setup=_after(_STATION), **_done("campaign.create")),
+    "campaign-create": _row(*_CAMPAIGN, setup=given.after(_STATION), **_done("campaign.create")),
     "campaign-pause": _row(
-        *("campaign", "pause", "spring"), setup=_after(_STATION, _RUNNING), **_done("campaign.pause")
+        *("campaign", "pause", "spring"), setup=given.after(_STATION, _RUNNING), **_done("campaign.pause")
     ),
     "campaign-resume": _row(
-        "campaign", "resume", "spring", setup=_after(_STATION, _CAMPAIGN), **_done("campaign.resume")
+        "campaign", "resume", "spring", setup=given.after(_STATION, _CAMPAIGN), **_done("campaign.resume")
     ),
     "campaign-cancel": _row(
-        "campaign", "cancel", "spring", setup=_after(_STATION, _CAMPAIGN), **_done("campaign.cancel")
+        "campaign", "cancel", "spring", setup=given.after(_STATION, _CAMPAIGN), **_done("campaign.cancel")
     ),
     "query-save": _row(*("query", "save", "soon", "not_after < now + 30d"), **_done("query.save")),
     "query-delete": _row(
         *("query", "delete", "soon"),
-        setup=_after(("query", "save", "soon", "not_after < now + 30d")),
+        setup=given.after(("query", "save", "soon", "not_after < now + 30d")),
         **_done("query.delete"),
     ),
     "alerts-ack": _row(
         *("alerts", "ack", "al-1"),
-        setup=_recorded(lambda tx: tx.add_alert(alert_record("al-1"))),
+        setup=given.recorded(lambda tx: tx.add_alert(alert_record("al-1"))),
         **_done("alert.acknowledge"),
     ),
     # Whom we enrol, what vehicles and firmware we know.
@@ -481,41 +312,41 @@ _ROWS: Final[Mapping[str, Scenario]] = {
     ),
     "est-account-remove": _row(
         *("est", "account", "remove", "acme"),
-        setup=_after(("est", "account", "add", "acme", "--label", "cpo", "--password-out", "acme.password")),
+        setup=given.after(("est", "account", "add", "acme", "--label", "cpo", "--password-out", "acme.password")),
         **_done("est-account.remove"),
     ),
     "est-approve": _row(
         *("est", "request", "approve", "deadbeef01"),
-        setup=_recorded(lambda tx: tx.add_est_request(est_request_record("deadbeef01"))),
+        setup=given.recorded(lambda tx: tx.add_est_request(est_request_record("deadbeef01"))),
         **_done("est-request.approve"),
     ),
     "est-reject": _row(
         *("est", "request", "reject", "deadbeef01"),
-        setup=_recorded(lambda tx: tx.add_est_request(est_request_record("deadbeef01"))),
+        setup=given.recorded(lambda tx: tx.add_est_request(est_request_record("deadbeef01"))),
         **_done("est-request.reject"),
     ),
     "contract-create": _row("contract", "create", _EMAID, **_done("contract.create")),
     "contract-revoke": _row(
-        *("contract", "revoke", _EMAID), setup=_after(("contract", "create", _EMAID)), **_done("contract.revoke")
+        *("contract", "revoke", _EMAID), setup=given.after(("contract", "create", _EMAID)), **_done("contract.revoke")
     ),
-    "vehicle-add-root": _row(*_ROOT, setup=_vehicle(), **_done("root.add", most=2)),
+    "vehicle-add-root": _row(*_ROOT, setup=given.vehicle(), **_done("root.add", most=2)),
     "vehicle-withdraw-root": _row(
-        *("vehicle", "withdraw-root", "{root}"), setup=_vehicle(_ROOT), **_done("root.withdraw", most=2)
+        *("vehicle", "withdraw-root", "{root}"), setup=given.vehicle(_ROOT), **_done("root.withdraw", most=2)
     ),
-    "vehicle-import": _row("vehicle", "import", "car.pem", setup=_vehicle(), **_done("vehicle.import")),
+    "vehicle-import": _row("vehicle", "import", "car.pem", setup=given.vehicle(), **_done("vehicle.import")),
     "vehicle-remove": _row(
         *("vehicle", "remove", "WAUABC12345678901D"),
-        setup=_vehicle(("vehicle", "import", "car.pem")),
+        setup=given.vehicle(("vehicle", "import", "car.pem")),
         **_done("vehicle.remove", most=2),
     ),
     "contract-offer": _row(
         *("contract", "offer", _EMAID, "--vehicle", "WAUABC12345678901D"),
-        setup=_vehicle(("vehicle", "import", "car.pem"), ("contract", "create", _EMAID)),
+        setup=given.vehicle(("vehicle", "import", "car.pem"), ("contract", "create", _EMAID)),
         **_done("contract.offer", most=2),
     ),
     "contract-provision": _row(
         *("contract", "provision", "ask.exi", *_SERVICE, "--out", "out/response.exi"),
-        setup=_vehicle(
+        setup=given.vehicle(
             ("vehicle", "import", "car.pem"),
             ("contract", "create", _EMAID, "--vehicle", "WAUABC12345678901D"),
             (
@@ -534,22 +365,24 @@ _ROWS: Final[Mapping[str, Scenario]] = {
         **_done("contract.provision"),
     ),
     "inventory-import": _row("inventory", "import", "out", **_done("inventory.import")),
-    "firmware-add": _row(*_ADD, setup=_firmware(), **_done("firmware.add")),
+    "firmware-add": _row(*_ADD, setup=given.firmware(), **_done("firmware.add")),
     "firmware-approve": _row(
         *("firmware", "approve", "m1", "--approver", "bob", "--key", "bob.key"),
-        setup=_firmware(_ADD),
+        setup=given.firmware(_ADD),
         **_done("firmware.approve"),
     ),
     "firmware-withdraw": _row(
-        *("firmware", "withdraw", "m1", "--reason", "it is bad"), setup=_firmware(_ADD), **_done("firmware.withdraw")
+        *("firmware", "withdraw", "m1", "--reason", "it is bad"),
+        setup=given.firmware(_ADD),
+        **_done("firmware.withdraw"),
     ),
     "firmware-register": _row(
         *("firmware", "register-approver", "bob", "--public-key", "bob.pub"),
-        setup=_person,
+        setup=given.person,
         **_done("firmware.register-approver"),
     ),
     "firmware-remove": _row(
-        *("firmware", "remove-approver", "bob"), setup=_firmware(), **_done("firmware.remove-approver")
+        *("firmware", "remove-approver", "bob"), setup=given.firmware(), **_done("firmware.remove-approver")
     ),
 }
 
