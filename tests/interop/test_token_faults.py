@@ -478,6 +478,3 @@ def test_a_restore_names_the_token_that_it_needs_and_changes_nothing_without_it(
     assert row["keys_elsewhere"] == [f"{ca}@1: pkcs11:token=HSM;object={ca}@1;type=private" for ca in ("root", "sub")]
     assert issue(CommandLine(elsewhere.home, run.variables)).code == 0
     elsewhere("audit", "verify")
-
-
-# ---------------------------------------------------------------- URIs
