@@ -8,7 +8,7 @@ from typing import Final
 from chargepki.cli.globals import GlobalState
 from chargepki.pki import files, names
 from chargepki.pki.authority import utc_now
-from chargepki.pki.authority.issuance import station_for
+from chargepki.pki.authority.order_judge import station_for
 from chargepki.pki.authority.request_record import judge_on_record
 from chargepki.pki.csr import parse_csr
 from chargepki.pki.errors import StateError

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from chargepki.pki import names
 from chargepki.pki.authority.delivery_size import check_deliverable
 from chargepki.pki.authority.final_names import check_final_names
+from chargepki.pki.authority.order_judge import Asked, judge_order
 from chargepki.pki.authority.orders import IssuedCertificate, IssueOrder, content_digest, request_key_of
 from chargepki.pki.authority.repeats import find_answer
 from chargepki.pki.authority.request_record import check_accepted, judge_on_record, stored_verdicts
 from chargepki.pki.authority.shards import ShardChooser, claim_shard
 from chargepki.pki.certificate_view import view_tbs
-from chargepki.pki.csr import CertificateRequest, parse_csr
-from chargepki.pki.errors import InputError, PolicyRefusal, ProfileViolation, SignerError, StateError
+from chargepki.pki.errors import ProfileViolation, SignerError, StateError
 from chargepki.pki.inventory import Inventory, Transaction
 from chargepki.pki.inventory.records import (
     Actor,
@@ -34,14 +33,11 @@ from chargepki.pki.inventory.records import (
     CertificateState,
     CrlShardRecord,
     Delivery,
-    StationRecord,
-    StationState,
 )
-from chargepki.pki.keys import algorithm_of, key_identifier, load_public_key, signature_algorithm, spki_sha256
+from chargepki.pki.keys import key_identifier, signature_algorithm, spki_sha256
 from chargepki.pki.lint import lint_issuance
 from chargepki.pki.pointers import Pointers, choose_pointers
-from chargepki.pki.policy import RequestVerdict, choose_dns_names, choose_subject, judge_request
-from chargepki.pki.policy_record import Asking, judge_key_list
+from chargepki.pki.policy_record import Asking
 from chargepki.pki.policy_settings import PolicySettings
 from chargepki.pki.profiles import get_profile
 from chargepki.pki.profiles.base import Profile
@@ -75,7 +71,6 @@ __all__ = [
     "reserve",
     "reserve_details",
     "sign_reserved",
-    "station_for",
 ]
 
 SERIAL_BITS = 159
@@ -146,34 +141,13 @@ def prepare(
     check_issuer(issuer.profile, profile)
     profile = adapt_to_issuer(profile, issuer.profile, issuer.signer.algorithm)
     policy = policy or PolicySettings()
-    request, spki = _subject_key(order)
-    subject, verdict = _judge(request, profile, order, policy)
-    listed = judge_key_list(spki, policy)
-    check_accepted(listed)
-    subject_der = names.name_der(subject)
-    dns_names = choose_dns_names(profile, subject, order.dns_names)
-    station = station_for(inventory, order.station, profile, subject)
+    asked = judge_order(order, profile, inventory, policy)
+    request, subject_der = asked.request, asked.subject_der
     # The CA's generation is part of the content, so a rollover makes a repeated request a new one.
     digest = content_digest(order, ca_id=issuer.ca.id, csr_der=request.der if request else None)
     assert issuer.ca.not_before is not None and issuer.ca.not_after is not None
     window, clamped = choose_window(profile, now, Window(issuer.ca.not_before, issuer.ca.not_after), order.validity)
-    choose_shard = (shards or ShardChooser(inventory, now)).choose
-    pointers, shard = choose_place(profile, issuer, subject_der, spki, dns_names, choose_shard)
-    serial = new_serial()
-    tbs = build_tbs(
-        profile,
-        issuer=issuer.info,
-        serial=serial,
-        subject_der=subject_der,
-        spki_der=spki,
-        window=window,
-        pointers=pointers,
-        dns_names=dns_names,
-        criticality=order.criticality,
-    )
-    judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
-    if order.must_deliver:
-        check_deliverable(len(tbs), issuer.signer.algorithm, issuer.chain)
+    serial, tbs, shard = _build_judged(order, issuer, profile, asked, window, shards or ShardChooser(inventory, now))
     record = CertificateRecord(
         id=f"{issuer.ca.id}:{serial:x}",
         ca=issuer.ca.id,
@@ -182,25 +156,43 @@ def prepare(
         state=CertificateState.RESERVED,
         subject=names.text(subject_der),
         subject_der=subject_der,
-        spki_sha256=spki_sha256(spki),
+        spki_sha256=spki_sha256(asked.spki),
         not_before=window.not_before,
         not_after=window.not_after,
         request_key=request_key_of(order, digest),
         requester=order.requester or actor.name,
         reserved_at=now,
         tbs=tbs,
-        station=station.id if station else None,
+        station=asked.station.id if asked.station else None,
         csr=request.der if request else None,
-        verdict={
-            "content": digest,
-            "request": verdict.to_json() if verdict else None,
-            "record": [*stored_verdicts(listed)],
-            **({"delivery": dict(order.delivery)} if order.delivery else {}),
-        },
+        verdict=asked.verdicts(digest),
         delivery=Delivery.PENDING if order.must_deliver else None,
         shard=shard.number if shard else None,
     )
     return Prepared(order, issuer, record, clamped, shard, policy)
+
+
+def _build_judged(
+    order: IssueOrder, issuer: Issuer, profile: Profile, asked: Asked, window: Window, shards: ShardChooser
+) -> tuple[int, bytes, CrlShardRecord | None]:
+    """Return the serial, the to-be-signed bytes, which keep to *profile*, and the shard that they point to."""
+    pointers, shard = choose_place(profile, issuer, asked.subject_der, asked.spki, asked.dns_names, shards.choose)
+    serial = new_serial()
+    tbs = build_tbs(
+        profile,
+        issuer=issuer.info,
+        serial=serial,
+        subject_der=asked.subject_der,
+        spki_der=asked.spki,
+        window=window,
+        pointers=pointers,
+        dns_names=asked.dns_names,
+        criticality=order.criticality,
+    )
+    judge_tbs(tbs, profile, issuer_der=issuer.ca.certificate_der, signer=issuer.signer)
+    if order.must_deliver:
+        check_deliverable(len(tbs), issuer.signer.algorithm, issuer.chain)
+    return serial, tbs, shard
 
 
 def choose_place(
@@ -439,62 +431,3 @@ def judge_tbs(tbs: bytes, profile: Profile, *, issuer_der: bytes | None, signer:
             why=f"{profile.clause}: a longer certificate does not fit the field of the charging protocol",
             fix="shorten the subject or the public URL (35 characters or less are advised)",
         )
-
-
-def _subject_key(order: IssueOrder) -> tuple[CertificateRequest | None, bytes]:
-    if (order.csr is None) == (order.spki is None):
-        raise InputError("an order needs either a CSR or a public key", fix="pass exactly one of csr and spki")
-    if order.csr is not None:
-        request = parse_csr(order.csr)
-        return request, request.spki_der
-    assert order.spki is not None
-    return None, order.spki
-
-
-def _judge(
-    request: CertificateRequest | None, profile: Profile, order: IssueOrder, policy: PolicySettings
-) -> tuple[x509.Name, RequestVerdict | None]:
-    """Return the subject that the certificate gets, and the verdict on the request if there is one."""
-    override = names.build_name(list(order.subject)) if order.subject else None
-    if request is None:
-        assert order.spki is not None
-        algorithm = algorithm_of(load_public_key(order.spki))
-        if algorithm not in profile.keys.algorithms:
-            raise PolicyRefusal(
-                f"key algorithm {algorithm.value} is not allowed in {profile.id}",
-                why=profile.keys.clause,
-                fix=f"use one of {', '.join(a.value for a in profile.keys.algorithms)}",
-            )
-        return choose_subject(profile, None, override=override, defaults=order.subject_defaults), None
-    verdict = policy.apply(
-        judge_request(request, profile, subject_defaults=order.subject_defaults, subject_override=override)
-    )
-    check_accepted(verdict.rules)
-    assert verdict.subject is not None
-    return verdict.subject, verdict
-
-
-def station_for(inventory: Inventory, named: str | None, profile: Profile, subject: x509.Name) -> StationRecord | None:
-    """Return the station the certificate belongs to: the one *named*, or the one whose serial number is the CN.
-
-    Raises:
-        NotFound: there is no station *named*.
-        StateError: it was removed.
-    """
-    if named is not None:
-        station = inventory.get_station(named)
-        if station.state is not StationState.ACTIVE:
-            raise StateError(f"station {station.id} was removed", fix=f"run: chargepki station add {station.id}")
-        return station
-    if profile.id != "ocpp/charging-station":
-        return None
-    common_names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if len(common_names) != 1:
-        return None
-    stations = [
-        station
-        for station in inventory.find_stations_by_serial_number(str(common_names[0].value))
-        if station.state is StationState.ACTIVE
-    ]
-    # Two stations may have been registered with one serial number; then only an explicit station is believed.
-    return stations[0] if len(stations) == 1 else None

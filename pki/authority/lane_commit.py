@@ -49,7 +49,7 @@ class Signed:
 
 
 def link_stations(inventory: Inventory, items: Iterable[Quick]) -> None:
-    """Say of each certificate to which station it belongs, as `issuance.station_for` does for one."""
+    """Say of each certificate to which station it belongs, as `order_judge.station_for` does for one."""
     own = [item for item in items if item.order.profile in _PROFILES_OF_STATIONS]
     if not own:
         return

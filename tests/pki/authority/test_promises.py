@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chargepki.pki import names
-from chargepki.pki.authority import Authority, IssueOrder, batch, issuance
+from chargepki.pki.authority import Authority, IssueOrder, batch, issuance, order_judge
 from chargepki.pki.authority.issuance import complete
 from chargepki.pki.errors import PolicyRefusal, ProfileViolation
 from chargepki.pki.inventory import Inventory
@@ -56,7 +56,7 @@ def test_p03_every_name_is_judged_by_the_policy_and_again_in_the_bytes(
     subject = names.build_name([("CN", wrong[0]), ("O", "Test CSO")])
     with pytest.raises(PolicyRefusal, match="example"):
         choose_dns_names(get_profile("ocpp/csms"), subject, wrong)
-    monkeypatch.setattr(issuance, "choose_dns_names", lambda *_: wrong)
+    monkeypatch.setattr(order_judge, "choose_dns_names", lambda *_: wrong)
     with pytest.raises(ProfileViolation, match=r"\*\.example"):
         authority.issue(HOST)
     assert left_nothing(authority, signed)
