@@ -82,8 +82,6 @@ def test_a_queued_csr_is_counted_and_its_answer_is_told(run: CommandLine, place:
     assert line.startswith("20") and "ocpp/charging-station  issued t-cso-sub@1 serial " in line
     assert made["id"].partition(":")[2] in line
     assert run("inventory", "list", "--json").json()["queued_requests"] == 0
-    taken = ("--allow-unsecured", "--until", "certificate-installed", "--timeout", "60s")
-    run(*simulated(queueing, place, "CS-9", *ACME, *taken))
 
 
 @pytest.mark.parametrize("profiles", ["0,1", "1"])
