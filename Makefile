@@ -50,7 +50,7 @@ check: $(ENV) ## lint, format, types, import contract, doctests, docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q -p no:cacheprovider -m "not slow" tests/test_layout.py tests/test_doctests.py tests/test_docs.py
 
-# A peer that cannot be fetched is left out: its line then keeps the figures of an earlier run.
+# A peer that cannot be fetched is left out of the measurement, and of the table of the README with it.
 bench: $(ENV) ## measure, print the table, write benchmarks/results/*.json and the table of the README
 	@$(MAKE) --no-print-directory .peers/.ready || echo 'django-ca could not be fetched: issuance is measured without it' >&2
 	$(BIN)/python -m benchmarks $(BENCH)
